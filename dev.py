@@ -1,0 +1,88 @@
+"""One-word developer commands, the same on Linux, macOS and Windows.  python dev.py COMMAND [pytest arguments]
+
+setup      .venv with anymamba (editable) and everything the tests need
+test       setup, style, types, tests: what CI runs
+check      style and types only
+test-slow  the large cases as well
+test-gpu   the cases that need a CUDA or ROCm device
+demo       setup, then train a small model and generate with it
+bench      setup, then the benchmarks of this machine
+wheel      build dist/anymamba-*-py3-none-any.whl
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+STAMP = VENV / "anymamba-setup.txt"
+
+
+def run(*command: str | Path, **environment: str) -> None:
+    print("$", *command, file=sys.stderr, flush=True)
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, env={**os.environ, **environment})
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def setup(extras: str = "[dev]") -> None:
+    """Creates .venv and installs into it; does nothing when pyproject.toml and constraints.txt are as at the last time."""
+    wanted = extras + (ROOT / "pyproject.toml").read_text("utf-8") + (ROOT / "constraints.txt").read_text("utf-8")
+    if STAMP.exists() and STAMP.read_text("utf-8") == wanted:
+        return
+    if sys.version_info < (3, 10):
+        sys.exit(f"anymamba needs Python 3.10 or newer; this is {sys.version.split()[0]}")
+    if not PYTHON.exists():
+        venv.create(VENV, with_pip=True)
+    constraint = "-c", "constraints.txt"
+    # torch first and alone: with it installed, no other package's requirement can bring another build of it
+    run(PYTHON, "-m", "pip", "install", "-q", *constraint, "torch")
+    run(PYTHON, "-m", "pip", "install", "-q", *constraint, "-e", "." + extras)
+    STAMP.write_text(wanted, "utf-8")
+
+
+def check() -> None:
+    run(PYTHON, "-m", "ruff", "check", "src", "tests", "benchmarks", "dev.py")
+    run(PYTHON, "-m", "mypy")
+
+
+def pytest(*arguments: str) -> None:
+    run(PYTHON, "-m", "pytest", *arguments)
+
+
+def main(command: str, *rest: str) -> None:
+    if command in ("demo", "bench"):
+        setup()
+        run(PYTHON, "-m", "anymamba", command, *rest)
+    elif command == "setup":
+        setup()
+    elif command == "check":
+        setup()
+        check()
+    elif command == "test":
+        setup()
+        check()
+        pytest("-m", "not slow and not gpu", *rest)
+    elif command == "test-slow":
+        setup()
+        pytest("-m", "not gpu", *rest)
+    elif command == "test-gpu":
+        pytest("-m", "gpu", *rest)
+    elif command == "wheel":
+        setup()
+        run(PYTHON, "-m", "build", "--wheel", "--no-isolation")
+    else:
+        sys.exit(f"{command!r} is not a command\n\n{__doc__}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(__doc__)
+    else:
+        main(*sys.argv[1:])

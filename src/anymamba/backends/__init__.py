@@ -1,0 +1,43 @@
+"""Who computes an op. One folder a backend; each may implement any subset of the ops, under the ops' own names.
+
+A backend is a package that has
+
+    OPS: dict[str, str]                        op -> the module of this backend that has a function of that name
+    available() -> (bool, str)                 can this backend run here at all (libraries, device), and why
+    versions() -> str                          what its results depend on; a new value makes the self-checks run again
+
+and in each op's module, beside the function named like the op,
+
+    supports(call: Call) -> (bool, str)        can it do this call; cheap, deterministic, nothing is launched
+
+The first column, ``torch``, implements every op on every device; all others are optional. To add one: a folder and a line below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the registry. devices: torch device types it is meant for (empty: all); an automatic choice on another
+    device passes it over without a word. checked: compiled or JIT code, trusted only after a self-check."""
+
+    name: str
+    module: str
+    devices: tuple[str, ...] = ()
+    checked: bool = True
+    automatic: bool = True
+
+
+REGISTRY: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry("triton", "anymamba.backends.triton", devices=("cuda", "xpu")),
+        Entry("official", "anymamba.backends.official", devices=("cuda",)),
+        Entry("cpu", "anymamba.backends.cpu", devices=("cpu",)),
+        Entry("torch", "anymamba.backends.torch", checked=False),
+        Entry("reference", "anymamba.reference", checked=False, automatic=False),
+    )
+}
+"""In order of preference. The reference is exact and slow: only an explicit choice runs it."""

@@ -1,0 +1,28 @@
+"""What a backend is told about a call before it says yes or no. Nothing here depends on the values in the tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Call:
+    """op: public name of the op. device, dtype: of the activations. grad: is a backward pass needed.
+
+    features: the options in use, named like the op's parameters ("z", "seq_idx", "initial_states", ...), and properties of
+    the inputs that a kernel may not cover ("complex_A", "constant_B", "D_per_channel", ...).
+    sizes: sizes that a kernel may be limited by or specialised for, sorted: (("d_state", 16), ("width", 4)).
+    """
+
+    op: str
+    device: torch.device
+    dtype: torch.dtype
+    grad: bool = False
+    features: frozenset[str] = frozenset()
+    sizes: tuple[tuple[str, int], ...] = ()
+
+    def size(self, name: str) -> int:
+        """The size of that name; KeyError if the op does not state it."""
+        return dict(self.sizes)[name]

@@ -1,0 +1,104 @@
+"""A JIT or compiled backend is trusted on a device only after it has reproduced the reference there.
+
+At the first use of (op, backend, device, dtype, gradients or not) the op's probe runs on the backend and, in float64, on the
+reference. This catches a missing kernel image on a new GPU, an ABI break and silent corruption, before the user's numbers pass
+through it. Verdicts are kept on disk; new versions or edited sources make the check run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+import anymamba
+from anymamba import cachefolder, reference
+from anymamba.backends import probes
+from anymamba.backends.call import Call
+from anymamba.language import say
+
+_FILE = "selfcheck.json"
+
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+"""Largest allowed error relative to the largest magnitude of the tensor. A probe is short, so rounding stays far below
+these; a wrong kernel is off by order one. How close a backend is, `anymamba verify` measures."""
+
+_verdicts: dict[str, Any] | None = None
+_running: set[str] = set()
+
+
+def passed(backend: str, package: ModuleType, module: ModuleType, call: Call) -> tuple[bool, str]:
+    """(True, how close) or (False, the measured error or the exception's text), from the cache or by a run now."""
+    if call.op not in probes.PROBES:
+        return True, say("no probe for this op", "该算子没有自检")
+    key = _key(backend, package, call)
+    if key in _running:
+        return True, say("its self-check is running", "自检正在进行")
+    kept = _load().get(key)
+    if kept is None:
+        _running.add(key)
+        try:
+            kept = run(module, call)
+        finally:
+            _running.discard(key)
+        _load()[key] = kept
+        cachefolder.write_json(_FILE, _load())
+    return bool(kept[0]), str(kept[1])
+
+
+def run(module: ModuleType, call: Call) -> tuple[bool, str]:
+    """Runs the probe now, whatever the cache says."""
+    try:
+        worst, where = probes.largest_error(getattr(module, call.op), call)
+    except Exception as error:  # noqa: BLE001 - a crash of the backend is a verdict
+        return False, say("self-check crashed: ", "自检崩溃：") + f"{type(error).__name__}: {error}"
+    limit = TOLERANCE[call.dtype]
+    if not worst <= limit:  # written so that NaN fails
+        return False, say(
+            f"self-check failed: {where} is off by {worst:.2g} (allowed {limit:.0e})",
+            f"自检失败：{where} 误差 {worst:.2g}（允许 {limit:.0e}）",
+        )
+    return True, say(f"self-check passed, largest error {worst:.1g}", f"自检通过，最大误差 {worst:.1g}")
+
+
+def forget() -> None:
+    """Drops every verdict, in memory and on disk, so that the next use checks again."""
+    global _verdicts
+    _verdicts = {}
+    cachefolder.write_json(_FILE, {})
+
+
+def _load() -> dict[str, Any]:
+    global _verdicts
+    if _verdicts is None:
+        kept = cachefolder.read_json(_FILE)
+        _verdicts = kept if isinstance(kept, dict) else {}
+    return _verdicts
+
+
+def _key(backend: str, package: ModuleType, call: Call) -> str:
+    device = torch.cuda.get_device_name(call.device) if call.device.type == "cuda" else call.device.type
+    dtype = str(call.dtype).removeprefix("torch.")
+    grad = "backward" if call.grad else "forward"
+    versions = f"{anymamba.__version__} torch {torch.__version__} {package.versions()} {_sources(package)}"
+    return " | ".join((call.op, backend, device, dtype, grad, versions))
+
+
+_digests: dict[str, str] = {}
+
+
+def _sources(package: ModuleType) -> str:
+    """Digest of the backend's and the reference's source files: an edited kernel is checked again."""
+    name = package.__name__
+    if name not in _digests:
+        digest = hashlib.sha256()
+        for root in (package, reference, importlib.import_module("anymamba.backends.probes")):
+            folder = Path(str(root.__file__))
+            for file in sorted(folder.parent.rglob("*.py")) if folder.name == "__init__.py" else [folder]:
+                digest.update(file.read_bytes())
+        _digests[name] = digest.hexdigest()[:12]
+    return _digests[name]
