@@ -36,7 +36,7 @@ def setup(extras: str = "[dev]") -> None:
     wanted = extras + (ROOT / "pyproject.toml").read_text("utf-8") + (ROOT / "constraints.txt").read_text("utf-8")
     if STAMP.exists() and STAMP.read_text("utf-8") == wanted:
         return
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 - this file is what tells an old Python so
         sys.exit(f"anymamba needs Python 3.10 or newer; this is {sys.version.split()[0]}")
     if not PYTHON.exists():
         venv.create(VENV, with_pip=True)

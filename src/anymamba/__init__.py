@@ -14,7 +14,7 @@ _WHERE = {
 }
 _SUBPACKAGES = ("ops", "reference", "backends", "models", "training", "generation", "numerics", "dropin")
 
-__all__ = ["__version__", *_WHERE, *_SUBPACKAGES]
+__all__ = ["__version__", *_WHERE, *_SUBPACKAGES]  # noqa: PLE0604 - the keys are strings
 
 
 def __getattr__(name: str) -> object:

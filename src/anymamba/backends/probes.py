@@ -32,7 +32,9 @@ def largest_error(function: Callable[..., Any], call: Call) -> tuple[float, str]
     torch_seed = torch.Generator().manual_seed(0)
     probe = PROBES[call.op](lambda *shape: torch.randn(*shape, generator=torch_seed, dtype=torch.float64))
     given = {name: _as_given(name, value, probe, call) for name, value in probe.inputs.items()}
-    exact = {name: value.detach().cpu().double() if _floating(value) else _to_cpu(value) for name, value in given.items()}
+    exact = {
+        name: value.detach().cpu().double() if _floating(value) else _to_cpu(value) for name, value in given.items()
+    }
     exact_function = getattr(importlib.import_module(reference.OPS[call.op]), call.op)
     got = _outcome(function, given, probe, call.grad)
     want = _outcome(exact_function, exact, probe, call.grad)
@@ -45,7 +47,10 @@ def largest_error(function: Callable[..., Any], call: Call) -> tuple[float, str]
 
 
 def _outcome(function: Callable[..., Any], inputs: dict[str, Any], probe: Probe, grad: bool) -> dict[str, Tensor]:
-    inputs = {name: value.clone() if isinstance(value, Tensor) and name in probe.inplace else value for name, value in inputs.items()}
+    inputs = {
+        name: value.clone() if isinstance(value, Tensor) and name in probe.inplace else value
+        for name, value in inputs.items()
+    }
     needs = [name for name in probe.differentiable if grad]
     for name in needs:
         inputs[name] = inputs[name].detach().requires_grad_()
@@ -54,13 +59,10 @@ def _outcome(function: Callable[..., Any], inputs: dict[str, Any], probe: Probe,
     result = {f"output {index}": output.detach() for index, output in enumerate(outputs)}
     result.update({f"changed {name}": inputs[name].detach() for name in probe.inplace})
     if needs:
+        outputs = [output for output in outputs if output.requires_grad]
         # a fixed cotangent that differs from element to element: a permuted gradient does not pass for a right one
-        scalar = sum(
-            (output.double().cpu() * torch.linspace(-1, 1, output.numel(), dtype=torch.float64).cos().view(output.shape)).sum()
-            for output in outputs
-            if output.requires_grad
-        )
-        gradients = torch.autograd.grad(scalar, [inputs[name] for name in needs])
+        cotangents = [torch.linspace(-1, 1, o.numel(), dtype=torch.float64).cos().view(o.shape).to(o) for o in outputs]
+        gradients = torch.autograd.grad(outputs, [inputs[name] for name in needs], cotangents)
         result.update({f"gradient of {name}": gradient for name, gradient in zip(needs, gradients)})
     return result
 
@@ -111,7 +113,12 @@ def _causal_conv1d_fn(random: Random) -> Probe:
 
 
 def _causal_conv1d_update(random: Random) -> Probe:
-    inputs = {"x": random(_BATCH, _DIM), "conv_state": random(_BATCH, _DIM, _WIDTH), "weight": random(_DIM, _WIDTH), "bias": random(_DIM)}
+    inputs = {
+        "x": random(_BATCH, _DIM),
+        "conv_state": random(_BATCH, _DIM, _WIDTH),
+        "weight": random(_DIM, _WIDTH),
+        "bias": random(_DIM),
+    }
     return Probe(inputs, inplace=("conv_state",), options={"activation": "silu"})
 
 
@@ -126,7 +133,9 @@ def _selective_scan_fn(random: Random) -> Probe:
         "z": random(_BATCH, _LENGTH, _DIM).transpose(1, 2),
         "delta_bias": random(_DIM) - 2,
     }
-    return Probe(inputs, differentiable=tuple(inputs), float32=("A", "D", "delta_bias"), options={"delta_softplus": True})
+    return Probe(
+        inputs, differentiable=tuple(inputs), float32=("A", "D", "delta_bias"), options={"delta_softplus": True}
+    )
 
 
 def _selective_state_update(random: Random) -> Probe:
@@ -196,15 +205,27 @@ def _mamba_split_conv1d_scan_combined(random: Random) -> Probe:
 
 def _norm(**options: Any) -> Callable[[Random], Probe]:
     def probe(random: Random) -> Probe:
-        inputs = {"x": random(_BATCH, _LENGTH, _DIM), "weight": random(_DIM), "bias": None, "residual": random(_BATCH, _LENGTH, _DIM)}
+        inputs = {
+            "x": random(_BATCH, _LENGTH, _DIM),
+            "weight": random(_DIM),
+            "bias": None,
+            "residual": random(_BATCH, _LENGTH, _DIM),
+        }
         return Probe(inputs, differentiable=("x", "weight", "residual"), options={"prenorm": True, **options})
 
     return probe
 
 
 def _gated_norm(random: Random) -> Probe:
-    inputs = {"x": random(_BATCH, _LENGTH, _DIM), "weight": random(_DIM), "bias": None, "z": random(_BATCH, _LENGTH, _DIM)}
-    return Probe(inputs, differentiable=("x", "weight", "z"), options={"group_size": _DIM // 2, "norm_before_gate": False})
+    inputs = {
+        "x": random(_BATCH, _LENGTH, _DIM),
+        "weight": random(_DIM),
+        "bias": None,
+        "z": random(_BATCH, _LENGTH, _DIM),
+    }
+    return Probe(
+        inputs, differentiable=("x", "weight", "z"), options={"group_size": _DIM // 2, "norm_before_gate": False}
+    )
 
 
 PROBES: dict[str, Callable[[Random], Probe]] = {

@@ -16,8 +16,14 @@ from anymamba.errors import AnymambaError
 from anymamba.language import LANGUAGES, say, set_language
 
 VERBS = {
-    "demo": ("train a small model on text that every machine has, and generate with it", "用每台机器上都有的文本训练一个小模型并生成文字"),
-    "train": ("train a language model on your text, or tune one on instructions", "用你的文本训练语言模型，或做指令微调"),
+    "demo": (
+        "train a small model on text that every machine has, and generate with it",
+        "用每台机器上都有的文本训练一个小模型并生成文字",
+    ),
+    "train": (
+        "train a language model on your text, or tune one on instructions",
+        "用你的文本训练语言模型，或做指令微调",
+    ),
     "generate": ("continue a prompt", "续写一段提示"),
     "chat": ("talk with an instruction-tuned model", "与指令微调后的模型对话"),
     "eval": ("perplexity and bits per byte of a file", "计算文件的困惑度与每字节比特数"),
@@ -38,8 +44,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _use_utf8()
     _choose_language(arguments)
-    verb = next((word for word in arguments if not word.startswith("-")), None)
-    parser = _parser(verb if verb in VERBS else None)
+    parser = _parser(_verb(arguments))
     parsed = parser.parse_args(arguments)
     if not parsed.verb:
         parser.print_help()
@@ -59,7 +64,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             raise
         print("anymamba {}: {}".format(parsed.verb, error), file=sys.stderr)
         return 1
-    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback without --debug
+    except Exception as error:
         if debug:
             raise
         print(
@@ -67,12 +72,22 @@ def main(argv: Optional[List[str]] = None) -> int:
                 parsed.verb,
                 type(error).__name__,
                 error,
-                say("this is a bug of anymamba; run again with --debug and report what it prints",
-                    "这是 anymamba 的错误；请加 --debug 重新运行并报告其输出"),
+                say(
+                    "this is a bug of anymamba; run again with --debug and report what it prints",
+                    "这是 anymamba 的错误；请加 --debug 重新运行并报告其输出",
+                ),
             ),
             file=sys.stderr,
         )
         return 1
+
+
+def _verb(arguments: List[str]) -> Optional[str]:
+    """The verb of this command line: only its module is imported."""
+    for index, word in enumerate(arguments):
+        if word in VERBS and arguments[index - 1 : index] != ["--lang"]:
+            return word
+    return None
 
 
 def _use_utf8() -> None:
@@ -93,18 +108,28 @@ def _choose_language(arguments: List[str]) -> None:
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--lang", choices=LANGUAGES, default=argparse.SUPPRESS, help=say("language of all output", "输出语言"))
-    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
-                        help=say("show the traceback of an error", "出错时显示完整回溯"))
+    parser.add_argument(
+        "--lang", choices=LANGUAGES, default=argparse.SUPPRESS, help=say("language of all output", "输出语言")
+    )
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help=say("show the traceback of an error", "出错时显示完整回溯"),
+    )
 
 
 def _parser(only: Optional[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="anymamba",
-        description=say("Mamba on any machine: train, run and measure Mamba language models without a compiler.",
-                        "在任何机器上使用 Mamba：无需编译器即可训练、运行和测量 Mamba 语言模型。"),
-        epilog=say("`anymamba VERB --help` explains a verb; start with `anymamba demo`.",
-                   "`anymamba 命令 --help` 查看用法；可从 `anymamba demo` 开始。"),
+        description=say(
+            "Mamba on any machine: train, run and measure Mamba language models without a compiler.",
+            "在任何机器上使用 Mamba：无需编译器即可训练、运行和测量 Mamba 语言模型。",
+        ),
+        epilog=say(
+            "`anymamba VERB --help` explains a verb; start with `anymamba demo`.",
+            "`anymamba 命令 --help` 查看用法；可从 `anymamba demo` 开始。",
+        ),
     )
     parser.add_argument("--version", action="version", version="anymamba " + __version__)
     _common(parser)
