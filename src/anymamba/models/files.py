@@ -1,0 +1,116 @@
+"""Files of a checkpoint folder: JSON that says where it is broken, downloads by name, folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+
+
+def read_json(path: Path, missing: Any = None) -> Any:
+    """The document, or ``missing`` when there is no such file. Raises AnymambaError for one that is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return missing
+    except ValueError as error:
+        raise AnymambaError(
+            "checkpoint",
+            say(f"{path} is not valid JSON", f"{path} 不是有效的 JSON"),
+            why=str(error),
+            fix=say(
+                "the file was cut short or edited: copy or download it again", "文件可能被截断或改动：请重新复制或下载"
+            ),
+        ) from error
+
+
+def write_json(path: Path, document: Any) -> None:
+    path.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def listing(folder: Path) -> str:
+    """The names in a folder, for an error message."""
+    if not folder.is_dir():
+        return say("no such folder", "目录不存在")
+    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
+    more = say(f" and {len(names) - 20} more", f" 等共 {len(names)} 个") if len(names) > 20 else ""
+    return (", ".join(names[:20]) + more) or say("nothing", "空")
+
+
+def looks_like_hub_name(name: str) -> bool:
+    """``owner/name`` or ``name``: what huggingface_hub accepts, and no path that a user would write."""
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is not None and not name.startswith(".")
+
+
+def download(name: str, patterns: Sequence[str]) -> Path:
+    """The local folder with those files of a hub repository; files that it does not have are left out.
+
+    Raises AnymambaError with the library's own words when it cannot be had.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    except Exception as error:  # noqa: BLE001 - offline, no such repository, no permission: all are the reason that is shown
+        raise AnymambaError(
+            "checkpoint",
+            say(
+                f"{name} is no folder here, and cannot be downloaded from the Hugging Face hub",
+                f"本地没有 {name} 目录，也无法从 Hugging Face hub 下载",
+            ),
+            why=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
+            fix=say(
+                "check the spelling, the connection (HF_ENDPOINT for a mirror) and, for a private model, `hf auth login`",
+                "请检查拼写与网络（可用 HF_ENDPOINT 指定镜像）；私有模型请先运行 `hf auth login`",
+            ),
+        ) from error
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A new folder to write into, beside ``target``, that replaces it when the block ends well: a crash leaves the old one.
+
+    With files already in ``target`` that the new folder lacks (training state, logs), those are kept.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        os.chmod(temporary, 0o777 & ~_umask())
+        yield temporary
+        _flush(temporary)
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            os.replace(target, old / "folder")
+            os.replace(temporary, target)
+            for entry in (old / "folder").iterdir():
+                if not (target / entry.name).exists():
+                    os.replace(entry, target / entry.name)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """The content reaches the disk before the new name does."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with open(file, "rb+") as handle:
+                os.fsync(handle.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
