@@ -111,6 +111,15 @@ def verdict(entry: Entry, call: Call) -> tuple[bool, str]:
         return False, f"{type(error).__name__}: {error}"
 
 
+def implements(entry: Entry, op: str) -> bool:
+    """Is the backend installed here and does it have this op; says nothing about whether it works."""
+    try:
+        package = importlib.import_module(entry.module)
+        return package.available()[0] and op in package.OPS
+    except Exception:  # noqa: BLE001 - verdict() reports the reason; here only the answer counts
+        return False
+
+
 def _entry(name: str) -> Entry:
     if name not in REGISTRY:
         raise BackendError(

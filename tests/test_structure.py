@@ -1,0 +1,130 @@
+"""The house rules that a machine can hold: import direction, file sizes, both languages, nothing imported too early."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "anymamba"
+
+LAYERS = [
+    {"reference"},
+    {"backends"},
+    {"ops"},
+    {"models"},
+    {"training", "generation", "numerics", "installer", "evaluation", "dropin", "bench"},
+    {"cli"},
+]
+"""From the bottom up: a package may import what stands below it, and its own layer where named in SIBLINGS."""
+
+SIBLINGS = {
+    ("training", "generation"), ("training", "evaluation"), ("numerics", "generation"), ("numerics", "evaluation"),
+    ("training", "bench"),
+}  # fmt: skip
+ROOT_FILES = {"errors", "language", "cachefolder", "__init__", "__main__"}
+
+
+def python_files() -> list[Path]:
+    return sorted(path for top in ("src", "tests", "benchmarks", "scripts") for path in (ROOT / top).rglob("*.py"))
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Modules of ours that the file imports, at the top or inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return {name for name in found if name.split(".")[0] == "anymamba"}
+
+
+def layer_of(package: str) -> int:
+    return next(index for index, packages in enumerate(LAYERS) if package in packages)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path: Path) -> None:
+    package = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for module in imported_modules(path):
+        parts = module.split(".")
+        target = parts[1] if len(parts) > 1 else "__init__"
+        if target not in {name for layer in LAYERS for name in layer} | {"doctor"} or target == package:
+            continue
+        assert package != "reference", f"the reference imports {module}"
+        if package == "doctor":
+            pytest.fail(f"the doctor must run alone, but {path.name} imports {module}")
+        if package in ROOT_FILES or target == "doctor":
+            assert package in ("cli", "installer", "__main__"), f"{path.name} imports {module}"
+            continue
+        lower = layer_of(target) < layer_of(package)
+        assert lower or (package, target) in SIBLINGS, (
+            f"{package} ({path.name}) imports {module}, which stands above or beside it"
+        )
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_is_longer_than_500_lines(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 500
+
+
+def test_no_vague_file_names() -> None:
+    vague = {"utils.py", "util.py", "helpers.py", "common.py", "misc.py"}
+    # the drop-in mirrors upstream's tree, which has a package named utils
+    assert [path for path in PACKAGE.rglob("*.py") if path.name in vague and "dropin" not in path.parts] == []
+
+
+def test_docs_exist_in_both_languages() -> None:
+    english, chinese = (
+        {path.relative_to(ROOT / "docs" / lang) for path in (ROOT / "docs" / lang).rglob("*.*")}
+        for lang in ("en", "zh")
+    )
+    assert english == chinese
+    assert english, "there are no docs"
+
+
+def test_importing_the_package_is_quick_and_pulls_in_no_torch() -> None:
+    code = "import sys, anymamba; print([m for m in ('torch', 'triton', 'llvmlite', 'numpy') if m in sys.modules])"
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert time.perf_counter() - started < 1.0  # 0.02 s on a quiet machine; the limit only catches an import of torch
+
+
+def test_help_is_quick_and_pulls_in_no_torch() -> None:
+    code = (
+        "import sys\nfrom anymamba.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules and 'rich' not in sys.modules, 'imported too early'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "backends" in done.stdout
+
+
+def test_every_verb_has_its_file_and_both_functions() -> None:
+    from anymamba.cli import VERBS
+
+    for verb in VERBS:
+        tree = ast.parse((PACKAGE / "cli" / f"{verb}.py").read_text("utf-8"))
+        names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert {"add_arguments", "run"} <= names, verb
+
+
+def test_every_module_imports() -> None:
+    """litgpt's import-all job: no module breaks when an optional library is missing or there is no GPU."""
+    modules = [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name != "__main__.py"
+    ]
+    code = "import importlib\n" + "\n".join(f"importlib.import_module({name!r})" for name in modules)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
