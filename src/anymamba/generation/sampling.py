@@ -1,0 +1,143 @@
+"""How the next token is chosen from the logits."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from anymamba.errors import ArgumentError
+from anymamba.language import say
+
+NGRAM_WINDOW = 16384
+"""Tokens that no_repeat_ngram looks back: bounded, so that memory stays constant however long the text grows."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """temperature: 0 is greedy. top_k: keep the k likeliest (0: all). top_p: keep the smallest set with this probability.
+    min_p: drop tokens less likely than min_p times the likeliest. repetition_penalty: divides (multiplies) the positive
+    (negative) logits of tokens seen before (1: off; Keskar et al. 2019, section 4.1). no_repeat_ngram: never repeat n tokens in
+    a row (0: off). seed: the same tokens on every run.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram: int = 0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        limits = {
+            "temperature": (self.temperature >= 0, ">= 0"),
+            "top_k": (self.top_k >= 0, ">= 0"),
+            "top_p": (0 < self.top_p <= 1, "0 < top_p <= 1"),
+            "min_p": (0 <= self.min_p < 1, "0 <= min_p < 1"),
+            "repetition_penalty": (self.repetition_penalty > 0, "> 0"),
+            "no_repeat_ngram": (self.no_repeat_ngram >= 0, ">= 0"),
+        }
+        for name, (ok, wanted) in limits.items():
+            if not ok:
+                value = getattr(self, name)
+                raise ArgumentError(
+                    "usage", say(f"{name} is {value}, but must be {wanted}", f"{name} 为 {value}，但必须满足 {wanted}")
+                )
+
+    @property
+    def is_plain_greedy(self) -> bool:
+        """Nothing but the largest logit counts."""
+        return self.temperature == 0 and self.repetition_penalty == 1 and self.no_repeat_ngram == 0
+
+
+SAMPLING_OPTIONS = tuple(field.name for field in fields(Sampling))
+
+
+class Sampler:
+    """Chooses tokens for a batch of rows, remembering what each row has seen."""
+
+    def __init__(self, sampling: Sampling, rows: int, device: torch.device) -> None:
+        self.sampling = sampling
+        self._generator: torch.Generator | None = None
+        if sampling.seed is not None:
+            self._generator = torch.Generator(device).manual_seed(sampling.seed)
+        self._seen: Tensor | None = None  # (rows, vocabulary), made when the vocabulary is known
+        self._rows = rows
+        self._recent: list[deque[int]] = [deque(maxlen=NGRAM_WINDOW) for _ in range(rows)]
+
+    def saw(self, ids: Tensor) -> None:
+        """Takes note of tokens of shape (rows, tokens) that are already in the text."""
+        if self.sampling.no_repeat_ngram:
+            for recent, row in zip(self._recent, ids.tolist()):
+                recent.extend(row)
+        if self.sampling.repetition_penalty != 1 and self._seen is not None:
+            self._seen.scatter_(1, ids.to(self._seen.device), True)
+
+    def start(self, prompt: Tensor, vocabulary: int) -> None:
+        """Takes note of the prompt, (rows, tokens), before the first choice."""
+        if self.sampling.repetition_penalty != 1:
+            self._seen = torch.zeros(self._rows, vocabulary, dtype=torch.bool, device=prompt.device)
+        self.saw(prompt)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The next tokens, (rows,), from the logits, (rows, vocabulary)."""
+        sampling = self.sampling
+        if not sampling.is_plain_greedy:
+            logits = self._banned(self._penalised(logits.float()))
+        if sampling.temperature == 0:
+            chosen = logits.argmax(-1)
+        else:
+            chosen = _draw(_kept(logits / sampling.temperature, sampling), self._generator)
+        if not sampling.is_plain_greedy:
+            self.saw(chosen[:, None])
+        return chosen
+
+    def _penalised(self, logits: Tensor) -> Tensor:
+        penalty = self.sampling.repetition_penalty
+        if self._seen is None:
+            return logits
+        return torch.where(self._seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+    def _banned(self, logits: Tensor) -> Tensor:
+        n = self.sampling.no_repeat_ngram
+        if not n:
+            return logits
+        logits = logits.clone()
+        for row, recent in enumerate(self._recent):
+            banned = _continuations(list(recent), n)
+            if banned:
+                logits[row, banned] = -torch.inf
+        return logits
+
+
+def _continuations(tokens: list[int], n: int) -> list[int]:
+    """Tokens that would complete an n-gram that is already in ``tokens``."""
+    if len(tokens) < n:
+        return []
+    tail = tokens[len(tokens) - n + 1 :]
+    return sorted({tokens[i + n - 1] for i in range(len(tokens) - n + 1) if tokens[i : i + n - 1] == tail})
+
+
+def _kept(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Logits with everything that top_k, min_p and top_p drop set to -inf; at least the likeliest token stays."""
+    if sampling.top_k:
+        smallest = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
+        logits = logits.masked_fill(logits < smallest, -torch.inf)
+    if sampling.min_p:
+        probability = logits.softmax(-1)
+        logits = logits.masked_fill(probability < sampling.min_p * probability.amax(-1, keepdim=True), -torch.inf)
+    if sampling.top_p < 1:
+        ordered, order = logits.softmax(-1).sort(-1, descending=True)
+        # a token goes when those likelier than it already reach top_p
+        drop = ordered.cumsum(-1) - ordered >= sampling.top_p
+        logits = logits.masked_fill(drop.scatter(-1, order, drop), -torch.inf)
+    return logits
+
+
+def _draw(logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One token a row by the exponential race: argmax of p / e with e ~ Exp(1) draws from p without a synchronisation."""
+    race = torch.empty_like(logits).exponential_(generator=generator)
+    return (logits.softmax(-1) / race).argmax(-1)
