@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 REPLACEMENT = "\ufffd"
 
-LONGEST_CHARACTER = 4
-"""Bytes of the longest UTF-8 character: a tail that is still broken after more tokens than that will not become whole."""
+LONGEST_WAIT = 8
+"""Tokens that may wait. A UTF-8 character has at most 4 bytes, and up to 3 stray bytes may stand before it; a tail that is still
+broken after that is no character."""
 
 
 class StreamingDetokenizer:
@@ -25,7 +26,7 @@ class StreamingDetokenizer:
     def add(self, token: int) -> str:
         self._waiting.append(token)
         text = self._new_text()
-        if text.endswith(REPLACEMENT) and len(self._waiting) < LONGEST_CHARACTER:
+        if text.endswith(REPLACEMENT) and len(self._waiting) < LONGEST_WAIT:
             return ""
         return self._show(text)
 
