@@ -1,4 +1,4 @@
-"""The mathematics, slow and exact: what every backend and every test is held against. Imports nothing of anymamba.
+"""The mathematics, slow and exact: what every backend and every test is held against. Imports nothing else of anymamba.
 
 Every function has the signature of the public op of the same name, runs in the dtype it is given (float64 for tests), loops over
 time step by step, and is differentiable by autograd alone.
@@ -36,7 +36,7 @@ OPS: dict[str, str] = {
     "mamba_inner_fn": "anymamba.reference.mamba_inner",
     "selective_state_update": "anymamba.reference.selective_state_update",
     "mamba_chunk_scan_combined": "anymamba.reference.ssd",
-    "mamba_split_conv1d_scan_combined": "anymamba.reference.ssd",
+    "mamba_split_conv1d_scan_combined": "anymamba.reference.ssd_split",
     "layer_norm_fn": "anymamba.reference.norm",
     "rms_norm_fn": "anymamba.reference.norm",
     "layernorm_fn": "anymamba.reference.norm_gated",

@@ -1,0 +1,69 @@
+"""The Mamba-1 scan (Mamba, section 3.2, equations 2 and 4; ``selective_scan_ref`` of mamba_ssm).
+
+h[t] = exp(delta[t] A) h[t-1] + delta[t] B[t] u[t]        y[t] = C[t] . h[t] + D u[t]        out[t] = y[t] * silu(z[t])
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anymamba.reference import supports as supports
+from anymamba.reference.arithmetic import working_dtype
+
+
+def selective_scan_fn(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """u, delta, z (batch, dim, length); A (dim, d_state), real or complex; D, delta_bias (dim,).
+
+    B and C, each on its own: (dim, d_state) constant in time, or (batch, d_state, length), or (batch, ngroups, d_state, length)
+    where channel i uses group i // (dim // ngroups). With complex A a constant B or C is complex, one that varies is real with
+    2 * length columns, real and imaginary part of each token side by side, and y is twice the real part of C . h.
+    Returns out (batch, dim, length) in the dtype of u; with return_last_state also h after the last token (batch, dim, d_state),
+    which passes no gradient on.
+    """
+    dtype = working_dtype(u, delta, A, B, C, D, z, delta_bias)
+    state_dtype = dtype.to_complex() if A.is_complex() else dtype
+    batch, dim, length = u.shape
+    step = delta.to(dtype)
+    if delta_bias is not None:
+        step = step + delta_bias.to(dtype)[:, None]
+    if delta_softplus:
+        step = F.softplus(step)
+    inputs, decay = u.to(dtype), A.to(state_dtype)
+    B_at, C_at = (_per_token(M, dim, length, A.is_complex()).to(state_dtype) for M in (B, C))
+    state = torch.zeros(batch, dim, A.shape[1], dtype=state_dtype, device=u.device)
+    outputs = []
+    for t in range(length):
+        state = torch.exp(step[:, :, t, None] * decay) * state + (step * inputs)[:, :, t, None] * B_at[..., t]
+        y = (C_at[..., t] * state).sum(dim=2)
+        outputs.append(2 * y.real if A.is_complex() else y)
+    out = torch.stack(outputs, dim=2) if outputs else torch.zeros_like(inputs)
+    if D is not None:
+        out = out + D.to(dtype)[:, None] * inputs
+    if z is not None:
+        out = out * F.silu(z.to(dtype))
+    out = out.to(u.dtype)
+    return (out, state.detach()) if return_last_state else out
+
+
+def _per_token(matrix: Tensor, dim: int, length: int, complex_A: bool) -> Tensor:
+    """B or C in any of its forms as (batch or 1, dim, d_state, length)."""
+    if matrix.dim() == 2:
+        return matrix[None, :, :, None].expand(-1, -1, -1, length)
+    if complex_A:
+        matrix = torch.view_as_complex(matrix.unflatten(-1, (length, 2)).contiguous())
+    if matrix.dim() == 3:
+        matrix = matrix[:, None]
+    return matrix.repeat_interleave(dim // matrix.shape[1], dim=1)
