@@ -1,0 +1,37 @@
+"""Plain PyTorch, vectorised: every op with every option on every device that PyTorch has, and nothing to compile.
+
+The first column of the table: what runs when no faster backend can. ``mamba_inner_fn`` and ``mamba_split_conv1d_scan_combined``
+are not listed because they are not fused here: anymamba.ops composes them of the ops below.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from anymamba.backends.call import Call
+from anymamba.language import say
+
+OPS: dict[str, str] = {
+    "causal_conv1d_fn": "anymamba.backends.torch.causal_conv1d",
+    "causal_conv1d_update": "anymamba.backends.torch.causal_conv1d",
+    "selective_scan_fn": "anymamba.backends.torch.selective_scan",
+    "selective_state_update": "anymamba.backends.torch.selective_state_update",
+    "mamba_chunk_scan_combined": "anymamba.backends.torch.ssd",
+    "layer_norm_fn": "anymamba.backends.torch.norm",
+    "rms_norm_fn": "anymamba.backends.torch.norm",
+    "layernorm_fn": "anymamba.backends.torch.norm_gated",
+    "rmsnorm_fn": "anymamba.backends.torch.norm_gated",
+}
+
+
+def available() -> tuple[bool, str]:
+    return True, say("runs on every device", "可在所有设备上运行")
+
+
+def supports(call: Call) -> tuple[bool, str]:
+    """Every option of every op; the op modules import this name."""
+    return True, say("plain PyTorch, every option", "纯 PyTorch，支持所有选项")
+
+
+def versions() -> str:
+    return f"torch {torch.__version__}"

@@ -1,0 +1,210 @@
+"""Mamba-2's scan as products of small matrices (state space duality), a block of chunks at a time.
+
+Mamba-2, Dao and Gu 2024, section 6 (algorithm 1): inside a chunk of Q steps the scan is a masked (Q, Q) product, between chunks a state is
+passed on. A block holds as many chunks as fill the device; with gradients, a block is recomputed in the backward pass, so that
+memory stays at one block of (Q, Q) matrices.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from anymamba.backends.torch import supports as supports
+from anymamba.backends.torch.precision import full_precision, wide_dtype
+
+
+def mamba_chunk_scan_combined(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    chunk_size: int,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, float("inf")),
+    return_final_states: bool = False,
+    return_varlen_states: bool = False,
+    state_dtype: torch.dtype | None = None,
+) -> Tensor | tuple[Tensor, ...]:
+    """See anymamba.ops.mamba_chunk_scan_combined. x, z: (batch, length, nheads, headdim), any strides.
+
+    chunk_size does not change the result; the chunk that suits the device is used."""
+    with full_precision(x.device):
+        wide = wide_dtype(x, dt, A, B, C, D, z, dt_bias, initial_states)
+        steps = dt.to(wide) if dt_bias is None else dt.to(wide) + dt_bias.to(wide)
+        if dt_softplus:
+            steps = F.softplus(steps)
+        if not dt_softplus or tuple(dt_limit) != (0.0, float("inf")):
+            steps = steps.clamp(*dt_limit)
+        padding = None if seq_idx is None else (seq_idx < 0).unsqueeze(-1)
+        if seq_idx is not None and padding is not None:
+            steps = steps.masked_fill(padding, 0)  # neither decays the state nor adds to it
+            seq_idx = _documents(seq_idx)
+        y, state = _scan(x, steps, A.to(wide), B, C, initial_states, seq_idx)
+        if D is not None:
+            y = torch.addcmul(y, D.to(wide) if D.dim() == 2 else D.to(wide)[:, None], x.to(wide))
+        if z is not None:
+            y = y * F.silu(z.to(wide))
+        if padding is not None:
+            y = y.masked_fill(padding.unsqueeze(-1), 0)
+        outputs = [y.to(x.dtype)]
+        if return_final_states:
+            outputs.append(state)
+        if return_varlen_states:
+            assert cu_seqlens is not None
+            states = _varlen_states(x, steps, A.to(wide), B, C, initial_states, seq_idx, cu_seqlens)
+            outputs.append(states.to(C.dtype if state_dtype is None else state_dtype))
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
+def _scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_states: Tensor | None, seq_idx: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """y: (batch, length, nheads, headdim) and the last state (batch, nheads, headdim, d_state), in dt's dtype.
+
+    seq_idx: (batch, length), never falling; initial_states belong to the first document."""
+    batch, length, heads, headdim = x.shape
+    groups, d_state = B.shape[2:]
+    shape = batch, groups, heads // groups, headdim, d_state
+    if initial_states is None:
+        state = dt.new_zeros(shape)
+    else:
+        state = initial_states.to(dt.dtype).unflatten(1, (groups, -1))
+    state_idx = None if seq_idx is None or not length else seq_idx[:, 0]
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, dt, A, B, C, state))
+    outputs = []
+    for begin, end, chunk in _blocks(length, batch * heads, x.device):
+        part = slice(begin, end)
+        operands = (x[:, part], dt[:, part], A, B[:, part], C[:, part], state)
+        idx = None if seq_idx is None else seq_idx[:, part]
+        if needs_grad:
+            y, state = checkpoint(
+                _block, *operands, idx, state_idx, chunk, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
+            )
+        else:
+            y, state = _block(*operands, idx, state_idx, chunk)
+        outputs.append(y)
+        state_idx = None if idx is None else idx[:, -1]
+    y = torch.cat(outputs, dim=1) if outputs else torch.zeros_like(x, dtype=dt.dtype)
+    return y, state.flatten(1, 2)
+
+
+def _documents(seq_idx: Tensor) -> Tensor:
+    """Numbers the documents of each row 0, 1, 2, ... in order of appearance; a padding token (below 0) gets the number of the
+    document before it. (batch, length) in and out."""
+    ids = seq_idx.cpu() if seq_idx.device.type == "mps" else seq_idx  # MPS lacks cummax
+    positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    last_real = positions.masked_fill(ids < 0, -1).cummax(1).values if ids.numel() else positions
+    ids = ids.gather(1, last_real.clamp(min=0)).masked_fill(last_real < 0, -1)
+    starts = (ids[:, 1:] != ids[:, :-1]) & (ids[:, :-1] >= 0)
+    return F.pad(starts.cumsum(1), (1, 0)).to(seq_idx.device) if ids.shape[1] else seq_idx
+
+
+def _blocks(length: int, sequences: int, device: torch.device) -> list[tuple[int, int, int]]:
+    """(begin, end, chunk): blocks of whole chunks, then one shorter chunk for what is left."""
+    cpu = device.type == "cpu"
+    chunk = 64 if cpu else 128
+    target = 2**20 if cpu else 2**26  # elements of the (Q, Q) matrices of a block
+    block = max(target // (sequences * chunk * chunk), 1) * chunk
+    whole = length // chunk * chunk
+    blocks = [(begin, min(begin + block, whole), chunk) for begin in range(0, whole, block)]
+    return blocks + ([(whole, length, length - whole)] if length > whole else [])
+
+
+def _block(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    state: Tensor,
+    seq_idx: Tensor | None,
+    state_idx: Tensor | None,
+    chunk: int,
+) -> tuple[Tensor, Tensor]:
+    """Shapes within: batch b, chunks c, steps of a chunk q, groups g, heads of a group r, headdim p, d_state n.
+
+    state: (b, g, r, p, n) arriving, and the sequence it belongs to, state_idx: (b,)."""
+    groups = B.shape[2]
+    dt = dt.unflatten(1, (-1, chunk)).unflatten(3, (groups, -1))  # b c q g r
+    xdt = x.unflatten(1, (-1, chunk)).unflatten(3, (groups, -1)) * dt.unsqueeze(-1)  # b c q g r p
+    B, C = (X.to(dt.dtype).unflatten(1, (-1, chunk)).transpose(2, 3) for X in (B, C))  # b c g q n
+    total = _cumulative_sum(dt * A.unflatten(0, (groups, -1)))  # b c g r q, twice
+    last = total[0][..., -1:], total[1][..., -1:]
+    future = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).triu(1)
+    to_end = _decays(last, total)  # b c g r 1 q
+    from_start = total[0].exp()  # b c g r q
+    through = from_start[..., -1]  # b c g r
+    if seq_idx is not None and state_idx is not None:
+        idx = seq_idx.unflatten(1, (-1, chunk))  # b c q
+        arriving = torch.cat([state_idx.unsqueeze(1), idx[:, :-1, -1]], dim=1)  # b c
+        future = (future | (idx.unsqueeze(3) != idx.unsqueeze(2)))[:, :, None, None]
+        to_end = to_end * (idx == idx[:, :, -1:])[:, :, None, None, None]
+        from_start = from_start * (idx == arriving.unsqueeze(2))[:, :, None, None]
+        through = through * (idx[:, :, -1] == arriving)[:, :, None, None]
+    decay = _decays(total, total, future)  # b c g r q q
+    scores = torch.matmul(C, B.transpose(-1, -2)).unsqueeze(3) * decay
+    y = torch.matmul(scores, xdt.permute(0, 1, 3, 4, 2, 5))  # b c g r q p
+    weighted = xdt.permute(0, 1, 3, 4, 5, 2) * to_end  # b c g r p q
+    added = torch.matmul(weighted.flatten(3, 4), B).unflatten(3, (-1, x.shape[-1]))  # b c g r p n
+    states = []
+    for index in range(added.shape[1]):
+        states.append(state)
+        state = torch.addcmul(added[:, index], through[:, index, :, :, None, None], state)
+    before = torch.stack(states, dim=1).flatten(3, 4)  # b c g (r p) n
+    carried = torch.matmul(C, before.transpose(-1, -2)).unflatten(4, (-1, x.shape[-1]))  # b c g q r p
+    carried = carried.transpose(3, 4) * from_start.unsqueeze(-1)
+    y = (y + carried).permute(0, 1, 4, 2, 3, 5).reshape(x.shape)
+    return y, state
+
+
+def _cumulative_sum(exponents: Tensor) -> tuple[Tensor, Tensor]:
+    """Cumulative sum over the steps of a chunk of (b, c, q, g, r), as (b, c, g, r, q), in two parts that add up to it.
+
+    The difference of two long sums of nearly equal size has lost its digits in float32; with the second part it has not."""
+    exponents = exponents.permute(0, 1, 3, 4, 2)
+    if exponents.dtype == torch.float64 or exponents.device.type == "mps":  # MPS has no float64
+        total = exponents.cumsum(-1)
+        return total, torch.zeros_like(total)
+    exact = exponents.double().cumsum(-1)
+    total = exact.float()
+    return total, (exact.detach() - total.detach()).float()
+
+
+def _decays(to: tuple[Tensor, Tensor], since: tuple[Tensor, Tensor], never: Tensor | None = None) -> Tensor:
+    """exp(to_i - since_j) for every pair of steps, (..., i, j), and 0 where never. Masked before the exponential: what lies
+    in the future would overflow, and its gradient would be NaN."""
+    difference = to[0].unsqueeze(-1) - since[0].unsqueeze(-2)
+    difference = difference + (to[1].unsqueeze(-1) - since[1].unsqueeze(-2))
+    return (difference if never is None else difference.masked_fill(never, float("-inf"))).exp()
+
+
+def _varlen_states(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    initial_states: Tensor | None,
+    seq_idx: Tensor | None,
+    cu_seqlens: Tensor,
+) -> Tensor:
+    """The state that each packed sequence leaves on its own: (sequences, nheads, headdim, d_state). No gradient, as upstream."""
+    states = [x.new_zeros(0, *x.shape[2:], B.shape[3], dtype=dt.dtype)]
+    borders = cu_seqlens.tolist()
+    with torch.no_grad():
+        for begin, end in zip(borders, borders[1:]):
+            part = slice(begin, end)
+            initial = initial_states if begin == 0 < end else None
+            idx = None if seq_idx is None else seq_idx[:, part]
+            states.append(_scan(x[:, part], dt[:, part], A, B[:, part], C[:, part], initial, idx)[1])
+        return torch.cat(states)
