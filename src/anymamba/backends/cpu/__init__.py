@@ -1,0 +1,41 @@
+"""Kernels for processors, compiled when first run by LLVM through llvmlite: no compiler, no prebuilt binary of ours.
+
+Lanes are channels: a vector holds 16 (AVX-512), 8 (AVX2) or 4 (SSE, NEON) neighbouring channels of one token, so the layout
+(batch, length, channels) that matrix products produce is read as it lies. ``emit.py`` says how kernels are written.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from anymamba.language import say
+
+OPS: dict[str, str] = {
+    "selective_scan_fn": "anymamba.backends.cpu.selective_scan",
+    "selective_state_update": "anymamba.backends.cpu.selective_state_update",
+}
+
+
+@functools.cache
+def available() -> tuple[bool, str]:
+    """Is llvmlite here, and can it compile for this processor."""
+    try:
+        from anymamba.backends.cpu.target import host
+    except Exception as error:  # noqa: BLE001 - a broken llvmlite fails in many ways; its own words are the reason
+        fix = say("pip install --force-reinstall llvmlite", "pip install --force-reinstall llvmlite")
+        return False, f"llvmlite: {type(error).__name__}: {error} ({fix})"
+    try:
+        target = host()
+        target.machine()
+    except Exception as error:  # noqa: BLE001
+        return False, say("no code for this processor: ", "无法为此处理器生成代码：") + f"{type(error).__name__}: {error}"
+    return True, say(f"compiled for {target}", f"为 {target} 编译")
+
+
+def versions() -> str:
+    """Of everything that decides the machine code beside the sources."""
+    import llvmlite
+
+    from anymamba.backends.cpu.target import host
+
+    return f"llvmlite {llvmlite.__version__} {host()}"
