@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def download(name: str, patterns: Sequence[str]) -> Path:
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(name, allow_patterns=list(patterns)))
-    except Exception as error:  # noqa: BLE001 - offline, no such repository, no permission: all are the reason that is shown
+    except Exception as error:
         raise AnymambaError(
             "checkpoint",
             say(
@@ -76,10 +77,10 @@ def download(name: str, patterns: Sequence[str]) -> Path:
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A new folder to write into, beside ``target``, that replaces it when the block ends well: a crash leaves the old one.
+def whole_folder(target: Path, replaces: Sequence[str] = ("*",)) -> Iterator[Path]:
+    """A new folder to write into, beside ``target``, that takes its name when the block ends well; else nothing changes.
 
-    With files already in ``target`` that the new folder lacks (training state, logs), those are kept.
+    replaces: names (with wildcards) of the old folder that do not come along; others that the new folder lacks do.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
             os.replace(target, old / "folder")
             os.replace(temporary, target)
             for entry in (old / "folder").iterdir():
-                if not (target / entry.name).exists():
+                replaced = any(fnmatch(entry.name, pattern) for pattern in replaces)
+                if not replaced and not (target / entry.name).exists():
                     os.replace(entry, target / entry.name)
             shutil.rmtree(old, ignore_errors=True)
         else:

@@ -209,7 +209,7 @@ def has_tokenizer(folder: str | Path) -> bool:
 def _read(file: Path, folder: Path) -> Tokenizer:
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # noqa: BLE001 - the library raises bare Exception for any malformed file
+    except Exception as error:
         raise AnymambaError(
             "tokenizer",
             say(f"{file} is not a tokenizer of the `tokenizers` library", f"{file} 不是 `tokenizers` 库的分词器文件"),

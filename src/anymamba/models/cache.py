@@ -1,0 +1,165 @@
+"""The recurrent state: everything a model remembers of a text, in constant memory, however long the text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+from anymamba.models import files
+from anymamba.models.config import Config
+
+
+@dataclass
+class LayerState:
+    """conv: (batch, channels, conv_kernel - 1), the inputs of the last tokens. ssm: float32, (batch, d_inner, d_state) in
+    Mamba-1, (batch, nheads, headdim, d_state) in Mamba-2. Both are changed in place, so their addresses stay.
+
+    used: whether a token has been read. constants: values made of parameters once for many steps, such as A.
+    """
+
+    conv: Tensor
+    ssm: Tensor
+    used: bool = False
+    constants: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Cache:
+    """One LayerState a layer. Pass it to the model's forward: it is read from and updated; more tokens may follow at any time.
+
+    tokens: how many tokens of a row it has read.
+    """
+
+    def __init__(
+        self, config: Config, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> None:
+        conv, ssm = config.state_shapes(batch)
+        self.tokens = 0
+        self.layers = [
+            LayerState(
+                torch.zeros(conv, device=device, dtype=dtype or torch.float32),
+                torch.zeros(ssm, device=device, dtype=torch.float32),
+            )
+            for _ in range(config.num_hidden_layers)
+        ]
+
+    @property
+    def batch(self) -> int:
+        return self.layers[0].ssm.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for _, tensor in self._tensors())
+
+    def advance(self, tokens: int) -> None:
+        """Called by the model after each forward pass."""
+        self.tokens += tokens
+        for layer in self.layers:
+            layer.used = True
+
+    def reset(self) -> None:
+        """As new; the tensors keep their addresses."""
+        for _, tensor in self._tensors():
+            tensor.zero_()
+        self.tokens = 0
+        for layer in self.layers:
+            layer.used = False
+
+    def clone(self) -> Cache:
+        """An independent copy, to branch a text."""
+        return self._map(Tensor.clone)
+
+    def select(self, rows: Tensor) -> Cache:
+        """A new cache with those rows of the batch, repeated or left out as given."""
+        return self._map(lambda tensor: tensor.index_select(0, rows.to(tensor.device)))
+
+    def to(self, device: torch.device | str) -> Cache:
+        return self._map(lambda tensor: tensor.to(device))
+
+    def save(self, path: str | Path, **notes: Any) -> None:
+        """A safetensors file; notes (JSON values) come back from ``read_notes``. Written whole or not at all."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.partial")
+        metadata = {"format": "anymamba recurrent state", "tokens": str(self.tokens), "notes": json.dumps(notes)}
+        save_file({name: tensor.contiguous() for name, tensor in self._tensors()}, temporary, metadata)
+        temporary.replace(path)
+
+    def load(self, path: str | Path) -> dict[str, Any]:
+        """Takes over a saved state, in place, and returns its notes. A state saved for one row may be spread over many.
+
+        Raises AnymambaError when the file is not a state, or is that of another model.
+        """
+        saved, metadata = _read(Path(path))
+        for name, tensor in self._tensors():
+            other = saved.get(name)
+            if other is None or other.shape[1:] != tensor.shape[1:] or other.shape[0] not in (1, tensor.shape[0]):
+                found = say("no ", "无 ") + name if other is None else f"{name} {tuple(other.shape)}"
+                raise AnymambaError(
+                    "state",
+                    say(f"{path} is the state of another model", f"{path} 是其他模型的状态"),
+                    why=say(
+                        f"it has {found}; this model needs {tuple(tensor.shape)}",
+                        f"其中 {found}；本模型需要 {tuple(tensor.shape)}",
+                    ),
+                    fix=say("load it with the model that saved it", "请使用保存它的模型加载"),
+                )
+            tensor.copy_(other.expand_as(tensor))
+        if len(saved) != 2 * len(self.layers):
+            raise AnymambaError(
+                "state",
+                say(
+                    f"{path} has the state of {len(saved) // 2} layers, this model {len(self.layers)}",
+                    f"{path} 包含 {len(saved) // 2} 层的状态，本模型有 {len(self.layers)} 层",
+                ),
+            )
+        self.tokens = int(metadata.get("tokens", 0))
+        for layer in self.layers:
+            layer.used = self.tokens > 0
+        return json.loads(metadata.get("notes", "{}"))
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for index, layer in enumerate(self.layers):
+            yield f"layers.{index}.conv", layer.conv
+            yield f"layers.{index}.ssm", layer.ssm
+
+    def _map(self, function: Any) -> Cache:
+        other = Cache.__new__(Cache)
+        other.tokens = self.tokens
+        other.layers = [LayerState(function(layer.conv), function(layer.ssm), layer.used) for layer in self.layers]
+        return other
+
+
+def read_notes(path: str | Path) -> dict[str, Any]:
+    """The notes of a saved state, without loading it."""
+    return json.loads(_read(Path(path))[1].get("notes", "{}"))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise AnymambaError(
+            "state",
+            say(f"there is no file {path}", f"没有文件 {path}"),
+            why=say("the folder has: ", "目录中有：") + files.listing(path.parent),
+        )
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except Exception as error:
+        raise AnymambaError(
+            "state",
+            say(f"{path} is no safetensors file, or was cut short", f"{path} 不是 safetensors 文件或已被截断"),
+            why=str(error),
+        ) from error
+    if metadata.get("format") != "anymamba recurrent state":
+        raise AnymambaError("state", say(f"{path} holds no recurrent state", f"{path} 中没有循环状态"))
+    return tensors, metadata

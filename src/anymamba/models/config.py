@@ -1,0 +1,101 @@
+"""What every family's configuration shares: the fields of a Hugging Face config.json, read and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from anymamba.errors import ArgumentError, UnsupportedError
+from anymamba.language import say
+
+C = TypeVar("C", bound="Config")
+
+
+@dataclass
+class Config:
+    """Field names and meanings of transformers' MambaConfig; defaults differ by family. Sizes are counts, not bytes."""
+
+    vocab_size: int = 50280
+    hidden_size: int = 768
+    state_size: int = 16
+    num_hidden_layers: int = 32
+    layer_norm_epsilon: float = 1e-5
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = 0
+    expand: float = 2
+    conv_kernel: int = 4
+    use_bias: bool = False
+    use_conv_bias: bool = True
+    hidden_act: str = "silu"
+    initializer_range: float = 0.02
+    residual_in_fp32: bool = True
+    time_step_rank: int | str = "auto"
+    time_step_min: float = 0.001
+    time_step_max: float = 0.1
+    time_step_floor: float = 1e-4
+    rescale_prenorm_residual: bool = True
+    tie_word_embeddings: bool = True
+
+    model_type: ClassVar[str]
+    architecture: ClassVar[str]
+    """The class of transformers that loads our folders."""
+
+    def __post_init__(self) -> None:
+        if self.time_step_rank == "auto":
+            self.time_step_rank = math.ceil(self.hidden_size / 16)
+        for name in ("vocab_size", "hidden_size", "state_size", "num_hidden_layers", "conv_kernel", "time_step_rank"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ArgumentError(
+                    "config",
+                    say(
+                        f"{name} must be a positive whole number, not {value!r}",
+                        f"{name} 必须是正整数，而不是 {value!r}",
+                    ),
+                )
+        if self.hidden_act not in ("silu", "swish"):
+            raise UnsupportedError(
+                "config",
+                say(f"hidden_act {self.hidden_act!r} is not supported", f"不支持 hidden_act {self.hidden_act!r}"),
+                why=say("the kernels of Mamba gate and convolve with SiLU", "Mamba 的内核使用 SiLU 门控与卷积"),
+            )
+
+    @property
+    def d_inner(self) -> int:
+        return int(self.expand * self.hidden_size)
+
+    @property
+    def eos_token_ids(self) -> list[int]:
+        if self.eos_token_id is None:
+            return []
+        return self.eos_token_id if isinstance(self.eos_token_id, list) else [self.eos_token_id]
+
+    def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of one layer's convolution state (batch, channels, conv_kernel - 1) and SSM state."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of config.json, as the newest transformers reads it."""
+        values = dataclasses.asdict(self)
+        return {"architectures": [self.architecture], "model_type": self.model_type, **values}
+
+    @classmethod
+    def from_dict(cls: type[C], values: dict[str, Any]) -> C:
+        """From the content of config.json; fields that do not concern the computation are passed over.
+
+        Raises ArgumentError for values that cannot be.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: _number(value) for name, value in values.items() if name in known})
+
+
+def _number(value: Any) -> Any:
+    """transformers 5 writes infinity as {"__float__": "Infinity"}, since JSON has no such number."""
+    if isinstance(value, dict) and set(value) == {"__float__"}:
+        return float(value["__float__"])
+    if isinstance(value, (list, tuple)):
+        return type(value)(_number(entry) for entry in value)
+    return value

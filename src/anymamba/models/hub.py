@@ -1,0 +1,228 @@
+"""Checkpoints: Hugging Face folders and the original forms in, Hugging Face folders out."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anymamba.errors import AnymambaError, UnsupportedError
+from anymamba.language import say
+from anymamba.models import MODEL_TYPES, files, original, weights
+from anymamba.models.config import Config
+from anymamba.models.lm import LanguageModel
+from anymamba.models.tokenizer import Tokenizer
+
+HEAD, TABLE = "lm_head.weight", "backbone.embeddings.weight"
+SHARD_BYTES = 5 * 10**9
+
+
+def load(
+    source: str | Path, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+) -> LanguageModel:
+    """A model in eval mode from a checkpoint folder, or from the Hugging Face hub where no such folder exists.
+
+    Reads folders of MambaForCausalLM, Mamba2ForCausalLM and FalconMambaForCausalLM, of mamba_ssm (state-spaces/mamba-*,
+    mamba2-*) and of Codestral. dtype: of the parameters; by default as saved. device: by default the CPU.
+    Raises AnymambaError that says which file, key or shape is wrong.
+    """
+    folder = find(source)
+    config = load_config(folder)
+    with torch.device("meta"):
+        model = LanguageModel(config)
+    _fill(model, folder, dtype, torch.device(device or "cpu"))
+    return model.eval()
+
+
+def find(source: str | Path) -> Path:
+    """The checkpoint's local folder; a hub name is downloaded if no such path exists."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise AnymambaError(
+            "checkpoint",
+            say(f"{path} is a file", f"{path} 是文件"),
+            fix=say(f"name the folder of the checkpoint: {path.parent}", f"请给出检查点目录：{path.parent}"),
+        )
+    if not files.looks_like_hub_name(str(source)):
+        raise AnymambaError(
+            "checkpoint",
+            say(f"there is no folder {path}", f"没有目录 {path}"),
+            why=say(f"{path.parent} has: ", f"{path.parent} 中有：") + files.listing(path.parent),
+        )
+    return files.download(str(source), ["*.json", "*.safetensors", "pytorch_model*.bin", "tokenizer*", "*.jinja"])
+
+
+def load_config(folder: Path) -> Config:
+    """The configuration of a checkpoint folder, whatever its form."""
+    values = files.read_json(folder / "config.json")
+    if isinstance(values, dict):
+        if original.is_original(values):
+            return original.from_original(values)
+        return config_class(values.get("model_type"), folder / "config.json").from_dict(values)
+    params = files.read_json(folder / "params.json")
+    if isinstance(params, dict) and "dim" in params:
+        return original.from_codestral(params)
+    raise AnymambaError(
+        "checkpoint",
+        say(f"{folder} is no checkpoint: it has no config.json", f"{folder} 不是检查点：缺少 config.json"),
+        why=say("it has: ", "现有文件：") + files.listing(folder),
+        fix=say("name the folder that has config.json and the weights", "请给出包含 config.json 和权重的目录"),
+    )
+
+
+def config_class(model_type: Any, where: Path | str) -> type[Config]:
+    """MambaConfig for "mamba" and so on. Raises UnsupportedError listing the model types there are."""
+    if model_type not in MODEL_TYPES:
+        raise UnsupportedError(
+            "checkpoint",
+            say(
+                f"{where}: model_type {model_type!r} is not a model of anymamba",
+                f"{where}：anymamba 没有 model_type {model_type!r}",
+            ),
+            fix=say("known: ", "支持：") + ", ".join(MODEL_TYPES),
+        )
+    module = importlib.import_module(MODEL_TYPES[model_type])
+    return next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and vars(value).get("model_type") == model_type
+    )
+
+
+def save(
+    model: nn.Module,
+    folder: str | Path,
+    tokenizer: Tokenizer | None = None,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes a Hugging Face folder that transformers.AutoModelForCausalLM.from_pretrained loads, under a temporary name that
+    becomes ``folder`` when all is written. Other files of an existing folder stay. Arguments as of ``write``."""
+    with files.whole_folder(Path(folder), replaces=(*weights.PATTERNS, "params.json")) as temporary:
+        write(model, temporary, tokenizer, state=state, shard_bytes=shard_bytes)
+
+
+def write(
+    model: nn.Module,
+    folder: Path,
+    tokenizer: Tokenizer | None = None,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """The files of ``save``, straight into an existing folder: config.json, generation_config.json, model.safetensors (shards
+    above shard_bytes), the tokenizer's. state: the parameters by name, where the model's own are spread over processes."""
+    config: Config = model.config  # type: ignore[assignment]
+    tensors = {name: tensor.detach() for name, tensor in (model.state_dict() if state is None else state).items()}
+    if config.tie_word_embeddings:
+        tensors.pop(HEAD, None)
+    values = config.to_dict()
+    dtype = str(tensors[TABLE].dtype).removeprefix("torch.")
+    values.update(dtype=dtype, torch_dtype=dtype)  # the newer and the older name of the same field
+    if tokenizer is not None:
+        check_vocabulary(config, tokenizer)
+        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+        values.update({name: value for name, value in ids.items() if value is not None})
+        tokenizer.save(folder)
+    files.write_json(folder / "config.json", values)
+    special = {name: values[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    files.write_json(folder / "generation_config.json", {"_from_model_config": True, **special})
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise AnymambaError(
+            "disk",
+            say(
+                f"the weights need {needed / 1e9:.2f} GB, {folder} has {free / 1e9:.2f} GB free",
+                f"权重需要 {needed / 1e9:.2f} GB，{folder} 仅剩 {free / 1e9:.2f} GB",
+            ),
+            fix=say("free some space or choose another folder", "请清理空间或更换目录"),
+        )
+    weights.write({name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}, folder, shard_bytes)
+
+
+def check_vocabulary(config: Config, tokenizer: Tokenizer) -> None:
+    """Raises AnymambaError when the tokenizer has ids that the model's embedding has no row for."""
+    if tokenizer.vocab_size > config.vocab_size:
+        raise AnymambaError(
+            "vocabulary",
+            say(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}",
+                f"分词器有 {tokenizer.vocab_size} 个词元，模型只有 {config.vocab_size} 个",
+            ),
+            fix=say("use the tokenizer that the model was trained with", "请使用训练该模型时的分词器"),
+        )
+
+
+def _fill(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device: torch.device) -> None:
+    """Replaces the meta parameters by those of the folder."""
+    wanted = dict(model.named_parameters(remove_duplicate=False))
+    tied = model.config.tie_word_embeddings
+    if tied:
+        del wanted[HEAD]
+    unexpected: list[str] = []
+    misshaped: list[str] = []
+    for saved_name, tensor in weights.read(folder):
+        name = original.rename(saved_name)
+        if name not in wanted:
+            if not (tied and name == HEAD):
+                unexpected.append(saved_name)
+            continue
+        parameter = wanted.pop(name)
+        if tensor.shape != parameter.shape:
+            if name in (TABLE, HEAD) and tensor.shape[1:] == parameter.shape[1:]:
+                raise _vocabulary_mismatch(folder, saved_name, tensor, model.config)
+            misshaped.append(f"{saved_name} {tuple(tensor.shape)}, {say('expected', '应为')} {tuple(parameter.shape)}")
+        else:
+            # a copy, aligned and not tied to the file, which may be replaced while the model lives
+            _assign(model, name, tensor.to(device=device, dtype=dtype, copy=True))
+    if wanted or unexpected or misshaped:
+        raise _key_mismatch(folder, sorted(wanted), unexpected, misshaped)
+    if tied:
+        model.lm_head.weight = model.backbone.embeddings.weight
+
+
+def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    old = getattr(module, leaf)
+    new = nn.Parameter(tensor, requires_grad=old.requires_grad)
+    new.__dict__.update(old.__dict__)  # marks such as _no_weight_decay
+    setattr(module, leaf, new)
+
+
+def _vocabulary_mismatch(folder: Path, name: str, tensor: Tensor, config: Config) -> AnymambaError:
+    return AnymambaError(
+        "vocabulary",
+        say(
+            f"{folder}: {name} has {tensor.shape[0]} rows, config.json says vocab_size {config.vocab_size}",
+            f"{folder}：{name} 有 {tensor.shape[0]} 行，而 config.json 的 vocab_size 为 {config.vocab_size}",
+        ),
+        why=say("weights and configuration come from different models", "权重与配置来自不同的模型"),
+    )
+
+
+def _key_mismatch(folder: Path, missing: list[str], unexpected: list[str], misshaped: list[str]) -> AnymambaError:
+    parts = [
+        (say("missing", "缺少"), missing),
+        (say("unexpected", "多余"), unexpected),
+        (say("of another shape", "形状不符"), misshaped),
+    ]
+    why = "; ".join(f"{title} ({len(names)}): {_some(names)}" for title, names in parts if names)
+    return AnymambaError(
+        "checkpoint",
+        say(f"the weights in {folder} are not those of its configuration", f"{folder} 中的权重与其配置不符"),
+        why=why,
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,264 @@
+"""The language model that every family shares: embedding, blocks of norm and mixer, final norm, head."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from anymamba import ops
+from anymamba.errors import ArgumentError
+from anymamba.language import say
+from anymamba.models import MODEL_TYPES
+from anymamba.models.cache import Cache, LayerState
+from anymamba.models.config import Config
+from anymamba.models.loss import IGNORE_INDEX, linear_cross_entropy
+from anymamba.models.packing import Documents, find_documents
+
+
+@dataclass
+class Output:
+    """loss: float32 scalar in nats, when labels or targets were given. logits: (batch, kept tokens, vocabulary), when they were
+    not, or on request. cache: the one that was passed."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    cache: Cache | None = None
+
+
+class RMSNorm(nn.Module):
+    """Holds the weight; ``forward`` adds the residual stream first and returns both (``ops.rms_norm_fn``, prenorm)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor, residual: Tensor | None, residual_in_fp32: bool) -> tuple[Tensor, Tensor]:
+        return ops.rms_norm_fn(
+            x, self.weight, None, residual=residual, eps=self.eps, prenorm=True, residual_in_fp32=residual_in_fp32
+        )
+
+
+class Block(nn.Module):
+    """(output of the block before, residual stream) -> the same of this block; the sum is formed inside the next norm."""
+
+    def __init__(self, config: Config, mixer: type[nn.Module]) -> None:
+        super().__init__()
+        self.residual_in_fp32 = config.residual_in_fp32
+        self.norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
+        self.mixer = mixer(config)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        residual: Tensor | None,
+        mask: Tensor | None = None,
+        documents: Documents | None = None,
+        state: LayerState | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        hidden, residual = self.norm(hidden, residual, self.residual_in_fp32)
+        return self.mixer(hidden, mask=mask, documents=documents, state=state), residual
+
+
+class Backbone(nn.Module):
+    """ids (batch, length) -> the normed hidden states (batch, length, d_model)."""
+
+    def __init__(self, config: Config, mixer: type[nn.Module]) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, mixer) for _ in range(config.num_hidden_layers))
+        self.norm_f = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
+        self.gradient_checkpointing = False
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        mask: Tensor | None = None,
+        documents: Documents | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        hidden, residual = self.embeddings(input_ids), None
+        if mask is not None:
+            mask = mask.to(hidden.dtype)
+        for index, block in enumerate(self.layers):
+            state = None if cache is None else cache.layers[index]
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                hidden, residual = checkpoint(block, hidden, residual, mask, documents, state, use_reentrant=False)
+            else:
+                hidden, residual = block(hidden, residual, mask, documents, state)
+        return self.norm_f(hidden, residual, self.config.residual_in_fp32)[0]
+
+
+class LanguageModel(nn.Module):
+    """A Mamba language model. ``LanguageModel(config)`` has fresh parameters; ``hub.load`` fills in saved ones.
+
+    ``model.backbone.gradient_checkpointing = True`` recomputes each block in the backward pass instead of keeping its activations.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config, _mixer(config))
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.backbone.embeddings.weight
+        self.init_parameters()
+
+    @torch.no_grad()
+    def init_parameters(self) -> None:
+        """As mamba_ssm's ``_init_weights``: embedding normal, biases zero, out_proj scaled down with depth."""
+        if self.lm_head.weight.is_meta:
+            return
+        self.backbone.embeddings.weight.normal_(std=self.config.initializer_range)
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                module.bias.zero_()
+        for block in self.backbone.layers:
+            mixer: Any = block.mixer
+            mixer.init_parameters()
+            if self.config.rescale_prenorm_residual:
+                nn.init.kaiming_uniform_(mixer.out_proj.weight, a=math.sqrt(5))
+                mixer.out_proj.weight /= math.sqrt(self.config.num_hidden_layers)
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.backbone.embeddings.weight.dtype
+
+    def make_cache(self, batch: int = 1) -> Cache:
+        """An empty recurrent state for that many rows; under autocast its convolution part is in autocast's dtype."""
+        kind = self.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
+        return Cache(self.config, batch, self.device, dtype)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        labels: Tensor | None = None,
+        *,
+        targets: Tensor | None = None,
+        seq_idx: Tensor | None = None,
+        cache: Cache | None = None,
+        attention_mask: Tensor | None = None,
+        logits_to_keep: int = 0,
+        return_logits: bool | None = None,
+        token_weights: Tensor | None = None,
+        normalizer: Tensor | float | None = None,
+    ) -> Output:
+        """The loss, or the logits, of a batch of rows.
+
+        input_ids: (batch, length) integers below vocab_size.
+        labels: (batch, length); token t is predicted from what is before it, as in transformers: pass input_ids, with -100
+        where nothing is to be learnt. targets: (batch, length), already the token after each position; labels or targets.
+        token_weights, normalizer: of the loss, see ``loss.linear_cross_entropy``; token_weights goes with labels or targets,
+        position by position.
+        seq_idx: (batch, length) ids of the documents packed into a row: nothing passes from one to the next, and no label is
+        predicted across a border. Not together with cache.
+        cache: ``make_cache()``, continued from and updated. A row of one token is a step, more are read in parallel.
+        attention_mask: (batch, length or more) 1 for tokens, 0 for padding, left or right, as in transformers: padding is
+        zeroed before and after the convolution. Longer masks count from the right; a single step ignores it.
+        logits_to_keep: only the last so many positions' logits (0: all).
+        return_logits: also return logits when there is a loss; they take (batch, length, vocabulary) memory.
+        """
+        _check_ids(input_ids, self.config.vocab_size)
+        mask = _padding_mask(attention_mask, input_ids)
+        documents = None
+        if seq_idx is not None:
+            if cache is not None:
+                raise ArgumentError(
+                    "usage", say("seq_idx and cache cannot be used together", "seq_idx 与 cache 不能同时使用")
+                )
+            documents = find_documents(seq_idx, input_ids)
+        hidden = self.backbone(input_ids, mask, documents, cache)
+        if cache is not None:
+            cache.advance(input_ids.shape[1])
+        output = Output(cache=cache)
+        if labels is not None:
+            targets, token_weights = _shift(labels, token_weights, documents)
+        if targets is not None:
+            output.loss = linear_cross_entropy(
+                hidden, self.lm_head.weight, targets, token_weights=token_weights, normalizer=normalizer
+            )
+        if targets is None if return_logits is None else return_logits:
+            output.logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
+        return output
+
+    def generate(self, input_ids: Tensor, max_new_tokens: int, **sampling: Any) -> Any:
+        """Continues each row of ids; see ``anymamba.generation.engine.generate``."""
+        return importlib.import_module("anymamba.generation.engine").generate(
+            self, input_ids, max_new_tokens, **sampling
+        )
+
+    def stream(self, input_ids: Tensor, max_new_tokens: int, **sampling: Any) -> Iterator[Any]:
+        """The same, yielding tokens as they come; see ``anymamba.generation.engine.stream``."""
+        return importlib.import_module("anymamba.generation.engine").stream(self, input_ids, max_new_tokens, **sampling)
+
+
+def _mixer(config: Config) -> type[nn.Module]:
+    """The class named like the configuration's, in its module: MambaConfig -> MambaMixer."""
+    module = importlib.import_module(MODEL_TYPES[config.model_type])
+    return getattr(module, type(config).__name__.removesuffix("Config") + "Mixer")
+
+
+def _check_ids(input_ids: Tensor, vocabulary: int) -> None:
+    if input_ids.dim() != 2 or input_ids.is_floating_point():
+        raise ArgumentError(
+            "shape",
+            say(
+                f"input_ids must be integers of shape (batch, length), not {input_ids.dtype} {tuple(input_ids.shape)}",
+                f"input_ids 必须是形状为 (batch, length) 的整数，而不是 {input_ids.dtype} {tuple(input_ids.shape)}",
+            ),
+        )
+    # looking at values on another device would make it wait for them; there the embedding's own check has to do
+    if input_ids.device.type == "cpu" and input_ids.numel():
+        low, high = (int(value) for value in torch.aminmax(input_ids))
+        if low < 0 or high >= vocabulary:
+            raise ArgumentError(
+                "vocabulary",
+                say(
+                    f"token id {low if low < 0 else high} is outside the model's vocabulary of {vocabulary}",
+                    f"token id {low if low < 0 else high} 超出模型词表大小 {vocabulary}",
+                ),
+                fix=say("use the tokenizer that the model was trained with", "请使用训练该模型时的分词器"),
+            )
+
+
+def _padding_mask(attention_mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
+    """(batch, length, 1), or None when nothing is masked (transformers' create_recurrent_attention_mask)."""
+    if attention_mask is None or input_ids.shape[1] == 1:
+        return None
+    if attention_mask.dim() != 2 or attention_mask.shape[1] < input_ids.shape[1]:
+        raise ArgumentError(
+            "shape",
+            say(
+                f"attention_mask has shape {tuple(attention_mask.shape)}; input_ids {tuple(input_ids.shape)} need at least as many",
+                f"attention_mask 的形状为 {tuple(attention_mask.shape)}；input_ids 为 {tuple(input_ids.shape)}，长度不得更短",
+            ),
+        )
+    if bool((attention_mask == 1).all()):
+        return None
+    return attention_mask[:, -input_ids.shape[1] :, None]
+
+
+def _shift(labels: Tensor, weights: Tensor | None, documents: Documents | None) -> tuple[Tensor, Tensor | None]:
+    """Labels one to the left; nothing is predicted at the end of a row or across a border of documents."""
+    targets = torch.full_like(labels, IGNORE_INDEX)
+    targets[:, :-1] = labels[:, 1:]
+    if documents is not None:
+        targets[documents.rows, documents.columns - 1] = IGNORE_INDEX
+    if weights is not None:
+        shifted = torch.zeros_like(weights)
+        shifted[:, :-1] = weights[:, 1:]
+        weights = shifted
+    return targets, weights

@@ -1,0 +1,158 @@
+"""Cross-entropy of a language model's head, without ever holding the logits of the whole sequence.
+
+The head's matrix product, the softmax and their gradients are done for one block of tokens at a time, all in the forward pass:
+the gradient of the loss by the logits needs nothing from above but a factor. Memory: two blocks of logits and the gradients of
+the inputs, instead of several copies of (tokens, vocabulary) in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anymamba.errors import ArgumentError
+from anymamba.language import say
+
+IGNORE_INDEX = -100
+
+_BLOCK_BYTES = 64 * 2**20
+"""Largest block of float32 logits: large enough for full-speed matrix products, small beside the model."""
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = IGNORE_INDEX,
+    token_weights: Tensor | None = None,
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """Cross-entropy in nats of ``hidden @ weight.T`` against targets: a float32 scalar.
+
+    hidden: (..., d_model). weight: (vocabulary, d_model). targets: (...), ids, or ignore_index where nothing is to be learnt.
+    token_weights: (...), the weight of each token's loss, 1 by default. The sum is divided by normalizer, by default the sum of
+    the weights of the tokens that count (0 when none does). Under autocast the matrix products run in its dtype; logits are
+    reduced and differentiated in float32. Raises ArgumentError for shapes that do not fit and for targets outside the vocabulary.
+    """
+    _check(hidden, weight, targets, ignore_index, token_weights)
+    targets = targets.reshape(-1)
+    counted = targets != ignore_index
+    weights = counted.to(torch.float32)
+    if token_weights is not None:
+        weights = weights * token_weights.reshape(-1).to(torch.float32)
+    total = (
+        weights.sum() if normalizer is None else torch.as_tensor(normalizer, dtype=torch.float32, device=weights.device)
+    )
+    weights = weights / total.clamp(min=torch.finfo(torch.float32).tiny)
+    targets = torch.where(counted, targets, 0)
+    dtype = (
+        torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else weight.dtype
+    )
+    return _LinearCrossEntropy.apply(hidden.reshape(-1, hidden.shape[-1]), weight, targets, weights, dtype)
+
+
+def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """The cross-entropy in nats of each token, (...) float32, block by block, without gradients."""
+    _check(hidden, weight, targets, IGNORE_INDEX, None)
+    flat, flat_targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    losses = torch.zeros(flat.shape[0], dtype=torch.float32, device=hidden.device)
+    with torch.no_grad():
+        for block in _blocks(flat.shape[0], weight.shape[0]):
+            logits = (flat[block].to(weight.dtype) @ weight.t()).float()
+            chosen = logits.gather(1, flat_targets[block].clamp(min=0)[:, None])[:, 0]
+            losses[block] = torch.logsumexp(logits, dim=-1) - chosen
+    return losses.masked_fill_(flat_targets == IGNORE_INDEX, 0.0).view(targets.shape)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        tokens, vocabulary = hidden.shape[0], weight.shape[0]
+        table = weight.detach().to(dtype)
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_weight: Tensor | None = None
+        with torch.autocast(hidden.device.type, enabled=False):
+            for block in _blocks(tokens, vocabulary):
+                inputs = hidden[block].to(dtype)
+                log_probabilities = torch.log_softmax(inputs @ table.t(), dim=-1, dtype=torch.float32)
+                rows, chosen = torch.arange(inputs.shape[0], device=hidden.device), targets[block]
+                loss -= (log_probabilities[rows, chosen] * weights[block]).sum()
+                if not (needs_hidden or needs_weight):
+                    continue
+                # d loss / d logits but for the weight of the row, which is multiplied into the small matrices instead
+                slope = log_probabilities.exp_() if dtype == torch.float32 else log_probabilities.exp().to(dtype)
+                slope[rows, chosen] -= 1
+                share = weights[block, None]
+                if grad_hidden is not None:
+                    grad_hidden[block] = (slope @ table) * share
+                if needs_weight:
+                    grad_weight = _add_product(grad_weight, slope.t(), (inputs * share).to(dtype))
+        ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        (factor,) = grads
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return (
+            None if grad_hidden is None else grad_hidden * factor.to(grad_hidden.dtype),
+            None if grad_weight is None else grad_weight * factor.to(grad_weight.dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def _add_product(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
+    """total + left @ right, in float32."""
+    if total is None:
+        return (left @ right).float()
+    if left.dtype == torch.float32:
+        return total.addmm_(left, right)
+    return total.add_(left @ right)
+
+
+def _blocks(tokens: int, vocabulary: int) -> list[slice]:
+    """Equal parts, so that the last is no sliver."""
+    largest = max(1, _BLOCK_BYTES // (4 * vocabulary))
+    count = max(1, -(-tokens // largest))
+    size = -(-tokens // count) if tokens else 1
+    return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+
+
+def _check(hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, token_weights: Tensor | None) -> None:
+    if targets.shape != hidden.shape[:-1]:
+        raise ArgumentError(
+            "shape",
+            say(
+                f"targets have shape {tuple(targets.shape)}; for hidden {tuple(hidden.shape)} they must be {tuple(hidden.shape[:-1])}",
+                f"targets 的形状为 {tuple(targets.shape)}；hidden 为 {tuple(hidden.shape)} 时应为 {tuple(hidden.shape[:-1])}",
+            ),
+        )
+    if token_weights is not None and token_weights.shape != targets.shape:
+        raise ArgumentError(
+            "shape",
+            say(
+                f"token_weights have shape {tuple(token_weights.shape)}, targets {tuple(targets.shape)}: they must be equal",
+                f"token_weights 的形状为 {tuple(token_weights.shape)}，targets 为 {tuple(targets.shape)}：两者必须相同",
+            ),
+        )
+    if targets.device.type == "cpu" and targets.numel():
+        wrong = (targets != ignore_index) & ((targets < 0) | (targets >= weight.shape[0]))
+        if bool(wrong.any()):
+            value = int(targets[wrong][0])
+            raise ArgumentError(
+                "vocabulary",
+                say(
+                    f"target id {value} is outside the vocabulary of {weight.shape[0]}",
+                    f"目标 id {value} 超出词表大小 {weight.shape[0]}",
+                ),
+                fix=say("was the text encoded with another tokenizer?", "文本是否使用了其他分词器编码？"),
+            )

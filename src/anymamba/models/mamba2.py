@@ -1,0 +1,216 @@
+"""Mamba-2 (Dao and Gu 2024, "Transformers are SSMs", section 7). Parameters are named like those of Mamba2ForCausalLM."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anymamba import ops
+from anymamba.errors import ArgumentError
+from anymamba.language import say
+from anymamba.models.cache import LayerState
+from anymamba.models.config import Config
+from anymamba.models.mamba import convolve, convolve_step, random_dt_bias
+from anymamba.models.packing import Documents
+
+
+@dataclass
+class Mamba2Config(Config):
+    num_heads: int = 128
+    head_dim: int = 64
+    vocab_size: int = 32768
+    hidden_size: int = 4096
+    state_size: int = 128
+    num_hidden_layers: int = 64
+    pad_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    n_groups: int = 8
+    time_step_limit: tuple[float, float] = (0.0, math.inf)
+    chunk_size: int = 256
+    tie_word_embeddings: bool = False
+
+    model_type: ClassVar[str] = "mamba2"
+    architecture: ClassVar[str] = "Mamba2ForCausalLM"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.time_step_limit = (float(self.time_step_limit[0]), float(self.time_step_limit[1]))
+        if self.d_inner != self.num_heads * self.head_dim:
+            raise ArgumentError(
+                "config",
+                say(
+                    f"expand * hidden_size is {self.d_inner}, num_heads * head_dim {self.num_heads} * {self.head_dim}: "
+                    "they must be equal",
+                    f"expand * hidden_size 为 {self.d_inner}，num_heads * head_dim 为 {self.num_heads} * {self.head_dim}：两者必须相等",
+                ),
+            )
+        if self.num_heads % self.n_groups:
+            raise ArgumentError(
+                "config",
+                say(
+                    f"num_heads {self.num_heads} is not a multiple of n_groups {self.n_groups}",
+                    f"num_heads {self.num_heads} 不是 n_groups {self.n_groups} 的倍数",
+                ),
+            )
+
+    @property
+    def conv_dim(self) -> int:
+        """Channels of the convolution: x, B and C."""
+        return self.d_inner + 2 * self.n_groups * self.state_size
+
+    def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return (batch, self.conv_dim, self.conv_kernel - 1), (batch, self.num_heads, self.head_dim, self.state_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        values = super().to_dict()
+        if self.time_step_limit == (0.0, math.inf):  # the default, and JSON has no infinity
+            del values["time_step_limit"]
+        return values
+
+
+class GatedRMSNorm(nn.Module):
+    """RMS norm, in groups, of x * silu(z); the parameters of ``ops.rmsnorm_fn``."""
+
+    def __init__(self, size: int, groups: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.group_size, self.eps = size // groups, eps
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        return ops.rmsnorm_fn(
+            x, self.weight, None, z=z, eps=self.eps, group_size=self.group_size, norm_before_gate=False
+        )
+
+
+class Mamba2Mixer(nn.Module):
+    """(batch, length, d_model) -> (batch, length, d_model)."""
+
+    def __init__(self, config: Mamba2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.in_proj = nn.Linear(
+            config.hidden_size, config.d_inner + config.conv_dim + config.num_heads, bias=config.use_bias
+        )
+        self.conv1d = nn.Conv1d(
+            config.conv_dim, config.conv_dim, config.conv_kernel, groups=config.conv_dim, bias=config.use_conv_bias
+        )
+        self.dt_bias = nn.Parameter(torch.empty(config.num_heads))
+        self.A_log = nn.Parameter(torch.empty(config.num_heads))
+        self.D = nn.Parameter(torch.empty(config.num_heads))
+        self.norm = GatedRMSNorm(config.d_inner, config.n_groups, config.layer_norm_epsilon)
+        self.out_proj = nn.Linear(config.d_inner, config.hidden_size, bias=config.use_bias)
+        # upstream's marks: decay of these would move the time scales of the state, not regularise
+        for parameter in (self.dt_bias, self.A_log, self.D):
+            parameter._no_weight_decay = True  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def init_parameters(self) -> None:
+        """A uniform in [1, 16], dt log-uniform (mamba_ssm ``Mamba2.__init__``)."""
+        self.A_log.copy_(torch.empty_like(self.A_log, dtype=torch.float32).uniform_(1, 16).log())
+        self.D.fill_(1.0)
+        self.dt_bias.copy_(random_dt_bias(self.config, self.dt_bias))
+
+    def forward(
+        self,
+        hidden: Tensor,
+        mask: Tensor | None = None,
+        documents: Documents | None = None,
+        state: LayerState | None = None,
+    ) -> Tensor:
+        """mask: (batch, length, 1), 0 at padding. state: continued from and updated in place."""
+        if state is not None and hidden.shape[1] == 1:
+            return self._step(hidden, state)
+        if mask is None and state is None:
+            return self._fused(hidden, documents)
+        config = self.config
+        if mask is not None:
+            hidden = hidden * mask
+        z, xBC, dt = self.in_proj(hidden).split([config.d_inner, config.conv_dim, config.num_heads], dim=-1)
+        xBC = convolve(xBC.transpose(1, 2), self.conv1d, documents, state).transpose(1, 2)
+        if mask is not None:
+            xBC = xBC * mask
+        x, B, C = self._split(xBC)
+        result = ops.mamba_chunk_scan_combined(
+            x,
+            dt,
+            -torch.exp(self.A_log.float()),
+            B,
+            C,
+            chunk_size=config.chunk_size,
+            D=self.D.float(),
+            dt_bias=self.dt_bias.float(),
+            initial_states=state.ssm if state is not None and state.used else None,
+            seq_idx=None if documents is None else documents.seq_idx,
+            dt_softplus=True,
+            dt_limit=config.time_step_limit,
+            return_final_states=state is not None,
+        )
+        if state is None:
+            y = result
+        else:
+            y, last = result
+            state.ssm.copy_(last.detach())
+        return self.out_proj(self.norm(y.flatten(-2), z))
+
+    def _fused(self, hidden: Tensor, documents: Documents | None) -> Tensor:
+        config = self.config
+        y = ops.mamba_split_conv1d_scan_combined(
+            self.in_proj(hidden),
+            self.conv1d.weight.squeeze(1),
+            self.conv1d.bias,
+            self.dt_bias.float(),
+            -torch.exp(self.A_log.float()),
+            D=self.D.float(),
+            chunk_size=config.chunk_size,
+            seq_idx=None if documents is None else documents.seq_idx,
+            dt_limit=config.time_step_limit,
+            activation="silu",
+            rmsnorm_weight=self.norm.weight,
+            rmsnorm_eps=self.norm.eps,
+            headdim=config.head_dim,
+            ngroups=config.n_groups,
+            norm_before_gate=False,
+        )
+        return self.out_proj(y)
+
+    def _split(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(..., conv_dim) -> x (..., nheads, headdim), B and C (..., ngroups, d_state), all views."""
+        config = self.config
+        grouped = config.n_groups * config.state_size
+        x, B, C = xBC.split([config.d_inner, grouped, grouped], dim=-1)
+        groups = config.n_groups, config.state_size
+        return x.unflatten(-1, (config.num_heads, config.head_dim)), B.unflatten(-1, groups), C.unflatten(-1, groups)
+
+    def _step(self, hidden: Tensor, state: LayerState) -> Tensor:
+        config = self.config
+        z, xBC, dt = self.in_proj(hidden[:, 0]).split([config.d_inner, config.conv_dim, config.num_heads], dim=-1)
+        x, B, C = self._split(convolve_step(xBC, self.conv1d, state))
+        heads = config.num_heads, config.head_dim
+        if "A" not in state.constants:
+            A = -torch.exp(self.A_log.float())
+            state.constants.update(
+                A=A[:, None, None].expand(*heads, config.state_size),
+                D=self.D.float()[:, None].expand(heads),
+                dt_bias=self.dt_bias.float()[:, None].expand(heads),
+            )
+        limited = config.time_step_limit != (0.0, math.inf)
+        bias = state.constants["dt_bias"]
+        if limited:  # the update has no dt_limit; without this, steps would differ from the scan
+            dt = F.softplus(dt.float() + bias[:, 0]).clamp(*config.time_step_limit)
+        y = ops.selective_state_update(
+            state.ssm,
+            x,
+            dt.unsqueeze(-1).expand(-1, *heads),
+            state.constants["A"],
+            B,
+            C,
+            state.constants["D"],
+            dt_bias=None if limited else bias,
+            dt_softplus=not limited,
+        )
+        return self.out_proj(self.norm(y.flatten(-2), z)).unsqueeze(1)
