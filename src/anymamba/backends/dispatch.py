@@ -88,6 +88,11 @@ def choose_fused(call: Call, backend: str | None = None) -> Choice | None:
     return None
 
 
+def choices_made() -> list[tuple[Call, Choice]]:
+    """Every choice made so far in this process, for reports of which backend ran what."""
+    return [(call, choice) for (call, _), choice in _choices.items() if isinstance(choice, Choice)]
+
+
 def forget() -> None:
     """Drops every choice made so far: for tests, and after a self-check changed its verdict."""
     _choices.clear()
