@@ -1,0 +1,31 @@
+"""The public operations of Mamba-1 and Mamba-2, signature for signature those of mamba_ssm and causal_conv1d, on every device.
+
+Each checks its arguments, asks ``anymamba.backends.dispatch`` which backend serves the call, and runs it there. One keyword more than
+upstream: ``backend`` names a backend for this call. Names of axes and parameters: the glossary in ``anymamba.reference``.
+"""
+
+from __future__ import annotations
+
+from anymamba.ops.causal_conv1d import causal_conv1d_fn, causal_conv1d_update, causal_conv1d_varlen_states
+from anymamba.ops.mamba_inner import mamba_inner_fn
+from anymamba.ops.norm import layer_norm_fn, rms_norm_fn
+from anymamba.ops.norm_gated import layernorm_fn, rmsnorm_fn
+from anymamba.ops.selective_scan import selective_scan_fn
+from anymamba.ops.selective_state_update import selective_state_update
+from anymamba.ops.ssd import mamba_chunk_scan_combined
+from anymamba.ops.ssd_split import mamba_split_conv1d_scan_combined
+
+__all__ = [
+    "causal_conv1d_fn",
+    "causal_conv1d_update",
+    "causal_conv1d_varlen_states",
+    "layer_norm_fn",
+    "layernorm_fn",
+    "mamba_chunk_scan_combined",
+    "mamba_inner_fn",
+    "mamba_split_conv1d_scan_combined",
+    "rms_norm_fn",
+    "rmsnorm_fn",
+    "selective_scan_fn",
+    "selective_state_update",
+]

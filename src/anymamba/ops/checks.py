@@ -1,0 +1,209 @@
+"""Checks of the ops' arguments. Each error names the op, the argument, what it is and what was expected.
+
+Shapes, dtypes and devices are checked always: they cost nothing next to a kernel. Values are checked where reading them does not
+wait for an accelerator: on the CPU, and on every device with ANYMAMBA_CHECK_FINITE=1.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from anymamba.errors import AnymambaError, ArgumentError, ArgumentTypeError, UnsupportedError
+from anymamba.language import say
+
+
+def tensors(
+    op: str,
+    required: Mapping[str, Tensor],
+    optional: Mapping[str, Tensor | None],
+    integer: Mapping[str, Tensor | None] | None = None,
+    complex_allowed: bool = False,
+) -> bool:
+    """All are tensors on the device of the first; those of ``integer`` hold integers, all others floating (or complex) numbers.
+
+    Returns whether a gradient is needed. Raises ArgumentTypeError.
+    """
+    device, grad = None, False
+    for group in (required, optional):
+        for name, tensor in group.items():
+            if tensor is None and group is optional:
+                continue
+            if not isinstance(tensor, Tensor):
+                raise _not_a_tensor(op, name, tensor)
+            if not (tensor.is_floating_point() or (complex_allowed and tensor.is_complex())):
+                raise _wrong_dtype(op, name, tensor, say("a floating dtype", "浮点类型"))
+            if device is None:
+                device, first = tensor.device, name
+            elif tensor.device != device:
+                raise _other_device(op, name, tensor, first, device)
+            grad = grad or tensor.requires_grad
+    if integer:
+        for name, tensor in integer.items():
+            if tensor is None:
+                continue
+            if not isinstance(tensor, Tensor):
+                raise _not_a_tensor(op, name, tensor)
+            if tensor.dtype not in (torch.int32, torch.int64):
+                raise _wrong_dtype(op, name, tensor, "torch.int32 / torch.int64")
+            if tensor.device != device:
+                raise _other_device(op, name, tensor, first, device)
+    return grad and torch.is_grad_enabled()
+
+
+def shape(op: str, name: str, tensor: Tensor | None, axes: str, expected: tuple[int, ...]) -> None:
+    """axes: the names of the axes, "(batch, dim, length)"; expected: their sizes, -1 for any. None passes. Raises ArgumentError."""
+    if tensor is None or tensor.shape == expected:
+        return
+    found = tuple(tensor.shape)
+    if len(found) == len(expected) and all(want in (-1, size) for size, want in zip(found, expected)):
+        return
+    raise wrong_shape(op, name, tensor, f"{axes} = ({', '.join('*' if size < 0 else str(size) for size in expected)})")
+
+
+def wrong_shape(op: str, name: str, tensor: Tensor, expected: str) -> ArgumentError:
+    found = tuple(tensor.shape)
+    return ArgumentError(
+        "shape",
+        say(f"{op}: {name} has shape {found}, expected {expected}", f"{op}：{name} 的形状为 {found}，应为 {expected}"),
+    )
+
+
+def divides(op: str, groups_name: str, groups: int, whole_name: str, whole: int) -> None:
+    """groups are at least one and divide whole: "ngroups = 3 must divide nheads = 8". Raises ArgumentError."""
+    if groups < 1 or whole % groups:
+        raise ArgumentError(
+            "shape",
+            say(
+                f"{op}: {groups_name} = {groups} must be at least 1 and divide {whole_name} = {whole}",
+                f"{op}：{groups_name} = {groups} 必须不小于 1 且整除 {whole_name} = {whole}",
+            ),
+        )
+
+
+def skip(op: str, D: Tensor | None, nheads: int, headdim: int) -> None:
+    """D of the Mamba-2 scan: (nheads,) or (nheads, headdim). Raises ArgumentError."""
+    if D is not None and D.shape not in ((nheads,), (nheads, headdim)):
+        raise wrong_shape(op, "D", D, f"(nheads,) = ({nheads},) / (nheads, headdim) = ({nheads}, {headdim})")
+
+
+def value(op: str, name: str, found: object, ok: bool, expected: str) -> None:
+    """Raises ArgumentError that names the value unless ok."""
+    if not ok:
+        raise ArgumentError(
+            "value", say(f"{op}: {name} is {found!r}, expected {expected}", f"{op}：{name} 为 {found!r}，应为 {expected}")
+        )
+
+
+def activation(op: str, found: str | None) -> None:
+    """Raises UnsupportedError, a NotImplementedError as upstream's, unless it is None, "silu" or "swish"."""
+    if found not in (None, "silu", "swish"):
+        raise UnsupportedError(
+            "value",
+            say(
+                f"{op}: activation is {found!r}, expected None, 'silu' or 'swish'",
+                f"{op}：activation 为 {found!r}，应为 None、'silu' 或 'swish'",
+            ),
+        )
+
+
+def dt_limit(op: str, limit: tuple[float, float]) -> None:
+    """A pair of numbers in order. Raises ArgumentError."""
+    try:
+        low, high = limit
+        ok = low <= high  # False for NaN
+    except (TypeError, ValueError):
+        ok = False
+    value(op, "dt_limit", limit, ok, "(low, high), low <= high")
+
+
+def finite(op: str, name: str, tensor: Tensor) -> None:
+    """No NaN, no infinity. Raises ArgumentError that says how many there are and where the first is."""
+    if not _values_readable(tensor):
+        return
+    # one pass and no temporary; float16 sums overflow soon
+    total = tensor.sum(dtype=torch.float32) if tensor.dtype == torch.float16 else tensor.sum()
+    if math.isfinite(total.item()):
+        return
+    bad = ~torch.isfinite(tensor.detach())
+    if bad.any():  # a sum of finite values can overflow too
+        count, where = int(bad.sum()), tuple(bad.nonzero()[0].tolist())
+        at, found = tensor[where].item(), tuple(tensor.shape)
+        raise ArgumentError(
+            "value",
+            say(
+                f"{op}: {name} of shape {found} holds {count} non-finite values, the first is {at} at {where}; expected finite numbers",
+                f"{op}：形状为 {found} 的 {name} 含有 {count} 个非有限值，第一个是位于 {where} 的 {at}；应为有限数",
+            ),
+            why=say(
+                "values upstream of this op overflowed: a diverging loss, or float16 out of range",
+                "此算子之前的数值已溢出：损失发散，或超出 float16 的范围",
+            ),
+        )
+
+
+def indices_below(op: str, name: str, tensor: Tensor | None, rows: int, of: str) -> None:
+    """No index is rows or more (negative ones are padding). Raises ArgumentError."""
+    if tensor is not None and tensor.numel() and _values_readable(tensor):
+        largest = int(tensor.max())
+        value(op, f"max({name})", largest, largest < rows, f"< {rows} ({of})")
+
+
+def borders(op: str, name: str, tensor: Tensor, tokens: int) -> None:
+    """cu_seqlens: (sequences + 1,), never decreasing, from 0 on, at most tokens. Raises ArgumentError."""
+    if tensor.dim() != 1 or not tensor.numel():
+        raise wrong_shape(op, name, tensor, "(sequences + 1,)")
+    if _values_readable(tensor):
+        found = tensor.tolist()
+        ok = found[0] >= 0 and found[-1] <= tokens and all(a <= b for a, b in zip(found[:-1], found[1:]))
+        value(op, name, found, ok, say(f"ascending, from 0 to {tokens}", f"从 0 到 {tokens} 递增"))
+
+
+def real(op: str, name: str, tensor: Tensor | None) -> None:
+    """Not complex, for the arguments of an op that also takes complex ones. Raises ArgumentTypeError."""
+    if tensor is not None and tensor.is_complex():
+        raise _wrong_dtype(op, name, tensor, say("a real floating dtype", "实数浮点类型"))
+
+
+def mixed(first: Tensor, *others: Tensor | None) -> bool:
+    """Do the dtypes differ."""
+    dtype = first.dtype
+    return any(other is not None and other.dtype != dtype for other in others)
+
+
+def features(**given: object) -> frozenset[str]:
+    """Names of the options in use: those that are neither None nor False."""
+    return frozenset([name for name, option in given.items() if option is not None and option is not False])
+
+
+def _values_readable(tensor: Tensor) -> bool:
+    if torch.compiler.is_compiling() or tensor.is_meta:
+        return False
+    return tensor.is_cpu or os.environ.get("ANYMAMBA_CHECK_FINITE") == "1"
+
+
+def _not_a_tensor(op: str, name: str, found: object) -> AnymambaError:
+    kind = type(found).__name__
+    return ArgumentTypeError("dtype", say(f"{op}: {name} is {kind}, expected a tensor", f"{op}：{name} 是 {kind}，应为张量"))
+
+
+def _wrong_dtype(op: str, name: str, tensor: Tensor, expected: str) -> AnymambaError:
+    found = f"{tuple(tensor.shape)}, {tensor.dtype}"
+    return ArgumentTypeError(
+        "dtype", say(f"{op}: {name} is {found}; expected {expected}", f"{op}：{name} 为 {found}；应为 {expected}")
+    )
+
+
+def _other_device(op: str, name: str, tensor: Tensor, first: str, device: torch.device | None) -> AnymambaError:
+    found = tuple(tensor.shape)
+    return ArgumentTypeError(
+        "device",
+        say(
+            f"{op}: {name} {found} is on {tensor.device}, {first} on {device}; expected all on one device",
+            f"{op}：{name} {found} 位于 {tensor.device}，而 {first} 位于 {device}；应位于同一设备",
+        ),
+    )

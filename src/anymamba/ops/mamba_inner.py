@@ -1,0 +1,154 @@
+"""The whole inside of a Mamba-1 mixer as one op: one kernel where a backend has it, else composed of the other ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from anymamba.backends.call import Call
+from anymamba.backends.dispatch import choose_fused
+from anymamba.ops import checks
+from anymamba.ops.causal_conv1d import causal_conv1d_fn
+from anymamba.ops.norm import rms_norm_fn
+from anymamba.ops.projection import linear
+from anymamba.ops.selective_scan import selective_scan_fn
+from anymamba.reference import mamba_inner as exact
+
+
+def mamba_inner_fn(
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    A: Tensor,
+    B: Tensor | None = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    B_proj_bias: Tensor | None = None,
+    C_proj_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+    checkpoint_lvl: int = 1,
+    b_rms_weight: Tensor | None = None,
+    c_rms_weight: Tensor | None = None,
+    dt_rms_weight: Tensor | None = None,
+    b_c_dt_rms_eps: float = 1e-6,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """x, z = xz;  x = silu(conv(x));  dt, B, C = x_proj(x);  out_proj(scan(x, delta_proj(dt), A, B, C, D, z)).
+
+    Source: Mamba, figure 3 and algorithm 2; ``mamba_inner_fn`` of mamba_ssm.
+
+    xz: (batch, 2 * dim, length), floating. conv1d_weight: (dim, 1, width); conv1d_bias: (dim,).
+    x_proj_weight: (dt_rank + d_state + d_state, dim), without the parts that are given as B or C, 2 * d_state each with complex A.
+    delta_proj_weight: (dim, dt_rank). out_proj_weight: (d_model, dim); out_proj_bias: (d_model,). A: (dim, d_state), real or complex.
+    B, C: None (from x_proj) or in a form that selective_scan_fn takes. D, delta_bias: (dim,). B_proj_bias, C_proj_bias: (d_state,),
+    twice that with complex A. b_rms_weight, c_rms_weight (d_state,) and dt_rms_weight (dim,) apply an RMS norm with
+    b_c_dt_rms_eps to B, C and the projected delta. Under torch.autocast the projections run in its dtype.
+    checkpoint_lvl: 0 keeps what the backward pass needs; 1 keeps xz alone and runs convolution, projections and scan again.
+
+    Returns (batch, length, d_model). Differentiable in every tensor argument, the RMS weights included.
+    Raises ArgumentError, ArgumentTypeError, BackendError.
+    """
+    op = "mamba_inner_fn"
+    optional = {
+        "conv1d_bias": conv1d_bias, "out_proj_bias": out_proj_bias, "B": B, "C": C, "D": D, "delta_bias": delta_bias,
+        "B_proj_bias": B_proj_bias, "C_proj_bias": C_proj_bias, "b_rms_weight": b_rms_weight, "c_rms_weight": c_rms_weight,
+        "dt_rms_weight": dt_rms_weight,
+    }  # fmt: skip
+    required = {
+        "xz": xz, "conv1d_weight": conv1d_weight, "x_proj_weight": x_proj_weight, "delta_proj_weight": delta_proj_weight,
+        "out_proj_weight": out_proj_weight, "A": A,
+    }  # fmt: skip
+    grad = checks.tensors(op, required, optional, complex_allowed=True)
+    if xz.dim() != 3 or xz.shape[1] % 2:
+        raise checks.wrong_shape(op, "xz", xz, "(batch, 2 * dim, length)")
+    dim = xz.shape[1] // 2
+    checks.shape(op, "conv1d_weight", conv1d_weight, "(dim, 1, width)", (dim, 1, -1))
+    checks.shape(op, "conv1d_bias", conv1d_bias, "(dim,)", (dim,))
+    checks.shape(op, "delta_proj_weight", delta_proj_weight, "(dim, dt_rank)", (dim, -1))
+    checks.shape(op, "A", A, "(dim, d_state)", (dim, -1))
+    dt_rank, d_state = delta_proj_weight.shape[1], A.shape[1]
+    row = 2 * d_state if A.is_complex() else d_state
+    rows = dt_rank + row * ((B is None) + (C is None))
+    checks.shape(op, "x_proj_weight", x_proj_weight, "(dt_rank + d_state (B) + d_state (C), dim)", (rows, dim))
+    checks.shape(op, "out_proj_weight", out_proj_weight, "(d_model, dim)", (-1, dim))
+    checks.shape(op, "out_proj_bias", out_proj_bias, "(d_model,)", (out_proj_weight.shape[0],))
+    checks.shape(op, "B_proj_bias", B_proj_bias, "(d_state,)", (row,))
+    checks.shape(op, "C_proj_bias", C_proj_bias, "(d_state,)", (row,))
+    checks.shape(op, "b_rms_weight", b_rms_weight, "(d_state,)", (d_state,))
+    checks.shape(op, "c_rms_weight", c_rms_weight, "(d_state,)", (d_state,))
+    checks.shape(op, "dt_rms_weight", dt_rms_weight, "(dim,)", (dim,))
+    checks.value(op, "checkpoint_lvl", checkpoint_lvl, checkpoint_lvl in (0, 1), "0 / 1")
+    arguments = (
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, out_proj_bias, A, B, C, D,
+        delta_bias, B_proj_bias, C_proj_bias, bool(delta_softplus), checkpoint_lvl, b_rms_weight, c_rms_weight,
+        dt_rms_weight, b_c_dt_rms_eps,
+    )  # fmt: skip
+    if not xz.numel():
+        return exact.mamba_inner_fn(*arguments)
+    features = checks.features(
+        **{name: tensor for name, tensor in optional.items() if name not in ("B", "C")}, delta_softplus=bool(delta_softplus),
+        complex_A=A.is_complex(), constant_B=B is not None and B.dim() == 2, constant_C=C is not None and C.dim() == 2,
+    )  # fmt: skip
+    if B is not None or C is not None:
+        features |= checks.features(B=B, C=C)
+    call = Call(op, xz.device, xz.dtype, grad, features, (("d_state", d_state), ("width", conv1d_weight.shape[2])))
+    choice = choose_fused(call, backend)
+    if choice is not None:
+        return choice.function(*arguments)
+
+    def scanned(xz: Tensor) -> Tensor:
+        """(batch, dim, length): everything before the output projection."""
+        x, z = xz.chunk(2, dim=1)
+        u = causal_conv1d_fn(x, conv1d_weight[:, 0], conv1d_bias, activation="silu", backend=backend)
+        assert isinstance(u, Tensor)
+        parts = list(linear(u.mT, x_proj_weight).split([dt_rank, *(row for given in (B, C) if given is None)], dim=2))
+        delta = linear(parts.pop(0), delta_proj_weight)
+        if dt_rms_weight is not None:
+            delta = _norm(delta, dt_rms_weight, b_c_dt_rms_eps, backend)
+        B_, C_ = (
+            given
+            if given is not None
+            else _over_time(parts.pop(0), bias, weight, b_c_dt_rms_eps, A.is_complex(), backend)
+            for given, bias, weight in ((B, B_proj_bias, b_rms_weight), (C, C_proj_bias, c_rms_weight))
+        )
+        y = selective_scan_fn(u, delta.mT, A, B_, C_, D, z, delta_bias, bool(delta_softplus), backend=backend)
+        assert isinstance(y, Tensor)
+        return y
+
+    recompute = grad and checkpoint_lvl == 1 and not torch.compiler.is_compiling()
+    y = _checkpointed(scanned, xz) if recompute else scanned(xz)
+    return linear(y.mT, out_proj_weight, out_proj_bias)
+
+
+def _checkpointed(function: Callable[[Tensor], Tensor], xz: Tensor) -> Tensor:
+    # nothing in there is random, so the state of the random generators need not be kept
+    return checkpoint(function, xz, use_reentrant=False, preserve_rng_state=False)
+
+
+def _over_time(
+    projected: Tensor, bias: Tensor | None, rms_weight: Tensor | None, eps: float, complex_A: bool, backend: str | None
+) -> Tensor:
+    """B or C from its projection (batch, length, d_state): (batch, d_state, length). With complex A from (batch, length, 2 * d_state)
+    to (batch, d_state, 2 * length): the two parts of each state side by side become the two parts of each token."""
+    if bias is not None:
+        projected = projected + bias.to(projected.dtype)
+    if complex_A:
+        projected = projected.unflatten(2, (-1, 2)).transpose(2, 3).flatten(1, 2)
+    if rms_weight is not None:
+        projected = _norm(projected, rms_weight, eps, backend)
+    return projected.mT
+
+
+def _norm(x: Tensor, weight: Tensor, eps: float, backend: str | None) -> Tensor:
+    y = rms_norm_fn(x, weight, None, eps=eps, backend=backend)
+    assert isinstance(y, Tensor)
+    return y

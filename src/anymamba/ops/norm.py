@@ -1,0 +1,97 @@
+"""Layer norm and RMS norm, fused with what comes before them in a block: dropout, row scale, a second branch, the residual."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from anymamba.backends.call import Call
+from anymamba.backends.dispatch import choose
+from anymamba.ops import checks
+from anymamba.reference import norm as exact
+
+
+def layer_norm_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None = None,
+    x1: Tensor | None = None,
+    weight1: Tensor | None = None,
+    bias1: Tensor | None = None,
+    eps: float = 1e-6,
+    dropout_p: float = 0.0,
+    rowscale: Tensor | None = None,
+    prenorm: bool = False,
+    residual_in_fp32: bool = False,
+    is_rms_norm: bool = False,
+    return_dropout_mask: bool = False,
+    *,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor | None, ...]:
+    """s = dropout(x * rowscale) + dropout(x1) + residual;  y = norm(s) * weight + bias, y1 = norm(s) * weight1 + bias1.
+
+    norm(s) = (s - mean(s)) / sqrt(var(s) + eps) over the last axis; with is_rms_norm s / sqrt(mean(s^2) + eps).
+    Source: ``layer_norm_fn`` of mamba_ssm.ops.triton.layer_norm; RMS norm: Zhang and Sennrich, 2019.
+
+    x, x1, residual: (..., dim), floating, dtypes may differ. weight, bias, weight1, bias1: (dim,). rowscale: (...), one factor a row.
+    dropout_p: probability of a zero, 0 <= dropout_p < 1, drawn apart for x and x1. residual_in_fp32: without residual, s is kept
+    in float32.
+
+    Returns y in the dtype of x, then y1 if weight1 is given, then with prenorm s in the dtype of residual (without one: of x, or
+    float32), then with return_dropout_mask the masks of x and x1 (True: kept; None where there is none). One alone comes bare.
+    Differentiable in every floating argument but rowscale. Statistics are computed in float32.
+
+    Raises ArgumentError (shapes, dropout_p), ArgumentTypeError (dtypes, devices), BackendError.
+    """
+    arguments = (
+        x, weight, bias, residual, x1, weight1, bias1, eps, dropout_p, rowscale, bool(prenorm), bool(residual_in_fp32),
+        bool(is_rms_norm), bool(return_dropout_mask),
+    )  # fmt: skip
+    return _run("layer_norm_fn", arguments, bool(is_rms_norm), backend)
+
+
+def rms_norm_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None = None,
+    x1: Tensor | None = None,
+    weight1: Tensor | None = None,
+    bias1: Tensor | None = None,
+    eps: float = 1e-6,
+    dropout_p: float = 0.0,
+    rowscale: Tensor | None = None,
+    prenorm: bool = False,
+    residual_in_fp32: bool = False,
+    return_dropout_mask: bool = False,
+    *,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor | None, ...]:
+    """layer_norm_fn without the subtraction of the mean; see there for shapes, dtypes, results and errors."""
+    arguments = (
+        x, weight, bias, residual, x1, weight1, bias1, eps, dropout_p, rowscale, bool(prenorm), bool(residual_in_fp32),
+        bool(return_dropout_mask),
+    )  # fmt: skip
+    return _run("rms_norm_fn", arguments, False, backend)
+
+
+def _run(op: str, arguments: tuple, is_rms_norm: bool, backend: str | None) -> Tensor | tuple[Tensor | None, ...]:
+    x, weight, bias, residual, x1, weight1, bias1, _, dropout_p, rowscale, prenorm = arguments[:11]
+    given = {"bias": bias, "residual": residual, "x1": x1, "weight1": weight1, "bias1": bias1, "rowscale": rowscale}
+    grad = checks.tensors(op, {"x": x, "weight": weight}, given)
+    if not x.dim():
+        raise checks.wrong_shape(op, "x", x, "(..., dim)")
+    dim = x.shape[-1]
+    for name, tensor in (("weight", weight), ("bias", bias), ("weight1", weight1), ("bias1", bias1)):
+        checks.shape(op, name, tensor, "(dim,)", (dim,))
+    for name, tensor in (("residual", residual), ("x1", x1)):
+        checks.shape(op, name, tensor, "(..., dim)", tuple(x.shape))
+    checks.shape(op, "rowscale", rowscale, "(...)", tuple(x.shape[:-1]))
+    checks.value(op, "dropout_p", dropout_p, 0 <= dropout_p < 1, "0 <= dropout_p < 1")
+    if not x.numel():
+        return getattr(exact, op)(*arguments)
+    features = checks.features(
+        bias=bias, residual=residual, x1=x1, weight1=weight1, rowscale=rowscale, dropout=dropout_p > 0, prenorm=prenorm,
+        is_rms_norm=is_rms_norm, mixed_dtype=checks.mixed(x, x1),
+    )  # fmt: skip
+    return choose(Call(op, x.device, x.dtype, grad, features), backend).function(*arguments)

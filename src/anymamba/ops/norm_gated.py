@@ -1,0 +1,71 @@
+"""Layer norm and RMS norm over groups of channels with the gate silu(z): the norm inside a Mamba-2 mixer."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from anymamba.backends.call import Call
+from anymamba.backends.dispatch import choose
+from anymamba.ops import checks
+from anymamba.reference import norm_gated as exact
+
+
+def layernorm_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    z: Tensor | None = None,
+    eps: float = 1e-6,
+    group_size: int | None = None,
+    norm_before_gate: bool = True,
+    is_rms_norm: bool = False,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """norm(x) * silu(z) if norm_before_gate, else norm(x * silu(z)); norm(x) without z; norm includes weight and bias.
+
+    Source: Mamba-2, section 7.3; ``layernorm_fn`` of mamba_ssm.ops.triton.layernorm_gated.
+
+    x, z: (..., dim), floating, any strides, dtypes may differ. weight, bias: (dim,). group_size: channels that share their
+    statistics, dividing dim (None: all). is_rms_norm: the mean is not subtracted.
+    Returns the shape and dtype of x. Differentiable in x, weight, bias, z. Statistics are computed in float32.
+
+    Raises ArgumentError (shapes, group_size), ArgumentTypeError (dtypes, devices), BackendError.
+    """
+    arguments = (x, weight, bias, z, eps, group_size, bool(norm_before_gate), bool(is_rms_norm))
+    return _run("layernorm_fn", arguments, bool(is_rms_norm), backend)
+
+
+def rmsnorm_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    z: Tensor | None = None,
+    eps: float = 1e-6,
+    group_size: int | None = None,
+    norm_before_gate: bool = True,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """layernorm_fn without the subtraction of the mean; see there for shapes, dtypes and errors."""
+    return _run("rmsnorm_fn", (x, weight, bias, z, eps, group_size, bool(norm_before_gate)), False, backend)
+
+
+def _run(op: str, arguments: tuple, is_rms_norm: bool, backend: str | None) -> Tensor:
+    x, weight, bias, z, _, group_size, norm_before_gate = arguments[:7]
+    grad = checks.tensors(op, {"x": x, "weight": weight}, {"bias": bias, "z": z})
+    if not x.dim():
+        raise checks.wrong_shape(op, "x", x, "(..., dim)")
+    dim = x.shape[-1]
+    checks.shape(op, "weight", weight, "(dim,)", (dim,))
+    checks.shape(op, "bias", bias, "(dim,)", (dim,))
+    checks.shape(op, "z", z, "(..., dim)", tuple(x.shape))
+    if group_size is not None:
+        checks.divides(op, "group_size", group_size, "dim", dim)
+    if not x.numel():
+        return getattr(exact, op)(*arguments)
+    features = checks.features(
+        bias=bias, z=z, group_size=group_size is not None and group_size != dim, norm_before_gate=norm_before_gate,
+        is_rms_norm=is_rms_norm, mixed_dtype=checks.mixed(x, z),
+    )  # fmt: skip
+    return choose(Call(op, x.device, x.dtype, grad, features), backend).function(*arguments)

@@ -1,0 +1,85 @@
+"""The Mamba-1 selective scan over a sequence."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from anymamba.backends.call import Call
+from anymamba.backends.dispatch import choose
+from anymamba.ops import checks
+from anymamba.reference import selective_scan as exact
+
+
+def selective_scan_fn(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    *,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """h[t] = exp(delta[t] A) h[t-1] + delta[t] B[t] u[t];  out[t] = (C[t] . h[t] + D u[t]) * silu(z[t]).
+
+    Source: Mamba, section 3.2, equations 2 and 4; ``selective_scan_fn`` of mamba_ssm.
+
+    u, delta, z: (batch, dim, length), fp32, bf16, fp16 or fp64, any strides (channels contiguous is fastest).
+    A: (dim, d_state), real, or complex64. B, C, each: (batch, d_state, length), (batch, ngroups, d_state, length) with ngroups dividing
+    dim, or (dim, d_state) constant in time; with complex A the first two have 2 * length columns (real and imaginary part of each
+    token side by side), the third is complex. D, delta_bias: (dim,).
+    delta_softplus: delta becomes softplus(delta + delta_bias). delta must be finite.
+
+    Returns out, shaped and typed like u, or (out, last_state (batch, dim, d_state)) in float32 (complex64; float64 inputs: float64);
+    last_state passes no gradient on. Differentiable in every tensor argument. State and decay are kept in float32.
+
+    Raises ArgumentError (shapes, non-finite delta), ArgumentTypeError (dtypes, devices), BackendError.
+    """
+    op = "selective_scan_fn"
+    required = {"u": u, "delta": delta, "A": A, "B": B, "C": C}
+    grad = checks.tensors(op, required, {"D": D, "z": z, "delta_bias": delta_bias}, complex_allowed=True)
+    checks.shape(op, "u", u, "(batch, dim, length)", (-1, -1, -1))
+    batch, dim, length = u.shape
+    checks.shape(op, "delta", delta, "(batch, dim, length)", (batch, dim, length))
+    checks.shape(op, "A", A, "(dim, d_state)", (dim, -1))
+    d_state = A.shape[1]
+    checks.value(op, "d_state", d_state, d_state >= 1, ">= 1")
+    ngroups = max(_check_matrix(op, name, M, A, batch, length) for name, M in (("B", B), ("C", C)))
+    checks.shape(op, "D", D, "(dim,)", (dim,))
+    checks.shape(op, "z", z, "(batch, dim, length)", (batch, dim, length))
+    checks.shape(op, "delta_bias", delta_bias, "(dim,)", (dim,))
+    for name, tensor in (("u", u), ("delta", delta), ("z", z), ("D", D), ("delta_bias", delta_bias)):
+        checks.real(op, name, tensor)
+    checks.finite(op, "delta", delta)
+    # callers pass other falsy values than False
+    arguments = (u, delta, A, B, C, D, z, delta_bias, bool(delta_softplus), bool(return_last_state))
+    if not u.numel():
+        return exact.selective_scan_fn(*arguments)
+    features = checks.features(
+        D=D, z=z, delta_bias=delta_bias, delta_softplus=bool(delta_softplus), return_last_state=bool(return_last_state),
+        complex_A=A.is_complex(), constant_B=B.dim() == 2, constant_C=C.dim() == 2, groups=ngroups > 1,
+        mixed_dtype=checks.mixed(u, delta, z, B if B.dim() > 2 else None, C if C.dim() > 2 else None),
+    )  # fmt: skip
+    call = Call(op, u.device, u.dtype, grad, features, (("d_state", d_state),))
+    return choose(call, backend).function(*arguments)
+
+
+def _check_matrix(op: str, name: str, matrix: Tensor, A: Tensor, batch: int, length: int) -> int:
+    """Shape and dtype of B or C; returns its number of groups."""
+    dim, d_state = A.shape
+    columns, last = (2 * length, "2 * length") if A.is_complex() else (length, "length")
+    if matrix.dim() == 2:
+        checks.shape(op, name, matrix, "(dim, d_state)", (dim, d_state))
+        checks.value(op, f"{name}.dtype", matrix.dtype, matrix.is_complex() == A.is_complex(), f"{A.dtype} (A)")
+        return 1
+    checks.real(op, name, matrix)
+    if matrix.dim() == 3:
+        checks.shape(op, name, matrix, f"(batch, d_state, {last})", (batch, d_state, columns))
+        return 1
+    checks.shape(op, name, matrix, f"(batch, ngroups, d_state, {last})", (batch, -1, d_state, columns))
+    checks.divides(op, f"ngroups ({name})", matrix.shape[1], "dim", dim)
+    return matrix.shape[1]
