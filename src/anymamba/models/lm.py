@@ -41,9 +41,10 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, residual: Tensor | None, residual_in_fp32: bool) -> tuple[Tensor, Tensor]:
-        return ops.rms_norm_fn(
+        both: Any = ops.rms_norm_fn(
             x, self.weight, None, residual=residual, eps=self.eps, prenorm=True, residual_in_fp32=residual_in_fp32
         )
+        return both
 
 
 class Block(nn.Module):

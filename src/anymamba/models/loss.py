@@ -51,28 +51,24 @@ def linear_cross_entropy(
     dtype = (
         torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else weight.dtype
     )
-    return _LinearCrossEntropy.apply(hidden.reshape(-1, hidden.shape[-1]), weight, targets, weights, dtype)
-
-
-def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """The cross-entropy in nats of each token, (...) float32, block by block, without gradients."""
-    _check(hidden, weight, targets, IGNORE_INDEX, None)
-    flat, flat_targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-    losses = torch.zeros(flat.shape[0], dtype=torch.float32, device=hidden.device)
-    with torch.no_grad():
-        for block in _blocks(flat.shape[0], weight.shape[0]):
-            logits = (flat[block].to(weight.dtype) @ weight.t()).float()
-            chosen = logits.gather(1, flat_targets[block].clamp(min=0)[:, None])[:, 0]
-            losses[block] = torch.logsumexp(logits, dim=-1) - chosen
-    return losses.masked_fill_(flat_targets == IGNORE_INDEX, 0.0).view(targets.shape)
+    return _LinearCrossEntropy.apply(
+        hidden.reshape(-1, hidden.shape[-1]), weight, targets, weights, dtype, torch.is_grad_enabled()
+    )
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, dtype: torch.dtype
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        dtype: torch.dtype,
+        differentiable: bool,
     ) -> Tensor:
-        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        # under no_grad, needs_input_grad still says that a parameter could have a gradient
+        needs_hidden, needs_weight = (differentiable and needs for needs in ctx.needs_input_grad[:2])
         tokens, vocabulary = hidden.shape[0], weight.shape[0]
         table = weight.detach().to(dtype)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -98,12 +94,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (factor,) = grads
         grad_hidden, grad_weight = ctx.saved_tensors
         return (
             None if grad_hidden is None else grad_hidden * factor.to(grad_hidden.dtype),
             None if grad_weight is None else grad_weight * factor.to(grad_weight.dtype),
+            None,
             None,
             None,
             None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -90,7 +90,7 @@ class MambaMixer(nn.Module):
         elif documents is not None:
             y = scan_documents(x, dt, A, B, C, D, z, bias, documents)
         else:
-            y = ops.selective_scan_fn(x, dt, A, B, C, D, z=z, delta_bias=bias, delta_softplus=True)
+            y = ops.selective_scan_fn(x, dt, A, B, C, D, z=z, delta_bias=bias, delta_softplus=True)  # type: ignore[assignment]
         return self.out_proj(y.transpose(1, 2))
 
     fused = True
@@ -109,6 +109,7 @@ class MambaMixer(nn.Module):
             D=self.D.float(),
             delta_bias=self.dt_proj.bias.float(),
             delta_softplus=True,
+            checkpoint_lvl=0,  # whole blocks are recomputed where memory is short, see Backbone.gradient_checkpointing
         )
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,7 +144,8 @@ def convolve(x: Tensor, conv1d: nn.Conv1d, documents: Documents | None, state: L
     weight = conv1d.weight.squeeze(1)
     if state is None:
         seq_idx = None if documents is None else documents.seq_idx
-        return ops.causal_conv1d_fn(x, weight, conv1d.bias, seq_idx=seq_idx, activation="silu")
+        y: Any = ops.causal_conv1d_fn(x, weight, conv1d.bias, seq_idx=seq_idx, activation="silu")
+        return y
     before = state.conv.to(x.dtype) if state.used else None
     y, after = ops.causal_conv1d_fn(
         x, weight, conv1d.bias, initial_states=before, return_final_states=True, activation="silu"

@@ -135,7 +135,7 @@ class Mamba2Mixer(nn.Module):
         if mask is not None:
             xBC = xBC * mask
         x, B, C = self._split(xBC)
-        result = ops.mamba_chunk_scan_combined(
+        result: Any = ops.mamba_chunk_scan_combined(
             x,
             dt,
             -torch.exp(self.A_log.float()),
@@ -159,7 +159,7 @@ class Mamba2Mixer(nn.Module):
 
     def _fused(self, hidden: Tensor, documents: Documents | None) -> Tensor:
         config = self.config
-        y = ops.mamba_split_conv1d_scan_combined(
+        y: Any = ops.mamba_split_conv1d_scan_combined(
             self.in_proj(hidden),
             self.conv1d.weight.squeeze(1),
             self.conv1d.bias,

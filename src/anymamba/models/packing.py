@@ -6,6 +6,7 @@ Convolution and Mamba-2's scan take ``seq_idx``; ``selective_scan_fn`` has no su
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,8 @@ def scan_documents(
     Only those tokens are touched. Exact in float32 but for rounding; shapes as in ``selective_scan_fn``.
     """
     if documents.rows.numel() == 0:
-        return ops.selective_scan_fn(x, dt, A, B, C, D, z=z, delta_bias=bias, delta_softplus=True)
+        y: Any = ops.selective_scan_fn(x, dt, A, B, C, D, z=z, delta_bias=bias, delta_softplus=True)
+        return y
     where = documents.rows, documents.columns
     x, dt, z = (
         x.transpose(1, 2),
@@ -65,7 +67,7 @@ def scan_documents(
         B, C = B.float(), C.float()
     first = x[where].float()  # (starts, d_inner)
     shrunk = first * F.softplus(dt[where].float() + bias) / _FORGET
-    y = ops.selective_scan_fn(
+    y = ops.selective_scan_fn(  # type: ignore[union-attr]
         x.index_put(where, shrunk.to(x.dtype)).transpose(1, 2),
         dt.index_put(where, (_FORGET - bias).to(dt.dtype).expand_as(first)).transpose(1, 2),
         A,

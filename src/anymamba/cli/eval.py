@@ -1,0 +1,143 @@
+"""anymamba eval MODEL FILE...: perplexity and bits per byte; --tasks: benchmark tasks through lm-eval."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help=say("checkpoint folder or Hugging Face name", "检查点目录或 Hugging Face 名称"))
+    parser.add_argument("files", nargs="*", metavar="FILE", help=say("UTF-8 text files", "UTF-8 文本文件"))
+    parser.add_argument(
+        "--tokenizer",
+        metavar="FILE|NAME",
+        help=say("default: the one saved with the model", "默认使用随模型保存的分词器"),
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("recurrent", "sliding"),
+        default="recurrent",
+        help=say(
+            "recurrent: every token sees all text before it; sliding: at most --window tokens (default: recurrent)",
+            "recurrent：每个词元可见此前全部文本；sliding：最多可见 --window 个词元（默认 recurrent）",
+        ),
+    )
+    parser.add_argument(
+        "--window",
+        type=int,
+        default=2048,
+        help=say("tokens read at once (default 2048)", "一次读取的词元数（默认 2048）"),
+    )
+    parser.add_argument(
+        "--stride",
+        type=int,
+        help=say("sliding: new tokens a window (default half)", "sliding：每窗新词元数（默认一半）"),
+    )
+    parser.add_argument(
+        "--tasks",
+        metavar="A,B",
+        help=say("lm-eval tasks (needs the extra `eval`)", "lm-eval 任务（需要 eval 附加依赖）"),
+    )
+    parser.add_argument(
+        "--limit", type=int, help=say("examples a task, for a quick look", "每个任务的样例数，用于快速查看")
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help=say("default: as saved", "默认与保存时一致")
+    )
+    parser.add_argument("--device", help=say("cpu, cuda, ... (default: the fastest)", "cpu、cuda 等（默认最快的设备）"))
+    parser.add_argument(
+        "--json", action="store_true", help=say("one JSON document on stdout", "在标准输出打印一个 JSON 文档")
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if not arguments.files and not arguments.tasks:
+        raise AnymambaError(
+            "usage",
+            say("nothing to evaluate on", "没有评测对象"),
+            fix=say("name text files, or --tasks", "请给出文本文件或 --tasks"),
+        )
+    import torch
+
+    from anymamba.evaluation.perplexity import score_file
+    from anymamba.models import hub
+    from anymamba.models.tokenizer import load_tokenizer
+
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
+    folder = hub.find(arguments.model)
+    model = hub.load(folder, dtype=dtype, device=device)
+    tokenizer = load_tokenizer(arguments.tokenizer or folder)
+    report: dict[str, Any] = {
+        "model": str(arguments.model),
+        "device": str(device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+    if arguments.files:
+        report.update(mode=arguments.mode, files=[])
+    for path in arguments.files:
+        start = time.perf_counter()
+        score = score_file(
+            model, tokenizer, path, arguments.mode, arguments.window, arguments.stride, _Line(path, start)
+        )
+        seconds = time.perf_counter() - start
+        entry = {
+            "file": path,
+            "bits_per_byte": score.bits_per_byte,
+            "perplexity": score.perplexity,
+            "tokens": score.tokens,
+            "bytes": score.bytes,
+            "tokens_per_second": score.tokens / seconds,
+        }
+        report["files"].append(entry)
+        if not arguments.json:
+            print(_sentence(entry), flush=True)
+    if arguments.tasks:
+        report["tasks"] = _tasks(arguments, model, tokenizer)
+    if arguments.json:
+        print(json.dumps(report, ensure_ascii=False, indent=1))
+    return 0
+
+
+def _tasks(arguments: argparse.Namespace, model: Any, tokenizer: Any) -> dict[str, Any]:
+    from anymamba.evaluation.harness import evaluate_tasks
+
+    results = evaluate_tasks(model, tokenizer, arguments.tasks.split(","), arguments.limit)
+    if not arguments.json:
+        for task, metrics in results.items():
+            numbers = [f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float)]
+            print(f"{task}: " + ", ".join(numbers), flush=True)
+    return results
+
+
+def _sentence(entry: dict[str, Any]) -> str:
+    return say(
+        "{file}: {bits_per_byte:.4f} bits per byte, perplexity {perplexity:.3f} "
+        "({tokens} tokens, {bytes} bytes, {tokens_per_second:.0f} tokens/s)",
+        "{file}：每字节 {bits_per_byte:.4f} 比特，困惑度 {perplexity:.3f}"
+        "（{tokens} 词元，{bytes} 字节，{tokens_per_second:.0f} 词元/秒）",
+    ).format(**entry)
+
+
+class _Line:
+    """How far it is, on stderr, once a second where a person watches."""
+
+    def __init__(self, path: str, start: float) -> None:
+        self.path, self.start, self.said = path, start, start
+
+    def __call__(self, score: Any) -> None:
+        now = time.perf_counter()
+        if sys.stderr.isatty() and now - self.said > 1:
+            self.said = now
+            rate = score.tokens / (now - self.start)
+            print(
+                f"{self.path}: {score.tokens} tokens, {rate:.0f} tokens/s, {score.bits_per_byte:.4f} bits/byte",
+                file=sys.stderr,
+            )
