@@ -1,0 +1,51 @@
+"""Triton kernels, compiled for whatever GPU is there when they are first used: NVIDIA from sm_80 on, AMD, Windows through triton-windows.
+
+Nothing here needs nvcc. With TRITON_INTERPRET=1 in the environment the same kernels run on CPU tensors in Triton's interpreter,
+very slowly: that is how the tests check them where there is no GPU. triton is imported by the op modules, not by this one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+
+from anymamba.backends.machine import library_version
+from anymamba.language import say
+
+OPS: dict[str, str] = {
+    "causal_conv1d_fn": "anymamba.backends.triton.causal_conv1d",
+    "causal_conv1d_update": "anymamba.backends.triton.causal_conv1d",
+    "selective_scan_fn": "anymamba.backends.triton.selective_scan",
+    "selective_state_update": "anymamba.backends.triton.selective_state_update",
+    "mamba_chunk_scan_combined": "anymamba.backends.triton.ssd",
+    "layer_norm_fn": "anymamba.backends.triton.norm",
+    "rms_norm_fn": "anymamba.backends.triton.norm",
+    "layernorm_fn": "anymamba.backends.triton.norm_gated",
+    "rmsnorm_fn": "anymamba.backends.triton.norm_gated",
+}
+
+
+def available() -> tuple[bool, str]:
+    """Is there a triton and a GPU that it drives, or is its interpreter asked for."""
+    if importlib.util.find_spec("triton") is None:
+        return False, say("triton is not installed", "未安装 triton")
+    from anymamba.backends.triton.launch import interpreted
+
+    if interpreted():
+        return True, say("Triton's interpreter (TRITON_INTERPRET=1), for tests", "Triton 解释器（TRITON_INTERPRET=1），仅供测试")
+    if torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        if torch.version.hip is None and major < 8:
+            return False, say(
+                f"this GPU has compute capability {major}.{minor}; Triton's kernels need 8.0",
+                f"该 GPU 的计算能力为 {major}.{minor}，Triton 内核需要 8.0",
+            )
+        return True, say(f"compiles for {torch.cuda.get_device_name()}", f"为 {torch.cuda.get_device_name()} 编译")
+    if hasattr(torch, "xpu") and torch.xpu.is_available():
+        return True, say("compiles for the Intel GPU", "为 Intel GPU 编译")
+    return False, say("no GPU that PyTorch can use", "没有 PyTorch 可用的 GPU")
+
+
+def versions() -> str:
+    return f"triton {library_version('triton') or library_version('triton-windows')} cuda {torch.version.cuda} hip {torch.version.hip}"

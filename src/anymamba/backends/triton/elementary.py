@@ -1,0 +1,57 @@
+"""Scalar functions that several kernels share. All take and return float32."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def exp(x):
+    """exp2 is one instruction of the special function unit; exp is not."""
+    return tl.exp2(x * LOG2E)
+
+
+@triton.jit
+def log1p_unit(x):
+    """log(1 + x) for x in [0, 1], relative error 1.7e-7.
+
+    x times a polynomial of degree 8, fitted for the smallest relative error. log2(1 + x) would lose the digits of a small x,
+    which is where the step sizes of a trained model lie, and is a slow software routine on some devices.
+    """
+    p = x * 0.005232690833508968 - 0.029505228623747826
+    p = p * x + 0.07822594791650772
+    p = p * x - 0.13663245737552643
+    p = p * x + 0.19106008112430573
+    p = p * x - 0.2484298199415207
+    p = p * x + 0.3331909775733948
+    p = p * x - 0.4999949336051941
+    p = p * x + 0.9999999403953552
+    return p * x
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + exp(x)), without overflow; equal to x in float32 from 17 on, so upstream's threshold of 20 is met."""
+    return tl.maximum(x, 0.0) + log1p_unit(tl.exp2(-tl.abs(x) * LOG2E))
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)); the quotient is 0, not NaN, where exp overflows."""
+    return 1.0 / (1.0 + tl.exp2(-x * LOG2E))
+
+
+@triton.jit
+def silu(x):
+    return x * sigmoid(x)
+
+
+@triton.jit
+def silu_slope(x):
+    """Derivative of silu."""
+    s = sigmoid(x)
+    return s * (1.0 + x * (1.0 - s))
