@@ -54,13 +54,13 @@ def _taps(padded: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor |
     """Sum over taps: (batch, channels, length). With seq_idx a tap counts only where it reaches the same sequence."""
     width = weight.shape[1]
     length = padded.shape[2] - (width - 1)
-    if seq_idx is not None:
+    if seq_idx is not None and length:
         # what came before the first step belongs to the sequence of the first step
-        seq_idx = torch.cat([seq_idx[:, :1].expand(-1, width - 1), seq_idx], dim=1).unsqueeze(1)
+        seq_idx = torch.cat([seq_idx[:, :1].repeat(1, width - 1), seq_idx], dim=1).unsqueeze(1)
     out = None if bias is None else bias[:, None]
     for tap in range(width):
         shifted = padded[:, :, tap : tap + length]
-        if seq_idx is not None and tap < width - 1:
+        if seq_idx is not None and length and tap < width - 1:
             same = seq_idx[:, :, tap : tap + length] == seq_idx[:, :, width - 1 :]
             shifted = torch.where(same, shifted, shifted.new_zeros(()))
         column = weight[:, tap, None]

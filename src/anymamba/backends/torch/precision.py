@@ -19,3 +19,8 @@ def full_precision(device: torch.device) -> contextlib.AbstractContextManager[No
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return contextlib.nullcontext()
+
+
+def has_float64(device: torch.device) -> bool:
+    """Apple's GPUs have none."""
+    return device.type != "mps"

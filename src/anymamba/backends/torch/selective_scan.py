@@ -69,6 +69,30 @@ def _segment_length(device: torch.device) -> int:
     return 0 if device.type == "cpu" else 16
 
 
+class _StateMap:
+    """B or C, or its gradient, as (length, batch, groups, d_state, 1), or (1, 1, groups, d_state, channels) when constant in time."""
+
+    def __init__(self, x: Tensor, groups: int) -> None:
+        self.constant = x.dim() == 2
+        self.values = _by_group(x, groups)[None, None] if self.constant else x.permute(3, 0, 1, 2).unsqueeze(4)
+
+    def of_chunk(self, chunk: slice, dtype: torch.dtype) -> Tensor:
+        return (self.values if self.constant else self.values[chunk]).to(dtype).contiguous()
+
+    def contract(self, of_chunk: Tensor, states: Tensor) -> Tensor:
+        """Sum over d_state of map times states: (steps, batch, groups, 1, channels)."""
+        if self.constant:
+            return (states * of_chunk).sum(3, keepdim=True)
+        return torch.matmul(of_chunk.transpose(3, 4), states)
+
+    def add_gradient(self, chunk: slice, states: Tensor, values: Tensor) -> None:
+        """Writes states times values, summed over all that share an element of the map."""
+        if self.constant:
+            self.values[0, 0] += (states * values).sum((0, 1))
+        else:
+            self.values[chunk] = torch.matmul(states, values.transpose(3, 4))
+
+
 class _Layout:
     """The operands with time first and channels last: (length, batch, groups, d_state, channels of a group).
 
@@ -76,45 +100,26 @@ class _Layout:
     allow, so that only chunks are ever copied."""
 
     def __init__(self, u: Tensor, dt: Tensor, rates: Tensor, B: Tensor, C: Tensor, groups: int) -> None:
-        self.groups = groups
-        self.u, self.dt = self.by_channel(u), self.by_channel(dt)
-        self.rates = self.constant(rates).contiguous()
-        self.B, self.C = self.state_map(B), self.state_map(C)
-        self.constant_B, self.constant_C = B.dim() == 2, C.dim() == 2
-
-    def by_channel(self, x: Tensor) -> Tensor:
-        """(batch, d_inner, length) as (length, batch, groups, 1, channels)."""
-        return x.permute(2, 0, 1).unflatten(2, (self.groups, -1)).unsqueeze(3)
-
-    def constant(self, x: Tensor) -> Tensor:
-        """(d_inner, d_state) as (groups, d_state, channels)."""
-        return x.unflatten(0, (self.groups, -1)).transpose(1, 2)
-
-    def state_map(self, x: Tensor) -> Tensor:
-        """A constant as ``constant`` does; (batch, groups, d_state, length) as (length, batch, groups, d_state, 1)."""
-        return self.constant(x).unsqueeze(0) if x.dim() == 2 else x.permute(3, 0, 1, 2).unsqueeze(4)
+        self.u, self.dt = _by_channel(u, groups), _by_channel(dt, groups)
+        self.rates = _by_group(rates, groups).contiguous()
+        self.B, self.C = _StateMap(B, groups), _StateMap(C, groups)
 
 
-def _of_chunk(x: Tensor, chunk: slice, constant: bool, dtype: torch.dtype) -> Tensor:
-    return x.contiguous() if constant else x[chunk].to(dtype).contiguous()
+def _by_channel(x: Tensor, groups: int) -> Tensor:
+    """(batch, d_inner, length) as (length, batch, groups, 1, channels)."""
+    return x.permute(2, 0, 1).unflatten(2, (groups, -1)).unsqueeze(3)
 
 
-def _contract_states(weights: Tensor, states: Tensor, constant: bool) -> Tensor:
-    """sum over d_state: (steps, batch, groups, 1, channels)."""
-    return (states * weights).sum(3, keepdim=True) if constant else torch.matmul(weights.transpose(3, 4), states)
-
-
-def _contract_channels(states: Tensor, values: Tensor, constant: bool) -> Tensor:
-    """Gradient of a state map: summed over channels (steps, batch, groups, d_state, 1), or over time and batch
-    (groups, d_state, channels) when the map is constant."""
-    return (states * values).sum((0, 1)) if constant else torch.matmul(states, values.transpose(3, 4))
+def _by_group(x: Tensor, groups: int) -> Tensor:
+    """(d_inner, d_state) as (groups, d_state, channels)."""
+    return x.unflatten(0, (groups, -1)).transpose(1, 2)
 
 
 class _Scan(torch.autograd.Function):
     """y_t = C_t . h_t (complex: twice the real part), h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t.
 
-    Mamba, Gu and Dao 2023, equation 2 with section 3.2's discretisation. u: (batch, d_inner, length), any floating dtype; dt: the same
-    shape, float32 or float64; rates: (d_inner, d_state). The forward pass keeps the state at the start of every chunk, the
+    Mamba, Gu and Dao 2023, equation 2 with the discretisation of section 3.2. u: (batch, d_inner, length), any floating dtype; dt: the
+    same shape, float32 or float64; rates: (d_inner, d_state). The forward pass keeps the state at the start of every chunk, the
     backward pass recomputes the chunk from it. As upstream, no gradient flows through the last state.
     """
 
@@ -123,16 +128,16 @@ class _Scan(torch.autograd.Function):
         layout = _Layout(u, dt, rates, B, C, groups)
         length, steps = u.shape[2], _chunk_length(u, rates.shape[1])
         y = torch.empty_like(dt)  # upstream's output has the layout of delta, too
-        y_out = layout.by_channel(y)
+        y_out = _by_channel(y, groups)
         state = layout.rates.new_zeros(u.shape[0], *layout.rates.shape)
+        work = _Work(min(steps, length), state)
         starts = []
         for begin in range(0, length, steps):
-            chunk = slice(begin, begin + steps)
+            chunk = slice(begin, min(begin + steps, length))
             starts.append(state)
-            _, _, states = _chunk_states(layout, chunk, state, rates.dtype)
+            states = work.run(layout, chunk, state)[2]
             state = states[-1].clone()
-            C_t = _of_chunk(layout.C, chunk, layout.constant_C, rates.dtype)
-            y_t = _contract_states(C_t, states[1:], layout.constant_C)
+            y_t = layout.C.contract(layout.C.of_chunk(chunk, state.dtype), states[1:])
             y_out[chunk] = 2 * y_t.real if y_t.is_complex() else y_t
         ctx.save_for_backward(u, dt, rates, B, C, *starts)
         ctx.groups, ctx.steps = groups, steps
@@ -148,63 +153,62 @@ class _Scan(torch.autograd.Function):
             return *_backward(dy, u, dt, rates, B, C, starts, ctx.groups, ctx.steps), None
 
 
-def _chunk_states(layout: _Layout, chunk: slice, state: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """decay: (steps, batch, groups, d_state, channels); dt * u: (steps, batch, groups, 1, channels); the states before
-    and after every step: (steps + 1, batch, groups, d_state, channels)."""
-    dt = layout.dt[chunk].contiguous()
-    decay = (dt * layout.rates).exp_()
-    dtu = (dt * layout.u[chunk]).to(dtype)
-    states = torch.empty((len(dt) + 1, *decay.shape[1:]), dtype=dtype, device=decay.device)
-    states[0] = state
-    torch.mul(_of_chunk(layout.B, chunk, layout.constant_B, dtype), dtu, out=states[1:])
-    linear_recurrence_(states[1:], decay, states[0], segment=_segment_length(decay.device))
-    return decay, dtu, states
+class _Work:
+    """The tensors with a d_state axis of one chunk, used again for every chunk: fresh memory costs as much as computing."""
+
+    def __init__(self, steps: int, state: Tensor) -> None:
+        self.decay = state.new_empty(steps, *state.shape)
+        self.states = state.new_empty(steps + 1, *state.shape)
+
+    def run(self, layout: _Layout, chunk: slice, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """decay: (steps, batch, groups, d_state, channels); dt * u: (steps, batch, groups, 1, channels); the states before
+        and after every step: (steps + 1, batch, groups, d_state, channels)."""
+        dt = layout.dt[chunk].contiguous()
+        decay, states = self.decay[: len(dt)], self.states[: len(dt) + 1]
+        torch.mul(dt, layout.rates, out=decay).exp_()
+        dtu = (dt * layout.u[chunk]).to(state.dtype)
+        states[0] = state
+        torch.mul(layout.B.of_chunk(chunk, state.dtype), dtu, out=states[1:])
+        linear_recurrence_(states[1:], decay, state, segment=_segment_length(state.device))
+        return decay, dtu, states
 
 
 def _backward(
     dy: Tensor, u: Tensor, dt: Tensor, rates: Tensor, B: Tensor, C: Tensor, starts: list[Tensor], groups: int, steps: int
 ) -> tuple[Tensor, ...]:
     """Gradients of u, dt, rates, B and C. The adjoint state g_t = C_t dy_t + conj(decay_{t+1}) g_{t+1} runs backwards."""
-    layout, dtype = _Layout(u, dt, rates, B, C, groups), rates.dtype
+    layout, dtype, length = _Layout(u, dt, rates, B, C, groups), rates.dtype, u.shape[2]
     du, ddt = torch.empty_like(u), torch.empty_like(dt)
     dB, dC = (torch.zeros_like(X, dtype=dtype) for X in (B, C))
     drates = torch.zeros_like(layout.rates)
-    du_out, ddt_out, dB_out, dC_out = layout.by_channel(du), layout.by_channel(ddt), layout.state_map(dB), layout.state_map(dC)
-    dy_in = layout.by_channel(dy)
+    dy_in, du_out, ddt_out = (_by_channel(x, groups) for x in (dy, du, ddt))
+    dB_out, dC_out = _StateMap(dB, groups), _StateMap(dC, groups)
     # decay into, and adjoint of, the first step of the chunk after this one
     next_decay = next_adjoint = layout.rates.new_zeros(u.shape[0], *layout.rates.shape)
+    work = _Work(min(steps, length), next_adjoint)
+    adjoints, scratch = torch.empty_like(work.decay), torch.empty_like(work.decay)
     for index in range(len(starts) - 1, -1, -1):
-        chunk = slice(index * steps, (index + 1) * steps)
-        decay, dtu, states = _chunk_states(layout, chunk, starts[index], dtype)
-        decay, before, after = decay.conj(), states[:-1].conj(), states[1:].conj()
-        B_t = _of_chunk(layout.B, chunk, layout.constant_B, dtype).conj()
-        C_t = _of_chunk(layout.C, chunk, layout.constant_C, dtype).conj()
+        chunk = slice(index * steps, min((index + 1) * steps, length))
+        decay, dtu, states = work.run(layout, chunk, starts[index])
+        adjoint, arriving = adjoints[: len(decay)], scratch[: len(decay)]
+        before, after = states[:-1].conj(), states[1:].conj()
+        B_t, C_t = (X.of_chunk(chunk, dtype).conj() for X in (layout.B, layout.C))
         dy_t = dy_in[chunk].to(dtype).contiguous() * (2 if dtype.is_complex else 1)
-        _add(dC_out, chunk, _contract_channels(after, dy_t, layout.constant_C), layout.constant_C)
-        adjoint = C_t * dy_t
-        arriving = torch.cat([decay[1:], next_decay[None]])
+        dC_out.add_gradient(chunk, after, dy_t)
+        torch.mul(C_t, dy_t, out=adjoint)
+        arriving[:-1], arriving[-1] = decay[1:].conj(), next_decay.conj()
         linear_recurrence_(adjoint, arriving, next_adjoint, reverse=True, segment=_segment_length(adjoint.device))
         next_decay, next_adjoint = decay[0].clone(), adjoint[0].clone()
-        _add(dB_out, chunk, _contract_channels(adjoint, dtu, layout.constant_B), layout.constant_B)
-        ddtu = _real(_contract_states(B_t, adjoint, layout.constant_B))
-        dexponent = adjoint.mul_(before).mul_(decay)
+        dB_out.add_gradient(chunk, adjoint, dtu)
+        ddtu = _real(layout.B.contract(B_t, adjoint))
+        dexponent = adjoint.mul_(before).mul_(decay.conj())
         dt_t = layout.dt[chunk]
         du_out[chunk] = (dt_t * ddtu).to(u.dtype)
-        ddt_out[chunk] = ddtu * layout.u[chunk] + _real((dexponent * layout.rates.conj()).sum(3, keepdim=True))
+        product = torch.mul(dexponent, layout.rates.conj(), out=arriving)
+        ddt_out[chunk] = ddtu * layout.u[chunk] + _real(product.sum(3, keepdim=True))
         drates += dexponent.mul_(dt_t).sum((0, 1))
-    return du, ddt, drates.transpose(1, 2).flatten(0, 1), _like(dB, B), _like(dC, C)
-
-
-def _add(total: Tensor, chunk: slice, part: Tensor, constant: bool) -> None:
-    if constant:
-        total[0] += part
-    else:
-        total[chunk] = part
+    return du, ddt, drates.transpose(1, 2).flatten(0, 1), dB.to(B.dtype), dC.to(C.dtype)
 
 
 def _real(x: Tensor) -> Tensor:
     return x.real if x.is_complex() else x
-
-
-def _like(gradient: Tensor, of: Tensor) -> Tensor:
-    return gradient.to(of.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from anymamba.backends.torch import supports as supports
-from anymamba.backends.torch.precision import full_precision, wide_dtype
+from anymamba.backends.torch.precision import full_precision, has_float64, wide_dtype
 
 
 def mamba_chunk_scan_combined(
@@ -81,19 +81,22 @@ def _scan(
         state = initial_states.to(dt.dtype).unflatten(1, (groups, -1))
     state_idx = None if seq_idx is None or not length else seq_idx[:, 0]
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, dt, A, B, C, state))
-    outputs = []
-    for begin, end, chunk in _blocks(length, batch * heads, x.device):
-        part = slice(begin, end)
-        operands = (x[:, part], dt[:, part], A, B[:, part], C[:, part], state)
-        idx = None if seq_idx is None else seq_idx[:, part]
+    blocks = _blocks(length, batch * heads, x.device)
+    # split, not slices: the gradient of a slice is as long as the sequence, so that of all blocks would be quadratic
+    parts = [t.split([steps for steps, _ in blocks], dim=1) for t in (x, dt, B, C)] if blocks else [()] * 4
+    outputs, begin = [], 0
+    for (steps, chunk), x_part, dt_part, B_part, C_part in zip(blocks, *parts):
+        idx = None if seq_idx is None else seq_idx[:, begin : begin + steps]
+        operands = x_part, dt_part, A, B_part, C_part, state, idx, state_idx, chunk
         if needs_grad:
             y, state = checkpoint(
-                _block, *operands, idx, state_idx, chunk, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
+                _block, *operands, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
             )
         else:
-            y, state = _block(*operands, idx, state_idx, chunk)
+            y, state = _block(*operands)
         outputs.append(y)
         state_idx = None if idx is None else idx[:, -1]
+        begin += steps
     y = torch.cat(outputs, dim=1) if outputs else torch.zeros_like(x, dtype=dt.dtype)
     return y, state.flatten(1, 2)
 
@@ -109,15 +112,15 @@ def _documents(seq_idx: Tensor) -> Tensor:
     return F.pad(starts.cumsum(1), (1, 0)).to(seq_idx.device) if ids.shape[1] else seq_idx
 
 
-def _blocks(length: int, sequences: int, device: torch.device) -> list[tuple[int, int, int]]:
-    """(begin, end, chunk): blocks of whole chunks, then one shorter chunk for what is left."""
+def _blocks(length: int, sequences: int, device: torch.device) -> list[tuple[int, int]]:
+    """(steps, chunk): blocks of whole chunks, then one shorter chunk for what is left."""
     cpu = device.type == "cpu"
     chunk = 64 if cpu else 128
     target = 2**20 if cpu else 2**26  # elements of the (Q, Q) matrices of a block
-    block = max(target // (sequences * chunk * chunk), 1) * chunk
-    whole = length // chunk * chunk
-    blocks = [(begin, min(begin + block, whole), chunk) for begin in range(0, whole, block)]
-    return blocks + ([(whole, length, length - whole)] if length > whole else [])
+    block = max(target // max(sequences * chunk * chunk, 1), 1) * chunk
+    whole, rest = length // chunk * chunk, length % chunk
+    blocks = [(min(block, whole - begin), chunk) for begin in range(0, whole, block)]
+    return blocks + ([(rest, rest)] if rest else [])
 
 
 def _block(
@@ -157,9 +160,9 @@ def _block(
     weighted = xdt.permute(0, 1, 3, 4, 5, 2) * to_end  # b c g r p q
     added = torch.matmul(weighted.flatten(3, 4), B).unflatten(3, (-1, x.shape[-1]))  # b c g r p n
     states = []
-    for index in range(added.shape[1]):
+    for more, kept in zip(added.unbind(1), through[..., None, None].unbind(1)):
         states.append(state)
-        state = torch.addcmul(added[:, index], through[:, index, :, :, None, None], state)
+        state = torch.addcmul(more, kept, state)
     before = torch.stack(states, dim=1).flatten(3, 4)  # b c g (r p) n
     carried = torch.matmul(C, before.transpose(-1, -2)).unflatten(4, (-1, x.shape[-1]))  # b c g q r p
     carried = carried.transpose(3, 4) * from_start.unsqueeze(-1)
@@ -172,7 +175,7 @@ def _cumulative_sum(exponents: Tensor) -> tuple[Tensor, Tensor]:
 
     The difference of two long sums of nearly equal size has lost its digits in float32; with the second part it has not."""
     exponents = exponents.permute(0, 1, 3, 4, 2)
-    if exponents.dtype == torch.float64 or exponents.device.type == "mps":  # MPS has no float64
+    if exponents.dtype == torch.float64 or not has_float64(exponents.device):
         total = exponents.cumsum(-1)
         return total, torch.zeros_like(total)
     exact = exponents.double().cumsum(-1)
