@@ -39,13 +39,13 @@ class Program:
         """Runs tasks 0 ... tasks-1 on up to ``workers`` cores (default: torch.get_num_threads()) and returns when all are done."""
         if tasks <= 0:
             return
-        code = self._ready or self._load()
+        code = self._ready or self.code()
         workers = min(tasks, workers or torch.get_num_threads())
         scratch = _scratch(code.scratch_bytes * workers) if code.scratch_bytes else 0
-        data = code.layout(0, 0, tasks, scratch, code.scratch_bytes, *[_slot(arguments[name]) for name in code.names])
+        data = code.layout(0, 0, tasks, scratch, code.scratch_bytes, *[slot(arguments[name]) for name in code.names])
         threads.parallel_for(code.entry, ctypes.addressof(data), workers)
 
-    def _load(self) -> _Code:
+    def code(self) -> _Code:
         with self._lock:
             if self._ready is None:
                 self._ready = _code(self.name, self.build, self.options, targets.host())
@@ -126,7 +126,7 @@ def _scratch(size: int) -> int:
     return -(-_local.memory.data_ptr() // 4096) * 4096
 
 
-def _slot(value: Any) -> int:
+def slot(value: Any) -> int:
     if isinstance(value, Tensor):
         return value.data_ptr()
     if isinstance(value, float):

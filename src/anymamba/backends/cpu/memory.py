@@ -17,6 +17,7 @@ _STORED: dict[str, tuple[ir.Type, int]] = {
     "float32": (F32, 4),
     "bfloat16": (I16, 2),
     "float16": (F16, 2),
+    "int8": (I8, 1),
     "int32": (I32, 4),
     "int64": (I64, 8),
 }
@@ -106,12 +107,20 @@ class Pointer:
         """One element in every lane."""
         return self.k.vector(self.scalar(offset))
 
+    def prefetch(self, offset: Any = 0, write: bool = False) -> None:
+        """Asks for the cache line of an element ahead of its use; the address may lie outside the tensor."""
+        self.k.intrinsic("llvm.prefetch.p0", ir.VoidType(), self._element(offset), I32(int(write)), I32(3), I32(1))
+
+    def prefetch(self, offset: Any = 0) -> None:
+        """Asks for the cache line of that element; past the end of memory this does nothing."""
+        self.k.intrinsic("llvm.prefetch.p0", ir.VoidType(), self._element(offset), I32(0), I32(3), I32(1))
+
     def _element(self, offset: Any) -> Any:
         return self.k.builder.gep(self.address, [self.k.integer(offset).ir], source_etype=self.type)
 
     @property
     def _suffix(self) -> str:
-        return {"float32": "f32", "bfloat16": "i16", "float16": "f16"}[self.dtype]
+        return {"float32": "f32", "bfloat16": "i16", "float16": "f16", "int8": "i8"}[self.dtype]
 
 
     def _to_float32(self, raw: Any) -> Value:
@@ -122,6 +131,8 @@ class Pointer:
             wide = _like(raw, I32)
             bits = k.builder.shl(k.builder.zext(raw, wide), _constant(wide, 16))
             return k.wrap(k.builder.bitcast(bits, _like(raw, F32)))
+        if self.dtype == "int8":
+            return k.wrap(k.builder.sitofp(k.builder.sext(raw, _like(raw, I32)), _like(raw, F32)))
         return k.wrap(raw)
 
     def _from_float32(self, value: Any) -> Any:

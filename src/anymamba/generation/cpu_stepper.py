@@ -1,0 +1,176 @@
+"""One token of one text on the CPU: the whole model as a single sequence of JIT kernels.
+
+Op by op, a small model's step is mostly the cost of calling ops, and torch's product of a matrix and a vector reads the weights
+at a third of the memory's speed. Here the step is one call, bound by reading the weights once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anymamba.backends.dispatch import requested_backend
+from anymamba.generation.quantize import QuantizedLinear
+from anymamba.language import say
+from anymamba.models.cache import Cache, LayerState
+from anymamba.models.lm import LanguageModel
+
+FAMILIES = ("mamba", "mamba2", "falcon_mamba")
+
+
+def supports(model: LanguageModel, cache: Cache) -> tuple[bool, str]:
+    """(True, why it is used) or (False, why not)."""
+    if model.device.type != "cpu":
+        return False, say("the fused CPU step is for models on the CPU", "融合的 CPU 单步只用于 CPU 上的模型")
+    if cache.batch != 1:
+        return False, say(
+            f"the fused CPU step serves one text, not a batch of {cache.batch}",
+            f"融合的 CPU 单步只支持单个文本，不支持批大小 {cache.batch}",
+        )
+    if model.config.model_type not in FAMILIES:
+        return False, say(f"no fused step for {model.config.model_type}", f"{model.config.model_type} 没有融合单步")
+    requested = requested_backend()
+    if requested not in (None, "cpu"):
+        return False, say(f"backend {requested!r} was asked for", f"用户指定了后端 {requested!r}")
+    from anymamba.backends import cpu
+
+    ok, reason = cpu.available()
+    return (True, say("the whole step is one sequence of JIT kernels", "整个单步由一串 JIT 内核完成")) if ok else (ok, reason)
+
+
+def make(model: LanguageModel, cache: Cache, why: str) -> CpuStepper:
+    return CpuStepper(model, cache, why)
+
+
+class CpuStepper:
+    """Weights are used where they lie, in their dtype (float32, bfloat16, float16, int8); vectors and states are float32."""
+
+    name = "cpu sequence"
+
+    def __init__(self, model: LanguageModel, cache: Cache, why: str) -> None:
+        from anymamba.backends.cpu.sequence import Sequence
+
+        self.why = why
+        self._model, self._cache = model, cache
+        self._tasks = 2 * torch.get_num_threads()
+        self._hidden = torch.zeros(model.config.hidden_size)
+        self._logits = torch.zeros(1, model.config.vocab_size)
+        self._embeddings = model.backbone.embeddings.weight.detach()
+        self._sequence = Sequence()
+        self._states: list[tuple[LayerState, Tensor, Tensor]] = []
+        self._new_tokens = 0
+        for block, state in zip(model.backbone.layers, cache.layers):
+            self._add_layer(block, state)
+        self._add_head()
+
+    def step(self, ids: Tensor) -> Tensor:
+        self._hidden.copy_(self._embeddings[int(ids)])
+        self._sequence.run()
+        self._new_tokens += 1
+        return self._logits
+
+    def write_back(self) -> None:
+        for state, conv, ssm in self._states:
+            state.conv[0].copy_(conv.T)
+            state.ssm[0].copy_(ssm if ssm.dim() == 3 else ssm.T)
+        self._cache.advance(self._new_tokens)
+        self._new_tokens = 0
+
+    def _add_layer(self, block: Any, state: LayerState) -> None:
+        config: Any = self._model.config
+        mixer, norm = block.mixer, block.norm
+        conv = state.conv[0].float().T.contiguous()
+        if config.model_type == "mamba2":
+            parts: tuple[tuple[int, bool], ...] = ((config.d_inner, False), (config.conv_dim, True), (config.num_heads, False))
+            ssm = state.ssm[0].clone(memory_format=torch.contiguous_format)
+        else:
+            parts = ((config.d_inner, True), (config.d_inner, False))
+            ssm = state.ssm[0].T.contiguous()
+        self._states.append((state, conv, ssm))
+        projected = torch.zeros(sum(rows for rows, _ in parts))
+        y = torch.zeros(config.d_inner)
+        conv_bias = mixer.conv1d.bias
+        self._add(
+            "project_in",
+            (config.hidden_size, parts, config.conv_kernel, mixer.in_proj.bias is not None, conv_bias is not None, norm.eps),
+            mixer.in_proj,
+            hidden=self._hidden, norm=_float(norm.weight), out=projected, bias=_float(mixer.in_proj.bias), conv_state=conv,
+            conv_weight=_float(mixer.conv1d.weight[:, 0].T), conv_bias=_float(conv_bias),
+        )  # fmt: skip
+        if config.model_type == "mamba2":
+            self._add_mamba2_state(mixer, projected, ssm, y)
+            out_norm, eps, groups = _float(mixer.norm.weight), mixer.norm.eps, config.n_groups
+        else:
+            self._add_mamba1_state(mixer, projected, ssm, y)
+            out_norm, eps, groups = None, None, 1
+        bias = mixer.out_proj.bias
+        options = config.hidden_size, config.d_inner, bias is not None, eps, groups
+        self._add("project_out", options, mixer.out_proj, x=y, hidden=self._hidden, bias=_float(bias), norm=out_norm)
+
+    def _add_mamba1_state(self, mixer: Any, xz: Tensor, ssm: Tensor, y: Tensor) -> None:
+        from anymamba.backends.cpu import decode_kernels
+        from anymamba.backends.cpu.emit import dtype_name
+
+        config = mixer.config
+        rank, states = int(config.time_step_rank), config.state_size
+        low = torch.zeros(rank + 2 * states)
+        self._add("project", (rank + 2 * states, config.d_inner), mixer.x_proj, x=xz, out=low)
+        weight = _dense(mixer.dt_proj).T.contiguous()
+        options = dtype_name(weight.dtype), config.d_inner, rank, states, getattr(config, "mixer_rms_eps", None), self._tasks
+        A2 = -torch.exp(mixer.A_log.detach().float()).T.contiguous() / math.log(2)
+        self._sequence.add(
+            _program("mamba1_state", decode_kernels.mamba1_state, *options), self._tasks,
+            low=low, xz=xz, y=y, dt_weight=weight, dt_bias=_float(mixer.dt_proj.bias), D=_float(mixer.D), A2=A2, state=ssm,
+        )  # fmt: skip
+
+    def _add_mamba2_state(self, mixer: Any, projected: Tensor, ssm: Tensor, y: Tensor) -> None:
+        from anymamba.backends.cpu import decode_kernels
+
+        config = mixer.config
+        options = config.num_heads, config.head_dim, config.n_groups, config.state_size, config.time_step_limit
+        self._sequence.add(
+            _program("mamba2_state", decode_kernels.mamba2_state, *options), config.num_heads,
+            projected=projected, y=y, state=ssm, A=-torch.exp(mixer.A_log.detach().float()), dt_bias=_float(mixer.dt_bias),
+            D=_float(mixer.D),
+        )  # fmt: skip
+
+    def _add_head(self) -> None:
+        config, norm = self._model.config, self._model.backbone.norm_f
+        options = config.hidden_size, config.vocab_size, norm.eps
+        head = self._model.lm_head
+        self._add("head", options, head, hidden=self._hidden, norm=_float(norm.weight), logits=self._logits)
+
+    def _add(self, name: str, options: tuple[Any, ...], linear: Any, **arguments: Any) -> None:
+        """A kernel around one linear layer; ``options`` are those between its dtype and its number of tasks."""
+        from anymamba.backends.cpu import decode_kernels
+        from anymamba.backends.cpu.emit import dtype_name
+
+        weight = linear.weight.detach().contiguous()
+        if isinstance(linear, QuantizedLinear):
+            arguments["scale"] = linear.scale
+        program = _program(name, getattr(decode_kernels, name), dtype_name(weight.dtype), *options, self._tasks)
+        self._sequence.add(program, self._tasks, weight=weight, **arguments)
+
+
+_programs: dict[tuple[Any, ...], Any] = {}
+
+
+def _program(name: str, build: Any, *options: Any) -> Any:
+    """The same kernel serves every layer: compiled once."""
+    from anymamba.backends.cpu.compile import Program
+
+    key = name, *options
+    if key not in _programs:
+        _programs[key] = Program(f"decode_{name}", build, *options)
+    return _programs[key]
+
+
+def _float(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().float().contiguous()
+
+
+def _dense(linear: Any) -> Tensor:
+    return linear.dequantized() if isinstance(linear, QuantizedLinear) else linear.weight.detach()
