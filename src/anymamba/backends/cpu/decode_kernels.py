@@ -68,10 +68,10 @@ def matvec(
                 at = c + chain * k.width
                 left = _left(k, columns, c)
                 total.set(start.load(at, left) * x.load(at, left) + total.value)
-        total = sums[0].value
+        lanes = sums[0].value
         for other in sums[1:]:
-            total = total + other.value
-        value = k.sum_lanes(total)
+            lanes = lanes + other.value
+        value = k.sum_lanes(lanes)
         use(row, value if scale is None else value * scale.scalar(row))
 
 

@@ -111,10 +111,6 @@ class Pointer:
         """Asks for the cache line of an element ahead of its use; the address may lie outside the tensor."""
         self.k.intrinsic("llvm.prefetch.p0", ir.VoidType(), self._element(offset), I32(int(write)), I32(3), I32(1))
 
-    def prefetch(self, offset: Any = 0) -> None:
-        """Asks for the cache line of that element; past the end of memory this does nothing."""
-        self.k.intrinsic("llvm.prefetch.p0", ir.VoidType(), self._element(offset), I32(0), I32(3), I32(1))
-
     def _element(self, offset: Any) -> Any:
         return self.k.builder.gep(self.address, [self.k.integer(offset).ir], source_etype=self.type)
 
