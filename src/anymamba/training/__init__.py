@@ -1,0 +1,13 @@
+"""Training on one process or many: language modelling (stage 1) and tuning on instructions (stage 2).
+
+    config      what the user chose (flags over a TOML file)      derive      everything that follows from --size and the data
+    readers     files to documents                                corpus      documents to memory-mapped token files
+    instruct    instruction records to token files                packing     token files to rows with seq_idx
+    optim       AdamW and its decay groups                        schedule    learning rate over the steps
+    precision   bf16 or not, and why                              memory      what is used, what is left, the micro-batch that fits
+    parallel    torchrun: DDP, or FSDP2 with --shard              loop        the steps
+    runfolder   runs/<name>: which configuration owns it          checkpoint  step folders, written whole or not at all
+    report      the live line, metrics.jsonl, trackers            chart, picture  the loss curve in the terminal, SVG, PNG
+
+Parallelism, precision and checkpointing are put around the models from here; no model file knows of them.
+"""

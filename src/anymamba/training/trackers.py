@@ -1,0 +1,63 @@
+"""--report-to: the same numbers as in metrics.jsonl, to a tracker that the user has installed. None is a dependency."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, Protocol
+
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+
+INSTALL = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}
+
+
+class Tracker(Protocol):
+    def log(self, step: int, values: dict[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def open_trackers(names: list[str], run: Path, config: dict[str, Any]) -> list[Tracker]:
+    """Raises AnymambaError for an unknown name, or with the command that installs what is missing."""
+    trackers: list[Tracker] = []
+    for name in (part.strip() for given in names for part in given.split(",")):
+        if name not in INSTALL:
+            raise AnymambaError("usage", f"--report-to {name}", fix=say("choose from ", "请选择：") + ", ".join(INSTALL))
+        try:
+            trackers.append(_TensorBoard(run) if name == "tensorboard" else _WandbLike(name, run, config))
+        except ImportError as error:
+            raise AnymambaError(
+                "usage",
+                say(f"--report-to {name}: the package is not installed", f"--report-to {name}：未安装该包"),
+                why=str(error),
+                fix=f"pip install {INSTALL[name]}",
+            ) from error
+    return trackers
+
+
+class _TensorBoard:
+    def __init__(self, run: Path) -> None:
+        module = importlib.import_module("torch.utils.tensorboard")
+        self._writer = module.SummaryWriter(log_dir=str(run / "tensorboard"))
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WandbLike:
+    """wandb, and trackio, which has the same three functions and keeps everything on this machine."""
+
+    def __init__(self, name: str, run: Path, config: dict[str, Any]) -> None:
+        self._module = importlib.import_module(name)
+        self._module.init(project="anymamba", name=run.name, config=config)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        self._module.log(values, step=step)
+
+    def close(self) -> None:
+        self._module.finish()

@@ -1,0 +1,209 @@
+"""``train(config)``: one run from its configuration to its last checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anymamba import __version__
+from anymamba.backends import dispatch, machine
+from anymamba.language import say
+from anymamba.models.tokenizer import Tokenizer
+from anymamba.training import checkpoint, disk, fit, memory, optim
+from anymamba.training.config import TrainConfig, checked_ranges
+from anymamba.training.corpus import Corpus
+from anymamba.training.derive import derive, row_length
+from anymamba.training.loop import Loop, Result, Run
+from anymamba.training.packing import Feeder, PackedRows, Rows, StreamRows
+from anymamba.training.parallel import Processes
+from anymamba.training.precision import choose_precision
+from anymamba.training.report import Reporter, count
+from anymamba.training.runfolder import config_document, open_run, read_metrics
+from anymamba.training.setup import make_model, tokenizer_and_data
+from anymamba.training.trackers import open_trackers
+
+
+def train(config: TrainConfig, resume: str = "", reporter: Reporter | None = None, processes: Processes | None = None) -> Result:
+    """Trains and returns what came of it; the run folder has everything else.
+
+    resume: "", "auto" or a path, see ``runfolder.open_run``. Under torchrun every process calls it.
+    Raises AnymambaError for whatever is wrong with the configuration, the data, the folder or the machine.
+    """
+    checked_ranges(config)
+    config = dataclasses.replace(config, out=config.out or default_folder(config))
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    own = processes is None
+    processes = processes or Processes(config.device)
+    reporter = reporter or Reporter(quiet=not processes.main)
+    try:
+        with dispatch.use_backend(config.backend) if config.backend else contextlib.nullcontext():
+            run = _prepare(config, resume, processes, reporter)
+            loop = Loop(run)
+            result = loop.train()
+            _finish(run, result)
+            return result
+    finally:
+        if own:
+            processes.close()
+
+
+def default_folder(config: TrainConfig) -> str:
+    """runs/<first file or folder>-<size>."""
+    stem = Path(config.data[0].replace(":", "-")).stem if config.data else "run"
+    what = Path(config.start).name if config.start else config.size
+    return str(Path("runs") / f"{stem}-{'instruct' if config.instruct else what}")
+
+
+def _prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Reporter) -> Run:
+    with processes.main_first() as main:
+        folder = open_run(config, resume, main)
+    trackers = open_trackers(config.report_to, folder.path, config_document(config)) if processes.main else []
+    tokenizer, data = tokenizer_and_data(config, folder, processes, reporter)
+    model = make_model(config, folder, tokenizer)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    disk.require(folder.path, checkpoint.size_on_disk(parameters) * (config.keep + 1), say("the checkpoints", "检查点"))
+    fit.require_model(parameters // (processes.world if config.shard else 1), processes.device)
+    rows, held_out, length_why = _rows(config, data, parameters, tokenizer)
+    plan = derive(config, parameters, model.config.hidden_size, data.train, rows.length, rows.count, processes.world)
+    if length_why:
+        plan.reasons["length"] = length_why
+    dtype, precision_why = choose_precision(config.precision, processes.device)
+    decaying = optim.decaying_names(model)
+    model.to(processes.device)
+    run = Run(
+        config, plan, folder, processes, reporter, trackers, tokenizer, model, model,
+        Feeder(rows, plan.rows, config.seed), held_out,
+        data.held_out.bytes_per_token if data.held_out.learn is None else None,
+        plan.rows // processes.world, dtype, decaying,
+    )  # fmt: skip
+    micro_why = _fit_memory(run, parameters)
+    run.wrapped = processes.wrap(model, config.shard)
+    if processes.main:
+        _say_plan(run, data, parameters, precision_why, micro_why)
+        folder.write_run(_document(run, parameters, precision_why))
+    return run
+
+
+def _rows(config: TrainConfig, data: Corpus, parameters: int, tokenizer: Tokenizer) -> tuple[Rows, Rows | None, str]:
+    """(rows to train on, rows held out, why this length)."""
+    length, why = row_length(config, parameters, data.train)
+    total = len(data.held_out.tokens)
+    held_out: Rows | None = None
+    rows: Rows
+    if data.train.learn is not None:
+        pad = tokenizer.pad_id or 0
+        rows = PackedRows(data.train, length, pad)
+        held_out = PackedRows(data.held_out, length, pad) if total else None
+    else:
+        rows = StreamRows(data.train, length, config.seed)
+        held_out = StreamRows(data.held_out, min(length, total - 1), config.seed, shifted=False) if total > 1 else None
+    return rows, held_out, why
+
+
+def _fit_memory(run: Run, parameters: int) -> str:
+    """Settles micro-batch and activation checkpointing; why."""
+    config, mine = run.config, run.plan.rows // run.processes.world
+    model, device = run.model, run.processes.device
+    model.backbone.gradient_checkpointing = config.checkpointing == "on"
+    if run.folder.resumed is not None and not config.micro_batch:
+        kept = run.folder.resumed.state
+        # the same parts in the same order: their sums are then the same to the last bit
+        if mine % kept["micro_batch"] == 0:
+            run.micro_batch = kept["micro_batch"]
+            model.backbone.gradient_checkpointing |= bool(kept.get("recompute"))
+            return say("as before", "与之前相同")
+    if config.micro_batch:
+        run.micro_batch = max(size for size in range(1, min(config.micro_batch, mine) + 1) if mine % size == 0)
+        return "" if run.micro_batch == config.micro_batch else say("a divisor of the rows", "取行数的约数")
+    one = run.feeder.batch(0, run.processes.rank, run.processes.world).part(0, 1).to(device)
+    reserved = 12 * parameters // (run.processes.world if config.shard else 1)
+    per_row = fit.kept_bytes(model, one, run.autocast)
+    chosen = fit.choose_rows(per_row, mine, run.plan.length, device, reserved)
+    if not chosen and config.checkpointing == "auto":
+        model.backbone.gradient_checkpointing = True
+        per_row = fit.kept_bytes(model, one, run.autocast)
+        chosen = fit.choose_rows(per_row, mine, run.plan.length, device, reserved)
+    if not chosen:
+        raise fit.nothing_fits(per_row, reserved, device)
+    run.micro_batch = run.processes.least(chosen)
+    return say(
+        f"a row takes {memory.text(per_row)} of {memory.text(memory.left(device))}",
+        f"每行占用 {memory.text(per_row)}，可用 {memory.text(memory.left(device))}",
+    )
+
+
+def _say_plan(run: Run, data: Corpus, parameters: int, precision_why: str, micro_why: str) -> None:
+    plan, config, why = run.plan, run.config, run.plan.reasons
+    recompute = run.model.backbone.gradient_checkpointing
+    processes = run.processes
+    rows = [
+        (say("model", "模型"), f"{run.model.config.model_type}, {count(parameters)} " + say("parameters", "参数"), config.start or f"--size {config.size}"),
+        (say("data", "数据"), f"{count(len(data.train.tokens))} " + say("tokens", "词元"), "; ".join(data.notes)),
+        (say("device", "设备"), f"{processes.device}" + (f" x {processes.world}" if processes.world > 1 else ""), _device_name(processes.device)),
+        (say("precision", "精度"), "bf16" if run.dtype else "fp32", precision_why),
+        (say("row length", "行长"), str(plan.length), why.get("length", "")),
+        (say("rows a step", "每步行数"), str(plan.rows), why.get("rows", "")),
+        (say("rows at once", "每次行数"), str(run.micro_batch), micro_why),
+        (say("recompute", "重算激活"), say("yes", "是") if recompute else say("no", "否"), ""),
+        (say("steps", "步数"), str(plan.steps), why.get("steps", "")),
+        (say("learning rate", "学习率"), f"{plan.lr:g}, {config.schedule}, " + say("warm-up", "预热") + f" {plan.warmup}", why.get("lr", "")),
+        (say("run folder", "运行目录"), str(run.folder.path), ""),
+    ]  # fmt: skip
+    resumed = run.folder.resumed
+    if resumed is not None:
+        rows.append((say("continues", "继续自"), resumed.folder.name, ""))
+    run.reporter.table(rows)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{machine.cpu_name()}, {torch.get_num_threads()} " + say("threads", "线程") if device.type == "cpu" else ""
+
+
+def _document(run: Run, parameters: int, precision_why: str) -> dict[str, Any]:
+    """What run.json holds."""
+    return {
+        "config": config_document(run.config),
+        "plan": {
+            **dataclasses.asdict(run.plan),
+            "micro_batch": run.micro_batch,
+            "precision": "bf16" if run.dtype else "fp32",
+            "precision_why": precision_why,
+            "recompute": run.model.backbone.gradient_checkpointing,
+            "parameters": parameters,
+            "processes": run.processes.world,
+        },
+        "versions": {"anymamba": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "machine": machine.facts(),
+        "backends": {},
+    }
+
+
+def backends_used() -> dict[str, dict[str, str]]:
+    """op -> {backend: why} of what this process has run so far."""
+    used: dict[str, dict[str, str]] = {}
+    for call, choice in dispatch.choices_made():
+        used.setdefault(call.op, {})[choice.backend] = choice.why
+    return used
+
+
+def _finish(run: Run, result: Result) -> None:
+    for tracker in run.trackers:
+        tracker.close()
+    if not run.processes.main:
+        return
+    document = _document(run, sum(parameter.numel() for parameter in run.model.parameters()), choose_precision(run.config.precision, run.processes.device)[1])
+    run.folder.write_run({**document, "backends": backends_used()})
+    metrics = read_metrics(run.folder.path)
+    run.reporter.curve(
+        [(row["step"], row["loss"]) for row in metrics if "loss" in row],
+        [(row["step"], row["val_loss"]) for row in metrics if "val_loss" in row],
+        say("loss (nats a token) over the steps", "损失（每词元奈特）随步数变化"),
+    )
