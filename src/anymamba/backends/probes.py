@@ -31,13 +31,11 @@ def largest_error(function: Callable[..., Any], call: Call) -> tuple[float, str]
     of the tensor it is in, and the name of that tensor ("output 0", "gradient of u", ...)."""
     torch_seed = torch.Generator().manual_seed(0)
     probe = PROBES[call.op](lambda *shape: torch.randn(*shape, generator=torch_seed, dtype=torch.float64))
-    given = {name: _as_given(name, value, probe, call) for name, value in probe.inputs.items()}
-    exact = {
-        name: value.detach().cpu().double() if _floating(value) else _to_cpu(value) for name, value in given.items()
-    }
+    given = {name: as_given(name, value, probe, call) for name, value in probe.inputs.items()}
+    exact = {name: as_exact(value) for name, value in given.items()}
     exact_function = getattr(importlib.import_module(reference.OPS[call.op]), call.op)
-    got = _outcome(function, given, probe, call.grad)
-    want = _outcome(exact_function, exact, probe, call.grad)
+    got = outcome(function, given, probe, call.grad)
+    want = outcome(exact_function, exact, probe, call.grad)
     worst, where = 0.0, "output 0"
     for name, tensor in want.items():
         error = _relative_error(got[name], tensor)
@@ -46,7 +44,8 @@ def largest_error(function: Callable[..., Any], call: Call) -> tuple[float, str]
     return worst, where
 
 
-def _outcome(function: Callable[..., Any], inputs: dict[str, Any], probe: Probe, grad: bool) -> dict[str, Tensor]:
+def outcome(function: Callable[..., Any], inputs: dict[str, Any], probe: Probe, grad: bool) -> dict[str, Tensor]:
+    """What the function does to inputs: its outputs, the states that it changed, and with grad its gradients for a fixed cotangent."""
     inputs = {
         name: value.clone() if isinstance(value, Tensor) and name in probe.inplace else value
         for name, value in inputs.items()
@@ -60,35 +59,46 @@ def _outcome(function: Callable[..., Any], inputs: dict[str, Any], probe: Probe,
     result.update({f"changed {name}": inputs[name].detach() for name in probe.inplace})
     if needs:
         outputs = [output for output in outputs if output.requires_grad]
-        # a fixed cotangent that differs from element to element: a permuted gradient does not pass for a right one
-        cotangents = [torch.linspace(-1, 1, o.numel(), dtype=torch.float64).cos().view(o.shape).to(o) for o in outputs]
+        cotangents = [_cotangent(output) for output in outputs]
         gradients = torch.autograd.grad(outputs, [inputs[name] for name in needs], cotangents)
         result.update({f"gradient of {name}": gradient for name, gradient in zip(needs, gradients)})
     return result
+
+
+def _cotangent(output: Tensor) -> Tensor:
+    """Fixed, and different from element to element, so that a permuted gradient does not pass for a right one; multiples of 1/16,
+    which every dtype holds exactly."""
+    waves = torch.arange(output.numel(), dtype=torch.float64).mul(0.7).cos().mul(16).round().div(16)
+    return waves.view(output.shape).to(output)
 
 
 def _relative_error(got: Tensor, want: Tensor) -> float:
     if got.shape != want.shape:
         return float("inf")
     scale = max(want.abs().max().item(), 1e-30)
-    return ((got.double().cpu() - want.double()).abs().max() / scale).item()
+    return ((as_exact(got) - as_exact(want)).abs().max() / scale).item()
 
 
-def _as_given(name: str, value: Any, probe: Probe, call: Call) -> Any:
+def as_given(name: str, value: Any, probe: Probe, call: Call) -> Any:
+    """An input of the probe on the device and in the dtype of the call."""
     if not isinstance(value, Tensor):
         return value
+    if value.is_complex():
+        return value.to(call.device, torch.promote_types(call.dtype, torch.float32).to_complex())
     if not value.is_floating_point():
         return value.to(call.device)
     keep = name in probe.float32 and call.dtype in (torch.bfloat16, torch.float16)
     return value.to(device=call.device, dtype=torch.float32 if keep else call.dtype)
 
 
-def _floating(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
-def _to_cpu(value: Any) -> Any:
-    return value.cpu() if isinstance(value, Tensor) else value
+def as_exact(value: Any) -> Any:
+    """The same numbers on the CPU, floating ones in float64, complex ones in complex128."""
+    if not isinstance(value, Tensor):
+        return value
+    value = value.detach().cpu()
+    if value.is_complex():
+        return value.to(torch.complex128)
+    return value.double() if value.is_floating_point() else value
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

@@ -172,7 +172,10 @@ def real(op: str, name: str, tensor: Tensor | None) -> None:
 def mixed(first: Tensor, *others: Tensor | None) -> bool:
     """Do the dtypes differ."""
     dtype = first.dtype
-    return any(other is not None and other.dtype != dtype for other in others)
+    for other in others:  # noqa: SIM110 - a generator costs more than the whole loop
+        if other is not None and other.dtype != dtype:
+            return True
+    return False
 
 
 def features(**given: object) -> frozenset[str]:

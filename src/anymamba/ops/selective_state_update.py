@@ -73,7 +73,7 @@ def selective_state_update(
         checks.shape(op, "state_batch_indices", state_batch_indices, "(batch,)", (batch,))
         checks.indices_below(op, "state_batch_indices", state_batch_indices, state.shape[0], "state.shape[0]")
     tied = heads and A.stride()[1:] == (0, 0) and dt.stride(2) == 0 and (dt_bias is None or dt_bias.stride(1) == 0)
-    checks.finite(op, "dt", dt[:, :, 0] if tied else dt)
+    checks.finite(op, "dt", dt)
     if not x.numel():
         return torch.empty_like(x)
     features = checks.features(

@@ -1,0 +1,59 @@
+"""What every test gets: a fixed seed, English, a cache folder of its own, and memory that is NaN until somebody writes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Compiled kernels and self-check verdicts of the tests: kept for the session, apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("ANYMAMBA_CACHE_DIR", str(folder))
+        patch.setenv("ANYMAMBA_LANG", "en")
+        patch.delenv("ANYMAMBA_BACKEND", raising=False)
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed(request: pytest.FixtureRequest) -> None:
+    if _uses_torch(request):
+        import torch
+
+        torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.empty and its kin return NaN (integers: their largest value), so that a result nobody wrote shows."""
+    if not _uses_torch(request):
+        return
+    import torch
+
+    def poisoning(function: Callable[..., Any]) -> Callable[..., Any]:
+        def poisoned(*args: Any, **kwargs: Any) -> Any:
+            tensor = function(*args, **kwargs)
+            if type(tensor) is torch.Tensor and not torch.compiler.is_compiling() and not tensor.is_meta:
+                with torch.no_grad():
+                    if tensor.is_floating_point() or tensor.is_complex():
+                        tensor.fill_(float("nan"))
+                    elif tensor.dtype in (torch.int32, torch.int64):
+                        tensor.fill_(torch.iinfo(tensor.dtype).max)
+            return tensor
+
+        return poisoned
+
+    for name in ("empty", "empty_like", "empty_strided"):
+        monkeypatch.setattr(torch, name, poisoning(getattr(torch, name)))
+    for name in ("new_empty", "new_empty_strided"):
+        monkeypatch.setattr(torch.Tensor, name, poisoning(getattr(torch.Tensor, name)))
+
+
+def _uses_torch(request: pytest.FixtureRequest) -> bool:
+    """The doctor's tests and others run without torch, and stay so."""
+    return any(part in ("ops", "backends", "models", "training", "generation", "numerics") for part in request.path.parts)

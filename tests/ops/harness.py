@@ -1,0 +1,164 @@
+"""Holds every backend against the float64 reference: outputs, changed states and gradients.
+
+Criterion (FlashAttention's): the error is at most twice that of the plain torch backend on the same inputs in the same dtype, plus
+one rounding of the result. The torch backend itself, being the yardstick, is held to a tolerance that is absolute.
+
+A test file lists its Cases; ``parametrize`` crosses them with every backend of the registry. A new backend needs no test code.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from anymamba import ops, reference
+from anymamba.backends import REGISTRY, dispatch, selfcheck
+from anymamba.backends.call import Call
+from anymamba.backends.probes import Probe, Random, as_exact, as_given, outcome
+from anymamba.errors import BackendError
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 3e-5, torch.bfloat16: 4e-2, torch.float16: 5e-3}
+"""Largest error of the torch backend, relative to the largest magnitude of the tensor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """build makes the op's inputs; views[name] is applied to that input on its way into the op (a transpose, a slice, an expand),
+    and gradients are compared behind it. forward_only: ops that pass no gradient."""
+
+    op: str
+    name: str
+    build: Callable[[Random], Probe]
+    views: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    forward_only: bool = False
+    slow: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def backends() -> list[str]:
+    """Those that the tests run on this machine. Triton's interpreter is slow: only when TRITON_INTERPRET=1 asks for it."""
+    accelerator = torch.cuda.is_available()
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return [
+        name
+        for name, entry in REGISTRY.items()
+        if entry.automatic
+        and (not entry.devices or "cpu" in entry.devices or accelerator or (name == "triton" and interpreted))
+    ]
+
+
+def device_of(backend: str) -> torch.device:
+    devices = REGISTRY[backend].devices
+    return torch.device("cuda" if torch.cuda.is_available() and (not devices or "cuda" in devices) else "cpu")
+
+
+def skip_unless_here(backend: str) -> None:
+    """A backend that has not been written yet or cannot run on this machine is skipped with its reason; a broken one fails."""
+    module = REGISTRY[backend].module
+    try:
+        package = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == module:
+            pytest.skip(f"backend {backend!r} is not part of this checkout")
+        raise
+    if not hasattr(package, "available"):
+        pytest.skip(f"backend {backend!r} is not part of this checkout")
+    ok, reason = package.available()
+    if not ok:
+        pytest.skip(f"{backend}: {reason}")
+
+
+def parametrize(cases: list[Case]) -> Callable[[Any], Any]:
+    """Crosses the cases with every backend and dtype."""
+
+    def decorate(function: Any) -> Any:
+        marked = [pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.slow else []) for case in cases]
+        function = pytest.mark.parametrize("case", marked)(function)
+        function = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))(function)
+        return pytest.mark.parametrize("backend", backends())(function)
+
+    return decorate
+
+
+def check(case: Case, backend: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the case through the public op on this backend; skips what the backend says it does not do."""
+    skip_unless_here(backend)
+    # the harness is the stricter check, and what fails it must be seen as a failure and not as a rejected backend
+    monkeypatch.setattr(selfcheck, "passed", lambda *_: (True, "checked by this test"))
+    dispatch.forget()
+    try:
+        got = _run(case, functools.partial(getattr(ops, case.op), backend=backend), dtype, device_of(backend))
+    except BackendError as error:
+        if _crashed(error):
+            raise
+        pytest.skip(f"{backend}: {error.why}")
+    finally:
+        dispatch.forget()
+    exact = _exact(case, dtype)
+    plain = got if backend == "torch" else _plain(case, dtype)
+    assert got.keys() == exact.keys()
+    wrong = []
+    for name, want in exact.items():
+        assert got[name].shape == want.shape, f"{name}: {tuple(got[name].shape)} instead of {tuple(want.shape)}"
+        if not want.numel():
+            continue
+        scale = max(want.abs().max().item(), 1e-20)
+        error, plain_error = (((as_exact(result[name]) - want).abs().max() / scale).item() for result in (got, plain))
+        ulp = torch.finfo(got[name].dtype).eps
+        allowed = TOLERANCE[dtype] if backend == "torch" else 2 * plain_error + (ulp if ulp > 1e-4 else 8 * ulp)
+        if not error <= allowed:  # written so that NaN is wrong
+            wrong.append(f"{name}: error {error:.3g}, allowed {allowed:.3g} (plain torch {plain_error:.3g})")
+    assert not wrong, "\n".join(wrong)
+
+
+def _crashed(error: BackendError) -> bool:
+    """A reason that is an exception's text, not an answer of supports()."""
+    return "Error: " in (error.why or "")
+
+
+def _probe(case: Case) -> Probe:
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{case.op} {case.name}".encode()))
+    return case.build(lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64))
+
+
+def _run(case: Case, function: Callable[..., Any], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    probe = _probe(case)
+    call = Call(case.op, device, dtype)
+    given = {name: as_given(name, value, probe, call) for name, value in probe.inputs.items()}
+    return outcome(_viewing(case, function), given, probe, not case.forward_only)
+
+
+def _viewing(case: Case, function: Callable[..., Any]) -> Callable[..., Any]:
+    def viewed(**arguments: Any) -> Any:
+        for name, view in case.views.items():
+            arguments[name] = view(arguments[name])
+        return function(**arguments)
+
+    return viewed
+
+
+@functools.cache
+def _exact(case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The reference on the very numbers that the backend gets: those of the case, rounded to dtype."""
+    probe = _probe(case)
+    call = Call(case.op, torch.device("cpu"), dtype)
+    inputs = {name: as_exact(as_given(name, value, probe, call)) for name, value in probe.inputs.items()}
+    function = getattr(importlib.import_module(reference.OPS[case.op]), case.op)
+    return outcome(_viewing(case, function), inputs, probe, not case.forward_only)
+
+
+@functools.cache
+def _plain(case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
+    return _run(case, functools.partial(getattr(ops, case.op), backend="torch"), dtype, torch.device("cpu"))
