@@ -1,0 +1,183 @@
+"""causal_conv1d_fn and causal_conv1d_update on Triton kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anymamba.backends.call import Call
+from anymamba.backends.triton.causal_conv1d_kernels import (
+    causal_conv1d_backward_kernel,
+    causal_conv1d_forward_kernel,
+    causal_conv1d_update_kernel,
+)
+from anymamba.backends.triton.launch import lanes, on_device, power_of_2, processors, runs_here
+from anymamba.language import say
+
+LARGEST_WIDTH = 8
+"""The taps are unrolled and live in registers."""
+
+
+def supports(call: Call) -> tuple[bool, str]:
+    """Every option; 1 to 8 taps."""
+    ok, reason = runs_here(call)
+    if ok and not 1 <= call.size("width") <= LARGEST_WIDTH:
+        return False, say(f"has kernels for 1 to {LARGEST_WIDTH} taps", f"内核支持 1 到 {LARGEST_WIDTH} 个抽头")
+    return ok, reason
+
+
+def causal_conv1d_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    return_final_states: bool = False,
+    final_states_out: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """See anymamba.ops.causal_conv1d_fn. x: (batch, dim, length); fastest where the channel stride is 1. out has the layout of x."""
+    out = _CausalConv1d.apply(x, weight, bias, initial_states, seq_idx, activation is not None)
+    if not return_final_states:
+        return out
+    before = weight.shape[1] - 1
+    length = x.shape[2]
+    final_states = x[:, :, max(length - before, 0) :]
+    if length < before:
+        if initial_states is None:
+            earlier = x.new_zeros(x.shape[0], x.shape[1], before - length)
+        else:
+            earlier = initial_states[:, :, length:].to(x.dtype)
+        final_states = torch.cat([earlier, final_states], dim=2)
+    if final_states_out is not None:
+        return out, final_states_out.copy_(final_states)
+    return out, final_states.clone()
+
+
+class _CausalConv1d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        initial: Tensor | None,
+        seq_idx: Tensor | None,
+        silu: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, bias, initial, seq_idx)
+        ctx.silu = silu
+        return conv_forward(x, weight, bias, initial, seq_idx, silu)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        return *conv_backward(dout, *ctx.saved_tensors, ctx.silu), None, None
+
+
+def conv_forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, initial: Tensor | None, seq_idx: Tensor | None, silu: bool
+) -> Tensor:
+    """out (batch, dim, length) in the dtype and layout of x."""
+    batch, channels, length = x.shape
+    rows = _channels_last(x)
+    out = torch.empty((batch, length, channels), dtype=x.dtype, device=x.device).transpose(1, 2)
+    if x.numel():
+        block, stretch, warps = _blocks(batch, channels, length, x.device)
+        grid = (-(-channels // block), -(-length // stretch), batch)
+        with on_device(x):
+            causal_conv1d_forward_kernel[grid](
+                rows, weight, bias, initial if initial is not None else x, seq_idx if seq_idx is not None else x, out,
+                rows.stride(0), rows.stride(2), weight.stride(0), weight.stride(1), *_strides(initial, 3), *_strides(seq_idx, 2),
+                out.stride(0), out.stride(2), length, channels, stretch,
+                WIDTH=weight.shape[1], BLOCK_D=block, TILE=4, SILU=silu, HAS_BIAS=bias is not None,
+                HAS_INITIAL=initial is not None, HAS_SEQ=seq_idx is not None, num_warps=warps, num_stages=1,
+            )  # fmt: skip
+    return out if x.stride(1) == 1 or x.stride(2) != 1 else out.contiguous()
+
+
+def conv_backward(
+    dout: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial: Tensor | None,
+    seq_idx: Tensor | None,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Gradients of x, weight, bias and the initial states."""
+    batch, channels, length = x.shape
+    width, device = weight.shape[1], x.device
+    rows, dout = _channels_last(x), _channels_last(dout)
+    dx = torch.empty((batch, length, channels), dtype=x.dtype, device=device).transpose(1, 2)
+    if not x.numel():
+        dinitial = None if initial is None else torch.zeros_like(initial)
+        return dx, torch.zeros_like(weight), None if bias is None else torch.zeros_like(bias), dinitial
+    dinitial = None if initial is None else torch.empty((batch, width - 1, channels), dtype=initial.dtype, device=device)
+    block, stretch, warps = _blocks(batch, channels, length, device)
+    grid = (-(-channels // block), -(-length // stretch), batch)
+    dweight = torch.empty((batch * grid[1], width, channels), dtype=torch.float32, device=device)
+    dbias = torch.empty((batch * grid[1], channels), dtype=torch.float32, device=device) if bias is not None else None
+    with on_device(x):
+        causal_conv1d_backward_kernel[grid](
+            rows, weight, bias, initial if initial is not None else x, seq_idx if seq_idx is not None else x,
+            dout, dx, dinitial, dweight, dbias,
+            rows.stride(0), rows.stride(2), weight.stride(0), weight.stride(1), *_strides(initial, 3), *_strides(seq_idx, 2),
+            dout.stride(0), dout.stride(2), dx.stride(0), dx.stride(2), length, channels, stretch,
+            WIDTH=width, BLOCK_D=block, TILE=4, SILU=silu, HAS_BIAS=bias is not None,
+            HAS_INITIAL=initial is not None, HAS_SEQ=seq_idx is not None, num_warps=warps, num_stages=1,
+        )  # fmt: skip
+    return (
+        dx,
+        dweight.sum(0).t().to(weight.dtype),
+        None if bias is None or dbias is None else dbias.sum(0).to(bias.dtype),
+        None if dinitial is None else dinitial.transpose(1, 2),
+    )
+
+
+def causal_conv1d_update(
+    x: Tensor,
+    conv_state: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    cache_seqlens: Tensor | None = None,
+    conv_state_indices: Tensor | None = None,
+) -> Tensor:
+    """See anymamba.ops.causal_conv1d_update. x: (batch, dim) or (batch, dim, steps); conv_state is changed in place."""
+    new = x.unsqueeze(-1) if x.dim() == 2 else x
+    batch, channels, steps = new.shape
+    out = torch.empty_like(new)
+    state_len = conv_state.shape[2]
+    if out.numel():
+        block = min(power_of_2(channels), 128)
+        grid = (-(-channels // block), batch)
+        with torch.no_grad(), on_device(x):
+            causal_conv1d_update_kernel[grid](
+                new, conv_state, weight, bias, cache_seqlens, conv_state_indices, out,
+                *new.stride(), *conv_state.stride(), weight.stride(0), weight.stride(1), *out.stride(), channels, steps, state_len,
+                WIDTH=weight.shape[1], BLOCK_D=block, SILU=activation is not None, HAS_BIAS=bias is not None,
+                CIRCULAR=cache_seqlens is not None, HAS_ROWS=conv_state_indices is not None,
+                KEPT=power_of_2(max(state_len, 1)), num_warps=4 if lanes(x.device) == 32 else 2, num_stages=1,
+            )  # fmt: skip
+    return out[:, :, 0] if x.dim() == 2 else out
+
+
+def _blocks(batch: int, channels: int, length: int, device: torch.device) -> tuple[int, int, int]:
+    """(channels of a program, tokens of a program, warps): eight channels a lane, and stretches short enough to fill the device."""
+    width = 8 * lanes(device)
+    block = min(width, power_of_2(channels))
+    programs = batch * -(-channels // block)
+    wanted = 16 * processors(device)
+    stretch = min(max(power_of_2(max(length * programs // wanted, 1)), 16), 128)
+    return block, stretch, 1
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x if x.stride(1) == 1 else x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def _strides(x: Tensor | None, dimensions: int) -> tuple[int, ...]:
+    return (0,) * dimensions if x is None else x.stride()

@@ -1,0 +1,266 @@
+"""Causal depthwise convolution of a few taps over time, with silu, forward and backward.
+
+A program owns a block of channels over a stretch of time and walks it with the last taps in registers: every input is read from
+memory once. Channels are neighbours in memory, so that a lane reads several with one instruction.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from anymamba.backends.triton.elementary import sigmoid
+
+
+@triton.jit
+def load_taps(weight_ptr, d, ok, weight_d, weight_w, WIDTH: tl.constexpr):
+    taps = ()
+    for j in tl.static_range(WIDTH):
+        taps += (tl.load(weight_ptr + d.to(tl.int64) * weight_d + j * weight_w, mask=ok, other=0.0).to(tl.float32),)
+    return taps
+
+
+@triton.jit
+def load_input(
+    x_ptr, initial_ptr, x_l, initial_d, initial_w, d, t, length, channels, WIDTH: tl.constexpr, HAS_INITIAL: tl.constexpr
+):
+    """Inputs of token t, (BLOCK_D,) in float32: before token 0 the initial state or zeros, zeros after the last."""
+    row = tl.load(x_ptr + t.to(tl.int64) * x_l + d, mask=d < tl.where((t >= 0) & (t < length), channels, 0), other=0.0)
+    row = row.to(tl.float32)
+    if HAS_INITIAL:
+        earlier = initial_ptr + d.to(tl.int64) * initial_d + (t + WIDTH - 1) * initial_w
+        row += tl.load(earlier, mask=d < tl.where((t < 0) & (t >= 1 - WIDTH), channels, 0), other=0.0).to(tl.float32)
+    return row
+
+
+@triton.jit
+def load_document(seq_ptr, seq_l, t, length):
+    """Number of the document of token t; what lies before token 0 belongs to token 0's. -1 after the last token."""
+    document = tl.load(seq_ptr + tl.maximum(tl.minimum(t, length - 1), 0) * seq_l)
+    return tl.where(t < length, document, -1)
+
+
+@triton.jit
+def convolve(rows, documents, taps, bias, first: tl.constexpr, WIDTH: tl.constexpr, HAS_SEQ: tl.constexpr):
+    """bias + sum over j of taps[j] * rows[first + j], without the rows of other documents than the last one's."""
+    total = bias
+    for j in tl.static_range(WIDTH):
+        row = rows[first + j]
+        if HAS_SEQ:
+            row = tl.where(documents[first + j] == documents[first + WIDTH - 1], row, 0.0)
+        total += taps[j] * row
+    return total
+
+
+@triton.jit
+def causal_conv1d_forward_kernel(
+    x_ptr, weight_ptr, bias_ptr, initial_ptr, seq_ptr, out_ptr,
+    x_b, x_l, weight_d, weight_w, initial_b, initial_d, initial_w, seq_b, seq_l, out_b, out_l, length, channels, stretch,
+    WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, TILE: tl.constexpr, SILU: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr, HAS_SEQ: tl.constexpr,
+):  # fmt: skip
+    """Grid: (blocks of channels, stretches, batch). x, out: (batch, length, channels), channel stride 1; weight: (channels, WIDTH);
+    initial: (batch, channels, WIDTH - 1); seq: (batch, length)."""
+    b = tl.program_id(2).to(tl.int64)
+    d = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
+    ok = d < channels
+    start = tl.program_id(1) * stretch
+    end = tl.minimum(start + stretch, length)
+    x_ptr += b * x_b
+    out_ptr += b * out_b
+    initial_ptr += b * initial_b
+    seq_ptr += b * seq_b
+    taps = load_taps(weight_ptr, d, ok, weight_d, weight_w, WIDTH)
+    bias = tl.zeros([BLOCK_D], tl.float32)
+    if HAS_BIAS:
+        bias += tl.load(bias_ptr + d, mask=ok, other=0.0).to(tl.float32)
+    carried = ()
+    carried_documents = ()
+    for j in tl.static_range(WIDTH - 1):
+        t = start - (WIDTH - 1) + j
+        carried += (load_input(x_ptr, initial_ptr, x_l, initial_d, initial_w, d, t, length, channels, WIDTH, HAS_INITIAL),)
+        if HAS_SEQ:
+            carried_documents += (load_document(seq_ptr, seq_l, t, length),)
+    for t0 in range(start, end, TILE):
+        rows = carried
+        documents = carried_documents
+        for i in tl.static_range(TILE):
+            live = d < tl.where(t0 + i < end, channels, 0)
+            rows += (tl.load(x_ptr + tl.cast(t0 + i, tl.int64) * x_l + d, mask=live, other=0.0).to(tl.float32),)
+            if HAS_SEQ:
+                documents += (load_document(seq_ptr, seq_l, t0 + i, length),)
+        for i in tl.static_range(TILE):
+            out = convolve(rows, documents, taps, bias, i, WIDTH, HAS_SEQ)
+            if SILU:
+                out *= sigmoid(out)
+            if HAS_SEQ:
+                out = tl.where(documents[i + WIDTH - 1] >= 0, out, 0.0)
+            live = d < tl.where(t0 + i < end, channels, 0)
+            tl.store(out_ptr + tl.cast(t0 + i, tl.int64) * out_l + d, out.to(out_ptr.dtype.element_ty), mask=live)
+        carried = last_of(rows, TILE, WIDTH - 1)
+        if HAS_SEQ:
+            carried_documents = last_of(documents, TILE, WIDTH - 1)
+
+
+@triton.jit
+def last_of(rows, first: tl.constexpr, COUNT: tl.constexpr):
+    """The COUNT entries from first on."""
+    kept = ()
+    for j in tl.static_range(COUNT):
+        kept += (rows[first + j],)
+    return kept
+
+
+@triton.jit
+def causal_conv1d_backward_kernel(
+    x_ptr, weight_ptr, bias_ptr, initial_ptr, seq_ptr, dout_ptr, dx_ptr, dinitial_ptr, dweight_ptr, dbias_ptr,
+    x_b, x_l, weight_d, weight_w, initial_b, initial_d, initial_w, seq_b, seq_l, dout_b, dout_l, dx_b, dx_l,
+    length, channels, stretch,
+    WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, TILE: tl.constexpr, SILU: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr, HAS_SEQ: tl.constexpr,
+):  # fmt: skip
+    """Grid as forward. With p the gradient before the silu, dx[t] = sum over j of taps[WIDTH - 1 - j] * p[t + j]: the walk computes p
+    up to WIDTH - 1 tokens past its stretch and stores dx that many tokens behind.
+
+    dweight: (batch * stretches, WIDTH, channels) and dbias: (batch * stretches, channels), float32 partial sums.
+    dinitial: (batch, WIDTH - 1, channels).
+    """
+    b = tl.program_id(2).to(tl.int64)
+    d = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
+    ok = d < channels
+    start = tl.program_id(1) * stretch
+    end = tl.minimum(start + stretch, length)
+    x_ptr += b * x_b
+    dout_ptr += b * dout_b
+    dx_ptr += b * dx_b
+    initial_ptr += b * initial_b
+    seq_ptr += b * seq_b
+    taps = load_taps(weight_ptr, d, ok, weight_d, weight_w, WIDTH)
+    bias = tl.zeros([BLOCK_D], tl.float32)
+    if HAS_BIAS:
+        bias += tl.load(bias_ptr + d, mask=ok, other=0.0).to(tl.float32)
+    dbias = tl.zeros([BLOCK_D], tl.float32)
+    dtaps = ()
+    carried = ()
+    carried_documents = ()
+    carried_p = ()
+    for j in tl.static_range(WIDTH):
+        dtaps += (tl.zeros([BLOCK_D], tl.float32),)
+    for j in tl.static_range(WIDTH - 1):
+        t = start - (WIDTH - 1) + j
+        carried += (load_input(x_ptr, initial_ptr, x_l, initial_d, initial_w, d, t, length, channels, WIDTH, HAS_INITIAL),)
+        carried_p += (tl.zeros([BLOCK_D], tl.float32),)
+        if HAS_SEQ:
+            carried_documents += (load_document(seq_ptr, seq_l, t, length),)
+    for t0 in range(start, end + WIDTH - 1, TILE):
+        rows = carried
+        documents = carried_documents
+        ps = carried_p
+        douts = ()
+        for i in tl.static_range(TILE):
+            live = d < tl.where(t0 + i < tl.minimum(end + WIDTH - 1, length), channels, 0)
+            rows += (tl.load(x_ptr + tl.cast(t0 + i, tl.int64) * x_l + d, mask=live, other=0.0).to(tl.float32),)
+            douts += (tl.load(dout_ptr + tl.cast(t0 + i, tl.int64) * dout_l + d, mask=live, other=0.0).to(tl.float32),)
+            if HAS_SEQ:
+                documents += (load_document(seq_ptr, seq_l, t0 + i, length),)
+        for i in tl.static_range(TILE):
+            p = douts[i]
+            if HAS_SEQ:
+                p = tl.where(documents[i + WIDTH - 1] >= 0, p, 0.0)
+            if SILU:
+                before = convolve(rows, documents, taps, bias, i, WIDTH, HAS_SEQ)
+                s = sigmoid(before)
+                p *= s * (1.0 + before * (1.0 - s))
+            own = tl.where(t0 + i < end, 1.0, 0.0) * p
+            dbias += own
+            summed = ()
+            for j in tl.static_range(WIDTH):
+                row = rows[i + j]
+                if HAS_SEQ:
+                    row = tl.where(documents[i + j] == documents[i + WIDTH - 1], row, 0.0)
+                summed += (dtaps[j] + own * row,)
+            dtaps = summed
+            ps += (p,)
+            # the token WIDTH - 1 behind has met all outputs that it takes part in
+            dx = tl.zeros([BLOCK_D], tl.float32)
+            for j in tl.static_range(WIDTH):
+                met = ps[i + j]
+                if HAS_SEQ:
+                    met = tl.where(documents[i] == documents[i + j], met, 0.0)
+                dx += taps[WIDTH - 1 - j] * met
+            t = t0 + i - (WIDTH - 1)
+            live = d < tl.where((t >= start) & (t < end), channels, 0)
+            tl.store(dx_ptr + t.to(tl.int64) * dx_l + d, dx.to(dx_ptr.dtype.element_ty), mask=live)
+            if HAS_INITIAL:
+                live = d < tl.where((t < 0) & (start == 0), channels, 0)
+                at = dinitial_ptr + (b * (WIDTH - 1) + t + WIDTH - 1) * channels + d
+                tl.store(at, dx.to(dinitial_ptr.dtype.element_ty), mask=live)
+        carried = last_of(rows, TILE, WIDTH - 1)
+        carried_p = last_of(ps, TILE, WIDTH - 1)
+        if HAS_SEQ:
+            carried_documents = last_of(documents, TILE, WIDTH - 1)
+    row = b * tl.num_programs(1) + tl.program_id(1)
+    for j in tl.static_range(WIDTH):
+        tl.store(dweight_ptr + (row * WIDTH + j) * channels + d, dtaps[j], mask=ok)
+    if HAS_BIAS:
+        tl.store(dbias_ptr + row * channels + d, dbias, mask=ok)
+
+
+@triton.jit
+def causal_conv1d_update_kernel(
+    x_ptr, state_ptr, weight_ptr, bias_ptr, seen_ptr, rows_ptr, out_ptr,
+    x_b, x_d, x_l, state_b, state_d, state_l, weight_d, weight_w, out_b, out_d, out_l, channels, steps, state_len,
+    WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, SILU: tl.constexpr, HAS_BIAS: tl.constexpr, CIRCULAR: tl.constexpr,
+    HAS_ROWS: tl.constexpr, KEPT: tl.constexpr,
+):  # fmt: skip
+    """Grid: (blocks of channels, batch). x, out: (batch, channels, steps); state: (rows, channels, state_len), changed in place.
+    seen: (batch,) with CIRCULAR; rows: (batch,), negative for padding. KEPT: state_len, rounded up to a power of 2."""
+    b = tl.program_id(1).to(tl.int64)
+    d = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
+    ok = d < channels
+    x_ptr += b * x_b + d.to(tl.int64) * x_d
+    out_ptr += b * out_b + d.to(tl.int64) * out_d
+    row = b
+    if HAS_ROWS:
+        row = tl.load(rows_ptr + b).to(tl.int64)
+    if row < 0:
+        for s in range(0, steps):
+            tl.store(out_ptr + s * out_l, tl.zeros([BLOCK_D], tl.float32).to(out_ptr.dtype.element_ty), mask=ok)
+    else:
+        state_ptr += row * state_b + d.to(tl.int64) * state_d
+        taps = load_taps(weight_ptr, d, ok, weight_d, weight_w, WIDTH)
+        bias = tl.zeros([BLOCK_D], tl.float32)
+        if HAS_BIAS:
+            bias += tl.load(bias_ptr + d, mask=ok, other=0.0).to(tl.float32)
+        seen = 0
+        if CIRCULAR:
+            seen = tl.load(seen_ptr + b).to(tl.int32)
+        carried = ()
+        for j in tl.static_range(WIDTH - 1):
+            column = state_len - (WIDTH - 1) + j
+            if CIRCULAR:
+                column = (seen + column) % state_len
+            carried += (tl.load(state_ptr + column * state_l, mask=ok, other=0.0).to(tl.float32),)
+        if not CIRCULAR:
+            # the shift: column k becomes what lies steps further on, in the state or among the new inputs
+            k = tl.arange(0, KEPT)
+            further = k + steps
+            from_state = (further < state_len) & (k < state_len)
+            from_x = (further >= state_len) & (k < state_len)
+            moved = tl.load(state_ptr[:, None] + (further * state_l)[None, :], mask=ok[:, None] & from_state[None, :], other=0.0)
+            new = tl.load(x_ptr[:, None] + ((further - state_len) * x_l)[None, :], mask=ok[:, None] & from_x[None, :], other=0.0)
+            moved = tl.where(from_x[None, :], new.to(state_ptr.dtype.element_ty), moved)
+            tl.debug_barrier()
+            tl.store(state_ptr[:, None] + (k * state_l)[None, :], moved, mask=ok[:, None] & (k < state_len)[None, :])
+        for s in range(0, steps):
+            now = tl.load(x_ptr + s * x_l, mask=ok, other=0.0)
+            rows = carried + (now.to(tl.float32),)
+            out = bias
+            for j in tl.static_range(WIDTH):
+                out += taps[j] * rows[j]
+            if SILU:
+                out *= sigmoid(out)
+            tl.store(out_ptr + s * out_l, out.to(out_ptr.dtype.element_ty), mask=ok)
+            if CIRCULAR:
+                tl.store(state_ptr + ((seen + s) % state_len) * state_l, now.to(state_ptr.dtype.element_ty), mask=ok)
+            carried = last_of(rows, 1, WIDTH - 1)
