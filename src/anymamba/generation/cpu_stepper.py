@@ -38,7 +38,11 @@ def supports(model: LanguageModel, cache: Cache) -> tuple[bool, str]:
     from anymamba.backends import cpu
 
     ok, reason = cpu.available()
-    return (True, say("the whole step is one sequence of JIT kernels", "整个单步由一串 JIT 内核完成")) if ok else (ok, reason)
+    return (
+        (True, say("the whole step is one sequence of JIT kernels", "整个单步由一串 JIT 内核完成"))
+        if ok
+        else (ok, reason)
+    )
 
 
 def make(model: LanguageModel, cache: Cache, why: str) -> CpuStepper:
@@ -84,7 +88,11 @@ class CpuStepper:
         mixer, norm = block.mixer, block.norm
         conv = state.conv[0].float().T.contiguous()
         if config.model_type == "mamba2":
-            parts: tuple[tuple[int, bool], ...] = ((config.d_inner, False), (config.conv_dim, True), (config.num_heads, False))
+            parts: tuple[tuple[int, bool], ...] = (
+                (config.d_inner, False),
+                (config.conv_dim, True),
+                (config.num_heads, False),
+            )
             ssm = state.ssm[0].clone(memory_format=torch.contiguous_format)
         else:
             parts = ((config.d_inner, True), (config.d_inner, False))
@@ -119,7 +127,14 @@ class CpuStepper:
         low = torch.zeros(rank + 2 * states)
         self._add("project", (rank + 2 * states, config.d_inner), mixer.x_proj, x=xz, out=low)
         weight = _dense(mixer.dt_proj).T.contiguous()
-        options = dtype_name(weight.dtype), config.d_inner, rank, states, getattr(config, "mixer_rms_eps", None), self._tasks
+        options = (
+            dtype_name(weight.dtype),
+            config.d_inner,
+            rank,
+            states,
+            getattr(config, "mixer_rms_eps", None),
+            self._tasks,
+        )
         A2 = -torch.exp(mixer.A_log.detach().float()).T.contiguous() / math.log(2)
         self._sequence.add(
             _program("mamba1_state", decode_kernels.mamba1_state, *options), self._tasks,

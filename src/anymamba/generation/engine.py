@@ -117,7 +117,9 @@ def steps(
     logits = reader.logits
     rows, vocabulary = logits.shape
     sampler = Sampler(sampling, rows, logits.device)
-    sampler.start(prompt if prompt is not None else torch.empty(rows, 0, dtype=torch.long, device=logits.device), vocabulary)
+    sampler.start(
+        prompt if prompt is not None else torch.empty(rows, 0, dtype=torch.long, device=logits.device), vocabulary
+    )
     ends = torch.tensor(eos or [], device=logits.device)
     done = torch.zeros(rows, dtype=torch.bool, device=logits.device)
     started = time.perf_counter()

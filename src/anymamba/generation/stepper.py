@@ -63,5 +63,3 @@ def choose_stepper(model: LanguageModel, cache: Cache) -> Stepper:
                 )
         reasons.append(reason)
     return ModelStepper(model, cache, "; ".join(reasons))
-
-

@@ -1,0 +1,193 @@
+"""anymamba generate MODEL -p TEXT: continues a prompt, streaming, in constant memory."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anymamba.cli.model_options import add_model_arguments, add_sampling_arguments, load_model, sampling_of
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+
+if TYPE_CHECKING:
+    from anymamba.generation.engine import Timing
+    from anymamba.models.lm import LanguageModel
+    from anymamba.models.tokenizer import Tokenizer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    parser.add_argument(
+        "-p",
+        "--prompt",
+        default="",
+        help=say("the text to continue; - reads stdin", "要续写的文本；- 表示从标准输入读取"),
+    )
+    parser.add_argument(
+        "--prompts", metavar="FILE", help=say("one prompt a line, continued as one batch", "每行一个提示，作为一批续写")
+    )
+    add_sampling_arguments(parser, max_tokens=200)
+    parser.add_argument(
+        "--save-state",
+        metavar="FILE",
+        help=say("keep what was read, to continue later", "保存已读内容的状态，供以后继续"),
+    )
+    parser.add_argument("--load-state", metavar="FILE", help=say("continue from a saved state", "从保存的状态继续"))
+    parser.add_argument(
+        "--confidence",
+        action="store_true",
+        help=say(
+            "mark improbable tokens and report entropy: where a text may be made up",
+            "标出低概率词元并报告熵：提示可能的编造之处",
+        ),
+    )
+    parser.add_argument(
+        "--json", action="store_true", help=say("one JSON document on stdout", "在标准输出打印一个 JSON 文档")
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help=say("no figures on stderr", "不在标准错误输出统计"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.prompts and (arguments.save_state or arguments.load_state or arguments.confidence):
+        raise AnymambaError(
+            "usage",
+            say(
+                "--prompts goes neither with --save-state, --load-state nor --confidence",
+                "--prompts 不能与 --save-state、--load-state、--confidence 同用",
+            ),
+        )
+    sampling = sampling_of(arguments)
+    model, tokenizer = load_model(arguments)
+    if arguments.prompts:
+        return _batch(arguments, model, tokenizer)
+    return _one(arguments, model, tokenizer, sampling)
+
+
+def _one(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer, sampling: Any) -> int:
+    import torch
+
+    from anymamba.cli.confidence import Marker
+    from anymamba.generation import saved_state
+    from anymamba.generation.engine import Reader
+    from anymamba.generation.text import encode_prompt, pieces
+
+    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    cache, pending = saved_state.load(arguments.load_state, model) if arguments.load_state else (None, [])
+    ids = pending + (tokenizer.encode(prompt) if pending else encode_prompt(tokenizer, prompt))
+    reader = Reader(model, cache=cache)
+    if arguments.max_tokens == 0:
+        return _only_read(arguments, reader, ids)
+    reader.read(torch.tensor([ids]).to(model.device))
+    marker = Marker(sys.stdout, marking=arguments.confidence)
+    text, tokens, finish = "", [], None
+    for piece in pieces(
+        reader,
+        tokenizer,
+        ids,
+        arguments.max_tokens,
+        sampling,
+        arguments.stop,
+        model.config.eos_token_ids,
+        arguments.confidence,
+    ):
+        text += piece.text
+        finish = piece.finish
+        if piece.token is not None:
+            tokens.append({"id": piece.token, "probability": piece.probability, "entropy_bits": piece.entropy})
+            pending = [piece.token]
+        if not arguments.json:
+            marker.write(piece)
+    if arguments.save_state:
+        # the token chosen last is still unread, except the end token, which does not belong to the text
+        saved_state.save(arguments.save_state, reader, [] if finish == "end" else pending)
+    if arguments.json:
+        document = {"prompt": prompt, "text": text, "new_tokens": len(tokens), "finish": finish}
+        if arguments.confidence:
+            document["tokens"] = tokens
+        _print_json([document], reader.timing)
+        return 0
+    marker.finish()
+    if not arguments.quiet:
+        _print_timing(reader.timing)
+    return 0
+
+
+def _only_read(arguments: argparse.Namespace, reader: Any, ids: list[int]) -> int:
+    """--max-tokens 0: reads the prompt for --save-state; the last token stays unread, so that its logits come at the next start."""
+    import torch
+
+    from anymamba.generation import saved_state
+
+    if len(ids) > 1:
+        reader.read(torch.tensor([ids[:-1]]).to(reader.model.device))
+    if arguments.save_state:
+        saved_state.save(arguments.save_state, reader, ids[-1:])
+    if not arguments.quiet:
+        _print_timing(reader.timing)
+    return 0
+
+
+def _batch(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer) -> int:
+    from anymamba.generation.engine import Reader
+    from anymamba.generation.text import encode_prompt, generate_batch
+
+    path = Path(arguments.prompts)
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnymambaError("data", say(f"cannot read {path}", f"无法读取 {path}"), why=str(error)) from error
+    prompts = [line for line in lines if line.strip()]
+    if not prompts:
+        raise AnymambaError("data", say(f"{path} has no prompt", f"{path} 中没有提示"))
+    reader = Reader(model, rows=len(prompts))
+    texts = generate_batch(
+        reader,
+        tokenizer,
+        [encode_prompt(tokenizer, prompt) for prompt in prompts],
+        arguments.max_tokens,
+        sampling_of(arguments),
+        arguments.stop,
+        model.config.eos_token_ids,
+    )
+    if arguments.json:
+        _print_json([{"prompt": prompt, "text": text} for prompt, text in zip(prompts, texts)], reader.timing)
+    else:
+        for prompt, text in zip(prompts, texts):
+            print(f"== {prompt}\n{text}\n")
+        if not arguments.quiet:
+            _print_timing(reader.timing)
+    return 0
+
+
+def _print_json(results: list[dict[str, Any]], timing: Timing) -> None:
+    figures = {
+        "prompt_tokens": timing.prompt_tokens,
+        "prompt_seconds": timing.prompt_seconds,
+        "new_tokens": timing.new_tokens,
+        "new_seconds": timing.new_seconds,
+        "tokens_per_second": timing.tokens_per_second,
+        "stepper": timing.stepper,
+        "why": timing.why,
+    }
+    json.dump(
+        {"results": results, "timing": figures, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")},
+        sys.stdout,
+        ensure_ascii=False,
+    )
+    print()
+
+
+def _print_timing(timing: Timing) -> None:
+    rate = timing.prompt_tokens / timing.prompt_seconds if timing.prompt_seconds else 0.0
+    print(
+        say(
+            f"prompt: {timing.prompt_tokens} tokens, {rate:.0f}/s; new: {timing.new_tokens} tokens, {timing.tokens_per_second:.1f}/s",
+            f"提示：{timing.prompt_tokens} 词元，{rate:.0f}/秒；生成：{timing.new_tokens} 词元，{timing.tokens_per_second:.1f}/秒",
+        )
+        + (f" ({timing.stepper}: {timing.why})" if timing.stepper else ""),
+        file=sys.stderr,
+    )

@@ -1,0 +1,143 @@
+"""What generate and chat share: which model, on which device, how sampled."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+
+if TYPE_CHECKING:
+    from anymamba.generation.sampling import Sampling
+    from anymamba.models.lm import LanguageModel
+    from anymamba.models.tokenizer import Tokenizer
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help=say("checkpoint folder or Hugging Face name", "检查点目录或 Hugging Face 名称"))
+    parser.add_argument(
+        "--tokenizer",
+        metavar="FILE|NAME",
+        help=say("default: the one saved with the model", "默认使用随模型保存的分词器"),
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help=say("of the weights; default: as saved", "权重类型；默认与保存时一致"),
+    )
+    parser.add_argument(
+        "--quantize",
+        choices=("int8",),
+        help=say(
+            "weight-only int8: half the memory of bf16, faster on CPUs", "仅权重 int8：内存为 bf16 的一半，CPU 上更快"
+        ),
+    )
+    parser.add_argument(
+        "--device", help=say("cpu, cuda, ... (default: the fastest here)", "cpu、cuda 等（默认本机最快的设备）")
+    )
+    parser.add_argument(
+        "--backend",
+        help=say("backend of every op (default: the fastest that is correct)", "指定后端（默认：正确且最快的）"),
+    )
+    parser.add_argument("--threads", type=int, help=say("CPU threads", "CPU 线程数"))
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser, max_tokens: int) -> None:
+    group = parser.add_argument_group(say("sampling (greedy by default)", "采样（默认贪心）"))
+    group.add_argument(
+        "-m", "--max-tokens", type=int, default=max_tokens, metavar="N",
+        help=say(f"new tokens (default {max_tokens}; -1: until the text ends)", f"新词元数（默认 {max_tokens}；-1 表示直到文本结束）"),
+    )  # fmt: skip
+    group.add_argument(
+        "--temp", "--temperature", dest="temperature", type=float, default=0.0, help=say("0: greedy", "0 表示贪心")
+    )
+    group.add_argument(
+        "--top-k", type=int, default=0, help=say("keep the k likeliest (0: all)", "只保留最可能的 k 个（0：全部）")
+    )
+    group.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        help=say("keep the smallest set with this probability", "保留累计概率达到该值的最小集合"),
+    )
+    group.add_argument(
+        "--min-p",
+        type=float,
+        default=0.0,
+        help=say("drop tokens below this share of the likeliest", "丢弃低于最大概率该比例的词元"),
+    )
+    group.add_argument(
+        "--repetition-penalty", type=float, default=1.0, help=say("above 1: against repetition", "大于 1 抑制重复")
+    )
+    group.add_argument(
+        "--no-repeat-ngram",
+        type=int,
+        default=0,
+        metavar="N",
+        help=say("never repeat N tokens in a row", "禁止重复连续 N 个词元"),
+    )
+    group.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help=say("end at this text; may be repeated", "遇到该文本时结束；可重复"),
+    )
+    group.add_argument("--seed", type=int, help=say("the same tokens on every run", "每次运行得到相同的词元"))
+    group.add_argument(
+        "--deterministic",
+        action="store_true",
+        help=say("fixed seed and deterministic kernels only", "固定随机种子并只用确定性内核"),
+    )
+
+
+def sampling_of(arguments: argparse.Namespace) -> Sampling:
+    from anymamba.generation.sampling import Sampling
+
+    if arguments.deterministic and arguments.seed is None:
+        arguments.seed = 0
+    return Sampling(
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        min_p=arguments.min_p,
+        repetition_penalty=arguments.repetition_penalty,
+        no_repeat_ngram=arguments.no_repeat_ngram,
+        seed=arguments.seed,
+    )
+
+
+def load_model(arguments: argparse.Namespace) -> tuple[LanguageModel, Tokenizer]:
+    """The model, ready to generate, and its tokenizer. Raises AnymambaError when their vocabularies do not fit."""
+    import torch
+
+    from anymamba.backends import machine
+    from anymamba.backends.dispatch import use_backend
+    from anymamba.models import hub
+    from anymamba.models.tokenizer import load_tokenizer
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.deterministic:
+        torch.use_deterministic_algorithms(True)
+    if arguments.backend:
+        use_backend(arguments.backend)
+    device = torch.device(arguments.device) if arguments.device else machine.default_device()
+    folder = hub.find(arguments.model)
+    tokenizer = load_tokenizer(arguments.tokenizer or folder)
+    model = hub.load(folder, getattr(torch, arguments.dtype) if arguments.dtype else None, device)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise AnymambaError(
+            "vocabulary",
+            say(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {model.config.vocab_size}",
+                f"分词器有 {tokenizer.vocab_size} 个词元，而模型只有 {model.config.vocab_size} 个",
+            ),
+            fix=say("use the tokenizer that the model was trained with", "请使用训练该模型时的分词器"),
+        )
+    if arguments.quantize:
+        from anymamba.generation.quantize import quantize_int8
+
+        quantize_int8(model)
+    return model, tokenizer

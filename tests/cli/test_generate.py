@@ -1,0 +1,128 @@
+"""anymamba generate and chat, from the command line's point of view."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from anymamba.cli import main
+from anymamba.models import hub
+from anymamba.models.lm import LanguageModel
+from anymamba.models.mamba import MambaConfig
+from anymamba.models.tokenizer import byte_tokenizer
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(1)
+    config = MambaConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        eos_token_id=tokenizer.eos_id,
+        initializer_range=0.3,
+    )
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    hub.save(LanguageModel(config), folder, tokenizer=tokenizer)
+    return str(folder)
+
+
+def generate(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = main(["generate", *words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_text_on_stdout_figures_on_stderr(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = generate(capsys, checkpoint, "-p", "hello", "-m", "20")
+    assert code == 0 and out.strip()
+    assert "tokens" in err and "cpu sequence" in err
+    assert generate(capsys, checkpoint, "-p", "hello", "-m", "20")[1] == out
+
+
+def test_json_is_one_document(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = generate(capsys, checkpoint, "-p", "hello", "-m", "9", "--json", "--confidence")
+    document = json.loads(out)
+    (result,) = document["results"]
+    assert result["new_tokens"] == len(result["tokens"]) <= 9
+    assert all(0 <= token["probability"] <= 1 for token in result["tokens"])
+    assert document["timing"]["prompt_tokens"] == 5
+
+
+def test_prompt_from_stdin(
+    checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = generate(capsys, checkpoint, "-p", "hello", "-m", "8", "-q")[1]
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello"))
+    assert generate(capsys, checkpoint, "-p", "-", "-m", "8", "-q") == (0, typed, "")
+
+
+def test_a_batch_of_prompts_equals_single_ones(
+    checkpoint: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    prompts = ["hello", "a longer prompt than that", "x"]
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts), "utf-8")
+    _, out, _ = generate(capsys, checkpoint, "--prompts", str(tmp_path / "prompts.txt"), "-m", "10", "--json")
+    together = [result["text"] for result in json.loads(out)["results"]]
+    alone = []
+    for prompt in prompts:
+        _, out, _ = generate(capsys, checkpoint, "-p", prompt, "-m", "10", "--json")
+        alone.append(json.loads(out)["results"][0]["text"])
+    assert together == alone
+
+
+def test_a_saved_state_continues_the_text(checkpoint: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    state = str(tmp_path / "state")
+    whole = generate(capsys, checkpoint, "-p", "once upon a time", "-m", "12", "-q")[1]
+    assert generate(capsys, checkpoint, "-p", "once upon a time", "-m", "0", "--save-state", state, "-q") == (0, "", "")
+    assert generate(capsys, checkpoint, "--load-state", state, "-m", "12", "-q")[1] == whole
+
+
+def test_quantized_and_bfloat16_models_generate(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in (["--quantize", "int8"], ["--dtype", "bfloat16"]):
+        code, out, err = generate(capsys, checkpoint, "-p", "hello", "-m", "10", *option)
+        assert code == 0 and "cpu sequence" in err, out
+
+
+def test_confidence_marks_tokens_without_colour(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = generate(capsys, checkpoint, "-p", "hello", "-m", "20", "--confidence", "--temp", "3", "--seed", "1")
+    assert "⟦" in out and "%⟧" in out and "mean entropy" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["no/such/folder/here"], "no/such/folder/here"),
+        (["CHECKPOINT", "-p", "x", "--top-p", "2"], "top_p"),
+        (["CHECKPOINT", "-p", "x", "--prompts", "f", "--confidence"], "--prompts"),
+        (["CHECKPOINT", "--load-state", "missing.state"], "missing.state"),
+        (["CHECKPOINT", "-p", "x", "--backend", "nonsense"], "nonsense"),
+    ],
+)
+def test_errors_name_the_cause_and_show_no_traceback(
+    checkpoint: str, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    code, out, err = generate(capsys, *(checkpoint if word == "CHECKPOINT" else word for word in words))
+    assert code == 1 and not out
+    assert message in err and "Traceback" not in err and "bug" not in err
+
+
+def test_chat_answers_and_obeys_commands(
+    checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tokenizer_config = Path(checkpoint) / "tokenizer_config.json"
+    assert "chat_template" in tokenizer_config.read_text("utf-8") or (Path(checkpoint) / "chat_template.jinja").exists()
+    saved = tmp_path / "talk.jsonl"
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"hello\nagain\n/save {saved}\n/help\n/reset\n/quit\n"))
+    code = main(["chat", checkpoint, "-m", "5"])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    messages = [json.loads(line) for line in saved.read_text("utf-8").splitlines()]
+    assert [message["role"] for message in messages] == ["user", "assistant"] * 2
+    assert messages[0]["content"] == "hello"
+    assert captured.out.count("\n") >= 2
