@@ -12,6 +12,7 @@ from anymamba.language import say
 
 OPS: dict[str, str] = {
     "selective_scan_fn": "anymamba.backends.cpu.selective_scan",
+    "mamba_chunk_scan_combined": "anymamba.backends.cpu.ssd",
     "selective_state_update": "anymamba.backends.cpu.selective_state_update",
 }
 
