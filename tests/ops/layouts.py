@@ -20,6 +20,6 @@ def offset(tensor: Tensor) -> Tensor:
     return tensor[..., 1:-2]
 
 
-def over_batch(batch: int):  # noqa: ANN201 - a view
+def over_batch(batch: int):
     """One sequence, stride 0 along the batch."""
     return lambda tensor: tensor.expand(batch, *tensor.shape[1:])

@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.ops import layouts
+from tests.ops.harness import DTYPES, Case, check, parametrize
 
 from anymamba import ops
 from anymamba.backends.probes import Probe, Random
 from anymamba.reference import causal_conv1d as exact
-from tests.ops import layouts
-from tests.ops.harness import DTYPES, Case, check, parametrize
 
 
 def sequence(
     batch: int = 2, dim: int = 20, length: int = 63, width: int = 4, bias: bool = True, initial: bool = False,
     documents: Any = None, last_axis: bool = False, **options: Any,
-):  # fmt: skip  # noqa: ANN201
+):  # fmt: skip
     """last_axis: x is built as (batch, length, dim) for the channels_last view."""
 
     def build(random: Random) -> Probe:
@@ -70,7 +70,7 @@ def test_sequence(case: Case, backend: str, dtype: torch.dtype, monkeypatch: pyt
 def step(
     batch: int = 3, dim: int = 20, state_len: int = 4, width: int = 4, steps: int | None = None, rows: int | None = None,
     seen: list[int] | None = None, indices: list[int] | None = None, bias: bool = True, **options: Any,
-):  # fmt: skip  # noqa: ANN201
+):  # fmt: skip
     def build(random: Random) -> Probe:
         shape = (batch, dim) if steps is None else (batch, dim, steps)
         inputs: dict[str, Any] = {

@@ -1,0 +1,199 @@
+"""selective_scan_fn on every backend, and properties that hold whatever computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.ops import layouts
+from tests.ops.harness import Case, check, parametrize
+from torch import Tensor
+
+from anymamba import ops
+from anymamba.backends.probes import Probe, Random
+from anymamba.reference import selective_scan as exact
+
+ALL = ("D", "z", "delta_bias")
+
+
+def scan(
+    batch: int = 2, dim: int = 18, length: int = 63, d_state: int = 16, given: tuple[str, ...] = ALL, groups: int | None = None,
+    constant: str = "", last_axis: bool = False, complex_A: bool = False, **options: Any,
+) -> Callable[[Random], Probe]:  # fmt: skip
+    """last_axis: u, delta, z, B, C are built with channels last, for the views CHANNELS_LAST. groups None: B and C have no group axis.
+    constant: which of "BC" are (dim, d_state)."""
+
+    def build(random: Random) -> Probe:
+        def sequence(channels: int) -> Tensor:
+            return random(batch, length, channels) if last_axis else random(batch, channels, length)
+
+        def matrix(name: str) -> Tensor:
+            if name in constant:
+                return torch.complex(random(dim, d_state), random(dim, d_state)) if complex_A else random(dim, d_state)
+            if groups is not None:
+                return random(batch, groups, d_state, 2 * length if complex_A else length)
+            return random(batch, d_state, 2 * length) if complex_A else sequence(d_state)
+
+        A = -random(dim, d_state).exp()
+        inputs = {
+            "u": sequence(dim),
+            "delta": sequence(dim) if options.get("delta_softplus") else sequence(dim).abs() / 2,
+            "A": torch.complex(A, 3 * random(dim, d_state)) if complex_A else A,
+            "B": matrix("B"),
+            "C": matrix("C"),
+        }
+        optional = {"D": lambda: random(dim), "z": lambda: sequence(dim), "delta_bias": lambda: random(dim) - 1}
+        inputs.update({name: optional[name]() for name in given})
+        return Probe(inputs, differentiable=tuple(inputs), float32=("A", "D", "delta_bias"), options=options)
+
+    return build
+
+
+CHANNELS_LAST = dict.fromkeys(("u", "delta", "z", "B", "C"), layouts.channels_last)
+SIZES = [(1, 5, 16), (2, 7, 1), (63, 19, 8), (64, 32, 16), (1000, 5, 16), (129, 5, 64), (37, 3, 256), (63, 67, 5)]
+
+
+def full(**sizes: Any) -> Callable[[Random], Probe]:
+    return scan(delta_softplus=True, last_axis=True, **sizes)
+
+
+CASES = [
+    Case("selective_scan_fn", f"length{length}-dim{dim}-state{d_state}", full(dim=dim, length=length, d_state=d_state), CHANNELS_LAST)
+    for length, dim, d_state in SIZES
+] + [
+    Case("selective_scan_fn", "long", full(dim=5, length=4097), CHANNELS_LAST, slow=True),
+    Case("selective_scan_fn", "nothing-optional", scan(given=())),
+    Case("selective_scan_fn", "only-D", scan(given=("D",))),
+    Case("selective_scan_fn", "only-z", scan(given=("z",))),
+    Case("selective_scan_fn", "bias-without-softplus", scan(length=9, given=("delta_bias",))),
+    Case("selective_scan_fn", "softplus-without-bias", scan(given=(), delta_softplus=True)),
+    Case("selective_scan_fn", "length-contiguous", scan(delta_softplus=True)),
+    Case("selective_scan_fn", "last-state", scan(delta_softplus=True, last_axis=True, return_last_state=True), CHANNELS_LAST),
+    Case("selective_scan_fn", "last-state-short", scan(length=1, given=(), return_last_state=True)),
+    Case("selective_scan_fn", "constant-B", scan(constant="B", delta_softplus=True)),
+    Case("selective_scan_fn", "constant-C", scan(constant="C", delta_softplus=True)),
+    Case("selective_scan_fn", "constant-BC", scan(constant="BC", delta_softplus=True, return_last_state=True)),
+    Case("selective_scan_fn", "one-group", scan(groups=1, delta_softplus=True)),
+    Case("selective_scan_fn", "three-groups", scan(groups=3, delta_softplus=True)),
+    Case("selective_scan_fn", "complex", scan(complex_A=True, d_state=4, delta_softplus=True, return_last_state=True)),
+    Case("selective_scan_fn", "complex-groups", scan(complex_A=True, d_state=4, groups=2)),
+    Case("selective_scan_fn", "complex-constant-B", scan(complex_A=True, d_state=4, constant="B", delta_softplus=True)),
+    Case("selective_scan_fn", "complex-constant-BC", scan(complex_A=True, d_state=4, constant="BC")),
+    Case("selective_scan_fn", "strided", scan(length=46, given=("z",)), dict.fromkeys(("u", "delta", "z", "B", "C"), layouts.every_second)),
+    Case("selective_scan_fn", "parts-of-a-projection", scan(dim=21, last_axis=True, given=("z",)),
+         {**CHANNELS_LAST, "u": lambda u: u[:, :, :18].mT, "z": lambda z: z[:, :, 3:].mT, "delta": lambda d: d[:, :, 1:19].mT,
+          "A": lambda A: A[:18]}),
+    Case("selective_scan_fn", "u-and-delta-differ-in-layout", scan(delta_softplus=True),
+         {"u": lambda u: u.mT.contiguous().mT, "z": lambda z: z.mT.contiguous().mT}),
+    Case("selective_scan_fn", "expanded-batch", scan(1, delta_softplus=True, given=()),
+         {n: layouts.over_batch(3) for n in ("u", "delta", "B", "C")}),
+    Case("selective_scan_fn", "expanded-delta", scan(given=()), {"delta": lambda d: d[:, :1].expand(-1, 18, -1)}),
+    Case("selective_scan_fn", "expanded-A", scan(given=()), {"A": lambda A: A[:, :1].expand(-1, 16)}),
+    Case("selective_scan_fn", "one-sequence-wide", full(batch=1, dim=160, length=40), CHANNELS_LAST),
+]  # fmt: skip
+
+
+@parametrize(CASES)
+def test_scan(case: Case, backend: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(case, backend, dtype, monkeypatch)
+
+
+@pytest.mark.parametrize("steep", [0.0, 30.0, 1000.0])
+def test_steep_and_flat_decay(steep: float) -> None:
+    """exp(delta A) that underflows to 0 or stays 1 is exact, not NaN, in the values and in the gradients."""
+    u, delta = torch.randn(1, 4, 50), torch.rand(1, 4, 50)
+    A = torch.full((4, 3), -steep).requires_grad_()
+    B, C = torch.randn(1, 3, 50), torch.randn(1, 3, 50)
+    out = ops.selective_scan_fn(u, delta, A, B, C)
+    want = exact.selective_scan_fn(*(t.double() for t in (u, delta, A, B, C)))
+    torch.testing.assert_close(out.double(), want, rtol=1e-5, atol=1e-4)
+    (gradient,) = torch.autograd.grad(out.sum(), A)
+    assert gradient.isfinite().all()
+
+
+def test_reference_equals_the_sum_over_pairs_of_tokens() -> None:
+    """y[t] = sum over s <= t of C[t] . exp(A (delta[s+1] + ... + delta[t])) delta[s] B[s] u[s]: no recurrence."""
+    batch, dim, length, n = 2, 3, 9, 4
+    u, delta = torch.randn(batch, dim, length).double(), torch.rand(batch, dim, length).double()
+    A, B, C = -torch.rand(dim, n).double(), torch.randn(batch, n, length).double(), torch.randn(batch, n, length).double()
+    want = torch.zeros(batch, dim, length).double()
+    for t in range(length):
+        for s in range(t + 1):
+            decay = torch.exp(A * delta[:, :, s + 1 : t + 1].sum(2)[:, :, None])
+            want[:, :, t] += (C[:, None, :, t] * decay * B[:, None, :, s]).sum(2) * delta[:, :, s] * u[:, :, s]
+    torch.testing.assert_close(exact.selective_scan_fn(u, delta, A, B, C), want)
+
+
+def test_complex_reference_equals_the_real_one_of_twice_the_states() -> None:
+    """A pair of conjugate states is what one complex state stands for."""
+    u, delta = torch.randn(1, 2, 8).double(), torch.rand(1, 2, 8).double()
+    A = torch.complex(-torch.rand(2, 3).double(), torch.randn(2, 3).double())
+    B, C = (torch.complex(torch.randn(2, 3).double(), torch.randn(2, 3).double()) for _ in "BC")
+    got = exact.selective_scan_fn(u, delta, A, B, C)
+    pairs = (torch.cat([M, M.conj()], dim=1) for M in (A, B, C))
+    A2, B2, C2 = pairs
+    state, want = torch.zeros(1, 2, 6, dtype=torch.complex128), []
+    for t in range(8):
+        state = torch.exp(delta[:, :, t, None] * A2) * state + (delta * u)[:, :, t, None] * B2
+        want.append((state * C2).sum(2).real)
+    torch.testing.assert_close(got, torch.stack(want, 2))
+
+
+def test_reference_gradients() -> None:
+    shapes = ((1, 2, 4), (1, 2, 4), (2, 3), (1, 3, 4), (1, 3, 4), (2,), (1, 2, 4), (2,))
+    inputs = [torch.randn(*shape).double().requires_grad_() for shape in shapes]
+    assert torch.autograd.gradcheck(lambda *given: exact.selective_scan_fn(*given, delta_softplus=True), inputs)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 2**20))
+def test_steps_equal_the_scan(length: int, d_state: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    dim = 5
+    u, delta, z = (torch.randn(2, dim, length) for _ in range(3))
+    A, B, C = -torch.rand(dim, d_state), torch.randn(2, d_state, length), torch.randn(2, d_state, length)
+    D, bias = torch.randn(dim), torch.randn(dim)
+    out, last = ops.selective_scan_fn(u, delta, A, B, C, D, z, bias, True, return_last_state=True)
+    state = torch.zeros(2, dim, d_state)
+    for t in range(length):
+        step = ops.selective_state_update(
+            state, u[:, :, t], delta[:, :, t], A, B[:, :, t], C[:, :, t], D, z[:, :, t], bias, True
+        )
+        torch.testing.assert_close(step, out[:, :, t], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(state, last, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 60), st.integers(1, 59), st.integers(0, 2**20))
+def test_the_past_does_not_see_the_future(length: int, cut: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    cut = min(cut, length - 1)
+    u, delta = torch.randn(1, 3, length), torch.rand(1, 3, length)
+    A, B, C = -torch.rand(3, 4), torch.randn(1, 4, length), torch.randn(1, 4, length)
+    out = ops.selective_scan_fn(u, delta, A, B, C)
+    changed = u.clone()
+    changed[:, :, cut:] = 100.0
+    again = ops.selective_scan_fn(changed, delta, A, B, C)
+    assert torch.equal(out[:, :, :cut], again[:, :, :cut])
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 0), (0, 5, 7), (2, 0, 7)])
+def test_nothing_to_do(shape: tuple[int, ...]) -> None:
+    u = torch.randn(shape).requires_grad_()
+    batch, dim, length = shape
+    A, B = -torch.rand(dim, 3), torch.randn(batch, 3, length)
+    out, last = ops.selective_scan_fn(u, u, A, B, B, return_last_state=True)
+    assert out.shape == shape
+    assert last.shape == (batch, dim, 3) and not last.any()
+    out.sum().backward()
+    assert u.grad is not None and u.grad.shape == shape
+
+
+def test_the_last_state_passes_no_gradient() -> None:
+    u = torch.randn(1, 3, 5).requires_grad_()
+    _, last = ops.selective_scan_fn(u, u.detach().abs(), -torch.rand(3, 2), *torch.randn(2, 1, 2, 5), return_last_state=True)
+    assert not last.requires_grad
