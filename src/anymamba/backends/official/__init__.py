@@ -1,0 +1,70 @@
+"""A working mamba-ssm and causal-conv1d, where the user has them: trusted like any compiled code, after a self-check.
+
+Preferred only where no backend of ours has the op. Their wrappers are called as they are; ``supports`` says what they cannot take.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from types import ModuleType
+
+import torch
+
+from anymamba.backends.machine import library_version
+from anymamba.language import say
+
+OPS: dict[str, str] = {
+    "causal_conv1d_fn": "anymamba.backends.official.causal_conv1d",
+    "causal_conv1d_update": "anymamba.backends.official.causal_conv1d",
+    "selective_scan_fn": "anymamba.backends.official.selective_scan",
+    "selective_state_update": "anymamba.backends.official.selective_state_update",
+    "mamba_chunk_scan_combined": "anymamba.backends.official.ssd",
+    "layer_norm_fn": "anymamba.backends.official.norm",
+    "rms_norm_fn": "anymamba.backends.official.norm",
+    "layernorm_fn": "anymamba.backends.official.norm_gated",
+    "rmsnorm_fn": "anymamba.backends.official.norm_gated",
+}
+
+
+@functools.cache
+def available() -> tuple[bool, str]:
+    """Is one of the two packages here, really theirs and not our drop-in, and is there a GPU for it."""
+    if not torch.cuda.is_available():
+        return False, say(
+            "mamba-ssm and causal-conv1d need a CUDA or ROCm GPU", "mamba-ssm 与 causal-conv1d 需要 CUDA 或 ROCm GPU"
+        )
+    found = [f"{name} {version}" for name in ("mamba-ssm", "causal-conv1d") if (version := library_version(name))]
+    if not found:
+        return False, say("neither mamba-ssm nor causal-conv1d is installed", "未安装 mamba-ssm 和 causal-conv1d")
+    return True, ", ".join(found)
+
+
+def versions() -> str:
+    return f"mamba-ssm {library_version('mamba-ssm')} causal-conv1d {library_version('causal-conv1d')}"
+
+
+def upstream(module: str) -> ModuleType:
+    """The real package's module. Raises ImportError with its own words, or when the drop-in stands in its place."""
+    found = importlib.import_module(module)
+    if getattr(importlib.import_module(module.partition(".")[0]), "__anymamba__", False):
+        raise ImportError(f"{module} is anymamba's drop-in, not the official package")
+    return found
+
+
+def importable(module: str, *names: str) -> tuple[bool, str]:
+    """Does that module of the real package import, with these names."""
+    try:
+        found = upstream(module)
+    except Exception as error:  # noqa: BLE001 - an extension of another ABI fails in many ways; its words are the reason
+        return False, f"{module}: {type(error).__name__}: {error}"
+    missing = [name for name in names if getattr(found, name, None) is None]
+    if missing:
+        return False, say(f"{module} has no ", f"{module} 缺少 ") + ", ".join(missing)
+    return True, say(f"{module} imports", f"{module} 可以导入")
+
+
+def without(features: frozenset[str], *unsupported: str) -> tuple[bool, str]:
+    """(False, which) if the call uses an option that upstream does not have."""
+    used = sorted(features.intersection(unsupported))
+    return (False, say("upstream has no ", "官方实现不支持 ") + ", ".join(used)) if used else (True, "")
