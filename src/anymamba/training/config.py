@@ -56,7 +56,9 @@ class TrainConfig:
         0.0, "finish within this time: fewer steps, full schedule", "限时完成：减少步数，学习率走完全程", same_run=False
     )
     lr: float = _option(0.0, "peak learning rate", "学习率峰值")
-    schedule: str = _option("cosine", "after the warm-up: cosine, or stable and decay", "预热之后：余弦，或恒定再衰减", choices=("cosine", "wsd"))
+    schedule: str = _option(
+        "cosine", "after the warm-up: cosine, or stable and decay", "预热之后：余弦，或恒定再衰减", choices=("cosine", "wsd")
+    )
     warmup: int = _option(0, "warm-up steps", "预热步数")
     decay_share: float = _option(0.2, "wsd: share of the steps that decay", "wsd：衰减阶段所占比例")
     floor: float = _option(0.1, "last learning rate over the peak", "末尾学习率与峰值之比")
@@ -66,7 +68,10 @@ class TrainConfig:
     clip: float = _option(1.0, "largest norm of the gradient; 0: no limit", "梯度范数上限；0 表示不限")
     precision: str = _option("auto", "bf16 autocast or fp32", "bf16 自动混合精度或 fp32", choices=("auto", "bf16", "fp32"))
     checkpointing: str = _option(
-        "auto", "recompute activations in the backward pass to save memory", "反向传播时重新计算激活以节省内存", choices=("auto", "on", "off")
+        "auto",
+        "recompute activations in the backward pass to save memory",
+        "反向传播时重新计算激活以节省内存",
+        choices=("auto", "on", "off"),
     )
     validation: float = _option(0.05, "share of the data held out", "留作验证的数据比例")
     eval_every: int = _option(0, "steps between validations", "两次验证之间的步数")
@@ -91,6 +96,12 @@ class TrainConfig:
         ]
 
 
+def _default(one: dataclasses.Field[Any]) -> Any:
+    if isinstance(one.default_factory, dataclasses._MISSING_TYPE):
+        return one.default
+    return one.default_factory()
+
+
 def flag_of(one: dataclasses.Field[Any]) -> str:
     """The command-line flag of a field."""
     return one.metadata["flag"] or "--" + one.name.replace("_", "-")
@@ -101,7 +112,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for one in dataclasses.fields(TrainConfig):
         about = one.metadata
         text = say(*about["help"])
-        default = one.default_factory() if one.default_factory is not dataclasses.MISSING else one.default
+        default = _default(one)
         if one.name == "data":
             parser.add_argument("data", nargs="*", default=argparse.SUPPRESS, metavar="DATA", help=text)
             continue
@@ -160,7 +171,7 @@ def checked(document: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _typed(value: Any, one: dataclasses.Field[Any], where: str) -> Any:
-    default = one.default_factory() if one.default_factory is not dataclasses.MISSING else one.default
+    default = _default(one)
     wanted = type(default)
     if wanted is float and type(value) is int:
         value = float(value)

@@ -44,7 +44,7 @@ def evaluate(
     chosen = [index * rows.count // count for index in range(count)]
     mine = chosen[processes.rank :: processes.world]
     # with shards every process must take part in every forward pass, if need be with a row that does not count
-    passes = -(-(-(-count // processes.world)) // micro_batch)
+    passes = math.ceil(math.ceil(count / processes.world) / micro_batch)
     nats, tokens = 0.0, 0
     model.eval()
     for index in range(passes):

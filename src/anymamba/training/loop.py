@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anymamba.errors import AnymambaError
+from anymamba.errors import AnymambaError, ArgumentError
 from anymamba.language import say
 from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Tokenizer
@@ -30,8 +30,8 @@ from anymamba.training.sample import write_sample
 from anymamba.training.schedule import Schedule
 from anymamba.training.trackers import Tracker
 
-PROFILED_STEP = 4
-"""The step of this process in which matrix products are timed: kernels are compiled and memory is warm by then."""
+PROFILED_STEP = 8
+"""After this many steps of this process matrix products are timed: kernels are compiled and the time of a step is known."""
 
 LOSSES_AT_ONCE = 10
 """Steps whose losses are fetched together from an accelerator, which would stand still for each."""
@@ -93,6 +93,7 @@ class Loop:
         self.pace = Pace(config.max_minutes * 60)
         self.score: Score | None = None
         self.loss = math.nan
+        self.share: float | None = None
         self.saved: Path | None = None
         self._waiting: list[tuple[int, Tensor, Tensor, float]] = []
         if run.folder.resumed is not None:
@@ -116,18 +117,18 @@ class Loop:
 
     def train(self) -> Result:
         """Steps until the plan is done, time is up or someone interrupts; then a checkpoint and a last validation."""
-        run, plan, config = self.run, self.run.plan, self.run.config
+        run, plan = self.run, self.run.plan
         run.wrapped.train()
-        share: float | None = None
         with Interrupt() as interrupt:
             started_at = self.step
             while self.step < plan.steps:
-                if self.step - started_at == PROFILED_STEP:
-                    share = matmulshare.measure(self._one_step, run.processes.device)
-                    self.pace.pause()
-                else:
+                try:
                     self._one_step()
-                self._report(share)
+                except ArgumentError as error:  # the ops look at their inputs, and the sizes of a batch are never wrong
+                    raise self._diverged(say(f"step {self.step + 1} failed", f"第 {self.step + 1} 步失败"), error.what) from error
+                self._report()
+                if self.step - started_at == PROFILED_STEP:
+                    self._time_products()
                 if self.pace.looks(self.step - started_at):
                     self._fit_time()
                 done = self.step >= plan.steps
@@ -141,14 +142,14 @@ class Loop:
                 if stop:
                     break
             code = interrupt.exit_code
-        self._fetch(share)
+        self._fetch()
         if self.saved is None or self.saved.name != checkpoint.step_name(self.step):
             self._save()
         run.reporter.end_line()
         assert self.saved is not None
         tokens = self.step * plan.rows * plan.length
         return Result(
-            self.saved, self.step, self.loss, self.score, code, tokens, self.seconds, self.pace.tokens_per_s, share
+            self.saved, self.step, self.loss, self.score, code, tokens, self.seconds, self.pace.tokens_per_s, self.share
         )
 
     @property
@@ -186,16 +187,30 @@ class Loop:
                 part.input_ids, targets=part.labels, seq_idx=part.seq_idx, normalizer=max(counted, 1.0)
             ).loss
 
+    def _time_products(self) -> None:
+        """The share of matrix products in a step's time, from a forward and backward pass whose gradients are thrown away."""
+        run, processes = self.run, self.run.processes
+        self._fetch()
+        step_seconds = self.pace.left(1)
+        batch = run.feeder.batch(self.step, processes.rank, processes.world)
+        part = batch.part(0, run.micro_batch).to(processes.device)
+        with processes.accumulating(run.wrapped, last=True):
+            seconds = matmulshare.product_seconds(lambda: self._loss(part, 1.0).backward(), processes.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        if step_seconds:
+            self.share = min(1.0, seconds * (batch.input_ids.shape[0] // run.micro_batch) / step_seconds)
+        self.pace.pause()
+
     def _clip(self) -> Tensor:
         limit = self.run.config.clip or math.inf
         return parallel.full(torch.nn.utils.clip_grad_norm_(self.run.model.parameters(), limit))
 
-    def _report(self, share: float | None) -> None:
+    def _report(self) -> None:
         every = 1 if self.run.processes.device.type == "cpu" else LOSSES_AT_ONCE
         if len(self._waiting) >= every:
-            self._fetch(share)
+            self._fetch()
 
-    def _fetch(self, share: float | None) -> None:
+    def _fetch(self) -> None:
         """Brings the losses of the waiting steps here, writes them down and shows the last."""
         if not self._waiting:
             return
@@ -204,14 +219,8 @@ class Loop:
         self.pace.synchronised()
         for (step, _, norm, rate), loss in zip(self._waiting, losses):
             if not math.isfinite(loss):
-                raise AnymambaError(
-                    "diverged",
-                    say(f"the loss of step {step} is {loss}", f"第 {step} 步的损失为 {loss}"),
-                    why=say(f"the learning rate was {rate:.2g}", f"学习率为 {rate:.2g}"),
-                    fix=say(
-                        "lower --lr, or raise --warmup; earlier checkpoints are whole", "请降低 --lr 或增大 --warmup；此前的检查点完好"
-                    ),
-                )
+                what = say(f"the loss of step {step} is {loss}", f"第 {step} 步的损失为 {loss}")
+                raise self._diverged(what, say(f"the learning rate was {rate:.2g}", f"学习率为 {rate:.2g}"))
             row = {
                 "step": step,
                 "loss": loss,
@@ -219,17 +228,25 @@ class Loop:
                 "grad_norm": float(norm),
                 "tokens": step * run.plan.rows * run.plan.length,
                 "tokens_per_s": round(self.pace.tokens_per_s, 1),
-                "matmul_share": None if share is None else round(share, 3),
+                "matmul_share": None if self.share is None else round(self.share, 3),
                 "memory": memory.used(run.processes.device),
                 "seconds": round(self.seconds, 3),
             }
             if run.processes.main:
                 run.folder.add_metrics(**row)
                 for tracker in run.trackers:
-                    tracker.log(step, {name: row[name] for name in ("loss", "lr", "grad_norm", "tokens_per_s")})
+                    tracker.log(step, {"loss": loss, "lr": rate, "grad_norm": float(norm), "tokens_per_s": self.pace.tokens_per_s})
         self.loss = losses[-1]
         self._waiting.clear()
         run.reporter.progress(progress_line(row, run.plan.steps, self.pace.left(run.plan.steps - self.step)), step >= run.plan.steps)
+
+    def _diverged(self, what: str, why: str) -> AnymambaError:
+        return AnymambaError(
+            "diverged",
+            what,
+            why=why,
+            fix=say("lower --lr, or raise --warmup; earlier checkpoints are whole", "请降低 --lr 或增大 --warmup；此前的检查点完好"),
+        )
 
     def _fit_time(self) -> None:
         """Sets the number of steps to what the time allows; the learning rate comes down in full all the same."""
@@ -253,7 +270,7 @@ class Loop:
         run = self.run
         if run.held_out is None:
             return
-        self._fetch(None)
+        self._fetch()
         score = evaluate(
             run.wrapped, run.held_out, run.micro_batch, run.processes, run.autocast, run.bytes_per_token, run.config.eval_tokens
         )
@@ -282,7 +299,7 @@ class Loop:
 
     def _save(self) -> None:
         run = self.run
-        self._fetch(None)
+        self._fetch()
         state = {
             "steps": run.plan.steps,
             "warmup": run.plan.warmup,

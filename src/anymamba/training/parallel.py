@@ -56,7 +56,7 @@ class Processes:
             from torch.distributed.fsdp import fully_shard
 
             mesh = init_device_mesh(self.device.type, (self.world,))
-            for block in model.backbone.layers:  # type: ignore[union-attr]
+            for block in model.get_submodule("backbone.layers").children():
                 fully_shard(block, mesh=mesh)
             return fully_shard(model, mesh=mesh)  # type: ignore[return-value]
         return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
@@ -65,8 +65,9 @@ class Processes:
         """Around forward and backward of one micro-batch: gradients travel only with the last of a step."""
         if isinstance(wrapped, nn.parallel.DistributedDataParallel):
             return contextlib.nullcontext() if last else wrapped.no_sync()
-        if hasattr(wrapped, "set_requires_gradient_sync"):
-            wrapped.set_requires_gradient_sync(last)
+        synchronise = getattr(wrapped, "set_requires_gradient_sync", None)  # FSDP2
+        if callable(synchronise):
+            synchronise(last)
         return contextlib.nullcontext()
 
     def sum(self, *values: float | Tensor) -> list[float]:
@@ -123,8 +124,9 @@ def like_shard(whole: Tensor, parameter: Tensor) -> Tensor:
     """The part of a whole tensor that this process keeps of ``parameter``."""
     if not hasattr(parameter, "device_mesh"):
         return whole.to(parameter.device)
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
+    assert isinstance(parameter, DTensor)
     return distribute_tensor(whole.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 

@@ -40,6 +40,10 @@ class RunFolder:
         """Replaces run.json."""
         checkpoint.write_whole(self.path / "run.json", json.dumps(document, ensure_ascii=False, indent=2) + "\n")
 
+    def read_run(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return files.read_json(self.path / "run.json", missing={})
+
     def add_metrics(self, **values: Any) -> None:
         """Appends one line to metrics.jsonl."""
         self._append("metrics.jsonl", json.dumps(values, ensure_ascii=False) + "\n")
@@ -87,7 +91,10 @@ def open_run(config: TrainConfig, resume: str, main: bool = True) -> RunFolder:
             raise AnymambaError(
                 "run-folder",
                 say(f"{path} already holds a run", f"{path} 中已有一次运行"),
-                fix=say("continue it with --resume auto, or choose another folder with --out", "用 --resume auto 继续，或用 --out 选择其他目录"),
+                fix=say(
+                    "continue it with --resume auto, or choose another folder with --out",
+                    "用 --resume auto 继续，或用 --out 选择其他目录",
+                ),
             )
         found = None
     else:

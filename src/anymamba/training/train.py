@@ -142,19 +142,22 @@ def _say_plan(run: Run, data: Corpus, parameters: int, precision_why: str, micro
     plan, config, why = run.plan, run.config, run.plan.reasons
     recompute = run.model.backbone.gradient_checkpointing
     processes = run.processes
+    world = f" x {processes.world}" if processes.world > 1 else ""
+    start = config.start or f"--size {config.size}"
+    rates = f"{plan.lr:g}, {config.schedule}, " + say("warm-up", "预热") + f" {plan.warmup}"
     rows = [
-        (say("model", "模型"), f"{run.model.config.model_type}, {count(parameters)} " + say("parameters", "参数"), config.start or f"--size {config.size}"),
+        (say("model", "模型"), f"{run.model.config.model_type}, {count(parameters)} " + say("parameters", "参数"), start),
         (say("data", "数据"), f"{count(len(data.train.tokens))} " + say("tokens", "词元"), "; ".join(data.notes)),
-        (say("device", "设备"), f"{processes.device}" + (f" x {processes.world}" if processes.world > 1 else ""), _device_name(processes.device)),
+        (say("device", "设备"), f"{processes.device}{world}", _device_name(processes.device)),
         (say("precision", "精度"), "bf16" if run.dtype else "fp32", precision_why),
         (say("row length", "行长"), str(plan.length), why.get("length", "")),
         (say("rows a step", "每步行数"), str(plan.rows), why.get("rows", "")),
         (say("rows at once", "每次行数"), str(run.micro_batch), micro_why),
         (say("recompute", "重算激活"), say("yes", "是") if recompute else say("no", "否"), ""),
         (say("steps", "步数"), str(plan.steps), why.get("steps", "")),
-        (say("learning rate", "学习率"), f"{plan.lr:g}, {config.schedule}, " + say("warm-up", "预热") + f" {plan.warmup}", why.get("lr", "")),
+        (say("learning rate", "学习率"), rates, why.get("lr", "")),
         (say("run folder", "运行目录"), str(run.folder.path), ""),
-    ]  # fmt: skip
+    ]
     resumed = run.folder.resumed
     if resumed is not None:
         rows.append((say("continues", "继续自"), resumed.folder.name, ""))
@@ -182,7 +185,6 @@ def _document(run: Run, parameters: int, precision_why: str) -> dict[str, Any]:
         },
         "versions": {"anymamba": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": machine.facts(),
-        "backends": {},
     }
 
 
@@ -199,8 +201,7 @@ def _finish(run: Run, result: Result) -> None:
         tracker.close()
     if not run.processes.main:
         return
-    document = _document(run, sum(parameter.numel() for parameter in run.model.parameters()), choose_precision(run.config.precision, run.processes.device)[1])
-    run.folder.write_run({**document, "backends": backends_used()})
+    run.folder.write_run({**run.folder.read_run(), "backends": backends_used()})
     metrics = read_metrics(run.folder.path)
     run.reporter.curve(
         [(row["step"], row["loss"]) for row in metrics if "loss" in row],
