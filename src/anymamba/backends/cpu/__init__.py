@@ -11,6 +11,8 @@ import functools
 from anymamba.language import say
 
 OPS: dict[str, str] = {
+    "causal_conv1d_fn": "anymamba.backends.cpu.causal_conv1d",
+    "causal_conv1d_update": "anymamba.backends.cpu.causal_conv1d",
     "selective_scan_fn": "anymamba.backends.cpu.selective_scan",
     "mamba_chunk_scan_combined": "anymamba.backends.cpu.ssd",
     "selective_state_update": "anymamba.backends.cpu.selective_state_update",
