@@ -1,0 +1,99 @@
+"""anymamba doctor: the machine, or a log, and what to do about it. Standard library only."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "log",
+        nargs="?",
+        help=say("a log file to diagnose, or - for standard input; without it, this machine is checked", "要诊断的日志文件，- 表示标准输入；省略则检查本机"),
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help=say("print one JSON document", "输出一个 JSON 文档"))
+    form.add_argument(
+        "--markdown",
+        action="store_true",
+        help=say("print a report for an issue, without names, tokens and hosts", "输出用于提交 issue 的报告，已去除用户名、令牌与主机名"),
+    )
+    form.add_argument("--explain", metavar="CODE", help=say("the long form of a finding, such as AM003 or nvcc-missing", "显示某项的详细说明，如 AM003 或 nvcc-missing"))
+    form.add_argument("--list", action="store_true", help=say("list every cause that the doctor knows", "列出所有已知原因"))
+    parser.add_argument("-v", "--verbose", action="store_true", help=say("show the details of each area", "显示每个方面的详细信息"))
+    parser.add_argument(
+        "--online",
+        action="store_true",
+        help=say("also ask github.com whether the wheel for this machine can be reached", "同时检查能否从 github.com 获取适合本机的 wheel"),
+    )
+    parser.epilog = say(
+        "examples: pip install mamba-ssm 2>&1 | anymamba doctor -    anymamba doctor build.log --json    anymamba doctor --explain AM003.  Exit code: 0 healthy, 1 something found, 2 wrong usage.",
+        "示例：pip install mamba-ssm 2>&1 | anymamba doctor -    anymamba doctor build.log --json    anymamba doctor --explain AM003。退出码：0 正常，1 发现问题，2 用法错误。",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 healthy, 1 something was found, 2 wrong usage."""
+    if arguments.explain:
+        return _explain(arguments.explain)
+    if arguments.list:
+        return _list()
+    report = _report(arguments)
+    if arguments.json:
+        from anymamba.doctor.report import document
+
+        print(document.render(report))
+    elif arguments.markdown:
+        from anymamba.doctor.report import markdown
+
+        print(markdown.render(report))
+    else:
+        from anymamba.doctor.report import text
+
+        text.write(report, arguments.verbose)
+    return 0 if report.healthy else 1
+
+
+def _report(arguments: argparse.Namespace) -> "object":
+    from anymamba.doctor import diagnose_log, diagnose_machine
+
+    if arguments.log is None:
+        return diagnose_machine(online=arguments.online)
+    if arguments.log == "-":
+        return diagnose_log(sys.stdin.buffer, "-")
+    try:
+        stream = open(arguments.log, "rb")
+    except OSError as error:
+        raise AnymambaError(
+            "usage",
+            say("cannot read {}: {}", "无法读取 {}：{}").format(arguments.log, error.strerror or error),
+            fix=say("give the path of a log file, or - to read from a pipe", "请给出日志文件的路径，或用 - 从管道读取"),
+        ) from error
+    with stream:
+        return diagnose_log(stream, arguments.log)
+
+
+def _explain(name: str) -> int:
+    from anymamba.doctor import rules
+    from anymamba.doctor.explain import explain
+
+    table = rules.by_name()
+    rule = table.get(name.upper()) or table.get(name.lower())
+    if rule is None:
+        print(say("{} is no finding; `anymamba doctor --list` names all of them", "没有 {} 这一项；`anymamba doctor --list` 可列出全部").format(name), file=sys.stderr)
+        return 2
+    print(explain(rule))
+    return 0
+
+
+def _list() -> int:
+    from anymamba.doctor import rules
+    from anymamba.doctor.diagnose import DEFAULT_VALUES, fill
+
+    for rule in rules.all_rules():
+        print("{}  {:34} {}".format(rule.code, rule.cause, fill(rule.title.here(), DEFAULT_VALUES)))
+    return 0

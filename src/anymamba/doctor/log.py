@@ -1,0 +1,106 @@
+"""A cleaned log that rules search in: its text, where each line starts, and whom an error concerns."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Match, Optional
+
+from anymamba.doctor import recognise
+from anymamba.doctor.patterns import compiled
+from anymamba.doctor.reading import Line, Reading
+
+if TYPE_CHECKING:
+    from anymamba.doctor.rule import Signature
+
+# packages that carry the kernels under these names, forks included
+OURS = re.compile(
+    r"mamba[-_ ]?ssm|causal[-_]conv1d|selective[-_]scan|mamba_simple|mamba_inner|mamba_chunk|mamba_split|mamba-?1p1p1"
+    r"|bimamba|state-spaces/mamba|dropout_add_layer_norm_mamba|[Mm]amba[23]?Mixer|[Mm]amba(?:2|3)?(?:Config|ForCausalLM|Block|Model)"
+)
+# a weaker sign: the word itself, but not conda's solver and its folders
+_WORD = re.compile(r"(?<![\w/\\])(?:[A-Za-z]{0,8}-?)[Mm]amba(?!forge|\.exe|\.bat|\.sh| (?:install|create|env|update|activate|init|run|clean))\w*")
+_SOLVER = re.compile(r"lib[Mm]amba|micro[Mm]amba|[Mm]ambaforge|[Mm]ini[Mm]amba|[Mm]amba-org|conda[-_]lib[Mm]amba|mamba (?:install|create|env|update|activate|init|run|clean|search|list)|mamba_package|mambabuild|boa")
+_FOLDER = re.compile(r"[\\/]mamba[\\/](?:setup\.py|csrc|mamba_ssm|build)|[\\/](?:[A-Za-z-]*-)?[Mm]amba(?:-[A-Za-z]+)?[\\/]")
+
+
+class Log:
+    """text: the cleaned lines joined by newlines; facts: what recognise.py found (versions, system, tool, ...)."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.lines: List[Line] = reading.lines
+        self.text = "\n".join(line.text for line in self.lines)
+        self._starts: List[int] = []
+        start = 0
+        for line in self.lines:
+            self._starts.append(start)
+            start += len(line.text) + 1
+        self.names_ours = bool(OURS.search(self.text))
+        without_solver = _SOLVER.sub("", self.text)
+        self.names_mamba = self.names_ours or bool(_WORD.search(without_solver) or _FOLDER.search(without_solver))
+        self.packages = recognise.package_marks(self.text)
+        self._mark_offsets = [offset for offset, _, _ in self.packages]
+        self.failed = recognise.failed_packages(self.text)
+        self.facts: Dict[str, Any] = recognise.facts(self.text)
+
+    def finditer(self, signature: "Signature") -> Iterator[Match[str]]:
+        return signature.regex.finditer(self.text)
+
+    def search(self, pattern: str) -> Optional[Match[str]]:
+        """First match of a pattern in which a blank stands for any white space."""
+        return compiled(pattern).search(self.text)
+
+    def has(self, pattern: str) -> bool:
+        return self.search(pattern) is not None
+
+    def line_at(self, offset: int) -> Line:
+        return self.lines[bisect.bisect_right(self._starts, offset) - 1]
+
+    def around(self, start: int, end: int, before: int = 60, after: int = 12) -> str:
+        """The text of the neighbouring lines."""
+        index = bisect.bisect_right(self._starts, start) - 1
+        last = bisect.bisect_right(self._starts, end) - 1
+        first_offset = self._starts[max(0, index - before)]
+        after_index = last + 1 + after
+        end_offset = self._starts[after_index] if after_index < len(self._starts) else len(self.text)
+        return self.text[first_offset:end_offset]
+
+    def package_at(self, offset: int) -> Optional[str]:
+        """The package that an installer was working on at this place."""
+        index = bisect.bisect_right(self._mark_offsets, offset) - 1
+        while index >= 0:
+            _, name, strong = self.packages[index]
+            if strong:
+                return name
+            index -= 1
+        return None
+
+    def concern(self, start: int, end: int) -> str:
+        """Whom an error at this place concerns: "ours", "mentioned" (the log is about ours, the place does not say),
+        "other" (another package was being installed) or "nothing" (the log names no package)."""
+        near = self.around(start, end, before=0, after=0)
+        if OURS.search(near):
+            return "ours"
+        package = self.package_at(start)
+        if package is not None:
+            if is_ours(package):
+                return "ours"
+            if self.failed and not any(is_ours(name) for name in self.failed):
+                return "other"
+            if not self.failed or package in self.failed:
+                return "mentioned" if OURS.search(self.around(start, end)) else "other"
+        if self.failed:
+            if any(is_ours(name) for name in self.failed):
+                return "ours" if len(self.failed) == 1 else "mentioned"
+            return "other" if not OURS.search(self.around(start, end)) else "mentioned"
+        if OURS.search(self.around(start, end)):
+            return "ours"
+        if self.names_mamba:
+            return "mentioned"
+        return "other" if recognise.other_project(self.text) else "nothing"
+
+
+def is_ours(package: str) -> bool:
+    return bool(OURS.search(package)) or package in ("mamba", "vmamba", "mambavision", "selective-scan")
+

@@ -1,0 +1,164 @@
+"""A log of any length into a bounded number of cleaned lines.
+
+A log up to WHOLE characters is kept whole. Of a longer one the first HEAD and the last TAIL characters are kept, and
+from between them the lines that may matter: those with one of the WORDS in them, each kind of line a few times.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Tuple
+
+from anymamba.doctor.cleaning import clean
+from anymamba.doctor.encoding import chunks
+
+WHOLE = 1_500_000
+HEAD = 300_000
+TAIL = 300_000
+MIDDLE = 600_000
+LONGEST_LINE = 4000
+SAME_KIND = 3
+
+# every signature has one of these near it (tests/doctor/test_reading.py holds that)
+WORDS = (
+    "rror", "atal", "ERROR", "xception", "raceback", "undefined", "No module", "ot found", "annot", "Killed", "died",
+    "Guessing", "torch.__version__", "ould not", "No such", "nsupported", "ismatch", "Using cached", "overlay",
+    "Collecting", "Building wheel", "Failed", "Precompiled", "not available", "falling back", "Falling back",
+    "equired", "requires", "mamba_ssm", "mamba-ssm", "causal_conv1d was", "no kernel image", "conflict", "pip install",
+    "signal", "memory", "错误", "找不到", "无法", "没有", "缺少", "失败", "致命",
+)  # fmt: skip
+
+_DIGITS = re.compile(r"[0-9a-f]{6,}|\d+")
+
+
+class Line(NamedTuple):
+    """number: of the line in the file, from 1."""
+
+    number: int
+    text: str
+
+
+class Reading(NamedTuple):
+    lines: List[Line]
+    line_count: int
+    characters: int
+    encoding: str
+    shortened: bool
+
+
+def read(stream: BinaryIO) -> Reading:
+    """Reads the stream to its end; at most about 20 MB of memory, whatever its length."""
+    buffered: List[Tuple[int, str]] = []  # (number of the first line, text) while the log may still be kept whole
+    held = 0
+    number = 1
+    encoding = "utf-8"
+    total = 0
+    middle = _Middle()
+    tail: List[Tuple[int, str]] = []
+    tail_size = 0
+    shortened = False
+    for used, text in chunks(stream):
+        encoding = used if used != "utf-8" else encoding
+        total += len(text)
+        if not shortened:
+            buffered.append((number, text))
+            held += len(text)
+        else:
+            tail.append((number, text))
+            tail_size += len(text)
+        number += text.count("\n")
+        if not shortened and held > WHOLE:
+            shortened = True
+            first, joined = buffered[0][0], "".join(piece for _, piece in buffered)
+            cut = joined.rfind("\n", 0, HEAD) + 1 or HEAD
+            buffered = [(first, joined[:cut])]
+            tail = [(first + joined.count("\n", 0, cut), joined[cut:])]
+            tail_size = len(joined) - cut
+        while shortened and len(tail) > 1 and tail_size - len(tail[0][1]) > TAIL:
+            start, piece = tail.pop(0)
+            tail_size -= len(piece)
+            middle.add(start, piece)
+    lines: List[Line] = []
+    for start, piece in buffered:
+        lines.extend(_lines(start, piece))
+    if shortened:
+        start, joined = tail[0][0], "".join(piece for _, piece in tail)
+        cut = joined.rfind("\n", 0, max(0, len(joined) - TAIL)) + 1 or max(0, len(joined) - TAIL)
+        middle.add(start, joined[:cut])
+        lines.extend(middle.lines)
+        lines.extend(_lines(start + joined.count("\n", 0, cut), joined[cut:]))
+    return Reading(_unwrap(lines), max(1, number - (1 if number > 1 else 0)), total, encoding, shortened)
+
+
+def _lines(number: int, text: str) -> Iterator[Line]:
+    for offset, raw in enumerate(text.split("\n")):
+        # a progress bar writes its states over one another; each of them is a line here
+        for part in raw.split("\r"):
+            cleaned = clean(part)
+            if len(cleaned) > LONGEST_LINE:
+                yield from (Line(number + offset, piece) for piece in _cut(cleaned))
+            elif cleaned:
+                yield Line(number + offset, cleaned)
+
+
+def _cut(line: str) -> List[str]:
+    """The two ends of a very long line, and what stands around the words that matter."""
+    pieces = [line[:1500]]
+    for word in WORDS[:12]:
+        at = line.find(word, 1500, len(line) - 1500)
+        if at >= 0:
+            pieces.append(line[max(0, at - 200) : at + 400])
+    pieces.append(line[-1500:])
+    return pieces
+
+
+class _Middle:
+    def __init__(self) -> None:
+        self.lines: List[Line] = []
+        self._size = 0
+        self._kinds: Dict[str, int] = {}
+
+    def add(self, number: int, text: str) -> None:
+        starts = set()
+        for word in WORDS:
+            at = text.find(word)
+            while at >= 0:
+                begin = text.rfind("\n", 0, at) + 1
+                starts.add(begin)
+                end = text.find("\n", at)
+                at = text.find(word, end) if end >= 0 else -1
+        counted, passed = number, 0
+        for begin in sorted(starts):
+            if self._size > MIDDLE:
+                return
+            counted += text.count("\n", passed, begin)
+            passed = begin
+            end = text.find("\n", begin)
+            for line in _lines(counted, text[begin : end if end >= 0 else len(text)]):
+                kind = _DIGITS.sub("0", line.text[:120])
+                seen = self._kinds.get(kind, 0)
+                if seen < SAME_KIND and len(self._kinds) < 50_000:
+                    self._kinds[kind] = seen + 1
+                    self.lines.append(line)
+                    self._size += len(line.text)
+
+
+def _unwrap(lines: List[Line]) -> List[Line]:
+    """Joins lines that a terminal broke in the middle of words: many lines of exactly the same, greatest length."""
+    lengths: Dict[int, int] = {}
+    for line in lines:
+        lengths[len(line.text)] = lengths.get(len(line.text), 0) + 1
+    if not lengths:
+        return lines
+    widest = max(lengths)
+    if not (60 <= widest <= 240 and lengths[widest] >= 4 and lengths[widest] >= 0.08 * len(lines)):
+        return lines
+    joined: List[Line] = []
+    open_line = False
+    for line in lines:
+        if open_line and joined and line.number <= joined[-1].number + 40:
+            joined[-1] = Line(joined[-1].number, joined[-1].text + line.text)
+        else:
+            joined.append(line)
+        open_line = len(line.text) == widest
+    return joined

@@ -1,0 +1,39 @@
+"""The report for an issue: everything a maintainer asks for, nothing that identifies the user."""
+
+from __future__ import annotations
+
+import json
+from typing import List
+
+from anymamba import __version__
+from anymamba.doctor.finding import Report
+from anymamba.doctor.report.privacy import scrub
+from anymamba.doctor.report.text import confidence_word, recognised
+from anymamba.language import say
+
+
+def render(report: Report) -> str:
+    lines: List[str] = ["## anymamba doctor {}".format(__version__), ""]
+    if report.kind == "log":
+        lines += [
+            say("Log of {} lines ({}). Recognised: {}", "日志共 {} 行（{}）。识别到：{}").format(
+                report.source["lines"], report.source["encoding"], recognised(report)
+            ),
+            "",
+        ]
+    for section in report.sections:
+        lines.append("- **{}**: {}".format(section.title, section.summary))
+        lines += ["  - {}".format(detail) for detail in section.details]
+    if report.sections:
+        lines.append("")
+    for number, finding in enumerate(report.findings, 1):
+        lines += ["### {}. {} {} ({})".format(number, finding.code, finding.cause, confidence_word(finding)), "", finding.title, ""]
+        if finding.evidence:
+            lines += ["```text"] + ["{}: {}".format(item.line, item.text) if item.line else item.text for item in finding.evidence] + ["```", ""]
+    if not report.findings:
+        lines += [say("No issues found.", "未发现问题。"), ""]
+    interesting = {key: value for key, value in report.source.get("recognised", {}).items() if value}
+    if interesting:
+        lines += ["<details><summary>" + say("recognised", "识别结果") + "</summary>", "", "```json"]
+        lines += [json.dumps(interesting, ensure_ascii=False, indent=1), "```", "", "</details>", ""]
+    return scrub("\n".join(lines))

@@ -1,0 +1,144 @@
+"""The report for a terminal: one line an area, then the findings in the order in which to fix them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+import unicodedata
+from typing import List
+
+from anymamba.doctor.finding import Finding, Report
+from anymamba.doctor.rule import BRANCH, CERTAIN, LIKELY, NOTE
+from anymamba.language import say
+
+_MARKS = {"ok": ("[✓]", "32"), "warning": ("[!]", "33"), "bad": ("[✗]", "31"), "info": ("[•]", "36")}
+
+
+def colourful(stream: object) -> bool:
+    """Colour on a terminal, unless NO_COLOR or TERM=dumb; FORCE_COLOR has it everywhere."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return bool(getattr(stream, "isatty", lambda: False)()) and os.environ.get("TERM") != "dumb"
+
+
+class _Painter:
+    def __init__(self, colour: bool) -> None:
+        self.colour = colour
+
+    def __call__(self, text: str, code: str) -> str:
+        return "\x1b[{}m{}\x1b[0m".format(code, text) if self.colour else text
+
+
+def render(report: Report, verbose: bool = False, colour: bool = False) -> str:
+    paint = _Painter(colour)
+    lines: List[str] = []
+    for section in report.sections:
+        mark, code = _MARKS[section.state]
+        lines.append("{} {}: {}".format(paint(mark, code), section.title, section.summary))
+        if verbose or section.state == "bad":
+            lines.extend("    • {}".format(detail) for detail in section.details)
+    if report.sections:
+        lines.append("")
+    for number, finding in enumerate(report.findings, 1):
+        lines.extend(_finding(number, finding, paint))
+        lines.append("")
+    lines.extend(_last(report))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def confidence_word(finding: Finding) -> str:
+    return {
+        CERTAIN: say("certain", "确定"),
+        LIKELY: say("likely", "很可能"),
+    }.get(finding.confidence, say("possible", "可能"))
+
+
+def _finding(number: int, finding: Finding, paint: _Painter) -> List[str]:
+    width = min(shutil.get_terminal_size((100, 24)).columns, 110)
+    head = "{}. [{}] {} ".format(number, finding.code, finding.cause)
+    lines = [paint(head, "1") + "({})".format(confidence_word(finding))]
+    lines += _wrap(finding.title, "   ", width)
+    if finding.explained_by:
+        lines += _wrap(
+            say("A consequence of {}: fix that first, then look again.", "这是 {} 的后果：先解决它，再看本条。").format(finding.explained_by),
+            "   ",
+            width,
+        )
+    elif finding.role in (BRANCH, NOTE):
+        lines += _wrap(say("Worth knowing; by itself this stops nothing.", "供参考；这本身不会导致失败。"), "   ", width)
+    for item in finding.evidence:
+        where = say("line {}", "第 {} 行").format(item.line) if item.line else say("here", "本机")
+        lines.append(paint("   {} | ".format(where), "2") + item.text[: max(40, width + 60)])
+    lines += _wrap(say("Need to fix it? ", "需要修复吗？") + finding.needed, "   ", width)
+    for step_number, step in enumerate(finding.remedies, 1):
+        lines += _wrap("{}) {}".format(step_number, step.text), "   ", width)
+        lines += [paint("        " + command, "36") for command in step.commands]
+    lines += _wrap(say("More: anymamba doctor --explain {}", "详情：anymamba doctor --explain {}").format(finding.code), "   ", width)
+    return lines
+
+
+def _last(report: Report) -> List[str]:
+    if report.healthy:
+        return [say("No issues found.", "未发现问题。")]
+    real = [item for item in report.findings if item.role not in (BRANCH, NOTE)]
+    if [item.cause for item in report.findings] == ["unknown"]:
+        return [
+            say(
+                "No diagnosis. What was recognised: {}. `anymamba doctor LOG --markdown` writes a report without private data.",
+                "无法诊断。已识别的内容：{}。`anymamba doctor 日志 --markdown` 可生成不含隐私数据的报告。",
+            ).format(recognised(report))
+        ]
+    return [
+        say("{} found, listed in the order in which to fix them.", "发现 {} 项，按应修复的顺序排列。").format(len(real) or len(report.findings))
+    ]
+
+
+def recognised(report: Report) -> str:
+    """What the log told besides its error, in one line."""
+    facts = report.source.get("recognised", {})
+    parts = [str(facts[key]) for key in ("system",) if facts.get(key)]
+    parts += facts.get("tools", [])
+    parts += ["{} {}".format(name, version) for name, version in facts.get("versions", {}).items()]
+    for key, name in (("torch_of_build", "torch"), ("python", "Python")):
+        if facts.get(key):
+            parts.append("{} {}".format(name, facts[key]))
+    if facts.get("failed_packages"):
+        parts.append(say("failed: ", "失败：") + ", ".join(facts["failed_packages"]))
+    return ", ".join(parts) or say("nothing", "无")
+
+
+def _wrap(text: str, indent: str, width: int) -> List[str]:
+    """Lines of at most width columns; a Chinese character takes two columns and may be followed by a break."""
+    if not any(unicodedata.east_asian_width(character) in "WF" for character in text):
+        return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    lines, current, used = [], "", 0
+    for word in _pieces(text):
+        size = sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in word)
+        if used + size > width - len(indent) and current:
+            lines.append(indent + current.rstrip())
+            current, used = "", 0
+            word = word.lstrip()
+        current += word
+        used += size
+    return lines + [indent + current] if current else lines
+
+
+def _pieces(text: str) -> List[str]:
+    pieces: List[str] = []
+    for character in text:
+        wide = unicodedata.east_asian_width(character) in "WF"
+        if pieces and not wide and character != " " and pieces[-1] and not unicodedata.east_asian_width(pieces[-1][-1]) in "WF":
+            pieces[-1] += character
+        elif pieces and character in "，。；：、？！）”":
+            pieces[-1] += character
+        else:
+            pieces.append(character)
+    return pieces
+
+
+def write(report: Report, verbose: bool) -> None:
+    sys.stdout.write(render(report, verbose, colourful(sys.stdout)))

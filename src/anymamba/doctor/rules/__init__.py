@@ -1,0 +1,28 @@
+"""One file a cause; adding a file here and a log in tests/doctor/logs adds a diagnosis. CONTRIBUTING.md has the recipe."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Dict, Tuple
+
+from anymamba.doctor.rule import Rule
+
+_rules: Tuple[Rule, ...] = ()
+
+
+def all_rules() -> Tuple[Rule, ...]:
+    """Every rule, by code."""
+    global _rules
+    if not _rules:
+        names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+        found = [importlib.import_module("{}.{}".format(__name__, name)).RULE for name in names]
+        _rules = tuple(sorted(found, key=lambda rule: rule.code))
+    return _rules
+
+
+def by_name() -> Dict[str, Rule]:
+    """Rules by code ("AM012") and by cause ("nvcc-missing")."""
+    table = {rule.code: rule for rule in all_rules()}
+    table.update({rule.cause: rule for rule in all_rules()})
+    return table

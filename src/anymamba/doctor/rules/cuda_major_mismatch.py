@@ -1,0 +1,71 @@
+"""nvcc and torch are of different CUDA major versions."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional
+
+from anymamba.doctor import advice
+from anymamba.doctor.log import Log
+from anymamba.doctor.rule import (
+    CERTAIN,
+    OPTIONAL,
+    Match,
+    Remedy,
+    Rule,
+    Signature,
+    Text,
+    match_signatures,
+)
+
+_MISMATCH = r"The detected CUDA version \((?:%s|[\d.]+)\) mismatches the version that was used to compile ?PyTorch"
+
+
+def _log(log: Log) -> Optional[Match]:
+    match = match_signatures(log, (Signature(r"The detected CUDA version \((?:%s|[\d.]+)\) mismatches the version", bare=True),))
+    if not match:
+        return None
+    values = {}
+    numbers = log.search(_MISMATCH + r" ?\((?:%s)\)(?:.|\n){0,400}?['\"](\d+\.\d+)['\"], ['\"](\d+\.\d+)['\"]") or log.search(
+        r"The detected CUDA version \(([\d.]+)\) mismatches the version that was used to compile PyTorch \(([\d.]+)\)"
+    )
+    if numbers:
+        values = {"toolkit": numbers.group(2), "cuda": "cu" + numbers.group(1).replace(".", "")}
+    return match._replace(values=values)
+
+
+def _machine(facts: Dict[str, Any]) -> Optional[Match]:
+    nvcc, torch = facts["cuda"]["used"], facts["torch"].get("cuda")
+    if not nvcc or not torch or facts["packages"]["working"] or not facts["gpu"]["nvidia"]:
+        return None
+    if nvcc["version"].split(".")[0] == torch.split(".")[0]:
+        return None
+    lines = ("{} {}".format(nvcc["path"], nvcc["version"]), "torch.version.cuda {}".format(torch))
+    return Match((), CERTAIN, {"toolkit": torch, "cuda": "cu" + nvcc["version"].replace(".", "")}, lines)
+
+
+RULE = Rule(
+    code="AM023",
+    cause="cuda-major-mismatch",
+    order=310,
+    title=Text("nvcc and torch have different CUDA major versions", "nvcc 与 torch 的 CUDA 主版本不同"),
+    why=Text(
+        "torch refuses to compile an extension with an nvcc of another major version than its own CUDA. A different minor version only gives a warning. nvidia-smi shows a third"
+        " number, the driver's, which does not matter here.",
+        "torch 拒绝用主版本与其自身 CUDA 不同的 nvcc 编译扩展；次版本不同只会给出警告。nvidia-smi 显示的是驱动的版本，与此无关。",
+    ),
+    needed=OPTIONAL,
+    log=_log,
+    machine=_machine,
+    remedies=(
+        Remedy(
+            Text("Use the nvcc of torch's CUDA version.", "使用与 torch 的 CUDA 版本一致的 nvcc。"),
+            ("conda install -c nvidia cuda-toolkit={toolkit}", "export CUDA_HOME=$CONDA_PREFIX && nvcc -V", "pip install --no-build-isolation {package}"),
+        ),
+        Remedy(
+            Text("Or install the torch of nvcc's CUDA version.", "或安装与 nvcc 的 CUDA 版本一致的 torch。"),
+            ("pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/{cuda}",),
+        ),
+        advice.WHEEL_BY_URL,
+    ),
+    links=("https://github.com/state-spaces/mamba/issues/772",),
+)
