@@ -26,7 +26,7 @@ def mamba1(
         inputs = {
             "state": random(rows or batch, dim, d_state),
             "x": random(batch, dim),
-            "dt": random(batch, dim),
+            "dt": random(batch, dim) if dt_softplus else random(batch, dim).abs(),
             "A": -random(dim, d_state).exp(),
             "B": random(*matrix),
             "C": random(*matrix),
@@ -88,7 +88,8 @@ CASES = [
         ("groups-without-heads", mamba1(groups=4), {}),
         ("rows", mamba1(rows=6, indices=[5, 0, 3]), {}),
         ("padding", mamba1(rows=6, indices=[5, -1, 3]), {}),
-        ("strided-state", mamba1(), {"state": layouts.every_second, "A": lambda A: A[:, :8], "B": lambda B: B[:, ::2], "C": lambda C: C[:, 8:]}),
+        ("strided-state", mamba1(), {"state": layouts.every_second, "A": lambda A: A[:, :8], "B": lambda B: B[:, ::2],
+                                       "C": lambda C: C[:, 8:]}),
         ("expanded-batch", mamba1(batch=1, rows=3, given=("z",)), {n: layouts.over_batch(3) for n in ("x", "dt", "z", "B", "C")}),
         ("heads-tied", mamba2(), tied_to(12, 16)),
         ("heads-tied-wide", mamba2(headdim=64, d_state=128, groups=1), tied_to(64, 128)),

@@ -49,7 +49,7 @@ def selective_scan_fn(
         state = torch.exp(step[:, :, t, None] * decay) * state + (step * inputs)[:, :, t, None] * B_at[..., t]
         y = (C_at[..., t] * state).sum(dim=2)
         outputs.append(2 * y.real if A.is_complex() else y)
-    out = torch.stack(outputs, dim=2) if outputs else torch.zeros_like(inputs)
+    out = torch.stack(outputs, dim=2) if outputs else inputs.clone()  # length 0: empty, and still part of the graph
     if D is not None:
         out = out + D.to(dtype)[:, None] * inputs
     if z is not None:

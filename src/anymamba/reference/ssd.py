@@ -102,4 +102,4 @@ def _scan(
         after = decay * before + (dt[:, t, :, None] * x[:, t])[..., None] * B[:, t, :, None, :]
         state = after if seq_idx is None else torch.where(real[:, None, None, None], after, state)
         outputs.append((state * C[:, t, :, None, :]).sum(dim=-1))
-    return (torch.stack(outputs, dim=1) if outputs else torch.zeros_like(x)), state
+    return (torch.stack(outputs, dim=1) if outputs else x.clone()), state  # length 0: empty, and still part of the graph
