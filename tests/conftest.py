@@ -34,7 +34,10 @@ def poisoned_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     if not _uses_torch(request):
         return
     import torch
+    from torch.utils._device import _device_constructors
     from torch.utils._python_dispatch import _disable_current_modes
+
+    _device_constructors()  # remembers torch.empty itself: `with torch.device("meta")` must still know it when it is replaced
 
     def poisoning(function: Callable[..., Any]) -> Callable[..., Any]:
         def poisoned(*args: Any, **kwargs: Any) -> Any:

@@ -80,6 +80,8 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json, as the newest transformers reads it."""
         values = dataclasses.asdict(self)
+        # it concerns fresh parameters only, but transformers 5 scales down the loaded ones, too, where it finds it set
+        values["rescale_prenorm_residual"] = False
         return {"architectures": [self.architecture], "model_type": self.model_type, **values}
 
     @classmethod

@@ -56,6 +56,7 @@ def scan_documents(
     if documents.rows.numel() == 0:
         y: Any = ops.selective_scan_fn(x, dt, A, B, C, D, z=z, delta_bias=bias, delta_softplus=True)
         return y
+    dtype = x.dtype
     where = documents.rows, documents.columns
     x, dt, z = (
         x.transpose(1, 2),
@@ -79,4 +80,4 @@ def scan_documents(
         delta_softplus=True,
     ).transpose(1, 2)
     skip = D * (first - shrunk) * F.silu(z[where].float())
-    return y.index_put(where, skip.to(y.dtype), accumulate=True).transpose(1, 2)
+    return y.index_put(where, skip.to(y.dtype), accumulate=True).transpose(1, 2).to(dtype)
