@@ -1,0 +1,117 @@
+"""Perplexity and bits per byte against a plain computation; files of every kind; the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from anymamba import cli
+from anymamba.errors import AnymambaError
+from anymamba.evaluation import perplexity
+from anymamba.evaluation.perplexity import score_file, score_text
+from anymamba.models import hub
+from anymamba.models.lm import LanguageModel
+from anymamba.models.mamba import MambaConfig
+from anymamba.models.tokenizer import byte_tokenizer
+
+TEXT = "The state is constant; 你好，世界。\nA second line.\n" * 3
+BYTES = byte_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    torch.manual_seed(0)
+    return LanguageModel(MambaConfig(264, 16, 4, 2))
+
+
+@torch.no_grad()
+def nats(model: LanguageModel, ids: list[int], first: int = 0) -> float:
+    """Of predicting ids[1 + first:] from all before, in one row."""
+    logits = model(torch.tensor([ids[:-1]])).logits[0].double()
+    return F.cross_entropy(logits[first:], torch.tensor(ids[1 + first :]), reduction="sum").item()
+
+
+@pytest.mark.parametrize("window", [2, 7, 64, 100000])
+def test_recurrent_is_the_whole_text_in_one_row(model, window):
+    score = score_text(model, BYTES, TEXT, window=window)
+    size = len(TEXT.encode())
+    expected = nats(model, [256, *TEXT.encode()])
+    assert score.nats == pytest.approx(expected, rel=1e-5)
+    assert (score.tokens, score.bytes) == (size, size)
+    assert score.perplexity == pytest.approx(math.exp(expected / size), rel=1e-5)
+    assert score.bits_per_byte == pytest.approx(expected / size / math.log(2), rel=1e-5)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(16, 8), (16, 16), (16, 1), (1000, 5), (7, 3)])
+def test_sliding(model, window, stride):
+    ids = [256, *TEXT.encode()]
+    expected, start, scored = 0.0, 0, 0
+    while True:
+        piece = ids[start : start + window + 1]
+        if len(piece) - 1 > scored:
+            expected += nats(model, piece, scored)
+        if start + window + 1 > len(ids):
+            break
+        start, scored = start + stride, window - stride
+    score = score_text(model, BYTES, TEXT, mode="sliding", window=window, stride=stride)
+    assert score.tokens == len(ids) - 1
+    assert score.nats == pytest.approx(expected, rel=1e-5)
+
+
+def test_files_are_read_in_pieces(model, tmp_path, monkeypatch):
+    (tmp_path / "text").write_bytes(TEXT.encode())
+    whole = score_file(model, BYTES, tmp_path / "text")
+    for size in (1, 3, 10):
+        monkeypatch.setattr(perplexity, "_READ_BYTES", size)
+        assert list(perplexity._pieces(tmp_path / "text"))[-1].endswith("\n")
+        assert "".join(perplexity._pieces(tmp_path / "text")) == TEXT
+        score = score_file(model, BYTES, tmp_path / "text")
+        assert (score.tokens, score.bytes) == (whole.tokens, whole.bytes)
+        assert score.nats == pytest.approx(whole.nats, rel=1e-6)
+
+
+def test_a_model_in_training_stays_in_training(model):
+    model.train()
+    score_text(model, BYTES, TEXT)
+    assert model.training and all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("block", [1, 4, 2**20])
+def test_bad_files(model, tmp_path, monkeypatch, block):
+    monkeypatch.setattr(perplexity, "_READ_BYTES", block)
+    (tmp_path / "empty").touch()
+    (tmp_path / "latin1").write_bytes(b"good\nna" + b"\xefve")
+    (tmp_path / "cut").write_bytes("good 你".encode()[:-1])
+    for name, message in (("none", "no file"), ("empty", "is empty"), ("latin1", "byte 7 "), ("cut", "byte 5 ")):
+        with pytest.raises(AnymambaError, match=message):
+            score_file(model, BYTES, tmp_path / name)
+
+
+def test_impossible_requests(model):
+    for options in ({"mode": "circular"}, {"window": 1}, {"mode": "sliding", "window": 8, "stride": 9}):
+        with pytest.raises(AnymambaError):
+            score_text(model, BYTES, TEXT, **options)
+    with pytest.raises(AnymambaError, match="262 tokens, the model 100"):
+        score_text(LanguageModel(MambaConfig(100, 16, 4, 1)), BYTES, TEXT)
+    with pytest.raises(AnymambaError, match="too short"):
+        score_text(model, BYTES, "")
+
+
+def test_command_line(model, tmp_path, capsys):
+    hub.save(model, tmp_path / "model", BYTES)
+    (tmp_path / "text").write_text(TEXT, encoding="utf-8")
+    words = ["eval", str(tmp_path / "model"), str(tmp_path / "text"), "--lang", "en", "--device", "cpu"]
+    assert cli.main([*words, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    score = score_text(model, BYTES, TEXT)
+    assert report["files"][0]["bits_per_byte"] == pytest.approx(score.bits_per_byte, rel=1e-6)
+    assert cli.main(words) == 0
+    assert f"{score.bits_per_byte:.4f} bits per byte" in capsys.readouterr().out
+    assert cli.main([*words[:2], str(tmp_path / "none"), "--lang", "en"]) == 1
+    assert "no file" in capsys.readouterr().err
+    assert cli.main([*words[:2], "--lang", "en"]) == 1
+    assert "nothing to evaluate" in capsys.readouterr().err
