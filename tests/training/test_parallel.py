@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.training.runs import command, flags, losses, settings, tiny_model
 
 from anymamba.models import hub
 from anymamba.training.config import TrainConfig
 from anymamba.training.report import Reporter
 from anymamba.training.runfolder import read_metrics
 from anymamba.training.train import train
-from tests.training.runs import command, flags, losses, settings, tiny_model
 
 
 def two_processes(options: dict[str, Any], *more: str) -> str:
