@@ -50,6 +50,12 @@ def passed(backend: str, package: ModuleType, module: ModuleType, call: Call) ->
     return bool(kept[0]), str(kept[1])
 
 
+def record(backend: str, package: ModuleType, call: Call, ok: bool, reason: str) -> None:
+    """Takes over a verdict that was reached elsewhere (`anymamba verify`), in memory and on disk."""
+    _load()[_key(backend, package, call)] = (ok, reason)
+    cachefolder.write_json(_FILE, _load())
+
+
 def run(module: ModuleType, call: Call) -> tuple[bool, str]:
     """Runs the probe now, whatever the cache says."""
     try:
