@@ -15,6 +15,10 @@ OPS: dict[str, str] = {
     "causal_conv1d_update": "anymamba.backends.cpu.causal_conv1d",
     "selective_scan_fn": "anymamba.backends.cpu.selective_scan",
     "mamba_chunk_scan_combined": "anymamba.backends.cpu.ssd",
+    "layer_norm_fn": "anymamba.backends.cpu.norm",
+    "rms_norm_fn": "anymamba.backends.cpu.norm",
+    "layernorm_fn": "anymamba.backends.cpu.norm_gated",
+    "rmsnorm_fn": "anymamba.backends.cpu.norm_gated",
     "selective_state_update": "anymamba.backends.cpu.selective_state_update",
 }
 

@@ -5,9 +5,8 @@ Taps are given as (width, dim) float32: tap j weighs the token j steps back. ``b
 
 from __future__ import annotations
 
-from typing import Any
-
 from anymamba.backends.cpu.emit import Kernel, Value
+from anymamba.backends.cpu.lanes import over_channels
 from anymamba.backends.cpu.memory import Pointer
 from anymamba.backends.cpu.vecmath import sigmoid, silu
 
@@ -61,7 +60,7 @@ def forward(k: Kernel, dtype: str, width: int, activation: bool, ids: str | None
                     value = k.select(mixes[i].padding, 0.0, value)
                 out.store((start + i) * tokens.dim + c, value, left)
 
-        _over_channels(k, k.integer(0), tokens.dim, channels)
+        over_channels(k, 0, tokens.dim, channels)
 
     whole = first + (end - first) / together * together
     with k.loop(first, whole, together) as start:
@@ -121,7 +120,7 @@ def backward(k: Kernel, dtype: str, width: int, activation: bool, ids: str | Non
             for j in range(width - 1):
                 later.store(j * dim + c, gradients[j], left)
 
-        _over_channels(k, first, end, channels)
+        over_channels(k, first, end, channels)
 
     def clear(c: Value, left: Value | None) -> None:
         for j in range(width + 1):
@@ -141,7 +140,7 @@ def backward(k: Kernel, dtype: str, width: int, activation: bool, ids: str | Non
                 total = total + gradient * taps.load(j * dim + c, left)
             dbefore.store((width - 1 - m) * dim + c, total, left)
 
-    _over_channels(k, first, end, clear)
+    over_channels(k, first, end, clear)
     whole = length / together * together
     with k.loop(whole, length, reverse=True) as start:
         tile(start, 1)
@@ -149,7 +148,7 @@ def backward(k: Kernel, dtype: str, width: int, activation: bool, ids: str | Non
         tile(number * together, together)
     if starts:
         dbefore = k.pointer("dbefore", dtype).at(batch * dim * (width - 1))
-        _over_channels(k, first, end, first_states)
+        over_channels(k, first, end, first_states)
 
 
 class _Mix:
@@ -177,12 +176,3 @@ def _sum(k: Kernel, inputs: list[Value], weights: list[Value], shift: Value, i: 
     for j in range(width - 1, -1, -1):
         total = total + _masked(k, inputs[i + width - 1 - j], mixes, i, j) * weights[j]
     return total
-
-
-def _over_channels(k: Kernel, first: Value, end: Value, body: Any) -> None:
-    """Whole vectors without masks, then what is left."""
-    whole = first + (end - first) / k.width * k.width
-    with k.loop(first, whole, k.width) as c:
-        body(c, None)
-    with k.if_(whole < end):
-        body(whole, end - whole)

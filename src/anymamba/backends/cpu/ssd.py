@@ -103,7 +103,7 @@ def _varlen_states(arguments: tuple[Any, ...], cu_seqlens: Tensor) -> Tensor:
     return torch.cat(states) if states else x.new_zeros(0, *x.shape[2:], B.shape[3], dtype=torch.float32)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _program(name: str, build: Callable[..., None], *options: Any) -> Program:
     return Program(name, build, *options)
 

@@ -18,9 +18,10 @@ from __future__ import annotations
 from llvmlite import ir
 
 from anymamba.backends.cpu.emit import Kernel, Value
+from anymamba.backends.cpu.lanes import lanes_below
 from anymamba.backends.cpu.memory import PTR, Pointer
 from anymamba.backends.cpu.ssd_forward import SEGMENT
-from anymamba.backends.cpu.ssd_tiles import CHUNK, TILE_ROWS, Decays, Room, Tiles, lanes_below, pack, scale_rows
+from anymamba.backends.cpu.ssd_tiles import CHUNK, TILE_ROWS, Decays, Room, Tiles, pack, scale_rows
 from anymamba.backends.cpu.vecmath import sigmoid
 
 
@@ -145,7 +146,7 @@ def backward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, room:
                         add_to(k, part_K, here, score * between * step, adds)
                         # pairs (s, t') with t' >= t, of which those with s < t see the decay of t
                         later.set(later.value + score * weight)
-                        across.set(across.value + k.select(lanes_below(k, s, t), later.value * step, 0.0))
+                        across.set(across.value + k.select(lanes_below(k, t, s), later.value * step, 0.0))
                     of_decay.store_scalar(t, k.sum_lanes(across.value))
                 for s, later in zip(range(0, CHUNK, k.width), since):
                     of_step.store(s, later.value)

@@ -213,12 +213,6 @@ def _lane_numbers(k: Kernel, offset: int) -> Any:
     return ir.Constant(ir.VectorType(I32, k.width), list(range(offset, offset + k.width)))
 
 
-def lanes_below(k: Kernel, offset: int, limit: Value) -> Value:
-    """Truth vector: offset + lane < limit."""
-    every = k.broadcast_ir(k.builder.trunc(limit.ir, I32))
-    return Value(k, k.builder.icmp_signed("<", _lane_numbers(k, offset), every))
-
-
 def pack(k: Kernel, out: Pointer, source: Pointer, source_row: Any, tokens: Value, count: Value, columns: Value) -> None:
     """The tokens' rows of count elements, to CHUNK rows of ``columns`` float32, zero where there is nothing."""
     with k.loop(0, tokens) as t, k.loop(0, columns, k.width) as c:

@@ -1,0 +1,157 @@
+"""Layer norm and RMS norm on the CPU, fused with the residual sum."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from anymamba.backends.call import Call
+from anymamba.backends.cpu import norm_kernels as kernels
+from anymamba.backends.cpu.compile import Program
+from anymamba.backends.cpu.emit import dtype_name
+from anymamba.language import say
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+ALONE = 2**15
+"""Elements below which waking other cores costs more than they save."""
+
+
+def supports(call: Call) -> tuple[bool, str]:
+    if call.dtype not in _DTYPES:
+        return False, say(f"no kernels for {call.dtype}", f"没有 {call.dtype} 的内核")
+    for name in ("x1", "weight1", "rowscale", "dropout"):
+        if name in call.features:
+            return False, say(f"{name} is not fused", f"未融合 {name}")
+    return True, say("compiled kernels", "已编译内核")
+
+
+def layer_norm_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None = None,
+    x1: Tensor | None = None,
+    weight1: Tensor | None = None,
+    bias1: Tensor | None = None,
+    eps: float = 1e-6,
+    dropout_p: float = 0.0,
+    rowscale: Tensor | None = None,
+    prenorm: bool = False,
+    residual_in_fp32: bool = False,
+    is_rms_norm: bool = False,
+    return_dropout_mask: bool = False,
+) -> Tensor | tuple[Tensor | None, ...]:
+    """See anymamba.ops.layer_norm_fn. x, residual (..., dim)."""
+    y, total = _Norm.apply(x, weight, bias, residual, eps, prenorm, not is_rms_norm)
+    returned: list[Tensor | None] = [y]
+    if prenorm:
+        if residual is None:
+            total = x.float() if residual_in_fp32 else x
+        returned.append(total)
+    if return_dropout_mask:
+        returned += [None, None]
+    return returned[0] if len(returned) == 1 and returned[0] is not None else tuple(returned)
+
+
+def rms_norm_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None = None,
+    x1: Tensor | None = None,
+    weight1: Tensor | None = None,
+    bias1: Tensor | None = None,
+    eps: float = 1e-6,
+    dropout_p: float = 0.0,
+    rowscale: Tensor | None = None,
+    prenorm: bool = False,
+    residual_in_fp32: bool = False,
+    return_dropout_mask: bool = False,
+) -> Tensor | tuple[Tensor | None, ...]:
+    """See anymamba.ops.rms_norm_fn: layer_norm_fn without subtracting the mean."""
+    return layer_norm_fn(
+        x, weight, bias, residual, x1, weight1, bias1, eps, dropout_p, rowscale, prenorm, residual_in_fp32, True, return_dropout_mask
+    )
+
+
+@functools.cache
+def program(name: str, build: Callable[..., None], *options: Any) -> Program:
+    return Program(name, build, *options)
+
+
+def as_rows(tensor: Tensor) -> Tensor:
+    """(rows, dim) with contiguous channels; a view where the strides allow."""
+    rows = tensor.reshape(-1, tensor.shape[-1])
+    return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()
+
+
+def name_of(tensor: Tensor | None) -> str | None:
+    return None if tensor is None else dtype_name(tensor.dtype)
+
+
+def blocks_of(rows: int) -> tuple[int, int]:
+    """(blocks, rows of a block): 16 partial sums of the weights' gradients at most, whatever the number of threads."""
+    block = max(4, -(-rows // 16))
+    return -(-rows // block), block
+
+
+class _Norm(torch.autograd.Function):
+    """Returns y and, if prenorm and there is a residual, the sum in its dtype, else None."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, eps: float, prenorm: bool, centred: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.set_materialize_grads(False)
+        lines, added = as_rows(x), None if residual is None else as_rows(residual)
+        rows, dim = lines.shape
+        weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
+        keeps = any(ctx.needs_input_grad)
+        y = x.new_empty(x.shape)
+        total = None if residual is None or not prenorm else residual.new_empty(residual.shape)
+        statistics = torch.empty(rows, 2) if keeps else None
+        blocks, block = blocks_of(rows)
+        dtypes = dtype_name(x.dtype), dtype_name(weight.dtype), name_of(bias), name_of(added), name_of(total)
+        program("norm", kernels.forward, *dtypes, keeps, centred).run(
+            blocks, workers=1 if x.numel() < ALONE else None, x=lines, y=y, residual=added, total=total, weight=weight,
+            bias=bias, statistics=statistics, dim=dim, rows=rows, block=block, eps=float(eps), x_row=lines.stride(0),
+            residual_row=0 if added is None else added.stride(0),
+        )  # fmt: skip
+        if keeps:
+            # a float32 sum is exact to the backward pass; a rounded one is not, and its parts are kept instead
+            exact = total is not None and total.dtype == torch.float32
+            kept = (total, None) if exact else (x, residual)
+            ctx.save_for_backward(*kept, weight, bias, statistics)
+            ctx.centred, ctx.dtypes = centred, (x.dtype, None if residual is None else residual.dtype)
+        return y, total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor | None, dtotal: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, residual, weight, bias, statistics = ctx.saved_tensors
+        x_dtype, residual_dtype = ctx.dtypes
+        lines, added = as_rows(x), None if residual is None else as_rows(residual)
+        rows, dim = lines.shape
+        dy = torch.zeros(x.shape, dtype=x_dtype) if dy is None else dy.contiguous()
+        dtotal = None if dtotal is None else dtotal.contiguous()
+        dx = torch.empty(x.shape, dtype=x_dtype)
+        dresidual = None if residual_dtype in (None, x_dtype) else torch.empty(x.shape, dtype=residual_dtype)
+        blocks, block = blocks_of(rows)
+        sums = torch.empty(1 if bias is None else 2, blocks, dim)
+        dtypes = name_of(lines), name_of(dy), name_of(weight), bias is not None, name_of(added), name_of(dtotal), name_of(dresidual)
+        program("norm_backward", kernels.backward, *dtypes, ctx.centred).run(
+            blocks, workers=1 if x.numel() < ALONE else None, x=lines, residual=added, dy=dy, dtotal=dtotal, dx=dx,
+            dresidual=dresidual, weight=weight, statistics=statistics, dweight=sums[0], dbias=None if bias is None else sums[1],
+            dim=dim, rows=rows, block=block, x_row=lines.stride(0), residual_row=0 if added is None else added.stride(0),
+        )  # fmt: skip
+        totals = sums.sum(1)
+        dbias = None if bias is None else totals[1].to(bias.dtype)
+        if residual_dtype is not None and dresidual is None:
+            dresidual = dx
+        return dx, totals[0].to(weight.dtype), dbias, dresidual, None, None, None
