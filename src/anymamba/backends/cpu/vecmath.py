@@ -123,5 +123,12 @@ def softplus(x: Value) -> Value:
     return log1p_of_fraction(exp(-absolute(x))) + x.k.select(x > 0.0, x, 0.0)
 
 
+def softplus_and_derivative(x: Value) -> tuple[Value, Value]:
+    """softplus(x) and sigmoid(x), from one exponential."""
+    positive, e = x > 0.0, exp(-absolute(x))
+    value = log1p_of_fraction(e) + x.k.select(positive, x, 0.0)
+    return value, x.k.select(positive, 1.0, e) / (e + 1.0)
+
+
 def sqrt(x: Value) -> Value:
     return x.k.intrinsic(f"llvm.sqrt.v{x.k.width}f32", ir.VectorType(F32, x.k.width), x)

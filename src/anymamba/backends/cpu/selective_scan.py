@@ -1,0 +1,194 @@
+"""selective_scan_fn on processors: argument layout, autograd and reductions around the two kernels."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anymamba.backends.call import Call
+from anymamba.backends.cpu.compile import Program
+from anymamba.backends.cpu.emit import dtype_name
+from anymamba.backends.cpu.selective_scan_backward import backward
+from anymamba.backends.cpu.selective_scan_forward import forward
+from anymamba.backends.cpu.selective_scan_task import TILE, Options, blocking
+from anymamba.backends.cpu.target import host
+from anymamba.language import say
+
+LARGEST_STATE = 256
+
+
+def supports(call: Call) -> tuple[bool, str]:
+    """float32, bfloat16 and float16 with real A and input-dependent B and C."""
+    if call.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return False, say(f"no kernel for {dtype_name(call.dtype)}", f"没有 {dtype_name(call.dtype)} 的内核")
+    if call.dtype is torch.float16 and not host().f16:
+        return False, say("this processor does not convert float16", "此处理器不支持 float16 转换")
+    if "complex_A" in call.features:
+        return False, say("A is complex", "A 为复数")
+    if call.features & {"constant_B", "constant_C"}:
+        return False, say("B or C does not depend on the input", "B 或 C 与输入无关")
+    if call.size("d_state") > LARGEST_STATE:
+        return False, say(f"d_state is above {LARGEST_STATE}", f"d_state 大于 {LARGEST_STATE}")
+    return True, say("compiled for this processor", "为此处理器编译")
+
+
+def selective_scan_fn(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, z: Tensor | None = None,
+    delta_bias: Tensor | None = None, delta_softplus: bool = False, return_last_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+    """See anymamba.ops.selective_scan_fn. u, delta, z (batch, d_inner, length) are read without a copy where they are transposed
+    views of (batch, length, d_inner); a tensor with neighbouring steps side by side is copied once, and so is its gradient."""
+    out, last_state = _SelectiveScan.apply(u, delta, A, B, C, D, z, delta_bias, bool(delta_softplus), bool(return_last_state))
+    return (out, last_state) if return_last_state else out
+
+
+class _SelectiveScan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+        delta_bias: Tensor | None, delta_softplus: bool, return_last_state: bool,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        call = _Arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+        keep = any(ctx.needs_input_grad)
+        out, last_state, kept = call.forward(keep, return_last_state)
+        ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, kept)
+        ctx.delta_softplus = delta_softplus
+        if last_state is not None:
+            ctx.mark_non_differentiable(last_state)
+        return out, last_state
+
+    @staticmethod
+    def backward(ctx: Any, dout: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        *inputs, kept = ctx.saved_tensors
+        return (*_Arguments(*inputs, ctx.delta_softplus).backward(dout, kept), None, None)
+
+
+class _Arguments:
+    """The tensors as the kernels take them: activations (batch, length, channels) with channel stride 1, B and C
+    (batch, groups, d_state, length) with any strides, parameters in float32."""
+
+    def __init__(
+        self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+        delta_bias: Tensor | None, delta_softplus: bool,
+    ) -> None:  # fmt: skip
+        self.given = (u, delta, A, B, C, D, z, delta_bias)
+        self.u, self.delta, self.z = _rows(u), _rows(delta), None if z is None else _rows(z)
+        self.A, self.D, self.bias = A.float(), _parameter(D), _parameter(delta_bias)
+        self.B, self.C = (x.unsqueeze(1) if x.dim() == 3 else x for x in (B, C))
+        # a B and a C of different numbers of groups are read as if both had the larger
+        groups = max(self.B.shape[1], self.C.shape[1])
+        self.B, self.C = (_with_groups(x, groups) for x in (self.B, self.C))
+        self.batch, self.length, self.channels = self.u.shape
+        self.groups, self.state = groups, A.shape[1]
+        z_dtype = None if self.z is None else dtype_name(self.z.dtype)
+        self.options = Options(
+            dtype_name(self.u.dtype), dtype_name(self.delta.dtype), z_dtype, dtype_name(B.dtype), dtype_name(C.dtype),
+            self.state, D is not None, delta_bias is not None, delta_softplus,
+        )  # fmt: skip
+
+    def forward(self, keep: bool, last: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        out = torch.empty_like(self.u, memory_format=torch.contiguous_format)
+        kept = self.u.new_empty(self._kept_size() if keep else 0, dtype=torch.float32)
+        last_state = self.u.new_empty(self.batch, self.channels, self.state, dtype=torch.float32) if last else None
+        arguments = {"kept": kept, "last_state": last_state, "last_state_batch": self.channels * self.state}
+        _forward_program(self.options, keep, last).run(**self._cut(False), **self._shared(), **_sequence("out", out), **arguments)
+        return _as_given(out, self.given[0]), last_state, kept if keep else None
+
+    def backward(self, dout: Tensor, kept: Tensor) -> tuple[Tensor | None, ...]:
+        u, delta, A, B, C, D, z, delta_bias = self.given
+        du, ddelta = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (self.u, self.delta))
+        dz = None if self.z is None else torch.empty_like(self.z, memory_format=torch.contiguous_format)
+        cut = self._cut(True)
+        runs = cut["runs"]
+        dA = self.A.new_empty(self.batch, self.channels, self.state)
+        dD, dbias = (self.A.new_empty(self.batch, self.channels) if x is not None else None for x in (D, delta_bias))
+        dB, dC = (self.A.new_empty(self.batch, self.groups, runs, self.length, self.state) for _ in range(2))
+        sequences = {**_sequence("dout", _rows(dout)), **_sequence("du", du), **_sequence("ddelta", ddelta)}
+        sequences.update(_sequence("dz", dz) if dz is not None else {})
+        _backward_program(self.options).run(
+            **cut, **self._shared(), **sequences, kept=kept, dA=dA, dD=dD, ddelta_bias=dbias, dB=dB, dC=dC
+        )  # fmt: skip
+        return (
+            _as_given(du, u),
+            _as_given(ddelta, delta),
+            dA.sum(0).to(A.dtype),
+            _like_map(dB, B),
+            _like_map(dC, C),
+            None if dD is None or D is None else dD.sum(0).to(D.dtype),
+            None if dz is None or z is None else _as_given(dz, z),
+            None if dbias is None or delta_bias is None else dbias.sum(0).to(delta_bias.dtype),
+        )
+
+    def _blocks(self, lanes: int) -> int:
+        return -(-(self.channels // self.groups) // lanes)
+
+    def _kept_size(self) -> int:
+        lanes = blocking(host().width, self.state, backward=False).vectors * host().width
+        return self.batch * -(-self.length // TILE) * self.groups * self._blocks(lanes) * self.state * lanes
+
+    def _cut(self, backward: bool) -> dict[str, int]:
+        """How the blocks of a group are dealt to tasks: as few tasks as fill the cores evenly."""
+        plan = blocking(host().width, self.state, backward)
+        blocks = self._blocks(plan.vectors * host().width)
+        runs, workers = -(-blocks // plan.blocks), torch.get_num_threads()
+        while runs < blocks and self.batch * self.groups * runs % workers:
+            runs += 1
+        return {"tasks": self.batch * self.groups * runs, "runs": runs, "run_blocks": -(-blocks // runs)}
+
+    def _shared(self) -> dict[str, Any]:
+        shared: dict[str, Any] = {"length": self.length, "channels": self.channels, "groups": self.groups}
+        shared.update(A=self.A, A_channel=self.A.stride(0), A_state=self.A.stride(1), D=self.D, delta_bias=self.bias)
+        shared.update(_sequence("u", self.u), **_sequence("delta", self.delta))
+        if self.z is not None:
+            shared.update(_sequence("z", self.z))
+        for name, x in (("B", self.B), ("C", self.C)):
+            strides = zip(("batch", "group", "state", "time"), x.stride())
+            shared.update({name: x, **{f"{name}_{axis}": stride for axis, stride in strides}})
+        return shared
+
+
+@functools.cache
+def _forward_program(options: Options, keep: bool, last: bool) -> Program:
+    return Program("selective_scan_forward", forward, options, keep, last)
+
+
+@functools.cache
+def _backward_program(options: Options) -> Program:
+    return Program("selective_scan_backward", backward, options)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(batch, d, length) as (batch, length, d) with channel stride 1: a view where it can be one."""
+    rows = x.transpose(1, 2)
+    return rows if rows.stride(2) == 1 or rows.shape[2] == 1 else rows.contiguous()
+
+
+def _as_given(rows: Tensor, given: Tensor) -> Tensor:
+    """(batch, length, d) back to (batch, d, length), neighbouring steps side by side if they were so in ``given``."""
+    result = rows.transpose(1, 2)
+    return result if given.stride(1) == 1 or given.stride(2) != 1 else result.contiguous()
+
+
+def _parameter(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.float().contiguous()
+
+
+def _with_groups(x: Tensor, groups: int) -> Tensor:
+    return x if x.shape[1] == groups else x.repeat_interleave(groups // x.shape[1], dim=1)
+
+
+def _like_map(partial: Tensor, given: Tensor) -> Tensor:
+    """(batch, groups, runs, length, d_state) partial sums to the gradient of B or C, its last two axes lying as theirs."""
+    total = partial.sum(2)
+    own_groups = 1 if given.dim() == 3 else given.shape[1]
+    if own_groups != total.shape[1]:
+        total = total.unflatten(1, (own_groups, -1)).sum(2)
+    total = total.to(given.dtype).transpose(-1, -2)
+    return total.squeeze(1) if given.dim() == 3 else total
+
+
+def _sequence(name: str, rows: Tensor) -> dict[str, Any]:
+    return {name: rows, f"{name}_batch": rows.stride(0), f"{name}_time": rows.stride(1)}
