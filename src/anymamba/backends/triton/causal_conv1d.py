@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,24 @@ from anymamba.language import say
 
 LARGEST_WIDTH = 8
 """The taps are unrolled and live in registers."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """block: channels of a program. stretch: tokens that it walks. tile: tokens whose loads are in flight together."""
+
+    block: int
+    stretch: int
+    tile: int
+    warps: int
+
+
+def conv_plan(batch: int, channels: int, length: int, device: torch.device) -> Plan:
+    """Eight channels a lane, so that a lane reads 16 bytes, and stretches short enough to fill the device."""
+    block = min(8 * lanes(device), power_of_2(channels))
+    programs = batch * -(-channels // block)
+    stretch = min(max(power_of_2(max(length * programs // (16 * processors(device)), 1)), 16), 128)
+    return Plan(block, stretch, 4, 1)
 
 
 def supports(call: Call) -> tuple[bool, str]:
@@ -69,31 +88,31 @@ class _CausalConv1d(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight, bias, initial, seq_idx)
         ctx.silu = silu
-        return conv_forward(x, weight, bias, initial, seq_idx, silu)
+        return conv_forward(x, weight, bias, initial, seq_idx, silu, conv_plan(*x.shape, x.device))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        return *conv_backward(dout, *ctx.saved_tensors, ctx.silu), None, None
+        plan = conv_plan(*dout.shape, dout.device)
+        return *conv_backward(dout, *ctx.saved_tensors, ctx.silu, plan), None, None
 
 
 def conv_forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, initial: Tensor | None, seq_idx: Tensor | None, silu: bool
+    x: Tensor, weight: Tensor, bias: Tensor | None, initial: Tensor | None, seq_idx: Tensor | None, silu: bool, plan: Plan
 ) -> Tensor:
     """out (batch, dim, length) in the dtype and layout of x."""
     batch, channels, length = x.shape
     rows = _channels_last(x)
     out = torch.empty((batch, length, channels), dtype=x.dtype, device=x.device).transpose(1, 2)
     if x.numel():
-        block, stretch, warps = _blocks(batch, channels, length, x.device)
-        grid = (-(-channels // block), -(-length // stretch), batch)
+        grid = (-(-channels // plan.block), -(-length // plan.stretch), batch)
         with on_device(x):
             causal_conv1d_forward_kernel[grid](
                 rows, weight, bias, initial if initial is not None else x, seq_idx if seq_idx is not None else x, out,
                 rows.stride(0), rows.stride(2), weight.stride(0), weight.stride(1), *_strides(initial, 3), *_strides(seq_idx, 2),
-                out.stride(0), out.stride(2), length, channels, stretch,
-                WIDTH=weight.shape[1], BLOCK_D=block, TILE=4, SILU=silu, HAS_BIAS=bias is not None,
-                HAS_INITIAL=initial is not None, HAS_SEQ=seq_idx is not None, num_warps=warps, num_stages=1,
+                out.stride(0), out.stride(2), length, channels, plan.stretch,
+                WIDTH=weight.shape[1], BLOCK_D=plan.block, TILE=plan.tile, SILU=silu, HAS_BIAS=bias is not None,
+                HAS_INITIAL=initial is not None, HAS_SEQ=seq_idx is not None, num_warps=plan.warps, num_stages=1,
             )  # fmt: skip
     return out if x.stride(1) == 1 or x.stride(2) != 1 else out.contiguous()
 
@@ -106,6 +125,7 @@ def conv_backward(
     initial: Tensor | None,
     seq_idx: Tensor | None,
     silu: bool,
+    plan: Plan,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of x, weight, bias and the initial states."""
     batch, channels, length = x.shape
@@ -116,8 +136,7 @@ def conv_backward(
         dinitial = None if initial is None else torch.zeros_like(initial)
         return dx, torch.zeros_like(weight), None if bias is None else torch.zeros_like(bias), dinitial
     dinitial = None if initial is None else torch.empty((batch, width - 1, channels), dtype=initial.dtype, device=device)
-    block, stretch, warps = _blocks(batch, channels, length, device)
-    grid = (-(-channels // block), -(-length // stretch), batch)
+    grid = (-(-channels // plan.block), -(-length // plan.stretch), batch)
     dweight = torch.empty((batch * grid[1], width, channels), dtype=torch.float32, device=device)
     dbias = torch.empty((batch * grid[1], channels), dtype=torch.float32, device=device) if bias is not None else None
     with on_device(x):
@@ -125,9 +144,9 @@ def conv_backward(
             rows, weight, bias, initial if initial is not None else x, seq_idx if seq_idx is not None else x,
             dout, dx, dinitial, dweight, dbias,
             rows.stride(0), rows.stride(2), weight.stride(0), weight.stride(1), *_strides(initial, 3), *_strides(seq_idx, 2),
-            dout.stride(0), dout.stride(2), dx.stride(0), dx.stride(2), length, channels, stretch,
-            WIDTH=width, BLOCK_D=block, TILE=4, SILU=silu, HAS_BIAS=bias is not None,
-            HAS_INITIAL=initial is not None, HAS_SEQ=seq_idx is not None, num_warps=warps, num_stages=1,
+            dout.stride(0), dout.stride(2), dx.stride(0), dx.stride(2), length, channels, plan.stretch,
+            WIDTH=width, BLOCK_D=plan.block, TILE=plan.tile, SILU=silu, HAS_BIAS=bias is not None,
+            HAS_INITIAL=initial is not None, HAS_SEQ=seq_idx is not None, num_warps=plan.warps, num_stages=1,
         )  # fmt: skip
     return (
         dx,
@@ -163,16 +182,6 @@ def causal_conv1d_update(
                 KEPT=power_of_2(max(state_len, 1)), num_warps=4 if lanes(x.device) == 32 else 2, num_stages=1,
             )  # fmt: skip
     return out[:, :, 0] if x.dim() == 2 else out
-
-
-def _blocks(batch: int, channels: int, length: int, device: torch.device) -> tuple[int, int, int]:
-    """(channels of a program, tokens of a program, warps): eight channels a lane, and stretches short enough to fill the device."""
-    width = 8 * lanes(device)
-    block = min(width, power_of_2(channels))
-    programs = batch * -(-channels // block)
-    wanted = 16 * processors(device)
-    stretch = min(max(power_of_2(max(length * programs // wanted, 1)), 16), 128)
-    return block, stretch, 1
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -227,7 +227,7 @@ def causal_conv1d_update_kernel(
         for s in range(0, steps):
             tl.store(out_ptr + s * out_l, tl.zeros([BLOCK_D], tl.float32).to(out_ptr.dtype.element_ty), mask=ok)
     else:
-        state_ptr += row * state_b + d.to(tl.int64) * state_d
+        state_at = state_ptr + row * state_b + d.to(tl.int64) * state_d
         taps = load_taps(weight_ptr, d, ok, weight_d, weight_w, WIDTH)
         bias = tl.zeros([BLOCK_D], tl.float32)
         if HAS_BIAS:
@@ -240,18 +240,18 @@ def causal_conv1d_update_kernel(
             column = state_len - (WIDTH - 1) + j
             if CIRCULAR:
                 column = (seen + column) % state_len
-            carried += (tl.load(state_ptr + column * state_l, mask=ok, other=0.0).to(tl.float32),)
+            carried += (tl.load(state_at + column * state_l, mask=ok, other=0.0).to(tl.float32),)
         if not CIRCULAR:
             # the shift: column k becomes what lies steps further on, in the state or among the new inputs
             k = tl.arange(0, KEPT)
             further = k + steps
             from_state = (further < state_len) & (k < state_len)
             from_x = (further >= state_len) & (k < state_len)
-            moved = tl.load(state_ptr[:, None] + (further * state_l)[None, :], mask=ok[:, None] & from_state[None, :], other=0.0)
+            moved = tl.load(state_at[:, None] + (further * state_l)[None, :], mask=ok[:, None] & from_state[None, :], other=0.0)
             new = tl.load(x_ptr[:, None] + ((further - state_len) * x_l)[None, :], mask=ok[:, None] & from_x[None, :], other=0.0)
             moved = tl.where(from_x[None, :], new.to(state_ptr.dtype.element_ty), moved)
             tl.debug_barrier()
-            tl.store(state_ptr[:, None] + (k * state_l)[None, :], moved, mask=ok[:, None] & (k < state_len)[None, :])
+            tl.store(state_at[:, None] + (k * state_l)[None, :], moved, mask=ok[:, None] & (k < state_len)[None, :])
         for s in range(0, steps):
             now = tl.load(x_ptr + s * x_l, mask=ok, other=0.0)
             rows = carried + (now.to(tl.float32),)
@@ -262,5 +262,5 @@ def causal_conv1d_update_kernel(
                 out *= sigmoid(out)
             tl.store(out_ptr + s * out_l, out.to(out_ptr.dtype.element_ty), mask=ok)
             if CIRCULAR:
-                tl.store(state_ptr + ((seen + s) % state_len) * state_l, now.to(state_ptr.dtype.element_ty), mask=ok)
+                tl.store(state_at + ((seen + s) % state_len) * state_l, now.to(state_ptr.dtype.element_ty), mask=ok)
             carried = last_of(rows, 1, WIDTH - 1)

@@ -99,7 +99,7 @@ def scan_forward(
     batch, channels, length = u.shape
     states = A.shape[1]
     u, delta, z = channels_last(u), channels_last(delta), None if z is None else channels_last(z)
-    B, C = by_token(B), by_token(C)
+    B, C = by_token(B, plan.wide), by_token(C, plan.wide)
     groups = B.shape[1]
     out = torch.empty((batch, length, channels), dtype=u.dtype, device=u.device).transpose(1, 2)
     last = torch.empty((batch, channels, states), dtype=torch.float32, device=u.device) if return_last_state else None
@@ -116,7 +116,7 @@ def scan_forward(
     common = dict(
         N=states, BLOCK_N=plan.block_n, BLOCK_D=plan.block_d, TILE=plan.tile, K=plan.every, CHUNKS=chunks > 1,
         SOFTPLUS=softplus, HAS_D=D is not None, HAS_BIAS=delta_bias is not None,
-        FULL=group % plan.block_d == 0 and length % plan.tile == 0, PAIRS=in_pairs(B, C, plan), num_warps=plan.warps, num_stages=1,
+        FULL=group % plan.block_d == 0 and length % plan.tile == 0, PAIRS=in_pairs(B, C, plan), num_warps=plan.warps, num_stages=1, **_limits(plan),
     )  # fmt: skip
     grid = (groups * -(-group // plan.block_d), chunks, batch)
     arguments = (
@@ -157,7 +157,7 @@ def scan_backward(
     u, delta, dout = channels_last(u), channels_last(delta), channels_last(dout)
     z = None if z is None else channels_last(z)
     shape_B, shape_C, dtype_B, dtype_C = B.shape, C.shape, B.dtype, C.dtype
-    B, C = by_token(B), by_token(C)
+    B, C = by_token(B, plan.wide), by_token(C, plan.wide)
     groups = B.shape[1]
     group = channels // groups
     du, ddelta = (torch.empty((batch, length, channels), dtype=x.dtype, device=device).transpose(1, 2) for x in (u, delta))
@@ -180,7 +180,7 @@ def scan_backward(
         scratch = partial(grid[0] * chunks * batch, every // plan.tile, plan.block_n * plan.block_d)
         common = dict(
             N=states, BLOCK_N=plan.block_n, BLOCK_D=plan.block_d, SOFTPLUS=softplus, HAS_Z=z is not None,
-            HAS_BIAS=delta_bias is not None, PAIRS=in_pairs(B, C, plan), num_warps=plan.warps, num_stages=1,
+            HAS_BIAS=delta_bias is not None, PAIRS=in_pairs(B, C, plan), num_warps=plan.warps, num_stages=1, **_limits(plan),
             FULL=group % plan.block_d == 0 and length % every == 0,
         )  # fmt: skip
         z_strides = (0, 0) if z is None else (z.stride(0), z.stride(2))
@@ -219,16 +219,17 @@ def channels_last(x: Tensor) -> Tensor:
     return x if x.stride(1) == 1 else x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def by_token(x: Tensor) -> Tensor:
+def by_token(x: Tensor, wide: bool) -> Tensor:
     """B or C as (batch, ngroups, length, d_state) with state stride 1; a few percent of u's size, so a copy is cheap."""
     x = x.unsqueeze(1) if x.dim() == 3 else x
     x = x.transpose(2, 3)
+    x = x.float() if wide else x
     return x if x.stride(3) == 1 else x.contiguous()
 
 
 def in_pairs(B: Tensor, C: Tensor, plan: Plan) -> bool:
     """May load_states read two bfloat16 states at once."""
-    return plan.block_n == B.shape[3] and all(
+    return plan.block_n == B.shape[3] and plan.block_d >= 32 * plan.warps and all(
         x.dtype == torch.bfloat16 and x.data_ptr() % 4 == 0 and all(s % 2 == 0 for s in x.stride()[:3]) for x in (B, C)
     )
 
@@ -238,3 +239,7 @@ def cut(length: int, chunks: int, every: int) -> tuple[int, int]:
     chunk = -(-length // chunks)
     chunk = max(-(-chunk // every) * every, every)
     return chunk, max(-(-length // chunk), 1)
+
+
+def _limits(plan: Plan) -> dict[str, int]:
+    return {} if plan.registers is None else {"maxnreg": plan.registers}

@@ -13,7 +13,8 @@ from anymamba.backends.triton.launch import lanes, matrix_unit_for_float32, powe
 class Plan:
     """block_n: d_state, rounded up. block_d: channels of a program. tile: time steps whose loads are in flight together.
     chunks: programs that share the length of a sequence. every: steps between the states that are kept for backward.
-    dot: sum over channels on the matrix unit."""
+    dot: sum over channels on the matrix unit. wide: turn B and C into float32 beforehand, which spares every lane the conversion.
+    registers: upper limit a lane, for more warps at a time."""
 
     block_n: int
     block_d: int
@@ -22,6 +23,8 @@ class Plan:
     chunks: int
     every: int
     dot: bool = False
+    wide: bool = False
+    registers: int | None = None
 
 
 def forward_plan(batch: int, channels: int, length: int, d_state: int, device: torch.device) -> Plan:
@@ -33,7 +36,7 @@ def backward_plan(batch: int, channels: int, length: int, d_state: int, device: 
     block_n, block_d = _blocks(channels, d_state, device)
     chunks = _chunks(batch, channels, length, block_d, device)
     dot = matrix_unit_for_float32(device) and block_n >= 16 and block_d >= 16
-    return Plan(block_n, block_d, 1, 2, chunks, 32, dot)
+    return Plan(block_n, block_d, 1, 2, chunks, 32, dot, wide=True)
 
 
 def _blocks(channels: int, d_state: int, device: torch.device) -> tuple[int, int]:

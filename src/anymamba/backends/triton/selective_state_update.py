@@ -1,4 +1,4 @@
-"""selective_state_update, one token of the scan of Mamba-1 or Mamba-2, as one Triton kernel bound by the reading and writing of the state."""
+"""selective_state_update, one token of the scan of Mamba-1 or Mamba-2: one Triton kernel, bound by the traffic of the state."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def selective_state_update_kernel(
     if row < 0:
         tl.store(out_ptr, tl.zeros([BLOCK_P], tl.float32).to(out_ptr.dtype.element_ty), mask=live)
     else:
-        state_ptr += row * state_b + h * state_h + p[:, None] * state_p + n[None, :] * state_n
-        state = tl.load(state_ptr, mask=both, other=0.0).to(tl.float32)
+        state_at = state_ptr + row * state_b + h * state_h + p[:, None] * state_p + n[None, :] * state_n
+        state = tl.load(state_at, mask=both, other=0.0).to(tl.float32)
         x = tl.load(x_ptr + b * x_b + h * x_h + p * x_p, mask=live, other=0.0).to(tl.float32)
         group = h // heads_per_group
         B = tl.load(B_ptr + b * B_b + group * B_h + n * B_n, mask=n < N, other=0.0).to(tl.float32)
@@ -66,7 +66,7 @@ def selective_state_update_kernel(
             A = tl.load(A_ptr + h * A_h + p[:, None] * A_p + n[None, :] * A_n, mask=both, other=0.0).to(tl.float32)
             state = state * tl.exp2(dt[:, None] * (A * LOG2E))
         state += (dt * x)[:, None] * B[None, :]
-        tl.store(state_ptr, state.to(state_ptr.dtype.element_ty), mask=both)
+        tl.store(state_at, state.to(state_ptr.dtype.element_ty), mask=both)
         y = tl.sum(state * C[None, :], axis=1)
         if HAS_D:
             y += tl.load(D_ptr + h * D_h + p * D_p, mask=live, other=0.0).to(tl.float32) * x

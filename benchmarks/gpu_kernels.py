@@ -1,0 +1,401 @@
+"""Times variants of the Triton kernels on a GPU, at the shapes the official CUDA kernels were measured at. Correctness first.
+
+    python benchmarks/gpu_kernels.py --json results.json [--only scan_backward,conv] [--workers 14]
+
+Variants are compiled by several processes at once, then timed one by one in this one. The official times are those of
+mamba-ssm 2.3.2.post1 and causal-conv1d 1.7.0 on one H100, in milliseconds; `x` is how many times faster a variant is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import torch
+
+from anymamba.backends import machine, selfcheck
+from anymamba.backends.call import Call
+
+SCAN_SHAPES = {  # batch, length, channels, states: official forward, backward
+    "B8 L2048 D2048": ((8, 2048, 2048, 16), 0.590, 2.416),
+    "B8 L2048 D5120": ((8, 2048, 5120, 16), 1.447, 6.039),
+    "B1 L8192 D5120": ((1, 8192, 5120, 16), 0.924, 3.373),
+    "B1 L2048 D1536": ((1, 2048, 1536, 16), 0.071, 0.302),
+}
+CONV_SHAPE = (8, 2048, 5120)
+DEVICE = torch.device("cuda")
+
+
+def scan_inputs(batch, length, channels, states, dtype=torch.bfloat16):
+    def rows(width):
+        return torch.randn(batch, length, width, device=DEVICE, dtype=dtype).transpose(1, 2)
+
+    torch.manual_seed(0)
+    return {
+        "u": rows(channels),
+        "delta": rows(channels),
+        "A": -torch.rand(channels, states, device=DEVICE).mul(16).clamp_min(0.05),
+        "B": rows(states),
+        "C": rows(states),
+        "D": torch.randn(channels, device=DEVICE),
+        "z": rows(channels),
+        "delta_bias": torch.randn(channels, device=DEVICE) * 0.5 - 4,
+    }
+
+
+_kept: dict = {}
+
+
+def kept(key, make):
+    """Inputs of the case at hand; those of the case before are dropped."""
+    if key not in _kept:
+        _kept.clear()
+        torch.cuda.empty_cache()
+        _kept[key] = make()
+    return _kept[key]
+
+
+def forward_variants():
+    from anymamba.backends.triton import selective_scan as op
+
+    for shape, (sizes, official, _) in SCAN_SHAPES.items():
+        batch, length, channels, states = sizes
+        base = op.forward_plan(batch, channels, length, states, DEVICE)
+        plans = [base]
+        many = batch * channels >= 16384
+        blocks = [(32, 1), (64, 2), (128, 4)] if many else [(32, 1), (16, 1), (8, 1)]
+        for block, warps in blocks:
+            for tile in (2, 4, 8):
+                for chunks in ((1, 2) if many else (1, 4, 8, 16)):
+                    for wide in (False, True) if block in (32, 16) else (False,):
+                        if tile == 2 and (chunks > 1 or wide):
+                            continue
+                        plans.append(replace(base, block_d=block, warps=warps, tile=tile, chunks=chunks, wide=wide))
+        for plan in dict.fromkeys(plans):
+
+            def run(sizes=sizes, plan=plan, keep=False):
+                given = kept(("scan", sizes), lambda: scan_inputs(*[sizes[i] for i in (0, 1, 2, 3)]))
+                return op.scan_forward(*given.values(), True, False, keep, plan)[:1]
+
+            yield "scan_forward", shape, describe(plan), official, run
+        yield (
+            "scan_forward", shape, "with checkpoints", official,
+            lambda run=run, sizes=sizes, base=base: run(sizes, base, True),
+        )  # fmt: skip
+
+
+def backward_variants():
+    from anymamba.backends.triton import selective_scan as op
+
+    for shape, (sizes, _, official) in SCAN_SHAPES.items():
+        batch, length, channels, states = sizes
+        base = op.backward_plan(batch, channels, length, states, DEVICE)
+        plans = [base]
+        many = batch * channels >= 16384
+        for chunks in (1, 2, 4) if many else (1, 4, 8, 16):
+            for every in (16, 32, 64) if chunks == 1 or not many else (32,):
+                for tile, dot, wide, block, warps, registers in (
+                    (2, True, True, 32, 1, None),
+                    (2, True, True, 32, 1, 200),
+                    (2, True, False, 32, 1, None),
+                    (1, True, True, 32, 1, None),
+                    (1, True, True, 32, 1, 200),
+                    (1, True, True, 32, 1, 160),
+                    (2, False, True, 32, 1, None),
+                    (2, True, True, 64, 2, None),
+                    (1, True, True, 128, 4, None),
+                    (2, False, True, 16, 1, None),
+                    (2, False, True, 8, 1, None),
+                ):
+                    if every != 32 and (warps > 1 or not dot or registers or not wide):
+                        continue
+                    if many and block < 32 or warps > 1 and not many or chunks > 2 and registers:
+                        continue
+                    plans.append(
+                        replace(base, chunks=chunks, every=every, tile=tile, dot=dot, wide=wide, block_d=block, warps=warps, registers=registers)
+                    )  # fmt: skip
+        for plan in dict.fromkeys(plans):
+
+            def run(sizes=sizes, plan=plan):
+                def make():
+                    given = scan_inputs(*sizes)
+                    dout = torch.randn(sizes[0], sizes[1], sizes[2], device=DEVICE, dtype=torch.bfloat16).transpose(1, 2)
+                    return given, dout
+
+                given, dout = kept(("scan backward", sizes), make)
+                checkpoint = _checkpoint(op, given, plan.every)
+                return op.scan_backward(dout, *given.values(), True, checkpoint, plan.every, plan)
+
+            yield "scan_backward", shape, describe(plan), official, run
+
+
+def _checkpoint(op, given, every):
+    key = "checkpoint", every, tuple(given["u"].shape)
+    if _checkpoints.get("key") != key:
+        batch, channels, length = given["u"].shape
+        plan = replace(op.forward_plan(batch, channels, length, 16, DEVICE), every=every)
+        _checkpoints.update(key=key, value=op.scan_forward(*given.values(), True, False, True, plan)[2])
+    return _checkpoints["value"]
+
+
+_checkpoints: dict = {}
+
+
+def conv_variants():
+    from anymamba.backends.triton import causal_conv1d as op
+
+    batch, length, channels = CONV_SHAPE
+
+    def make():
+        torch.manual_seed(0)
+        x, dout = (torch.randn(batch, length, channels, device=DEVICE, dtype=torch.bfloat16).transpose(1, 2) for _ in range(2))
+        return x, dout, torch.randn(channels, 4, device=DEVICE, dtype=torch.bfloat16), torch.randn(channels, device=DEVICE, dtype=torch.bfloat16)
+
+    base = op.conv_plan(batch, channels, length, DEVICE)
+    plans = [base]
+    for block, warps in ((256, 1), (128, 1), (512, 2), (1024, 4), (256, 2), (512, 4)):
+        for stretch in (32, 64, 128):
+            for tile in (2, 4, 8):
+                plans.append(op.Plan(block, stretch, tile, warps))
+    for plan in dict.fromkeys(plans):
+
+        def forward(plan=plan):
+            x, _, weight, bias = kept("conv", make)
+            return (op.conv_forward(x, weight, bias, None, None, True, plan),)
+
+        def backward(plan=plan):
+            x, dout, weight, bias = kept("conv", make)
+            return op.conv_backward(dout, x, weight, bias, None, None, True, plan)[:3]
+
+        yield "conv_forward", "B8 L2048 D5120 W4", describe(plan), 0.134, forward
+        if plan.tile < 8:
+            yield "conv_backward", "B8 L2048 D5120 W4", describe(plan), 0.334, backward
+
+
+def norm_variants():
+    from anymamba.backends.triton import norm, norm_gated
+
+    def make():
+        torch.manual_seed(0)
+        return [torch.randn(16384, 2560, device=DEVICE, dtype=torch.bfloat16) for _ in range(3)] + [torch.randn(2560, device=DEVICE)]
+
+    def plain():
+        x, residual, _, weight = kept("norm", make)
+        return norm.rms_norm_fn(x, weight, None, residual, prenorm=True)
+
+    def plain_backward():
+        x, residual, dy, weight = kept("norm", make)
+        given = [t.detach().requires_grad_() for t in (x, weight, residual)]
+        y, total = norm.rms_norm_fn(given[0], given[1], None, given[2], prenorm=True)
+        return torch.autograd.grad([y, total], given, [dy, dy])
+
+    def gated():
+        x, z, _, weight = kept("norm", make)
+        return (norm_gated.rmsnorm_fn(x, weight, None, z, norm_before_gate=False),)
+
+    def gated_backward():
+        x, z, dy, weight = kept("norm", make)
+        given = [t.detach().requires_grad_() for t in (x, weight, z)]
+        return torch.autograd.grad(norm_gated.rmsnorm_fn(given[0], given[1], None, given[2], norm_before_gate=False), given, dy)
+
+    bandwidth = 16384 * 2560 * 2 / 4.3e9  # milliseconds to move one such tensor at the copy rate of an H200
+    yield "norm", "16384 x 2560 residual", "forward; x: copy rate", 4 * bandwidth, plain
+    yield "norm", "16384 x 2560 residual", "forward + backward; x: copy rate", 9 * bandwidth, plain_backward
+    yield "norm", "16384 x 2560 gated", "forward; x: copy rate", 3 * bandwidth, gated
+    yield "norm", "16384 x 2560 gated", "forward + backward; x: copy rate", 8 * bandwidth, gated_backward
+
+
+FAMILIES = {
+    "scan_forward": forward_variants,
+    "scan_backward": backward_variants,
+    "conv": conv_variants,
+    "norm": norm_variants,
+}
+
+
+def describe(plan):
+    return " ".join(f"{name}={value}" for name, value in vars(plan).items())
+
+
+def variants(only):
+    for name, family in FAMILIES.items():
+        if not only or name in only:
+            yield from family()
+
+
+def compile_share(only, share, of):
+    """Runs every of-th variant once: its kernels are then in Triton's cache."""
+    for index, (family, shape, name, _, run) in enumerate(variants(only)):
+        if index % of == share:
+            try:
+                run()
+                torch.cuda.synchronize()
+            except Exception as error:  # noqa: BLE001 - the timing process reports it
+                print(f"{family} {shape} {name}: {type(error).__name__}", file=sys.stderr)
+                if "CUDA error" in str(error) or "misaligned" in str(error):
+                    return
+
+
+def median_ms(run, budget_ms=60.0):
+    """Median of single calls timed by events, the second-level cache overwritten before each, launches queued ahead."""
+    run()
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    torch.cuda.synchronize()
+    once = (time.perf_counter() - start) * 1e3
+    repeats = int(min(max(budget_ms / max(once, 1e-3), 10), 60))
+    flush = torch.empty(128 * 2**20, dtype=torch.int8, device=DEVICE)
+    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
+    for begin, end in pairs:
+        # fills the queue, so that the host's part of a launch is hidden behind it
+        for _ in range(12):
+            flush.zero_()
+        begin.record()
+        run()
+        end.record()
+    torch.cuda.synchronize()
+    return sorted(begin.elapsed_time(end) for begin, end in pairs)[repeats // 2]
+
+
+def difference(got, want):
+    """Largest relative Frobenius error over the outputs; NaN counts as infinite."""
+    worst = 0.0
+    for a, b in zip(got, want):
+        if a is None:
+            continue
+        error = ((a.float() - b.float()).norm() / b.float().norm().clamp_min(1e-30)).item()
+        worst = max(worst, error if error == error else float("inf"))
+    return worst
+
+
+def self_checks():
+    import importlib
+
+    from anymamba.backends import triton as package
+
+    rows = []
+    for op, name in package.OPS.items():
+        module = importlib.import_module(name) if importlib.util.find_spec(name) else None
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            for grad in (False, True):
+                if module is None or (grad and "update" in op):
+                    continue
+                ok, reason = selfcheck.run(module, Call(op, DEVICE, dtype, grad))
+                rows.append({"op": op, "dtype": str(dtype), "grad": grad, "ok": ok, "reason": reason})
+                print(("ok    " if ok else "FAIL  ") + f"{op} {dtype} grad={grad}: {reason}")
+    return rows
+
+
+def large_check():
+    """The scan against plain PyTorch in float64, bf16 inputs, at a size with many programs: relative Frobenius errors."""
+    from anymamba.backends.torch.selective_scan import selective_scan_fn as exact
+    from anymamba.backends.triton.selective_scan import selective_scan_fn as ours
+
+    given = scan_inputs(2, 1000, 1000, 16)
+    errors = {}
+    results = []
+    for function, dtype in ((exact, torch.float64), (exact, None), (ours, None)):
+        inputs = {k: (v.to(dtype) if dtype else v).detach().requires_grad_() for k, v in given.items()}
+        out = function(**inputs, delta_softplus=True)
+        torch.manual_seed(1)
+        gradients = torch.autograd.grad(out, list(inputs.values()), torch.randn(out.shape, device=DEVICE, dtype=torch.float64).to(out.dtype))
+        results.append([out.detach(), *gradients])
+    for index, name in enumerate(["out", *given]):
+        want = results[0][index].double()
+        plain, mine = (((r[index].double() - want).norm() / want.norm()).item() for r in results[1:])
+        errors[name] = {"plain torch": plain, "triton": mine}
+        print(f"{'ok  ' if mine <= 2 * plain + 1e-6 else 'FAIL'}  scan {name}: triton {mine:.2e}, plain torch {plain:.2e}")
+    first = results[2]
+    for _ in range(10):
+        inputs = {k: v.detach().requires_grad_() for k, v in given.items()}
+        out = ours(**inputs, delta_softplus=True)
+        torch.manual_seed(1)
+        gradients = torch.autograd.grad(out, list(inputs.values()), torch.randn(out.shape, device=DEVICE, dtype=torch.float64).to(out.dtype))
+        same = all(torch.equal(a, b) for a, b in zip(first, [out, *gradients]))
+        if not same:
+            print("FAIL  scan is not deterministic")
+            errors["deterministic"] = False
+            break
+    else:
+        print("ok    scan: ten runs, the same bits")
+        errors["deterministic"] = True
+    return errors
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", default="gpu_kernels.json")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--workers", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=300, help="stop timing after this long")
+    parser.add_argument("--share", default=None, help="i/n: only compile every n-th variant (used by the worker processes)")
+    arguments = parser.parse_args()
+    only = [name for name in arguments.only.split(",") if name]
+    if arguments.share:
+        compile_share(only, *(int(part) for part in arguments.share.split("/")))
+        return
+    begun = time.time()
+    command = [sys.executable, __file__, "--only", arguments.only]
+    workers = [subprocess.Popen([*command, "--share", f"{i}/{arguments.workers}"]) for i in range(arguments.workers)]
+    document = {"date": datetime.date.today().isoformat(), "machine": machine.facts(), "rows": []}
+    document["self checks"] = self_checks()
+    try:
+        document["scan errors"] = large_check()
+    except Exception as error:  # noqa: BLE001 - the timings are still worth having
+        print(f"FAIL  large check: {type(error).__name__}: {error}")
+    for worker in workers:
+        worker.wait()
+    print(f"compiled after {time.time() - begun:.0f} s", flush=True)
+    a = torch.empty(2**31, dtype=torch.int8, device=DEVICE)
+    b = torch.empty_like(a)
+    milliseconds = median_ms(lambda: b.copy_(a))
+    document["copy TB/s"] = round(2 * 2**31 / milliseconds / 1e9, 2)
+    del a, b
+    first: dict = {}
+    for family, shape, name, official, run in variants(only):
+        if time.time() - begun > arguments.seconds:
+            print("out of time")
+            break
+        try:
+            result = [t.detach() for t in run() if t is not None]
+            key = family, shape
+            if key not in first:
+                first.clear()
+                first[key] = result
+            error = difference(result, first[key])
+            del result
+            row = {"family": family, "shape": shape, "variant": name, "official ms": official, "ms": median_ms(run), "error": error}
+        except Exception as failure:  # noqa: BLE001 - one variant must not end the run
+            row = {"family": family, "shape": shape, "variant": name, "failed": f"{type(failure).__name__}: {failure}"[:300]}
+        document["rows"].append(row)
+        with open(arguments.json, "w") as file:
+            json.dump(document, file, indent=1)
+    report(document)
+    print(f"copy {document['copy TB/s']} TB/s; {time.time() - begun:.0f} s in all")
+
+
+def report(document):
+    """The five best variants of each family and shape, and the rule's own choice, which comes first in the list."""
+    groups: dict = {}
+    for row in document["rows"]:
+        groups.setdefault((row["family"], row["shape"]), []).append(row)
+    for (family, shape), rows in groups.items():
+        failed = [row for row in rows if "failed" in row]
+        timed = [row for row in rows if "ms" in row]
+        print(f"\n{family} {shape}: {len(timed)} variants, {len(failed)} failed")
+        for row in failed[:3]:
+            print(f"  failed {row['variant']}: {row['failed'][:160]}")
+        best = sorted(timed, key=lambda row: row["ms"])[:5]
+        for row in timed[:1] + best:
+            mark = "rule" if row is timed[0] else "    "
+            print(f"  {mark} {row['ms']:.4f} ms  x{row['official ms'] / row['ms']:.2f}  error {row['error']:.1e}  {row['variant']}")
+
+
+if __name__ == "__main__":
+    main()
