@@ -49,8 +49,8 @@ def start(tmp_path: Path) -> Path:
 def small_run(tmp_path: Path, start: Path) -> Callable[..., Result]:
     """Trains a few steps: ``small_run(data, steps=4, out="a", resume="auto")``."""
 
-    def run(*data: Path, resume: str = "", out: str = "run", **options: Any) -> Result:
-        config = TrainConfig(**settings(start, tmp_path / out, *data, **options))
+    def run(*data: Path, resume: str = "", out: str = "run", begin: Path = start, **options: Any) -> Result:
+        config = TrainConfig(**settings(begin, tmp_path / out, *data, **options))
         return train(config, resume, Reporter(quiet=True))
 
     return run

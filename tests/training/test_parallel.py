@@ -49,9 +49,8 @@ def test_a_sharded_run_continues_on_one_process(documents_file: Path, tmp_path: 
     common = {"micro_batch": 2, "steps": 6, "save_every": 3, "keep": 0}
     two_processes(settings(start, tmp_path / "run", documents_file, shard=True, **common))
     whole = losses(tmp_path / "run")
-    result = train(
-        TrainConfig(**settings(start, tmp_path / "run", documents_file, **common)), str(tmp_path / "run" / "step-000003"), Reporter(quiet=True)
-    )
+    config = TrainConfig(**settings(start, tmp_path / "run", documents_file, **common))
+    result = train(config, str(tmp_path / "run" / "step-000003"), Reporter(quiet=True))
     assert result.steps == 6
     assert losses(tmp_path / "run") == pytest.approx(whole, abs=1e-5)
 

@@ -1,0 +1,77 @@
+"""``anymamba demo``: from nothing to a trained model and a paragraph of its own, in less than three minutes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--minutes", type=float, default=2.0, metavar="M", help=say("time for training [2]", "训练时间（分钟）[2]")
+    )
+    parser.add_argument("--out", default="", metavar="DIR", help=say("run folder [runs/demo]", "运行目录 [runs/demo]"))
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help=say("of the weights and the paragraph", "权重与段落的随机种子"))
+    parser.add_argument("--json", action="store_true", help=say("print the result as JSON", "以 JSON 输出结果"))
+    parser.add_argument("-q", "--quiet", action="store_true", help=say("no progress", "不显示进度"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if not arguments.minutes > 0:
+        raise AnymambaError("usage", say("--minutes must be positive", "--minutes 必须为正数"))
+    from anymamba.training.demo import SLICE, document, run_demo
+    from anymamba.training.report import Reporter
+
+    reporter = Reporter(quiet=arguments.quiet)
+    demo = run_demo(_folder(arguments.out), arguments.minutes, "tiny", arguments.seed, reporter)
+    if demo.result.exit_code:
+        return demo.result.exit_code
+    if arguments.json:
+        print(json.dumps(document(demo), ensure_ascii=False))
+        return 0
+    score = demo.result.score
+    ran = sorted({(op, backend) for op, found in demo.backends.items() for backend in found})
+    width = max(len(op) for op, _ in ran)
+    reporter.note(say("backends that ran (`anymamba backends` says why):", "运行过的后端（`anymamba backends` 说明原因）："))
+    for op, backend in ran:
+        reporter.note(f"  {op:<{width}}  {backend}")
+    reporter.note(
+        say(
+            f"training speed {demo.result.tokens_per_s:,.0f} tokens/s; the same model with a token-by-token scan in Python, measured on "
+            f"rows of {SLICE} tokens (longer ones are no faster): {demo.sequential_tokens_per_s:,.0f} tokens/s. "
+            f"{demo.times_faster:.0f} times faster.",
+            f"训练速度 {demo.result.tokens_per_s:,.0f} 词元/秒；同一模型用 Python 逐词元扫描，在 {SLICE} 词元的行上实测"
+            f"（更长的行不会更快）：{demo.sequential_tokens_per_s:,.0f} 词元/秒。快 {demo.times_faster:.0f} 倍。",
+        )
+    )
+    if score is not None and score.bits_per_byte is not None:
+        reporter.note(
+            say(
+                f"held-out text: {score.bits_per_byte:.3f} bits per byte after {demo.result.steps} steps, {demo.seconds:.0f} s in all",
+                f"验证文本：{demo.result.steps} 步后每字节 {score.bits_per_byte:.3f} 比特，共 {demo.seconds:.0f} 秒",
+            )
+        )
+    reporter.note(say("the model writes:\n", "模型写道：\n"))
+    print(demo.paragraph, flush=True)
+    print(
+        say("\nmore of it: ", "\n继续生成：") + f"anymamba generate {demo.result.checkpoint} -p \"The \"",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _folder(named: str) -> Path:
+    """The folder asked for, or the first of runs/demo, runs/demo-2, ... without a run in it."""
+    if named:
+        return Path(named).expanduser()
+    number = 1
+    while True:
+        path = Path("runs") / ("demo" if number == 1 else f"demo-{number}")
+        if not any(path.glob("step-*")):
+            return path
+        number += 1
