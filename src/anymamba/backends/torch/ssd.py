@@ -144,7 +144,8 @@ def _block(
     total = _cumulative_sum(dt * A.unflatten(0, (groups, -1)))  # b c g r q, twice
     last = total[0][..., -1:], total[1][..., -1:]
     future = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).triu(1)
-    to_end = _decays(last, total)  # b c g r 1 q
+    steps = torch.arange(chunk, device=x.device)
+    to_end = _decays(last, total, same=steps == chunk - 1)  # b c g r 1 q
     from_start = total[0].exp()  # b c g r q
     through = from_start[..., -1]  # b c g r
     if seq_idx is not None and state_idx is not None:
@@ -154,7 +155,7 @@ def _block(
         to_end = to_end * (idx == idx[:, :, -1:])[:, :, None, None, None]
         from_start = from_start * (idx == arriving.unsqueeze(2))[:, :, None, None]
         through = through * (idx[:, :, -1] == arriving)[:, :, None, None]
-    decay = _decays(total, total, future)  # b c g r q q
+    decay = _decays(total, total, same=steps[:, None] == steps, never=future)  # b c g r q q
     scores = torch.matmul(C, B.transpose(-1, -2)).unsqueeze(3) * decay
     y = torch.matmul(scores, xdt.permute(0, 1, 3, 4, 2, 5))  # b c g r q p
     weighted = xdt.permute(0, 1, 3, 4, 5, 2) * to_end  # b c g r p q
@@ -183,11 +184,17 @@ def _cumulative_sum(exponents: Tensor) -> tuple[Tensor, Tensor]:
     return total, (exact.detach() - total.detach()).float()
 
 
-def _decays(to: tuple[Tensor, Tensor], since: tuple[Tensor, Tensor], never: Tensor | None = None) -> Tensor:
+def _decays(
+    to: tuple[Tensor, Tensor], since: tuple[Tensor, Tensor], same: Tensor, never: Tensor | None = None
+) -> Tensor:
     """exp(to_i - since_j) for every pair of steps, (..., i, j), and 0 where never. Masked before the exponential: what lies
-    in the future would overflow, and its gradient would be NaN."""
+    in the future would overflow, and its gradient would be NaN.
+
+    same: where both are one step. Its decay is 1 whatever dt is, but autograd would add and subtract the largest of all gradients
+    there, and what is left of the others is lost in rounding when they are small."""
     difference = to[0].unsqueeze(-1) - since[0].unsqueeze(-2)
     difference = difference + (to[1].unsqueeze(-1) - since[1].unsqueeze(-2))
+    difference = difference.masked_fill(same, 0.0)
     return (difference if never is None else difference.masked_fill(never, float("-inf"))).exp()
 
 
