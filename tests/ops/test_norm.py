@@ -96,7 +96,12 @@ GATED: list[tuple[str, Callable[[Random], Probe], dict[str, Callable[[Tensor], T
 ]  # fmt: skip
 
 
-@parametrize([Case(op, name, build, views) for op in ("layernorm_fn", "rmsnorm_fn") for name, build, views in GATED])
+GATED_CASES = [Case(op, name, build, views) for op in ("layernorm_fn", "rmsnorm_fn") for name, build, views in GATED if
+               (op, name) != ("layernorm_fn", "dim2")]  # fmt: skip
+"""Without layernorm over two channels: its output is +-1 whatever the input, and what the gradient keeps after cancellation is rounding."""
+
+
+@parametrize(GATED_CASES)
 def test_gated_norm(case: Case, backend: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     check(case, backend, dtype, monkeypatch)
 
