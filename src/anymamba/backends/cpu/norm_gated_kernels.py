@@ -12,7 +12,8 @@ from anymamba.backends.cpu.vecmath import sigmoid, silu
 def forward(
     k: Kernel, x: str, weight: str, bias: str | None, z: str | None, gate_first: bool, keeps: bool, centred: bool, room: int
 ) -> None:
-    """y (rows, dim) like x; x, weight, bias, z are dtypes. keeps: mean and reciprocal deviation (rows, groups, 2). room: at least a group."""
+    """y (rows, dim) like x; x, weight, bias, z are dtypes. keeps: mean and reciprocal deviation (rows, groups, 2) are written.
+    room: of scratch, at least a group."""
     dim, rows, groups, block, x_row, eps = *(k.size(n) for n in ("dim", "rows", "groups", "block", "x_row")), k.number("eps")
     size = dim / groups
     dtypes = {"x": x, "y": x, "weight": weight, "bias": bias, "z": z, "statistics": "float32" if keeps else None}
@@ -59,7 +60,7 @@ def backward(
     z_row = k.size("z_row") if z else None
     dweight = k.pointer("dweight", "float32").at(k.task * dim)
     dbias = k.pointer("dbias", "float32").at(k.task * dim) if bias else None
-    normal, scaled = k.scratch(room), k.scratch(room)
+    centre, scaled = k.scratch(room), k.scratch(room)
     count = k.wrap(k.builder.sitofp(size.ir, F32))
     for total in (dweight, dbias):
         if total is not None:
@@ -82,7 +83,8 @@ def backward(
                 s = sigmoid(gate)
                 if gate_first:
                     value = value * (gate * s)
-            n = (value - mean) * factor
+            value = value - mean if centred else value
+            n = value * factor
             if z_here is not None and not gate_first:
                 out = n * scale
                 if bias:
@@ -90,20 +92,20 @@ def backward(
                 here["dz"].store(c, d * out * (s * (1.0 + gate * (1.0 - s))), left)
                 d = d * (gate * s)
             g = d * scale
-            along.add(g * n)
+            along.add(g * value)
             plain.add(g)
-            normal.store(c, n, left)
+            centre.store(c, value, left)
             scaled.store(c, g, left)
             dweights.store(c, dweights.load(c, left) + d * n, left)
             if dbias is not None:
                 dbias.store(offset + c, dbias.load(offset + c, left) + d, left)
 
         over_channels(k, 0, size, add_up)
-        share = k.vector(k.sum_lanes(along.value) / count)
+        share = k.vector(k.sum_lanes(along.value) / count) * factor * factor
         level = k.vector(k.sum_lanes(plain.value) / count) if centred else None
 
         def write(c: Value, left: Value | None) -> None:
-            value = scaled.load(c, left) - normal.load(c, left) * share
+            value = scaled.load(c, left) - centre.load(c, left) * share
             if level is not None:
                 value = value - level
             value = value * factor

@@ -1,4 +1,4 @@
-"""Kernels of layer norm and RMS norm with the residual sum before them. A task is a block of rows; a row stays in cache between its passes."""
+"""Kernels of layer norm and RMS norm with the residual sum before them. A task is a block of rows, which stay in cache between passes."""
 
 from __future__ import annotations
 
@@ -81,9 +81,10 @@ def forward(k: Kernel, x: str, weight: str, bias: str | None, residual: str | No
 
 
 def backward(
-    k: Kernel, row: str, gradient: str, weight: str, bias: bool, residual: str | None, dtotal: str | None, dresidual: str | None, centred: bool
-) -> None:
-    """dx of dtype ``gradient``, like dy, and, if its dtype is given, dresidual; dweight, and dbias if bias, (tasks, dim): of the task's rows.
+    k: Kernel, row: str, gradient: str, weight: str, bias: bool, residual: str | None, dtotal: str | None, dresidual: str | None,
+    centred: bool,
+) -> None:  # fmt: skip
+    """dx of dtype ``gradient``, like dy, and, if its dtype is given, dresidual; dweight, and dbias if bias, (tasks, dim).
 
     The normalised row is x, of dtype ``row``, plus residual if its dtype is given. dtotal: dtype of the gradient that reaches that sum
     directly, or None. With n the normalised row and g = dy * weight: dx = (g - mean(g) - n * mean(g * n)) / deviation + dtotal, mean(g)
@@ -107,28 +108,29 @@ def backward(
         mean, factor = kept.broadcast(r * 2), kept.broadcast(r * 2 + 1)
         along, plain = k.variable(0.0), k.variable(0.0)
 
-        def normalised(c: Value, left: Value | None) -> Value:
+        def centre(c: Value, left: Value | None) -> Value:
             value = here["x"].load(c, left)
             if residual is not None:
                 value = value + here["residual"].load(c, left)
-            return (value - mean) * factor
+            return value - mean if centred else value
 
         def add_up(c: Value, left: Value | None) -> None:
-            value, dy = normalised(c, left), here["dy"].load(c, left)
+            value, dy = centre(c, left), here["dy"].load(c, left)
             scaled = dy * weights.load(c, left)
             along.add(scaled * value)
             plain.add(scaled)
-            dweight.store(c, dweight.load(c, left) + dy * value, left)
+            dweight.store(c, dweight.load(c, left) + dy * (value * factor), left)
             if dbias is not None:
                 dbias.store(c, dbias.load(c, left) + dy, left)
 
         over_channels(k, 0, dim, add_up)
         count = k.wrap(k.builder.sitofp(dim.ir, F32))
-        share = k.vector(k.sum_lanes(along.value) / count)
+        # of the values before scaling: one rounding less where nearly all cancels
+        share = k.vector(k.sum_lanes(along.value) / count) * factor * factor
         level = k.vector(k.sum_lanes(plain.value) / count) if centred else None
 
         def write(c: Value, left: Value | None) -> None:
-            value = here["dy"].load(c, left) * weights.load(c, left) - normalised(c, left) * share
+            value = here["dy"].load(c, left) * weights.load(c, left) - centre(c, left) * share
             if level is not None:
                 value = value - level
             value = value * factor

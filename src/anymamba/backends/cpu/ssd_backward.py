@@ -165,9 +165,13 @@ def backward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, room:
                     step = decays.step.broadcast(t)
                     with k.loop(0, columns, k.width) as p:
                         here = t * columns + p
-                        u, value, gradient = du.load(here), x_chunk.load(here), dy.load(here)
-                        dD_head.store(p, dD_head.load(p) + gradient * value)
-                        dx.store(offset + t * out_token + p, step * u + D_head.load(p) * gradient, headdim - p)
+                        dx.store(offset + t * out_token + p, step * du.load(here) + D_head.load(p) * dy.load(here), headdim - p)
+                with k.loop(0, columns, k.width) as p:
+                    # summed by chunk, then over chunks: rounding stays small over long sequences
+                    along = k.variable(0.0)
+                    with k.loop(0, tokens) as t:
+                        along.set(along.value + dy.load(t * columns + p) * x_chunk.load(t * columns + p))
+                    dD_head.store(p, dD_head.load(p) + along.value)
 
                 tiles.product(dC_chunk, rows, dy_weighted, columns, 1, state, rows, padded, rows, columns)
                 part_C = parts_C.at(own * rows * CHUNK)
