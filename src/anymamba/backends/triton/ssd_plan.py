@@ -1,0 +1,61 @@
+"""Chunk lengths and block sizes of Mamba-2's scan on a device: a rule, not a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from anymamba.backends.triton.launch import power_of_2, processors
+
+
+@dataclass(frozen=True)
+class Plan:
+    """q: tokens of a chunk. heads: heads that a program of the chunk kernel handles one after another. walk_p, walk_n: the part of
+    the state (headdim, d_state) that a program of the walk holds."""
+
+    q: int
+    heads: int
+    warps: int
+    stages: int
+    walk_p: int
+    walk_n: int
+    walk_warps: int
+    walk_stages: int
+
+
+def forward_plan(
+    batch: int, length: int, heads: int, heads_per_group: int, headdim: int, d_state: int, wide: bool, device: torch.device
+) -> Plan:
+    """wide: float32 operands."""
+    small = headdim <= 64 and d_state <= 128 and not wide
+    return _plan(128 if small else 64 if not wide else 32, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
+
+
+def backward_plan(
+    batch: int, length: int, heads: int, heads_per_group: int, headdim: int, d_state: int, wide: bool, device: torch.device
+) -> Plan:
+    return _plan(32 if wide else 64, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
+
+
+def _plan(
+    q: int,
+    batch: int,
+    length: int,
+    heads: int,
+    heads_per_group: int,
+    headdim: int,
+    d_state: int,
+    wide: bool,
+    device: torch.device,
+) -> Plan:
+    q = min(q, max(power_of_2(length), 16))
+    chunks = -(-length // q) * batch
+    # several heads a program spare the product C B^T, as long as every multiprocessor still has a few programs
+    together = max(min(heads_per_group, 16, chunks * heads // (4 * processors(device))), 1)
+    together = -(-heads_per_group // -(-heads_per_group // together))
+    block_p, block_n = max(power_of_2(headdim), 16), max(power_of_2(d_state), 16)
+    walk_p, walk_n = min(block_p, 64), min(block_n, 64 if wide else 128)
+    while batch * heads * (block_p // walk_p) * (block_n // walk_n) < 2 * processors(device) and walk_n > 32:
+        walk_n //= 2
+    return Plan(q, together, 4 if q < 64 else 8, 1, walk_p, walk_n, 4, 2)
