@@ -98,6 +98,15 @@ def forget() -> None:
     _choices.clear()
 
 
+def decided() -> dict[str, str]:
+    """op -> the backends that serve it ("cpu", or "cpu, torch"), of every choice made since ``forget``: for reports."""
+    served: dict[str, set[str]] = {}
+    for (call, _), choice in _choices.items():
+        if isinstance(choice, Choice):
+            served.setdefault(call.op, set()).add(choice.backend)
+    return {op: ", ".join(sorted(names)) for op, names in served.items()}
+
+
 def verdict(entry: Entry, call: Call) -> tuple[bool, str]:
     """Can this backend serve this call here, and why (not). The self-check runs last, and only where all else says yes."""
     try:
