@@ -1,0 +1,80 @@
+"""Is what we are about to time right? No time is reported for a wrong result.
+
+The criterion is FlashAttention's: against the exact result in float64 the error may be at most twice that of plain PyTorch in the
+same dtype, for the output and every gradient; and never more than a fixed share of the tensor's largest magnitude.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anymamba.language import say
+
+Outcome = Mapping[str, Tensor]
+
+_ULPS = 8
+"""What rounding alone may add to the error of a float32 result; results in half precision get one unit in the last place."""
+
+_CAP = {torch.float64: 1e-8, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
+"""However bad plain PyTorch is: beyond this a result is wrong. It may be plain PyTorch itself that is timed."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """ok, and why in one sentence. error: the largest, relative to the largest magnitude of the tensor it is in; plain: what
+    plain PyTorch has there."""
+
+    ok: bool
+    why: str
+    error: float = 0.0
+    plain: float = 0.0
+
+
+def compare(ours: Outcome, plain: Outcome, exact: Outcome) -> Gate:
+    """Each maps the names of outputs and gradients to tensors. The verdict names the worst."""
+    worst = 0.0, 0.0, 0.0, next(iter(exact))
+    for name, want in exact.items():
+        if ours[name].shape != want.shape:
+            return Gate(False, say(f"{name} has shape {tuple(ours[name].shape)}", f"{name} 的形状不符"), float("inf"))
+        want = want.double().cpu()
+        scale = want.abs().max().clamp(min=1e-30)
+        error, plain_error = (((r[name].double().cpu() - want).abs().max() / scale).item() for r in (ours, plain))
+        dtype = ours[name].dtype
+        epsilon = torch.finfo(dtype).eps
+        allowed = min(2 * plain_error + (epsilon if epsilon > 1e-4 else _ULPS * epsilon), _CAP[dtype])
+        # written so that a NaN counts as infinitely bad
+        share = error / allowed if error <= allowed or error > allowed else float("inf")
+        if share >= worst[0]:
+            worst = share, error, plain_error, name
+    share, error, plain_error, name = worst
+    en = f"{name} is off by {error:.2g}, plain PyTorch by {plain_error:.2g}"
+    return Gate(share <= 1, say(en, f"{name} 误差 {error:.2g}，纯 PyTorch 误差 {plain_error:.2g}"), error, plain_error)
+
+
+def crashed(error: Exception) -> Gate:
+    return Gate(False, f"{type(error).__name__}: {error}", float("nan"), float("nan"))
+
+
+def outcome(function: Callable[..., Any], inputs: Mapping[str, Any], differentiable: tuple[str, ...]) -> dict[str, Tensor]:
+    """Outputs of function(**inputs), what it changed in place, and the gradients by the inputs named differentiable."""
+    given = {
+        name: value.detach().clone().requires_grad_(name in differentiable) if isinstance(value, Tensor) else value
+        for name, value in inputs.items()
+    }
+    out = function(**given)
+    outputs = [part for part in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(part, Tensor)]
+    result = {f"output {index}": part.detach() for index, part in enumerate(outputs)}
+    for name in ("state", "conv_state"):
+        if name in given:
+            result[f"changed {name}"] = given[name].detach()
+    if differentiable:
+        outputs = [part for part in outputs if part.requires_grad]
+        cotangents = [torch.linspace(-1, 1, o.numel(), dtype=torch.float64).cos().view(o.shape).to(o) for o in outputs]
+        gradients = torch.autograd.grad(outputs, [given[name] for name in differentiable], cotangents)
+        result.update({f"gradient of {name}": value for name, value in zip(differentiable, gradients)})
+    return result

@@ -1,0 +1,40 @@
+"""Peak memory of one forward+backward of a whole model, ours and mambapy's, each in a process of its own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+
+import torch
+
+from anymamba.bench import model_cases, model_peers, peak, peers
+from anymamba.bench.cases import Case, Contender, Contest, Setting, Target
+
+
+def contest(family: str, size: str, length: int, dtype: str, setting: Setting) -> Contest:
+    specification = {"family": family, "size": size, "length": length, "dtype": dtype, "device": str(setting.device)}
+
+    def contender(who: str) -> Contender:
+        return Contender(functools.partial(peak.measure_apart, {**specification, "who": who, "backend": setting.backend}))
+
+    contenders: dict[str, Callable[[], Contender] | str] = {}
+    for name in model_peers.names(family):
+        contenders[name] = model_peers.missing(name) or functools.partial(_peer, contender, name, family)
+    config = model_cases.configuration(family, size)
+    gate = functools.partial(model_cases.check, config, getattr(torch, dtype), "forward+backward", setting)
+    return Contest(contender("anymamba"), gate, contenders)
+
+
+def _peer(contender: Callable[[str], Contender], name: str, family: str) -> Contender:
+    made = contender(name)
+    made.slow = name == peers.TRANSFORMERS and family == "mamba"
+    return made
+
+
+def cases() -> Iterator[Case]:
+    for device_type in ("cpu", "cuda"):
+        for family in ("mamba", "mamba2"):
+            build = functools.partial(contest, family, "130m", 512, "float32")
+            targets = (Target(peers.MAMBAPY, 1 / 3),) if family == "mamba" else ()
+            name = f"{family}-130m/B1-L512-fp32/memory"
+            yield Case(name, device_type, build, quantity="memory", targets=targets)

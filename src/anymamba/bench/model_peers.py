@@ -1,0 +1,60 @@
+"""The same language models run by transformers, by its sequential path or with mambapy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from anymamba.backends.machine import library_version
+from anymamba.bench import peers
+from anymamba.language import say
+from anymamba.models.config import Config
+
+
+def names(family: str) -> tuple[str, ...]:
+    """Who can run a family of models."""
+    return (peers.TRANSFORMERS, peers.MAMBAPY) if family == "mamba" else (peers.TRANSFORMERS,)
+
+
+def missing(name: str) -> str | None:
+    """Why this peer cannot run here, or None."""
+    if name == peers.MAMBAPY and library_version("mambapy") is None:
+        return say("mambapy is not installed", "未安装 mambapy")
+    return peers.sequential_transformers()
+
+
+def make(name: str, config: Config, device: torch.device) -> Any:
+    """A randomly initialised model of transformers with the sizes of ours."""
+    import transformers
+
+    peers.quieten_transformers()
+    values = {key: value for key, value in config.to_dict().items() if key not in ("architectures", "transformers_version")}
+    values.pop("model_type", None)
+    family = config.model_type
+    kinds: dict[str, tuple[Any, Any]] = {
+        "mamba": (transformers.MambaConfig, transformers.MambaForCausalLM),
+        "mamba2": (transformers.Mamba2Config, transformers.Mamba2ForCausalLM),
+    }
+    config_class, model_class = kinds[family]
+    if family == "mamba":
+        values["use_mambapy"] = name == peers.MAMBAPY
+    model = model_class(config_class(**values))
+    return model.to(device)
+
+
+def decoder(model: Any, prompt: torch.Tensor, steps: int) -> Callable[[], None]:
+    """Reads the prompt once, then each call writes so many tokens, greedily."""
+    model.eval()
+    with torch.no_grad():
+        out = model(prompt, use_cache=True)
+    state = {"cache": out.cache_params, "ids": out.logits[:, -1:].argmax(-1)}
+
+    def run() -> None:
+        with torch.no_grad():
+            for _ in range(steps):
+                out = model(state["ids"], cache_params=state["cache"], use_cache=True)
+                state["ids"], state["cache"] = out.logits[:, -1:].argmax(-1), out.cache_params
+
+    return run

@@ -1,0 +1,65 @@
+"""anymamba bench: each op and whole models on this machine, beside transformers, mambapy and the matrix products alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from anymamba.language import say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", help=say("cpu, cuda, cuda:1, xpu, mps; default: the fastest here", "设备；默认为本机最快的设备")
+    )
+    parser.add_argument(
+        "--only",
+        metavar="PATTERN",
+        help=say("cases whose name contains it, or matches it as a shell pattern", "仅运行名称包含或匹配该模式的用例"),
+    )
+    parser.add_argument("--quick", action="store_true", help=say("a few cases, under a minute", "少量用例，一分钟内完成"))
+    parser.add_argument(
+        "--slow", action="store_true", help=say("also the peers that take minutes", "同时运行需数分钟的对比实现")
+    )
+    parser.add_argument("--backend", help=say("every op on this backend", "所有算子使用该后端"))
+    parser.add_argument("--list", action="store_true", help=say("only the names of the cases", "仅列出用例名称"))
+    parser.add_argument("--json", action="store_true", help=say("print one JSON document", "输出一个 JSON 文档"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0: every result was right; 1: a case was wrong or crashed, and has no time; 2: no such case."""
+    import torch
+
+    from anymamba.backends import dispatch, machine
+    from anymamba.bench import cases, runner, timing
+
+    device = torch.device(arguments.device) if arguments.device else machine.default_device()
+    with dispatch.use_backend(arguments.backend):  # an unknown name is an error before anything runs
+        pass
+    chosen = cases.select(device, arguments.only, arguments.quick)
+    if not chosen:
+        print(say(f"no case matches {arguments.only!r}", f"没有用例匹配 {arguments.only!r}"), file=sys.stderr)
+        return 2
+    if arguments.list:
+        print("\n".join(case.name for case in chosen))
+        return 0
+    setting = cases.Setting(device, arguments.backend, arguments.slow)
+    effort = timing.QUICK if arguments.quick else timing.Effort()
+    results: list[Any] = []
+    for case in chosen:
+        print(f"{case.name} ...", file=sys.stderr, flush=True)
+        results += runner.run([case], setting, effort)
+    document = runner.document(results, setting, arguments.quick)
+    if arguments.json:
+        json.dump(document, sys.stdout, indent=1, allow_nan=False)
+        print()
+    else:
+        from rich.console import Console
+
+        from anymamba.bench import report
+
+        # a file or a pipe has no width; a narrow terminal folds
+        report.print_table(document, Console() if sys.stdout.isatty() else Console(width=110))
+    return int(any(not result["gate"]["ok"] for result in results))

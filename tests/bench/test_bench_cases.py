@@ -1,0 +1,106 @@
+"""The registry itself, and the pieces that a run puts together."""
+
+from __future__ import annotations
+
+import fnmatch
+
+import pytest
+import torch
+from torch import nn
+
+from anymamba.bench import cases, floor, op_cases, peak, peers
+from anymamba.bench.cases import Setting
+from anymamba.bench.timing import Effort, measure
+
+CPU = torch.device("cpu")
+
+
+def test_names_are_unique_and_targets_name_a_peer() -> None:
+    names = [(case.device_type, case.name) for case in cases.registry()]
+    assert len(names) == len(set(names))
+    assert {case.device_type for case in cases.registry()} == {"cpu", "cuda"}
+    assert all(target.at_most > 0 for case in cases.registry() for target in case.targets)
+
+
+def test_the_issues_figures_are_cases() -> None:
+    wanted = {
+        "cpu": ("selective_scan_fn/B1-L2048-D1536-N16-fp32/*", "mamba-130m/*/forward+backward", "mamba2-130m/*/forward+backward",
+                "mamba-layer/L64k*", "mamba-130m/*/memory", "mamba-130m/*/decode"),
+        "cuda": ("selective_scan_fn/B8-L2048-D5120-N16-bf16/backward", "mamba_chunk_scan_combined/B1-L8192-*/forward",
+                 "causal_conv1d_fn/*channels*", "mamba-2.8b/*/decode", "mamba2-130m/*/forward+backward"),
+    }  # fmt: skip
+    for device_type, patterns in wanted.items():
+        names = [case.name for case in cases.registry() if case.device_type == device_type]
+        for pattern in patterns:
+            assert fnmatch.filter(names, pattern), pattern
+
+
+@pytest.mark.parametrize("op", ["selective_scan_fn", "mamba_chunk_scan_combined", "causal_conv1d_fn", "selective_state_update"])
+def test_peers_compute_the_same(op: str) -> None:
+    pytest.importorskip("transformers", minversion="5.15")
+    makes = {
+        "selective_scan_fn": op_cases.scan(1, 33, 24, 4),
+        "mamba_chunk_scan_combined": op_cases.ssd(1, 33, 4, 8, 16),
+        "causal_conv1d_fn": op_cases.conv(1, 33, 24, 4),
+        "selective_state_update": op_cases.update(1, 4, 8, 16),
+    }
+    torch.manual_seed(0)
+    inputs = makes[op](False)
+    ours = op_cases.contest(op, makes[op], torch.float32, "forward", Setting(CPU, "torch"))
+    given = {name: value.clone() if torch.is_tensor(value) else value for name, value in inputs.tensors.items()}
+    found = peers.of_op(op, CPU)
+    assert found
+    torch.manual_seed(0)
+    want = ours.ours.run()
+    for name, peer in found.items():
+        if isinstance(peer, str):
+            pytest.skip(f"{name}: {peer}")
+        torch.testing.assert_close(peer(**given, **inputs.options), want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "library_version", lambda name: None)
+    found = peers.of_op("selective_scan_fn", CPU)
+    assert set(found) == {peers.TRANSFORMERS, peers.MAMBAPY}
+    assert all(isinstance(reason, str) and reason for reason in found.values())
+
+
+def test_the_floor_multiplies_every_weight() -> None:
+    model = nn.Sequential(nn.Linear(8, 16, bias=False), nn.ReLU(), nn.Linear(16, 4))
+    seen: list[tuple[int, ...]] = []
+    multiply = torch.mm
+
+    def counted(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        seen.append((*a.shape, b.shape[1]))
+        return multiply(a, b, out=out)
+
+    torch.mm = counted  # type: ignore[assignment]
+    try:
+        floor.matrix_products(model, 5, torch.float32, backward=True)()
+    finally:
+        torch.mm = multiply
+    assert seen == [(5, 8, 16), (5, 16, 4), (5, 4, 16), (4, 5, 16), (5, 16, 8), (16, 5, 8)]
+
+
+def test_contenders_take_turns_and_a_slow_one_runs_once() -> None:
+    calls: list[str] = []
+    effort = Effort(seconds=0.0, least=3, most=5, patience=0.05)
+
+    def slow() -> None:
+        calls.append("slow")
+        torch.randn(10).sum()
+        import time
+
+        time.sleep(0.06)
+
+    spreads = measure({"a": lambda: calls.append("a"), "b": lambda: calls.append("b"), "slow": slow}, CPU, effort)
+    assert calls == ["a", "b", "slow"] + ["a", "b"] * 3
+    assert spreads["slow"].runs == 1 and spreads["slow"].median >= 0.06
+    assert spreads["a"].runs == 3
+
+
+def test_peak_memory_grows_with_the_model() -> None:
+    base = {"who": "anymamba", "family": "mamba", "size": "tiny", "length": 8, "dtype": "float32", "device": "cpu", "backend": "torch"}
+    small, large = (peak.measure_apart({**base, "layers": layers}) for layers in (1, 30))
+    # 29 more layers of this width are 12.7 million parameters: weights and gradients in float32, 8 bytes each
+    assert large - small > 0.7 * 12.7e6 * 8
