@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,7 +40,9 @@ def largest_error(function: Callable[..., Any], call: Call) -> tuple[float, str]
     worst, where = 0.0, "output 0"
     for name, tensor in want.items():
         error = _relative_error(got[name], tensor)
-        if not error <= worst:
+        if math.isnan(error):  # worse than any number, and no later one may hide it
+            return error, name
+        if error > worst:
             worst, where = error, name
     return worst, where
 

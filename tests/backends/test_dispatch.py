@@ -1,0 +1,234 @@
+"""Who serves a call: explicit choices succeed or raise, automatic ones fall back and say so once."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from tests.backends import fake
+
+import anymamba
+from anymamba import errors, ops
+from anymamba.backends import dispatch, selfcheck
+from anymamba.backends.call import Call
+from anymamba.errors import AnymambaWarning, BackendError
+
+CALL = Call("rms_norm_fn", torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def fresh_choices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(errors, "_said", set())
+    monkeypatch.setattr(dispatch, "_override", None)
+    dispatch.forget()
+    yield
+    dispatch.forget()
+
+
+def marked(*_: Any) -> Any:
+    return "ours"
+
+
+def norm(**options: Any) -> Any:
+    return ops.rms_norm_fn(torch.randn(3, 4), torch.ones(4), None, **options)
+
+
+def test_the_preferred_backend_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.install(monkeypatch, "ours", {"rms_norm_fn": marked})
+    choice = dispatch.choose(CALL)
+    assert (choice.backend, choice.why, choice.rejected) == ("ours", "can", ())
+    assert norm() == "ours"
+
+
+def test_explicit_choice_by_argument_block_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.install(monkeypatch, "ours", {"rms_norm_fn": marked})
+    assert isinstance(norm(backend="torch"), torch.Tensor)
+    with anymamba.use_backend("torch"):
+        assert isinstance(norm(), torch.Tensor)
+        assert norm(backend="ours") == "ours"
+        with anymamba.use_backend("ours"):
+            assert norm() == "ours"
+        with anymamba.use_backend(None):
+            assert norm() == "ours"
+        assert isinstance(norm(), torch.Tensor)
+    assert norm() == "ours"
+    monkeypatch.setenv("ANYMAMBA_BACKEND", "torch")
+    assert isinstance(norm(), torch.Tensor)
+    with anymamba.use_backend("ours"):
+        assert norm() == "ours"
+
+
+def test_use_backend_without_a_block_holds_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.install(monkeypatch, "ours", {"rms_norm_fn": marked})
+    anymamba.use_backend("torch")
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(norm()))
+    thread.start()
+    thread.join()
+    assert isinstance(found[0], torch.Tensor)
+    anymamba.use_backend(None)
+    assert norm() == "ours"
+
+
+def test_a_block_ends_after_an_error() -> None:
+    with pytest.raises(RuntimeError, match="mine"), anymamba.use_backend("torch"):
+        raise RuntimeError("mine")
+    assert dispatch.requested_backend() is None
+
+
+@pytest.mark.parametrize("how", ["argument", "use_backend", "environment"])
+def test_an_unknown_name_raises_with_the_names_there_are(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendError, match="'fpga'") as caught:
+        if how == "argument":
+            norm(backend="fpga")
+        elif how == "use_backend":
+            anymamba.use_backend("fpga")
+        else:
+            monkeypatch.setenv("ANYMAMBA_BACKEND", "fpga")
+            norm()
+    assert "torch" in str(caught.value) and "triton" in str(caught.value)
+    assert dispatch._override is None
+
+
+@pytest.mark.parametrize("cause", ["not available", "op missing", "unsupported", "import fails"])
+def test_an_explicit_choice_that_cannot_serve_raises_with_reason_and_alternatives(
+    cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = fake.install(
+        monkeypatch,
+        "ours",
+        {} if cause == "op missing" else {"rms_norm_fn": marked},
+        available=(cause != "not available", "no such chip in this machine"),
+        supports=lambda call: (cause != "unsupported", "width 4 only"),
+    )
+    if cause == "import fails":
+        package.available = broken_library  # type: ignore[attr-defined]
+    with pytest.raises(BackendError) as caught:
+        norm(backend="ours")
+    wanted = {
+        "not available": "no such chip in this machine",
+        "op missing": "does not implement it",
+        "unsupported": "width 4 only",
+        "import fails": "OSError: libkernels.so: undefined symbol",
+    }[cause]
+    assert wanted in caught.value.why
+    assert "torch" in caught.value.fix and "reference" in caught.value.fix and "ours" not in caught.value.fix
+    with pytest.raises(BackendError):  # the kept answer raises again
+        norm(backend="ours")
+
+
+def broken_library() -> tuple[bool, str]:
+    raise OSError("libkernels.so: undefined symbol")
+
+
+@pytest.mark.parametrize("cause", ["not available", "unsupported", "import fails"])
+def test_an_automatic_choice_falls_back_and_says_so_once(cause: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = fake.install(
+        monkeypatch,
+        "ours",
+        {"rms_norm_fn": marked},
+        available=(cause != "not available", "no such chip in this machine"),
+        supports=lambda call: (cause != "unsupported", "width 4 only"),
+    )
+    if cause == "import fails":
+        package.available = broken_library  # type: ignore[attr-defined]
+    with pytest.warns(AnymambaWarning) as caught:
+        assert isinstance(norm(), torch.Tensor)
+    ours = [str(warning.message) for warning in caught if "'ours'" in str(warning.message)]
+    assert len(ours) == 1 and "\n" not in ours[0]
+    reason = {
+        "not available": "no such chip in this machine",
+        "unsupported": "width 4 only",
+        "import fails": "OSError: libkernels.so: undefined symbol",
+    }[cause]
+    assert reason in ours[0] and "anymamba doctor" in ours[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dispatch.forget()
+        assert isinstance(norm(), torch.Tensor)
+    assert ("ours", reason) in dispatch.choose(CALL).rejected
+
+
+def test_a_backend_for_other_devices_is_passed_over_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.install(monkeypatch, "ours", {"rms_norm_fn": marked}, devices=("cuda",))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*'ours'.*")
+        assert isinstance(norm(), torch.Tensor)
+    assert ("ours", "not for cpu tensors") in dispatch.choose(CALL).rejected
+
+
+def test_the_reference_runs_only_when_named() -> None:
+    assert dispatch.choose(CALL).backend != "reference"
+    assert dispatch.choose(CALL, "reference").backend == "reference"
+
+
+def test_choices_are_kept_per_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Call] = []
+
+    def supports(call: Call) -> tuple[bool, str]:
+        asked.append(call)
+        return call.dtype == torch.float32, "float32 only"
+
+    fake.install(monkeypatch, "ours", {"rms_norm_fn": marked}, supports=supports)
+    for _ in range(3):
+        assert norm() == "ours"
+    assert len(asked) == 1
+    with pytest.warns(AnymambaWarning, match="float32 only"):
+        assert isinstance(ops.rms_norm_fn(torch.randn(3, 4).bfloat16(), torch.ones(4), None), torch.Tensor)
+    assert len(asked) == 2
+
+
+def test_what_the_op_layer_tells_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Call] = []
+
+    def supports(call: Call) -> tuple[bool, str]:
+        told.append(call)
+        return True, ""
+
+    fake.install(monkeypatch, "ours", {"selective_scan_fn": marked, "selective_state_update": marked}, supports=supports)
+    u, B = torch.randn(2, 6, 5), torch.randn(2, 3, 4, 5)
+    A = -torch.rand(6, 4)
+    ops.selective_scan_fn(u, u, A, B, A, A[:, 0].clone().requires_grad_(), u.bfloat16(), delta_softplus=True, return_last_state=None)
+    assert told[-1] == Call(
+        "selective_scan_fn", torch.device("cpu"), torch.float32, True,
+        frozenset({"D", "z", "delta_softplus", "constant_C", "groups", "mixed_dtype"}), (("d_state", 4),),
+    )  # fmt: skip
+    with torch.no_grad():
+        ops.selective_scan_fn(u, u, A, B[:, 0], B[:, 0], A[:, 0].clone().requires_grad_())
+    assert told[-1].grad is False and told[-1].features == {"D"}
+    x, dt = torch.randn(2, 6, 5), torch.rand(2, 6, 1).expand(2, 6, 5)
+    state = torch.zeros(2, 6, 5, 4)
+    ops.selective_state_update(state, x, dt, A[:, :1, None].expand(6, 5, 4), B[:, 0, :, 0], B[:, 0, :, 0])
+    assert told[-1].features == {"heads", "tied"} and told[-1].sizes == (("d_state", 4), ("headdim", 5))
+
+
+def test_a_fused_op_is_composed_where_nobody_has_it_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Call("mamba_inner_fn", torch.device("cpu"), torch.float32)
+    fake.install(monkeypatch, "ours", {"mamba_inner_fn": marked})
+    choice = dispatch.choose_fused(call)
+    assert choice is not None and choice.backend == "ours"
+    assert dispatch.choose_fused(call, "torch") is None
+    fake.install(monkeypatch, "ours", {"mamba_inner_fn": marked}, supports=lambda call: (False, "no"))
+    assert dispatch.choose_fused(call, "torch") is None
+    with pytest.raises(BackendError, match="'fpga'"):
+        dispatch.choose_fused(call, "fpga")
+
+
+def test_no_backend_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.install(monkeypatch, "ours", {"rms_norm_fn": marked}, available=(False, "switched off"))
+    monkeypatch.setattr(dispatch, "REGISTRY", {"ours": dispatch.REGISTRY["ours"]})
+    with pytest.raises(BackendError, match="no backend can run rms_norm_fn") as caught:
+        norm()
+    assert caught.value.why == "ours: switched off"
+
+
+def test_a_checked_backend_is_checked_before_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selfcheck, "_verdicts", {})
+    fake.install(monkeypatch, "ours", {"rms_norm_fn": lambda x, *_, **__: x}, checked=True)
+    with pytest.warns(AnymambaWarning, match="'ours': self-check"):
+        assert isinstance(norm(), torch.Tensor)
+    assert dispatch.choose(CALL).backend != "ours"
