@@ -25,7 +25,7 @@ LAYERS = [
 
 SIBLINGS = {
     ("training", "generation"), ("training", "evaluation"), ("numerics", "generation"), ("numerics", "evaluation"),
-    ("training", "bench"),
+    ("training", "bench"), ("bench", "generation"),
 }  # fmt: skip
 ROOT_FILES = {"errors", "language", "cachefolder", "__init__", "__main__"}
 
