@@ -233,7 +233,9 @@ class Kernel:
         return a, b
 
     def select(self, condition: Value, yes: Any, no: Any) -> Value:
-        yes, no = self.match(yes, no) if isinstance(yes, Value) or isinstance(no, Value) else (self.vector(yes), self.vector(no))
+        if not isinstance(yes, Value) and not isinstance(no, Value):
+            yes = self.vector(yes)
+        yes, no = self.match(yes, no)
         return Value(self, self.builder.select(condition.ir, yes.ir, no.ir))
 
     def minimum(self, a: Any, b: Any) -> Value:

@@ -42,6 +42,8 @@ class Pointer:
     def __init__(self, k: Kernel, dtype: str, address: Any) -> None:
         self.k, self.dtype, self.address = k, dtype, address
         self.type, self.bytes = _STORED[dtype]
+        if dtype == "float16" and not k.target.f16:
+            raise NotImplementedError(f"{k.target} does not convert float16")
 
     def at(self, offset: Any) -> Pointer:
         """The memory that starts ``offset`` elements further on."""

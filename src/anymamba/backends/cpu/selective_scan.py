@@ -62,8 +62,9 @@ class _SelectiveScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        *inputs, kept = ctx.saved_tensors
-        return (*_Arguments(*inputs, ctx.delta_softplus).backward(dout, kept), None, None)
+        u, delta, A, B, C, D, z, delta_bias, kept = ctx.saved_tensors
+        arguments = _Arguments(u, delta, A, B, C, D, z, delta_bias, ctx.delta_softplus)
+        return (*arguments.backward(dout, kept), None, None)
 
 
 class _Arguments:
@@ -74,7 +75,7 @@ class _Arguments:
         self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
         delta_bias: Tensor | None, delta_softplus: bool,
     ) -> None:  # fmt: skip
-        self.given = (u, delta, A, B, C, D, z, delta_bias)
+        self.given = u, delta, A, B, C, D, z, delta_bias
         self.u, self.delta, self.z = _rows(u), _rows(delta), None if z is None else _rows(z)
         self.A, self.D, self.bias = A.float(), _parameter(D), _parameter(delta_bias)
         self.B, self.C = (x.unsqueeze(1) if x.dim() == 3 else x for x in (B, C))
@@ -93,7 +94,7 @@ class _Arguments:
         out = torch.empty_like(self.u, memory_format=torch.contiguous_format)
         kept = self.u.new_empty(self._kept_size() if keep else 0, dtype=torch.float32)
         last_state = self.u.new_empty(self.batch, self.channels, self.state, dtype=torch.float32) if last else None
-        arguments = {"kept": kept, "last_state": last_state, "last_state_batch": self.channels * self.state}
+        arguments: dict[str, Any] = {"kept": kept, "last_state": last_state, "last_state_batch": self.channels * self.state}
         _forward_program(self.options, keep, last).run(**self._cut(False), **self._shared(), **_sequence("out", out), **arguments)
         return _as_given(out, self.given[0]), last_state, kept if keep else None
 

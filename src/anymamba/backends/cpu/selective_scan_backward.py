@@ -14,28 +14,21 @@ taken tile by tile, sums over channels in the lanes of a task and then over task
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from anymamba.backends.cpu.emit import Kernel, Pointer, Value
-from anymamba.backends.cpu.selective_scan_task import TILE, Blocking, Maps, Options, Task, blocking
+from anymamba.backends.cpu.selective_scan_task import TILE, Maps, Options, Task, blocking
 from anymamba.backends.cpu.vecmath import LOG2E, exp2, sigmoid, softplus_and_derivative
 
 
-@dataclass
 class _Tile:
     """Scratch for one block in one tile, each (TILE, lanes): dt and dt u; y and its gradient; the gradients of dt (through the
     decay) and of dt u; what softplus and the gate hand on. h and decay: (TILE + 1, states, lanes) and (TILE, states, lanes)."""
 
-    dt: Pointer
-    dtu: Pointer
-    y: Pointer
-    dy: Pointer
-    ddt: Pointer
-    ddtu: Pointer
-    softplus_slope: Pointer
-    gate_slope: Pointer
-    h: Pointer
-    decay: Pointer
+    def __init__(self, k: Kernel, lanes: int, states: int) -> None:
+        self.dt, self.dtu, self.y, self.dy, self.ddt, self.ddtu = (k.scratch(TILE * lanes) for _ in range(6))
+        self.softplus_slope, self.gate_slope = (k.scratch(TILE * lanes) for _ in range(2))
+        self.h = k.scratch((TILE + 1) * states * lanes)
+        self.decay = k.scratch(TILE * states * lanes)
 
 
 def backward(k: Kernel, o: Options) -> None:
@@ -48,6 +41,7 @@ def backward(k: Kernel, o: Options) -> None:
     du, du_time = task.sequence("du", o.u)
     ddelta, ddelta_time = task.sequence("ddelta", o.delta)
     dz, dz_time = task.sequence("dz", o.z) if o.z else (dout, dout_time)
+    rows_ahead = [*task.inputs, (dout, dout_time), (du, du_time), (ddelta, ddelta_time)] + ([(dz, dz_time)] if o.z else [])
     kept = k.pointer("kept", "float32")
     dA_out, dD_out, dbias_out = (k.pointer(name, "float32") for name in ("dA", "dD", "ddelta_bias"))
     dB_out, dC_out = (k.pointer(name, "float32").at(k.task * task.length * o.state) for name in ("dB", "dC"))
@@ -55,8 +49,7 @@ def backward(k: Kernel, o: Options) -> None:
     A, carry, dA = task.packed(), task.packed(), task.packed()
     dD, dbias = (k.scratch(cut.blocks * lanes) for _ in range(2))
     dB, dC = (k.scratch(TILE * o.state * w) for _ in range(2))
-    rows = [k.scratch(TILE * lanes) for _ in range(8)]
-    tile_scratch = _Tile(*rows, k.scratch((TILE + 1) * cut.states * lanes), k.scratch(TILE * cut.states * lanes))
+    tile_scratch = _Tile(k, lanes, cut.states)
 
     task.pack(task.A, task.A_channel, task.A_state, A, LOG2E)
     task.clear(carry)
@@ -79,9 +72,10 @@ def backward(k: Kernel, o: Options) -> None:
             for first in range(0, o.state, cut.states):
                 ns = range(first, min(o.state, first + cut.states))
                 block_A = task.of_block(A, block)
-                _recompute(k, o, cut, ns, steps, tile_scratch, before, block_A, B, C)
+                ahead = task.ahead(rows_ahead, start, block, -TILE) if first == 0 else []
+                _recompute(task, ns, steps, tile_scratch, before, block_A, B, C, ahead)
                 _sweep(
-                    k, o, cut, ns, steps, tile_scratch, block_A, B, C,
+                    task, ns, steps, tile_scratch, block_A, B, C,
                     task.of_block(carry, block), task.of_block(dA, block), dB, dC,
                 )  # fmt: skip
             dD_sum, dbias_sum = ([k.variable(0.0) for _ in vectors] for _ in range(2))
@@ -148,16 +142,19 @@ def _prepare(
 
 
 def _recompute(
-    k: Kernel, o: Options, cut: Blocking, ns: range, steps: Value, tile: _Tile, before: Pointer, A: Pointer, B: Maps, C: Maps
-) -> None:
+    task: Task, ns: range, steps: Value, tile: _Tile, before: Pointer, A: Pointer, B: Maps, C: Maps,
+    ahead: list[tuple[Pointer, Value]],
+) -> None:  # fmt: skip
     """The states ``ns`` of a block within the tile, and their decays, into scratch; their part of y, which the gate's gradient needs."""
-    w, lanes, vectors = k.width, cut.vectors * k.width, range(cut.vectors)
+    k, o, lanes, vectors = task.k, task.o, task.lanes, range(task.vectors)
+    w = k.width
     place = {(n, v): (n - ns.start) * lanes + v * w for n in ns for v in vectors}
-    size = cut.states * lanes
+    size = task.cut.states * lanes
     state = {(n, v): k.variable(before.load(n * lanes + v * w)) for n, v in place}
     for pair, offset in place.items():
         tile.h.store(offset, state[pair].value)
     with k.loop(0, steps) as t:
+        task.fetch(ahead, t)
         step = [tile.dt.load(t * lanes + v * w) for v in vectors]
         drive = [tile.dtu.load(t * lanes + v * w) for v in vectors]
         y = [tile.y.load(t * lanes + v * w) for v in vectors]
@@ -176,13 +173,14 @@ def _recompute(
 
 
 def _sweep(
-    k: Kernel, o: Options, cut: Blocking, ns: range, steps: Value, tile: _Tile, A: Pointer, B: Maps, C: Maps,
+    task: Task, ns: range, steps: Value, tile: _Tile, A: Pointer, B: Maps, C: Maps,
     carry: Pointer, dA: Pointer, dB: Pointer, dC: Pointer,
 ) -> None:  # fmt: skip
     """The formulas at the top for the states ``ns`` of a block, backwards over the tile. carry: a[t+1] dh[t+1]."""
-    w, lanes, vectors = k.width, cut.vectors * k.width, range(cut.vectors)
+    k, o, lanes, vectors = task.k, task.o, task.lanes, range(task.vectors)
+    w = k.width
     place = {(n, v): (n - ns.start) * lanes + v * w for n in ns for v in vectors}
-    size = cut.states * lanes
+    size = task.cut.states * lanes
     carried = {(n, v): k.variable(carry.load(n * lanes + v * w)) for n, v in place}
     dA_sum = {pair: k.variable(0.0) for pair in place}
     with k.loop(0, steps, reverse=True) as t:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anymamba.backends.cpu.emit import Kernel, Pointer, Value
-from anymamba.backends.cpu.selective_scan_task import TILE, Blocking, Options, Task, blocking
+from anymamba.backends.cpu.selective_scan_task import TILE, Options, Task, blocking
 from anymamba.backends.cpu.vecmath import LOG2E, exp2, silu, softplus
 
 
@@ -42,7 +42,8 @@ def forward(k: Kernel, o: Options, keep: bool, last: bool) -> None:
                     dtu.store(t * lanes + v * w, x * task.u.load((start + t) * task.u_time + c, active))
             for first in range(0, o.state, cut.states):
                 ns = range(first, min(o.state, first + cut.states))
-                _walk(k, cut, o.state, ns, steps, B.tile, C.tile, block_A, block_h, dt, dtu, y)
+                ahead = task.ahead([*task.inputs, (out, out_time)], start, block) if first == 0 else []
+                _walk(task, ns, steps, B.tile, C.tile, block_A, block_h, dt, dtu, y, ahead)
             with k.loop(0, steps) as t:
                 for v in vectors:
                     c, active = channel + v * w, left - v * w
@@ -58,13 +59,15 @@ def forward(k: Kernel, o: Options, keep: bool, last: bool) -> None:
 
 
 def _walk(
-    k: Kernel, cut: Blocking, all_states: int, ns: range, steps: Value,
-    B: Pointer, C: Pointer, A: Pointer, h: Pointer, dt: Pointer, dtu: Pointer, y: Pointer,
+    task: Task, ns: range, steps: Value, B: Pointer, C: Pointer, A: Pointer, h: Pointer, dt: Pointer, dtu: Pointer, y: Pointer,
+    ahead: list[tuple[Pointer, Value]],
 ) -> None:  # fmt: skip
     """The recurrence over one tile for the states ``ns`` of a block, which stay in registers; adds their part of y."""
-    w, lanes, vectors = k.width, cut.vectors * k.width, range(cut.vectors)
+    k, lanes, vectors, all_states = task.k, task.lanes, range(task.vectors), task.o.state
+    w = k.width
     state = {(n, v): k.variable(h.load(n * lanes + v * w)) for n in ns for v in vectors}
     with k.loop(0, steps) as t:
+        task.fetch(ahead, t)
         step = [dt.load(t * lanes + v * w) for v in vectors]
         drive = [dtu.load(t * lanes + v * w) for v in vectors]
         total = [y.load(t * lanes + v * w) if ns.start else k.vector(0.0) for v in vectors]

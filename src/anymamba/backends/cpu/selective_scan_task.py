@@ -67,8 +67,10 @@ class Task:
         self.blocks = k.minimum(run_blocks, self.group_blocks - self.first_block)
         self.u, self.u_time = self.sequence("u", o.u)
         self.delta, self.delta_time = self.sequence("delta", o.delta)
+        self.inputs = [(self.u, self.u_time), (self.delta, self.delta_time)]
         if o.z:
             self.z, self.z_time = self.sequence("z", o.z)
+            self.inputs.append((self.z, self.z_time))
         self.D, self.bias = k.pointer("D", "float32"), k.pointer("delta_bias", "float32")
         self.A, self.A_channel, self.A_state = k.pointer("A", "float32"), k.size("A_channel"), k.size("A_state")
 
@@ -89,6 +91,21 @@ class Task:
         """delta + delta_bias of a vector of channels."""
         x = self.delta.load(t * self.delta_time + channel, active)
         return x + self.bias.load(channel, active) if self.o.delta_bias else x
+
+    def ahead(self, rows: list[tuple[Pointer, Value]], start: Value, block: Value, tile_step: int = TILE) -> list[tuple[Pointer, Value]]:
+        """Where the next block, or after the last the next tile, begins in each (tensor, time stride): what ``fetch`` asks for.
+
+        Rows lie pages apart, where no processor prefetches by itself. tile_step: TILE, or -TILE when time runs backwards."""
+        k = self.k
+        is_last = block + 1 >= self.blocks
+        channel, _ = self.channel(k.select(is_last, 0, block + 1))
+        row = k.select(is_last, start + tile_step, start)
+        return [(pointer.at(row * time + channel), time) for pointer, time in rows]
+
+    def fetch(self, ahead: list[tuple[Pointer, Value]], t: Value) -> None:
+        for pointer, time in ahead:
+            for byte in range(0, self.lanes * pointer.bytes, 64):
+                pointer.prefetch(t * time + byte // pointer.bytes)
 
     def packed(self) -> Pointer:
         """Scratch for a value per state of every block: (blocks, d_state, lanes)."""
