@@ -41,13 +41,13 @@ def ssd_backward_kernel(
     n = tl.arange(0, BLOCK_N)
     q = tl.arange(0, Q)
     t = c * Q + q
-    far = t.to(tl.int64)
+    start = (c * Q).to(tl.int64)
     rows = (t < length)[:, None]
     in_N = rows & (n < N)[None, :]
     in_P = rows & (p < P)[None, :]
     in_state = (p < P)[:, None] & (n < N)[None, :]
-    B = tl.load(B_ptr + b * B_b + g.to(tl.int64) * B_g + far[:, None] * B_l + n[None, :] * B_n, mask=in_N, other=0.0)
-    C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + far[:, None] * C_l + n[None, :] * C_n, mask=in_N, other=0.0)
+    B = tl.load(B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + (q[:, None] * B_l + n[None, :] * B_n), mask=in_N, other=0.0)
+    C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + (q[:, None] * C_l + n[None, :] * C_n), mask=in_N, other=0.0)
     CB = tl.dot(C, tl.trans(B), input_precision=PRECISION)
     causal = q[:, None] >= q[None, :]
     if HAS_SEQ:
@@ -65,9 +65,9 @@ def ssd_backward_kernel(
         sums = tl.load(sums_ptr + (b * heads + head) * padded + t)
         total = tl.load(sums_ptr + (b * heads + head) * padded + c * Q + Q - 1)
         steps = tl.load(steps_ptr + (b * heads + head) * padded + t)
-        x = tl.load(x_ptr + b * x_b + head * x_h + far[:, None] * x_l + p[None, :] * x_p, mask=in_P, other=0.0)
-        dy = tl.load(dy_ptr + b * dy_b + head * dy_h + far[:, None] * dy_l + p[None, :] * dy_p, mask=in_P, other=0.0)
-        state_at = ((b * chunks + c) * heads + head) * P * N + p[:, None] * N + n[None, :]
+        x = tl.load(x_ptr + b * x_b + head * x_h + start * x_l + (q[:, None] * x_l + p[None, :] * x_p), mask=in_P, other=0.0)
+        dy = tl.load(dy_ptr + b * dy_b + head * dy_h + start * dy_l + (q[:, None] * dy_l + p[None, :] * dy_p), mask=in_P, other=0.0)
+        state_at = ((b * chunks + c) * heads + head) * P * N + (p[:, None] * N + n[None, :])
         state = tl.load(states_ptr + state_at, mask=in_state, other=0.0).to(x.dtype)
         dstate = tl.load(dstates_ptr + state_at, mask=in_state, other=0.0).to(x.dtype)
         reach = tl.exp2(sums)
@@ -94,7 +94,7 @@ def ssd_backward_kernel(
             dx += D[None, :] * dy.to(tl.float32)
             dD_at = dD_ptr + ((b * chunks + c) * heads + head) * P + p
             tl.store(dD_at, tl.sum(dy.to(tl.float32) * x.to(tl.float32), axis=0), mask=p < P)
-        dx_at = ((b * length + far[:, None]) * heads + head) * P + p[None, :]
+        dx_at = ((b * length + start) * heads + head) * P + (q[:, None] * (heads * P) + p[None, :])
         tl.store(dx_ptr + dx_at, dx.to(dx_ptr.dtype.element_ty), mask=in_P)
 
         from_state = tl.dot(dy, state, input_precision=PRECISION) * reach[:, None]
@@ -115,7 +115,7 @@ def ssd_backward_kernel(
         tl.store(dA_ptr + (b * chunks + c) * heads + head, tl.sum(suffix * steps, axis=0))
     dC = tl.dot(dCB.to(B.dtype), B, acc=dC, input_precision=PRECISION)
     dB = tl.dot(tl.trans(dCB.to(C.dtype)), C, acc=dB, input_precision=PRECISION)
-    out_at = (((block * tl.num_programs(2) + b) * length + far[:, None]) * groups + g) * N + n[None, :]
+    out_at = (((block * tl.num_programs(2) + b) * length + start) * groups + g) * N + (q[:, None] * (groups * N) + n[None, :])
     tl.store(dB_ptr + out_at, dB, mask=in_N)
     tl.store(dC_ptr + out_at, dC, mask=in_N)
 

@@ -77,9 +77,9 @@ def ssd_walk_kernel(
             c = chunks - 1 - c
         tl.store(states_ptr + ((b * chunks + c) * heads + h) * P * N + at, state.to(states_ptr.dtype.element_ty), mask=inside)
         t = c * Q + q
-        far = t.to(tl.int64)
-        x = tl.load(x_ptr + far[:, None] * x_l + p[None, :] * x_p, mask=(t < length)[:, None] & (p < P)[None, :], other=0.0)
-        B = tl.load(B_ptr + far[:, None] * B_l + n[None, :] * B_n, mask=(t < length)[:, None] & (n < N)[None, :], other=0.0)
+        start = (c * Q).to(tl.int64)
+        x = tl.load(x_ptr + start * x_l + (q[:, None] * x_l + p[None, :] * x_p), mask=(t < length)[:, None] & (p < P)[None, :], other=0.0)
+        B = tl.load(B_ptr + start * B_l + (q[:, None] * B_l + n[None, :] * B_n), mask=(t < length)[:, None] & (n < N)[None, :], other=0.0)
         sums = tl.load(sums_ptr + t)
         total = tl.load(sums_ptr + c * Q + Q - 1)
         carried = tl.exp2(total)
@@ -119,12 +119,12 @@ def ssd_output_kernel(
     n = tl.arange(0, BLOCK_N)
     q = tl.arange(0, Q)
     t = c * Q + q
-    far = t.to(tl.int64)
+    start = (c * Q).to(tl.int64)
     rows = (t < length)[:, None]
     in_N = rows & (n < N)[None, :]
     in_P = rows & (p < P)[None, :]
-    B = tl.load(B_ptr + b * B_b + g.to(tl.int64) * B_g + far[:, None] * B_l + n[None, :] * B_n, mask=in_N, other=0.0)
-    C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + far[:, None] * C_l + n[None, :] * C_n, mask=in_N, other=0.0)
+    B = tl.load(B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + (q[:, None] * B_l + n[None, :] * B_n), mask=in_N, other=0.0)
+    C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + (q[:, None] * C_l + n[None, :] * C_n), mask=in_N, other=0.0)
     CB = tl.dot(C, tl.trans(B), input_precision=PRECISION)
     causal = q[:, None] >= q[None, :]
     if HAS_SEQ:
@@ -138,8 +138,8 @@ def ssd_output_kernel(
         head = tl.cast(h, tl.int64)
         sums = tl.load(sums_ptr + (b * heads + head) * padded + t)
         steps = tl.load(steps_ptr + (b * heads + head) * padded + t)
-        x = tl.load(x_ptr + b * x_b + head * x_h + far[:, None] * x_l + p[None, :] * x_p, mask=in_P, other=0.0)
-        state_at = states_ptr + ((b * chunks + c) * heads + head) * P * N + p[:, None] * N + n[None, :]
+        x = tl.load(x_ptr + b * x_b + head * x_h + start * x_l + (q[:, None] * x_l + p[None, :] * x_p), mask=in_P, other=0.0)
+        state_at = states_ptr + ((b * chunks + c) * heads + head) * P * N + (p[:, None] * N + n[None, :])
         state = tl.load(state_at, mask=(p < P)[:, None] & (n < N)[None, :], other=0.0)
         reach = tl.exp2(sums)
         if HAS_SEQ:
@@ -153,11 +153,11 @@ def ssd_output_kernel(
             y += D[None, :] * x.to(tl.float32)
         if HAS_SEQ:
             y = tl.where(padding[:, None], 0.0, y)
-        out_at = ((b * length + far[:, None]) * heads + head) * P + p[None, :]
+        out_at = ((b * length + start) * heads + head) * P + (q[:, None] * (heads * P) + p[None, :])
         if HAS_UNGATED:
             tl.store(ungated_ptr + out_at, y.to(ungated_ptr.dtype.element_ty), mask=in_P)
         if HAS_Z:
-            z_at = z_ptr + b * z_b + head * z_h + far[:, None] * z_l + p[None, :] * z_p
+            z_at = z_ptr + b * z_b + head * z_h + start * z_l + (q[:, None] * z_l + p[None, :] * z_p)
             z = tl.load(z_at, mask=in_P, other=0.0).to(tl.float32)
             y *= z * sigmoid(z)
         tl.store(out_ptr + out_at, y.to(out_ptr.dtype.element_ty), mask=in_P)
