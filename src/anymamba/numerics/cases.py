@@ -26,7 +26,13 @@ _BORDERS = 261
 
 
 def _scan(
-    length: int, batch: int = 1, dim: int = 20, states: int = 16, dt: float = -2.0, decay: float = 1.0, size: float = 1.0
+    length: int,
+    batch: int = 1,
+    dim: int = 20,
+    states: int = 16,
+    dt: float = -2.0,
+    decay: float = 1.0,
+    size: float = 1.0,
 ) -> Callable[[Random], Probe]:
     """dt: mean of delta before softplus. decay: factor on A. size: factor on u."""
 

@@ -48,7 +48,10 @@ class Row:
 
 
 def measure(
-    device: torch.device, dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16), only: str = "", seconds: float = 0.0
+    device: torch.device,
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16),
+    only: str = "",
+    seconds: float = 0.0,
 ) -> Iterator[Row]:
     """A row for each case, dtype and backend that is meant for this device and available. only: part of the op's name.
     seconds: stop after so long (0: never)."""
@@ -68,7 +71,9 @@ def _measure_case(case: Case, device: torch.device, dtype: torch.dtype) -> Itera
     call = Call(case.op, device, dtype, case.grad, frozenset(), (("d_state", 16), ("headdim", 16), ("width", 4)))
     given = {name: probes.as_given(name, value, probe, call) for name, value in probe.inputs.items()}
     exact_function = getattr(importlib.import_module(reference.OPS[case.op]), case.op)
-    exact = probes.outcome(exact_function, {name: probes.as_exact(value) for name, value in given.items()}, probe, case.grad)
+    exact = probes.outcome(
+        exact_function, {name: probes.as_exact(value) for name, value in given.items()}, probe, case.grad
+    )
     single = {name: _single(value) for name, value in given.items()}
     plain = _errors(probes.outcome(exact_function, single, probe, case.grad), exact)
     torch_errors: dict[str, float] | None = None
@@ -82,7 +87,18 @@ def _measure_case(case: Case, device: torch.device, dtype: torch.dtype) -> Itera
         try:
             errors = _errors(probes.outcome(getattr(module, case.op), given, probe, case.grad), exact)
         except Exception as error:  # noqa: BLE001 - a crash is a finding of this command
-            yield Row(case.op, case.name, entry.name, _name(dtype), float("inf"), 0.0, 0.0, "", False, f"{type(error).__name__}: {error}")
+            yield Row(
+                case.op,
+                case.name,
+                entry.name,
+                _name(dtype),
+                float("inf"),
+                0.0,
+                0.0,
+                "",
+                False,
+                f"{type(error).__name__}: {error}",
+            )
             continue
         row = _judge(case, entry.name, dtype, errors, plain, None if entry.name == "torch" else torch_errors)
         if entry.name == "torch" and row.ok:
@@ -103,7 +119,12 @@ def _usable(package_name: str, call: Call) -> tuple[object | None, str]:
 
 
 def _judge(
-    case: Case, backend: str, dtype: torch.dtype, errors: dict[str, float], plain: dict[str, float], yardstick: dict[str, float] | None
+    case: Case,
+    backend: str,
+    dtype: torch.dtype,
+    errors: dict[str, float],
+    plain: dict[str, float],
+    yardstick: dict[str, float] | None,
 ) -> Row:
     eps = torch.finfo(dtype).eps
     worst: tuple[float, str, float, float] = (-1.0, "", 0.0, 0.0)
@@ -117,7 +138,11 @@ def _judge(
         if share > worst[0]:
             worst = share, name, error, allowed
     share, name, error, allowed = worst
-    reason = "" if share <= 1 else say(f"{name} is off by {error:.2g}, allowed {allowed:.2g}", f"{name} 误差 {error:.2g}，允许 {allowed:.2g}")
+    reason = (
+        ""
+        if share <= 1
+        else say(f"{name} is off by {error:.2g}, allowed {allowed:.2g}", f"{name} 误差 {error:.2g}，允许 {allowed:.2g}")
+    )
     return Row(case.op, case.name, backend, _name(dtype), error, allowed, plain[name], name, share <= 1, reason)
 
 
