@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.training.runs import tiny_model
 
 from anymamba.errors import AnymambaError
 from anymamba.generation import engine
@@ -17,7 +18,6 @@ from anymamba.models.tokenizer import byte_tokenizer, load_tokenizer
 from anymamba.training import corpus, instruct
 from anymamba.training.setup import grow_vocabulary
 from anymamba.training.skips import Skips
-from tests.training.runs import tiny_model
 
 
 def test_only_answers_and_their_ends_are_trained() -> None:
