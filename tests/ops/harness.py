@@ -83,12 +83,18 @@ def skip_unless_here(backend: str) -> None:
 
 
 def parametrize(cases: list[Case]) -> Callable[[Any], Any]:
-    """Crosses the cases with every backend and dtype."""
+    """Crosses the cases with every backend and dtype. What is not slow: all in float32, every second in bfloat16, every fourth in
+    float16, so that each dtype meets options of every kind in a quick run."""
+    every = {torch.float32: 1, torch.bfloat16: 2, torch.float16: 4}
+    crossed = []
+    for dtype, step in every.items():
+        for index, case in enumerate(cases):
+            slow = case.slow or index % step != 0
+            name = f"{case.name}-{str(dtype).removeprefix('torch.')}"
+            crossed.append(pytest.param(case, dtype, id=name, marks=[pytest.mark.slow] if slow else []))
 
     def decorate(function: Any) -> Any:
-        marked = [pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.slow else []) for case in cases]
-        function = pytest.mark.parametrize("case", marked)(function)
-        function = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))(function)
+        function = pytest.mark.parametrize("case,dtype", crossed)(function)
         return pytest.mark.parametrize("backend", backends())(function)
 
     return decorate
