@@ -1,0 +1,146 @@
+"""Two sides of one model: rounding is told from faults, positions and margins are right, any length fits in memory."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from anymamba.cli import main
+from anymamba.errors import AnymambaError
+from anymamba.models import hub
+from anymamba.models.lm import LanguageModel
+from anymamba.models.mamba import MambaConfig
+from anymamba.models.mamba2 import Mamba2Config
+from anymamba.models.tokenizer import byte_tokenizer
+from anymamba.numerics import drift
+from anymamba.numerics.sides import parse_side
+
+EPS = torch.finfo(torch.float32).eps / 2
+
+
+def make_model(family: str) -> LanguageModel:
+    sizes = {
+        "vocab_size": byte_tokenizer().vocab_size,
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "initializer_range": 0.3,
+    }
+    if family == "mamba":
+        return LanguageModel(MambaConfig(**sizes)).eval()
+    return LanguageModel(Mamba2Config(**sizes, num_heads=6, head_dim=16, n_groups=1, state_size=24)).eval()
+
+
+@pytest.fixture(params=["mamba", "mamba2"])
+def model(request: pytest.FixtureRequest) -> LanguageModel:
+    return make_model(request.param)
+
+
+@pytest.mark.parametrize("sides", [("cpu", "torch"), ("scan", "step"), ("cpu:step", "torch:float64")])
+def test_backends_and_paths_agree_over_a_long_text(model: LanguageModel, sides: tuple[str, str]) -> None:
+    a, b = map(parse_side, sides)
+    measured = drift.teacher_forced(model, a, b, drift.sampled_text(model), 3000)
+    assert measured.tokens == 3000 and len(measured.windows) == math.ceil(3000 / drift.PIECE)
+    assert 0 < measured.largest < 1e-3
+    assert abs(measured.slope) < 1e-3
+    ok, words = drift.verdict(measured, drift.greedy(model, a, b, torch.zeros(1, dtype=torch.long), 100), EPS)
+    assert ok, words
+
+
+@pytest.mark.parametrize("family", ["mamba", "mamba2"])
+@pytest.mark.slow
+def test_100_000_tokens(family: str) -> None:
+    """Issue of long texts: cpu, torch, step by step and (2,000 tokens, it is slow) the reference; no growth with position."""
+    model = make_model(family)
+    text = torch.cat([piece for piece, _ in zip(drift.sampled_text(model), range(100_000 // drift.PIECE + 1))])
+    for pair, tokens in ((("cpu", "torch"), 100_000), (("scan", "step"), 100_000), (("cpu", "reference"), 100_000)):
+        a, b = map(parse_side, pair)
+        measured = drift.teacher_forced(model, a, b, drift.pieces_of(text), tokens)
+        assert measured.largest < 1e-3 and abs(measured.slope) < 2e-4, (pair, measured.largest, measured.slope)
+
+
+def test_a_fault_is_called_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model("mamba")
+    from anymamba.backends.torch import selective_scan
+
+    sound = selective_scan.selective_scan_fn
+
+    def decays_too_slowly(u, delta, A, *rest, **options):  # type: ignore[no-untyped-def]
+        return sound(u, delta, A * 0.9, *rest, **options)
+
+    monkeypatch.setattr(selective_scan, "selective_scan_fn", decays_too_slowly)
+    from anymamba.backends import dispatch
+
+    dispatch.forget()
+    try:
+        measured = drift.teacher_forced(model, parse_side("cpu"), parse_side("torch"), drift.sampled_text(model), 1024)
+    finally:
+        monkeypatch.undo()
+        dispatch.forget()
+    ok, words = drift.verdict(measured, None, EPS)
+    assert not ok and "fault" in words
+
+
+def test_nan_is_a_fault() -> None:
+    measured = drift.Drift("a", "b", 10, [drift.Window(10, math.nan, 0.0, 0, 1.0, 0.0)], logit_scale=1.0)
+    assert not drift.verdict(measured, None, EPS)[0]
+
+
+def test_a_clear_choice_that_is_overturned_is_a_fault_and_a_close_one_is_rounding() -> None:
+    measured = drift.Drift("a", "b", 10, [drift.Window(10, 1e-5, 0.0, 0, 1.0, 0.0)], logit_scale=1.0)
+    clear = drift.Divergence(5, 4, 1, 2, margin_a=0.5, margin_b=0.5, logit_difference=1e-5)
+    close = drift.Divergence(5, 4, 1, 2, margin_a=1e-6, margin_b=2e-6, logit_difference=1e-5)
+    assert drift.verdict(measured, clear, EPS)[0] is False
+    ok, words = drift.verdict(measured, close, EPS)
+    assert ok and "token 4" in words
+
+
+def test_lower_precision_diverges_where_the_choice_is_close(model: LanguageModel) -> None:
+    divergence = drift.greedy(
+        model, parse_side("float32"), parse_side("bfloat16"), torch.zeros(1, dtype=torch.long), 400
+    )
+    if divergence.position is None:
+        pytest.skip("the two texts are the same")
+    assert divergence.token_a != divergence.token_b
+    assert 0 < divergence.margin_a <= 2 * divergence.logit_difference
+
+
+def test_slope_of_a_line() -> None:
+    assert drift.slope([0, 1, 2, 3], [1.0, 3.0, 5.0, 7.0]) == pytest.approx(2.0)
+    assert drift.slope([5], [1.0]) == 0.0
+
+
+def test_an_unknown_side_lists_what_there_is() -> None:
+    with pytest.raises(AnymambaError, match="nonsense") as caught:
+        parse_side("cpu:nonsense")
+    assert "torch" in str(caught.value) and "bfloat16" in str(caught.value)
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "model"
+    hub.save(make_model("mamba"), folder, tokenizer=byte_tokenizer())
+    plot = tmp_path / "drift.svg"
+    words = [
+        "verify",
+        str(folder),
+        "--against",
+        "cpu",
+        "torch",
+        "--tokens",
+        "1500",
+        "--greedy",
+        "50",
+        "--device",
+        "cpu",
+    ]
+    assert main([*words, "--json", "--plot", str(plot)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["ok"] and document["teacher_forced"]["tokens"] == 1500 and document["greedy"]["tokens"] >= 1
+    assert plot.read_text("utf-8").startswith("<svg")
+    assert main(words) == 0
+    assert "rounding" in capsys.readouterr().out
+    assert main(["verify", str(folder)]) == 1
+    assert "--against" in capsys.readouterr().err
