@@ -7,7 +7,7 @@ import functools
 import hashlib
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,17 @@ class Program:
 
     def run(self, tasks: int, *, workers: int | None = None, **arguments: Any) -> None:
         """Runs tasks 0 ... tasks-1 on up to ``workers`` cores (default: torch.get_num_threads()) and returns when all are done."""
+        names = (self._ready or self.code()).names
+        self.launch(tasks, workers or torch.get_num_threads(), [slot(arguments[name]) for name in names])
+
+    def launch(self, tasks: int, workers: int, slots: Sequence[int]) -> None:
+        """``run`` for a caller that counts microseconds: the arguments in the order of ``code().names``, tensors as addresses."""
         if tasks <= 0:
             return
         code = self._ready or self.code()
-        workers = min(tasks, workers or torch.get_num_threads())
+        workers = min(tasks, workers)
         scratch = _scratch(code.scratch_bytes * workers) if code.scratch_bytes else 0
-        data = code.layout(0, 0, tasks, scratch, code.scratch_bytes, *[slot(arguments[name]) for name in code.names])
+        data = code.layout(0, 0, tasks, scratch, code.scratch_bytes, *slots)
         threads.parallel_for(code.entry, ctypes.addressof(data), workers)
 
     def code(self) -> _Code:

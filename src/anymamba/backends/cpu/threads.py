@@ -18,7 +18,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-Task = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_function = functools.cache(ctypes.CFUNCTYPE(None, ctypes.c_void_p))
+"""The compiled function at an address."""
 
 _forked = False
 _pool: ThreadPoolExecutor | None = None
@@ -28,13 +29,13 @@ _pool_lock = threading.Lock()
 def parallel_for(entry: int, data: int, workers: int) -> None:
     """Calls the compiled function at address ``entry`` with ``data`` from ``workers`` threads, this one among them, and waits."""
     if workers == 1:
-        Task(entry)(data)
+        _function(entry)(data)
         return
     parallel = None if _forked else _gomp_parallel()
     if parallel is not None:
         parallel(entry, data, workers, 0)
     else:
-        _run_in_pool(Task(entry), data, workers)
+        _run_in_pool(_function(entry), data, workers)
 
 
 def kind() -> str:
