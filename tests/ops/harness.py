@@ -1,7 +1,7 @@
 """Holds every backend against the float64 reference: outputs, changed states and gradients.
 
 Criterion (FlashAttention's): the error is at most twice that of the plain torch backend on the same inputs in the same dtype, plus
-one rounding of the result. The torch backend itself, being the yardstick, is held to a tolerance that is absolute.
+one rounding of the result in 16 bits, sixteen in float32. The torch backend itself, being the yardstick, is held to a tolerance that is absolute.
 
 A test file lists its Cases; ``parametrize`` crosses them with every backend of the registry. A new backend needs no test code.
 """
@@ -125,7 +125,9 @@ def check(case: Case, backend: str, dtype: torch.dtype, monkeypatch: pytest.Monk
         scale = max(want.abs().max().item(), 1e-20)
         error, plain_error = (((as_exact(result[name]) - want).abs().max() / scale).item() for result in (got, plain))
         ulp = torch.finfo(got[name].dtype).eps
-        allowed = case.slack * TOLERANCE[dtype] if backend == "torch" else 2 * plain_error + (ulp if ulp > 1e-4 else 8 * ulp)
+        # on few numbers the plain error is sometimes next to nothing by luck
+        floor = ulp if ulp > 1e-4 else 16 * ulp
+        allowed = case.slack * TOLERANCE[dtype] if backend == "torch" else 2 * plain_error + floor
         if not error <= allowed:  # written so that NaN is wrong
             wrong.append(f"{name}: error {error:.3g}, allowed {allowed:.3g} (plain torch {plain_error:.3g})")
     assert not wrong, "\n".join(wrong)

@@ -56,7 +56,7 @@ def scan(
 
 
 CHANNELS_LAST = dict.fromkeys(("u", "delta", "z", "B", "C"), layouts.channels_last)
-SIZES = [(1, 5, 16), (2, 7, 1), (63, 19, 8), (64, 32, 16), (1000, 5, 16), (129, 5, 64), (37, 3, 256), (63, 67, 5)]
+SIZES = [(1, 5, 16), (2, 7, 1), (63, 19, 8), (64, 32, 16), (1000, 5, 16), (129, 5, 64), (63, 67, 5)]
 
 
 def full(**sizes: Any) -> Callable[[Random], Probe]:
@@ -68,6 +68,8 @@ CASES = [
     for length, dim, d_state in SIZES
 ] + [
     Case("selective_scan_fn", "long", full(dim=5, length=4097), CHANNELS_LAST, slow=True),
+    # kernels that keep the state in registers take long to compile for so many
+    Case("selective_scan_fn", "length37-dim3-state256", full(dim=3, length=37, d_state=256), CHANNELS_LAST, slow=True),
     Case("selective_scan_fn", "nothing-optional", scan(given=())),
     Case("selective_scan_fn", "only-D", scan(given=("D",))),
     Case("selective_scan_fn", "only-z", scan(given=("z",))),
@@ -152,7 +154,7 @@ def test_reference_gradients() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 2**20))
+@given(st.integers(1, 40), st.sampled_from([1, 5, 16]), st.integers(0, 2**20))
 def test_steps_equal_the_scan(length: int, d_state: int, seed: int) -> None:
     torch.manual_seed(seed)
     dim = 5
