@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import array
 import functools
 import hashlib
 import struct
@@ -47,8 +47,8 @@ class Program:
         code = self._ready or self.code()
         workers = min(tasks, workers)
         scratch = _scratch(code.scratch_bytes * workers) if code.scratch_bytes else 0
-        data = code.layout(0, 0, tasks, scratch, code.scratch_bytes, *slots)
-        threads.parallel_for(code.entry, ctypes.addressof(data), workers)
+        data = array.array("q", (0, 0, tasks, scratch, code.scratch_bytes, *slots))
+        threads.parallel_for(code.entry, data.buffer_info()[0], workers)
 
     def code(self) -> _Code:
         with self._lock:
@@ -58,11 +58,10 @@ class Program:
 
 
 class _Code:
-    """Machine code in memory. names: the kernel's arguments in order; layout: the ctypes array that carries them."""
+    """Machine code in memory. names: the kernel's arguments in order."""
 
     def __init__(self, names: list[str], scratch_bytes: int, content: bytes, target: Target) -> None:
         self.names, self.scratch_bytes = names, scratch_bytes
-        self.layout = ctypes.c_int64 * (Kernel.HEADER + len(names))
         empty = llvm.parse_assembly(f'target triple = "{target.triple}"')
         self.engine = llvm.create_mcjit_compiler(empty, target.machine())
         self.engine.add_object_file(llvm.ObjectFileRef.from_data(content))

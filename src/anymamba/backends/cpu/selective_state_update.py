@@ -40,9 +40,9 @@ def selective_state_update(
         state.copy_(dense)
         return out
     batch, N = x.shape[0], state.shape[-1]
-    B, C = (_adjacent(m if m.dim() == 3 else m.unsqueeze(1)) for m in (B, C))
-    groups = max(B.shape[1], C.shape[1])
-    B, C = (m if m.shape[1] == groups else m.repeat_interleave(groups // m.shape[1], dim=1) for m in (B, C))
+    B, C = _adjacent(B), _adjacent(C)
+    groups = max(_groups(B), _groups(C))
+    B, C = _with_groups(B, groups), _with_groups(C, groups)
     with_heads = x.dim() == 3
     tied = with_heads and A.stride()[1:] == (0, 0) and dt.stride(2) == 0 and (dt_bias is None or dt_bias.stride(1) == 0)
     x, z, A, D, dt_bias = _adjacent(x), _adjacent(z), A.float(), _float(D), _float(dt_bias)
@@ -62,17 +62,17 @@ def selective_state_update(
         return tensor.stride(axis) if with_heads else headdim * tensor.stride(axis)
 
     workers = torch.get_num_threads() if batch * heads * headdim * N >= _WORTH_THREADS else 1
-    blocks = -(-headdim // host().width)
-    runs = min(blocks, max(1, -(-workers // (batch * heads))))
-    program = _program(
+    program, width = _program(
         state.dtype, x.dtype, dt.dtype, B.dtype, C.dtype, None if z is None else z.dtype, None if rows is None else rows.dtype,
         N, D is not None, D_tied, dt_bias is not None, dt_softplus, tied,
     )  # fmt: skip
+    blocks = -(-headdim // width)
+    runs = min(blocks, max(1, -(-workers // (batch * heads))))
     program.launch(batch * heads * runs, workers, (
         heads, headdim, runs, -(-blocks // runs), heads // groups,
         state.data_ptr(), state.stride(0), head_stride(state, 1), state.stride(-2),
         x.data_ptr(), x.stride(0), head_stride(x, 1), dt.data_ptr(), dt.stride(0), head_stride(dt, 1),
-        A.data_ptr(), head_stride(A, 0), A.stride(-2), B.data_ptr(), B.stride(0), B.stride(1), C.data_ptr(), C.stride(0), C.stride(1),
+        A.data_ptr(), head_stride(A, 0), A.stride(-2), B.data_ptr(), B.stride(0), B.stride(-2), C.data_ptr(), C.stride(0), C.stride(-2),
         _address(D), head_stride(D, 0), _address(dt_bias), head_stride(dt_bias, 0),
         _address(z), 0 if z is None else z.stride(0), head_stride(z, 1), _address(rows), out.data_ptr(),
     ))  # fmt: skip
@@ -91,6 +91,17 @@ _ARGUMENTS = [
 def _adjacent(x: Any) -> Any:
     """With stride 1 on the last axis."""
     return x if x is None or x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _groups(m: Tensor) -> int:
+    return m.shape[1] if m.dim() == 3 else 1
+
+
+def _with_groups(m: Tensor, groups: int) -> Tensor:
+    """B or C with as many groups as the other."""
+    if _groups(m) == groups:
+        return m
+    return m.unsqueeze(1).expand(-1, groups, -1) if m.dim() == 2 else m.repeat_interleave(groups // m.shape[1], dim=1)
 
 
 def _float(x: Tensor | None) -> Tensor | None:
@@ -121,11 +132,11 @@ class _Options:
 
 
 @functools.cache
-def _program(*options: Any) -> Program:
+def _program(*options: Any) -> tuple[Program, int]:
     program = Program("selective_state_update", step, _Options(*options))
     if program.code().names != _ARGUMENTS:
         raise AssertionError(f"step asks for {program.code().names}")
-    return program
+    return program, host().width
 
 
 def step(k: Kernel, o: _Options) -> None:
