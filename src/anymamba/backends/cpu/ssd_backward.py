@@ -21,7 +21,7 @@ from anymamba.backends.cpu.emit import Kernel, Value
 from anymamba.backends.cpu.lanes import lanes_below
 from anymamba.backends.cpu.memory import PTR, Pointer
 from anymamba.backends.cpu.ssd_forward import SEGMENT
-from anymamba.backends.cpu.ssd_tiles import CHUNK, TILE_ROWS, Decays, Room, Tiles, pack, scale_rows
+from anymamba.backends.cpu.ssd_tiles import CHUNK, TILE_ROWS, Decays, Room, Tiles, fetch, pack, scale_rows
 from anymamba.backends.cpu.vecmath import sigmoid
 
 
@@ -99,6 +99,8 @@ def backward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, room:
 
             with k.loop(begin, end) as chunk:
                 start, tokens = load_x(chunk)
+                ahead = start + CHUNK
+                fetch(k, x_head_first.at(ahead * x_token), x_token, k.minimum(length - ahead, CHUNK), headdim)
                 state = states.at((chunk - begin) * square)
                 # (columns, rows): turned against the forward pass, for dC
                 tiles.product(
@@ -117,6 +119,11 @@ def backward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, room:
                 decays.fill_between(tokens)
                 offset = out_offset + start * out_token
                 pack(k, dy, dout.at(offset), out_token, tokens, headdim, columns)
+                with k.if_(chunk > 0):
+                    ahead = start - CHUNK
+                    fetch(k, x_head_first.at(ahead * x_token), x_token, k.integer(CHUNK), headdim)
+                    fetch(k, dout.at(out_offset + ahead * out_token), out_token, k.integer(CHUNK), headdim)
+                fetch(k, dx.at(offset), out_token, tokens, headdim, write=True)
                 if gated:
                     first = batch * z_batch + head * z_head + start * z_token
                     z, dz, ungated = gate[0].at(first), gate[1].at(offset), gate[2].at(offset)

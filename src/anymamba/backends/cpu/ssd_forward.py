@@ -7,7 +7,7 @@ Padded sizes: ``rows`` is d_state and ``columns`` headdim, both rounded up to th
 from __future__ import annotations
 
 from anymamba.backends.cpu.emit import Kernel
-from anymamba.backends.cpu.ssd_tiles import CHUNK, TILE_ROWS, Decays, Room, Tiles, pack, scale_rows
+from anymamba.backends.cpu.ssd_tiles import CHUNK, TILE_ROWS, Decays, Room, Tiles, fetch, pack, scale_rows
 from anymamba.backends.cpu.vecmath import silu
 
 SEGMENT = 16
@@ -77,6 +77,7 @@ def forward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, keeps:
         decays.fill(dt.at(k.task * length + start), carry.at(batch * length + start), rate, tokens)
         decays.fill_between(tokens)
         pack(k, x_chunk, x.at(start * x_token), x_token, tokens, headdim, columns)
+        fetch(k, x.at((start + CHUNK) * x_token), x_token, k.minimum(length - start - CHUNK, CHUNK), headdim)
         scale_rows(k, x_weighted, x_chunk, columns, decays.to_end, decays.step)
         scores_chunk = scores.at((group * chunks + chunk) * CHUNK * CHUNK)
         with k.loop(0, padded) as t:

@@ -221,6 +221,13 @@ def pack(k: Kernel, out: Pointer, source: Pointer, source_row: Any, tokens: Valu
         out.store(i, k.vector(0.0))
 
 
+def fetch(k: Kernel, source: Pointer, source_row: Any, tokens: Value, count: Value, write: bool = False) -> None:
+    """Starts loading the rows that pack will read, or that will be written, a chunk ahead: they lie pages apart, where no processor
+    prefetches by itself. tokens may be zero or less."""
+    with k.loop(0, tokens) as t, k.loop(0, count, 64 // source.bytes) as c:
+        source.prefetch(t * source_row + c, write)
+
+
 def scale_rows(k: Kernel, out: Pointer, source: Pointer, columns: Value, *factors: Pointer) -> None:
     """CHUNK rows, row t times the product of factors[t]."""
     with k.loop(0, CHUNK) as t:
