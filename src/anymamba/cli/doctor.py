@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from anymamba.errors import AnymambaError
+from anymamba.doctor.finding import Report
 from anymamba.language import say
 
 
@@ -13,26 +13,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "log",
         nargs="?",
-        help=say("a log file to diagnose, or - for standard input; without it, this machine is checked", "要诊断的日志文件，- 表示标准输入；省略则检查本机"),
+        help=say(
+            "a log file to diagnose, or - for standard input; without it, this machine is checked",
+            "要诊断的日志文件，- 表示标准输入；省略则检查本机",
+        ),
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help=say("print one JSON document", "输出一个 JSON 文档"))
     form.add_argument(
         "--markdown",
         action="store_true",
-        help=say("print a report for an issue, without names, tokens and hosts", "输出用于提交 issue 的报告，已去除用户名、令牌与主机名"),
+        help=say(
+            "print a report for an issue, without names, tokens and hosts",
+            "输出用于提交 issue 的报告，已去除用户名、令牌与主机名",
+        ),
     )
-    form.add_argument("--explain", metavar="CODE", help=say("the long form of a finding, such as AM003 or nvcc-missing", "显示某项的详细说明，如 AM003 或 nvcc-missing"))
-    form.add_argument("--list", action="store_true", help=say("list every cause that the doctor knows", "列出所有已知原因"))
-    parser.add_argument("-v", "--verbose", action="store_true", help=say("show the details of each area", "显示每个方面的详细信息"))
+    form.add_argument(
+        "--explain",
+        metavar="CODE",
+        help=say(
+            "the long form of a finding, such as AM003 or nvcc-missing", "显示某项的详细说明，如 AM003 或 nvcc-missing"
+        ),
+    )
+    form.add_argument(
+        "--list", action="store_true", help=say("list every cause that the doctor knows", "列出所有已知原因")
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help=say("show the details of each area", "显示每个方面的详细信息")
+    )
     parser.add_argument(
         "--online",
         action="store_true",
-        help=say("also ask github.com whether the wheel for this machine can be reached", "同时检查能否从 github.com 获取适合本机的 wheel"),
+        help=say(
+            "also ask github.com whether the wheel for this machine can be reached",
+            "同时检查能否从 github.com 获取适合本机的 wheel",
+        ),
     )
     parser.epilog = say(
-        "examples: pip install mamba-ssm 2>&1 | anymamba doctor -    anymamba doctor build.log --json    anymamba doctor --explain AM003.  Exit code: 0 healthy, 1 something found, 2 wrong usage.",
-        "示例：pip install mamba-ssm 2>&1 | anymamba doctor -    anymamba doctor build.log --json    anymamba doctor --explain AM003。退出码：0 正常，1 发现问题，2 用法错误。",
+        "examples: pip install mamba-ssm 2>&1 | anymamba doctor -    anymamba doctor build.log --json    anymamba"
+        " doctor --explain AM003.  Exit code: 0 healthy, 1 something found, 2 wrong usage.",
+        "示例：pip install mamba-ssm 2>&1 | anymamba doctor -    anymamba doctor build.log --json    anymamba"
+        " doctor --explain AM003。退出码：0 正常，1 发现问题，2 用法错误。",
     )
 
 
@@ -42,7 +63,17 @@ def run(arguments: argparse.Namespace) -> int:
         return _explain(arguments.explain)
     if arguments.list:
         return _list()
-    report = _report(arguments)
+    try:
+        report = _report(arguments)
+    except OSError as error:
+        if arguments.log in (None, "-"):
+            raise
+        message = say(
+            "anymamba doctor: cannot read {}: {}; give the path of a log file, or - to read from a pipe",
+            "anymamba doctor：无法读取 {}：{}；请给出日志文件的路径，或用 - 从管道读取",
+        )
+        print(message.format(arguments.log, error.strerror or error), file=sys.stderr)
+        return 2
     if arguments.json:
         from anymamba.doctor.report import document
 
@@ -58,22 +89,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if report.healthy else 1
 
 
-def _report(arguments: argparse.Namespace) -> "object":
+def _report(arguments: argparse.Namespace) -> Report:
     from anymamba.doctor import diagnose_log, diagnose_machine
 
     if arguments.log is None:
         return diagnose_machine(online=arguments.online)
     if arguments.log == "-":
         return diagnose_log(sys.stdin.buffer, "-")
-    try:
-        stream = open(arguments.log, "rb")
-    except OSError as error:
-        raise AnymambaError(
-            "usage",
-            say("cannot read {}: {}", "无法读取 {}：{}").format(arguments.log, error.strerror or error),
-            fix=say("give the path of a log file, or - to read from a pipe", "请给出日志文件的路径，或用 - 从管道读取"),
-        ) from error
-    with stream:
+    with open(arguments.log, "rb") as stream:
         return diagnose_log(stream, arguments.log)
 
 
@@ -84,7 +107,13 @@ def _explain(name: str) -> int:
     table = rules.by_name()
     rule = table.get(name.upper()) or table.get(name.lower())
     if rule is None:
-        print(say("{} is no finding; `anymamba doctor --list` names all of them", "没有 {} 这一项；`anymamba doctor --list` 可列出全部").format(name), file=sys.stderr)
+        print(
+            say(
+                "{} is no finding; `anymamba doctor --list` names all of them",
+                "没有 {} 这一项；`anymamba doctor --list` 可列出全部",
+            ).format(name),
+            file=sys.stderr,
+        )
         return 2
     print(explain(rule))
     return 0

@@ -6,7 +6,8 @@ from anymamba.doctor.rule import Remedy, Text
 
 NO_ISOLATION = Remedy(
     Text(
-        "Build against the torch that you have: put the build tools into this environment and turn build isolation off.",
+        "Build against the torch that you have: put the build tools into this environment and turn build isolation"
+        " off.",
         "使用现有的 torch 构建：把构建工具装进当前环境，并关闭构建隔离。",
     ),
     (
@@ -33,7 +34,8 @@ CUDA_TORCH = Remedy(
 )
 WHEEL_BY_URL = Remedy(
     Text(
-        "Without compiling: install the release wheel by its URL (pick the file whose name has your torch, CUDA, ABI and Python).",
+        "Without compiling: install the release wheel by its URL (pick the file whose name has your torch, CUDA,"
+        " ABI and Python).",
         "无需编译：按网址安装发布页上的 wheel（选择文件名与你的 torch、CUDA、ABI、Python 一致的那个）。",
     ),
     (
@@ -48,13 +50,15 @@ INSTALL_NVCC = Remedy(
         "为构建提供 nvcc，其 CUDA 主版本须与 torch.version.cuda 相同。",
     ),
     (
-        "conda install -c nvidia cuda-toolkit={toolkit}    # in a conda environment; then: export CUDA_HOME=$CONDA_PREFIX",
+        "conda install -c nvidia cuda-toolkit={toolkit}    # in a conda environment; then: export"
+        " CUDA_HOME=$CONDA_PREFIX",
         "sudo apt-get install cuda-toolkit-{toolkit_dashed}    # Ubuntu, with NVIDIA's repository",
         "export CUDA_HOME=/usr/local/cuda-{toolkit} && export PATH=$CUDA_HOME/bin:$PATH && nvcc -V",
     ),
     powershell=(
         "winget install Nvidia.CUDA --version {toolkit}",
-        '$env:CUDA_HOME="C:\\Program Files\\NVIDIA GPU Computing Toolkit\\CUDA\\v{toolkit}"; & "$env:CUDA_HOME\\bin\\nvcc" -V',
+        '$env:CUDA_HOME="C:\\Program Files\\NVIDIA GPU Computing Toolkit\\CUDA\\v{toolkit}"; &'
+        ' "$env:CUDA_HOME\\bin\\nvcc" -V',
     ),
     systems=("linux", "wsl", "windows"),
 )
@@ -65,7 +69,8 @@ REBUILD = Remedy(
     ),
     (
         "pip uninstall -y mamba-ssm causal-conv1d",
-        "MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install --no-build-isolation --no-cache-dir causal-conv1d mamba-ssm",
+        "MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install --no-build-isolation --no-cache-dir"
+        " causal-conv1d mamba-ssm",
     ),
 )
 RIGHT_WHEEL = Remedy(
@@ -91,7 +96,8 @@ FROM_GIT = Remedy(
 )
 USE_ANYMAMBA = Remedy(
     Text(
-        "Or do without the official packages: anymamba needs no compiler, and its drop-in serves programs that import mamba_ssm.",
+        "Or do without the official packages: anymamba needs no compiler, and its drop-in serves programs that"
+        " import mamba_ssm.",
         "或者不用官方包：anymamba 无需编译器，其替身模块可服务于导入 mamba_ssm 的程序。",
     ),
     ("pip install anymamba", "anymamba dropin --help"),

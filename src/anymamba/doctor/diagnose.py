@@ -92,7 +92,11 @@ def rank(found: List[Found]) -> None:
 def present(item: Found, log: Optional[Log], system: str) -> Finding:
     """A finding in the current language, with commands for this system."""
     rule, match = item.rule, item.match
-    values = dict(DEFAULT_VALUES, **_values(log), **(match.values or {})) if log else dict(DEFAULT_VALUES, **(match.values or {}))
+    values = (
+        dict(DEFAULT_VALUES, **_values(log), **(match.values or {}))
+        if log
+        else dict(DEFAULT_VALUES, **(match.values or {}))
+    )
     evidence: List[Evidence] = []
     for offset in match.offsets:
         line = log.line_at(offset) if log else None

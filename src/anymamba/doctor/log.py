@@ -16,12 +16,21 @@ if TYPE_CHECKING:
 # packages that carry the kernels under these names, forks included
 OURS = re.compile(
     r"mamba[-_ ]?ssm|causal[-_]conv1d|selective[-_]scan|mamba_simple|mamba_inner|mamba_chunk|mamba_split|mamba-?1p1p1"
-    r"|bimamba|state-spaces/mamba|dropout_add_layer_norm_mamba|[Mm]amba[23]?Mixer|[Mm]amba(?:2|3)?(?:Config|ForCausalLM|Block|Model)"
+    r"|bimamba|state-spaces/mamba|dropout_add_layer_norm_mamba|[Mm]amba[23]?Mixer|[Mm]amba(?:2|3)?(?:Config"
+    r"|ForCausalLM|Block|Model)"
 )
 # a weaker sign: the word itself, but not conda's solver and its folders
-_WORD = re.compile(r"(?<![\w/\\])(?:[A-Za-z]{0,8}-?)[Mm]amba(?!forge|\.exe|\.bat|\.sh| (?:install|create|env|update|activate|init|run|clean))\w*")
-_SOLVER = re.compile(r"lib[Mm]amba|micro[Mm]amba|[Mm]ambaforge|[Mm]ini[Mm]amba|[Mm]amba-org|conda[-_]lib[Mm]amba|mamba (?:install|create|env|update|activate|init|run|clean|search|list)|mamba_package|mambabuild|boa")
-_FOLDER = re.compile(r"[\\/]mamba[\\/](?:setup\.py|csrc|mamba_ssm|build)|[\\/](?:[A-Za-z-]*-)?[Mm]amba(?:-[A-Za-z]+)?[\\/]")
+_WORD = re.compile(
+    r"(?<![\w/\\])(?:[A-Za-z]{0,8}-?)[Mm]amba(?!forge|\.exe|\.bat|\.sh| (?:install|create|env|update|activate|init"
+    r"|run|clean))\w*"
+)
+_SOLVER = re.compile(
+    r"lib[Mm]amba|micro[Mm]amba|[Mm]ambaforge|[Mm]ini[Mm]amba|[Mm]amba-org|conda[-_]lib[Mm]amba|mamba (?:install"
+    r"|create|env|update|activate|init|run|clean|search|list)|mamba_package|mambabuild|boa"
+)
+_FOLDER = re.compile(
+    r"[\\/]mamba[\\/](?:setup\.py|csrc|mamba_ssm|build)|[\\/](?:[A-Za-z-]*-)?[Mm]amba(?:-[A-Za-z]+)?[\\/]"
+)
 
 
 class Log:
@@ -103,4 +112,3 @@ class Log:
 
 def is_ours(package: str) -> bool:
     return bool(OURS.search(package)) or package in ("mamba", "vmamba", "mambavision", "selective-scan")
-

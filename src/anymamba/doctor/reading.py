@@ -6,7 +6,6 @@ from between them the lines that may matter: those with one of the WORDS in them
 
 from __future__ import annotations
 
-import re
 from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Tuple
 
 from anymamba.doctor.cleaning import clean
@@ -18,17 +17,20 @@ TAIL = 300_000
 MIDDLE = 600_000
 LONGEST_LINE = 4000
 SAME_KIND = 3
+MOST_KINDS = 50_000
 
 # every signature has one of these near it (tests/doctor/test_reading.py holds that)
-WORDS = (
-    "rror", "atal", "ERROR", "xception", "raceback", "undefined", "No module", "ot found", "annot", "Killed", "died",
-    "Guessing", "torch.__version__", "ould not", "No such", "nsupported", "ismatch", "Using cached", "overlay",
-    "Collecting", "Building wheel", "Failed", "Precompiled", "not available", "falling back", "Falling back",
-    "equired", "requires", "mamba_ssm", "mamba-ssm", "causal_conv1d was", "no kernel image", "conflict", "pip install",
-    "signal", "memory", "错误", "找不到", "无法", "没有", "缺少", "失败", "致命",
-)  # fmt: skip
+WORDS = tuple(
+    "rror|ERROR|atal|xception|raceback|undefined|No module|ot found|annot find|annot open|annot import|annot be"
+    " |annot access|annot select|Killed|died|"
+    "Guessing|torch.__version__|ould not|No such|nsupported|ismatch|Using cached|overlay|Collecting|Building"
+    " wheel|Failed|Precompiled|not available|"
+    "alling back|equired|requires|mamba_ssm|mamba-ssm|causal_conv1d was|no kernel image|conflict|pip"
+    " install|signal|out of memory|not installed|"
+    "错误|找不到|无法|没有|缺少|失败|致命".split("|")
+)
 
-_DIGITS = re.compile(r"[0-9a-f]{6,}|\d+")
+_NO_DIGITS = str.maketrans("", "", "0123456789")
 
 
 class Line(NamedTuple):
@@ -119,6 +121,8 @@ class _Middle:
         self._kinds: Dict[str, int] = {}
 
     def add(self, number: int, text: str) -> None:
+        if self._size > MIDDLE:
+            return
         starts = set()
         for word in WORDS:
             at = text.find(word)
@@ -131,16 +135,18 @@ class _Middle:
         for begin in sorted(starts):
             if self._size > MIDDLE:
                 return
+            # cheap test first: compilers repeat the same few lines a million times with other numbers in them
+            kind = text[begin : begin + 120].translate(_NO_DIGITS)
+            seen = self._kinds.get(kind, 0)
+            if seen >= SAME_KIND or len(self._kinds) > MOST_KINDS:
+                continue
+            self._kinds[kind] = seen + 1
             counted += text.count("\n", passed, begin)
             passed = begin
             end = text.find("\n", begin)
             for line in _lines(counted, text[begin : end if end >= 0 else len(text)]):
-                kind = _DIGITS.sub("0", line.text[:120])
-                seen = self._kinds.get(kind, 0)
-                if seen < SAME_KIND and len(self._kinds) < 50_000:
-                    self._kinds[kind] = seen + 1
-                    self.lines.append(line)
-                    self._size += len(line.text)
+                self.lines.append(line)
+                self._size += len(line.text)
 
 
 def _unwrap(lines: List[Line]) -> List[Line]:

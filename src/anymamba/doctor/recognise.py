@@ -9,19 +9,23 @@ _NAME = r"[`'\"]?([A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9])"
 
 # (pattern, whether it says that work on this very package begins)
 _MARKS = (
-    (re.compile(r"^(?:Building wheel|Running setup\.py (?:install|bdist_wheel|develop|clean)|Building editable) for " + _NAME, re.M), True),
+    (re.compile(r"^(?:Building wheel|Running setup\.py (?:install|bdist_wheel|develop|clean)|Building editable) for"
+                r" " + _NAME, re.M), True),
     (re.compile(r"^(?:ERROR: )?(?:Failed building wheel|Failed building editable) for " + _NAME, re.M), False),
     (re.compile(r"^(?:Collecting|Building|Installing|Downloading and building|Built) " + _NAME, re.M), True),
     (re.compile(r"^Processing \S*?([A-Za-z0-9][\w.-]*)[\\/]?$", re.M), True),
     (re.compile(r"^(?:[×x] )?Failed to (?:build|download and build|install|prepare distributions for):? " + _NAME, re.M), True),
     (re.compile(r"pip-(?:install|req-build|wheel)-\w+[\\/]([A-Za-z][\w.-]*?)_[0-9a-f]{32}"), True),
     (re.compile(r"^(?:- |• )?(?:Installing|Updating) " + _NAME + r" \([^)]*\): ?(?:Failed|Installing)", re.M), True),
-    (re.compile(r"This error originates from the build backend, and is likely not a problem with [Pp]oetry but (?:with|one of the following issues with) " + _NAME), True),
+    (re.compile(r"This error originates from the build backend, and is likely not a problem with [Pp]oetry but"
+                r" (?:with|one of the following issues with) " + _NAME), True),
 )  # fmt: skip
 
 _FAILED = (
     re.compile(r"Failed (?:building wheel|building editable|to build installable wheels) for " + _NAME),
-    re.compile(r"^(?:× |error: )?Failed to (?:build|download and build):? " + _NAME, re.M),
+    re.compile(
+        r"^(?:× |error: |ERROR: )?Failed to (?:build|download and build):? (?!installable|one or)" + _NAME, re.M
+    ),
     re.compile(r"^(?:ERROR: )?Could not build wheels for ([\w., -]+?)(?:,? which|$)", re.M),
     re.compile(r"^Failed to build ((?!installable)[\w.-]+(?: [\w.-]+)*)$", re.M),
     re.compile(r"^╰─> ([\w.-]+)$", re.M),
@@ -32,14 +36,18 @@ _FAILED = (
 )
 
 _METADATA_FAILED = re.compile(
-    r"(?:Getting requirements to build wheel|Preparing metadata[^\n]*|setup\.py egg_info[^\n]*) did not run successfully"
+    r"(?:Getting requirements to build wheel|Preparing metadata[^\n]*|setup\.py egg_info[^\n]*) did not run"
+    r" successfully"
 )
 
 # projects whose own builds and imports fail in the same words as ours
 _OTHER = re.compile(
-    r"flash[-_]attn|flash[-_]attention|\bapex\b|deepspeed|xformers|bitsandbytes|detectron2|mmcv|pytorch3d|torch[-_](?:scatter|sparse|cluster)"
-    r"|tiny-?cuda-?nn|nvdiffrast|gsplat|diff[-_]gaussian|simple[-_]knn|MinkowskiEngine|spconv|vllm|sglang|llama[-_.]cpp|auto[-_]gptq|exllama|natten"
-    r"|transformer[-_]engine|onnxruntime|tensorflow|jax(?:lib)?\b|paddle|stable-diffusion|comfyui|ultralytics|yolov?\d|opencv|numba\b|fla-core|dgl\b",
+    r"flash[-_]attn|flash[-_]attention|\bapex\b|deepspeed|xformers|bitsandbytes|detectron2|mmcv|pytorch3d"
+    r"|torch[-_](?:scatter|sparse|cluster)"
+    r"|tiny-?cuda-?nn|nvdiffrast|gsplat|diff[-_]gaussian|simple[-_]knn|MinkowskiEngine|spconv|vllm|sglang"
+    r"|llama[-_.]cpp|auto[-_]gptq|exllama|natten"
+    r"|transformer[-_]engine|onnxruntime|tensorflow|jax(?:lib)?\b|paddle|stable-diffusion|comfyui|ultralytics"
+    r"|yolov?\d|opencv|numba\b|fla-core|dgl\b",
     re.I,
 )
 
@@ -57,7 +65,17 @@ def package_marks(text: str) -> List[Tuple[int, str, bool]]:
     for pattern, strong in _MARKS:
         for found in pattern.finditer(text):
             name = normal(found.group(1))
-            if name not in ("wheel", "wheels", "dependencies", "build", "backend", "collected", "metadata", "the", "build-dependencies"):
+            if name not in (
+                "wheel",
+                "wheels",
+                "dependencies",
+                "build",
+                "backend",
+                "collected",
+                "metadata",
+                "the",
+                "build-dependencies",
+            ):
                 marks.append((found.start(), name, strong))
     return sorted(marks)
 
@@ -68,7 +86,18 @@ def failed_packages(text: str) -> Set[str]:
         for found in pattern.finditer(text):
             for name in re.split(r"[\s,]+", found.group(1)):
                 plain = normal(name)
-                if plain and plain not in ("wheel", "see", "the", "one", "or", "more", "and", "package", "installable", "wheels"):
+                if plain and plain not in (
+                    "wheel",
+                    "see",
+                    "the",
+                    "one",
+                    "or",
+                    "more",
+                    "and",
+                    "package",
+                    "installable",
+                    "wheels",
+                ):
                     names.add(plain)
     marks = package_marks(text)
     for found in _METADATA_FAILED.finditer(text):
@@ -96,7 +125,8 @@ class WheelName(NamedTuple):
 
 
 _WHEEL = re.compile(
-    r"(mamba_ssm|causal_conv1d)-([\d.]+(?:\.post\d+)?)\+(cu\w*?|hip\w*?|None|cuNone)?torch([\d.]+\w*?)cxx11abi(TRUE|FALSE)"
+    r"(mamba_ssm|causal_conv1d)-([\d.]+(?:\.post\d+)?)\+(cu\w*?|hip\w*?|None|cuNone)?torch([\d.]+\w*?)cxx11abi(TRUE"
+    r"|FALSE)"
     r"-(cp\d+|\w+)-\w+-([\w.]+?)\.whl"
 )
 
@@ -117,6 +147,7 @@ _TORCH_INSTALLED = (
     re.compile(r"Requirement already satisfied: torch(?:[><=!~][^\n]*?)? in [^\n]*?\((\d[\w.+]*)\)"),
     re.compile(r"^torch\s+(\d+\.\d+[\w.+]*)(?:\s|$)", re.M),
     re.compile(r"^torch==(\d+\.\d+[\w.+]*)$", re.M),
+    re.compile(r"^Name: torch\s+Version: (\d+\.\d+[\w.+]*)", re.M),
     re.compile(r"PyTorch version: ?(\d+\.\d+[\w.+]*)"),
     re.compile(r">>> (?:import torch; ?)?(?:print\()?torch\.__version__\)?\s+'?(\d+\.\d+[\w.+]*)"),
     re.compile(r"(?:Py[Tt]orch|torch) ?(?:==|=|version|v|:)? ?(\d+\.\d+\.\d+\+(?:cu\d+|rocm[\d.]+|cpu))"),
@@ -159,13 +190,17 @@ def facts(text: str) -> Dict[str, Any]:
             known["python"] = "3." + found.group(1)
             break
     known["isolated"] = isolated(text)
-    known["rocm"] = bool(re.search(r"\+rocm\d|[\\/]opt[\\/]rocm|hipcc|\bamdclang|--offload-arch|hip_fp16|gfx(?:9|1[01])\w\w", text))
+    known["rocm"] = bool(
+        re.search(r"\+rocm\d|[\\/]opt[\\/]rocm|hipcc|\bamdclang|--offload-arch|hip_fp16|gfx(?:9|1[01])\w\w", text)
+    )
     return known
 
 
 def isolated(text: str) -> Optional[bool]:
     """Whether our package was built in an isolated environment; None where the log does not show it."""
-    if re.search(r"pip-build-env-\w+|builds-v\d+[\\/]\.tmp\w*|[\\/]uv[\\/].{0,40}\.tmp\w+[\\/]lib|virtualenvs?[\\/]\.tmp", text):
+    if re.search(
+        r"pip-build-env-\w+|builds-v\d+[\\/]\.tmp\w*|[\\/]uv[\\/].{0,40}\.tmp\w+[\\/]lib|virtualenvs?[\\/]\.tmp", text
+    ):
         return True
     if re.search(r"Installing build dependencies|Installing backend dependencies", text):
         return True
@@ -179,10 +214,14 @@ def system(text: str) -> Optional[str]:
     if re.search(r"microsoft-standard|/usr/lib/wsl|\bWSL ?2?\b|/mnt/[c-h]/(?:Users|Windows)", text):
         return "wsl"
     if re.search(
-        r"(?<![A-Za-z])[A-Z]:\\\\?(?!actions-runner)\w|win_amd64|WinError|\bcl\.exe\b|MSVC|Microsoft Visual (?:C\+\+|Studio)|win32|PS [A-Z]:\\", text
+        r"(?<![A-Za-z])[A-Z]:\\\\?(?!actions-runner)\w|win_amd64|WinError|\bcl\.exe\b|MSVC|Microsoft Visual"
+        r" (?:C\+\+|Studio)|win32|PS [A-Z]:\\",
+        text,
     ):
         return "windows"
-    if re.search(r"(?:^|[\s\"'(=])/Users/\w|macosx[_-]\d|[Dd]arwin|\bmacOS\b|/opt/homebrew", text):
+    if re.search(
+        r"(?:^|[\s\"'(=])/Users/\w|/private/var/folders/|macosx[_-]\d|[Dd]arwin|\bmacOS\b|/opt/homebrew", text
+    ):
         return "macos"
     if re.search(r"linux|/usr/|/home/|/root/|/tmp/|/opt/|\.so\b", text):
         return "linux"
@@ -192,9 +231,11 @@ def system(text: str) -> Optional[str]:
 def _tools(text: str) -> List[str]:
     signs = {
         "pip": r"\bpip install|subprocess-exited-with-error|Collecting |pip-(?:install|build-env|req-build)",
-        "uv": r"\buv (?:pip|add|sync|lock|run)\b|Failed to (?:build|download and build) `|The build backend returned an error|astral|setuptools\.build_meta:?_?_?l?e?g?a?c?y?_?_?\.build_wheel",
+        "uv": r"\buv (?:pip|add|sync|lock|run)\b|Failed to (?:build|download and build) `|The build backend"
+        r" returned an error|astral|setuptools\.build_meta:?_?_?l?e?g?a?c?y?_?_?\.build_wheel",
         "poetry": r"\bpoetry\b|PEP517 build of a dependency failed|ChefBuildError",
-        "conda": r"\bconda (?:install|env|create|activate)|Pip subprocess error|CondaError|LibMambaUnsatisfiable|PackagesNotFoundError",
+        "conda": r"\bconda (?:install|env|create|activate)|Pip subprocess error|CondaError|LibMambaUnsatisfiable"
+        r"|PackagesNotFoundError",
         "docker": r"^#\d+ \d|failed to solve|Dockerfile|RUN pip|docker build",
         "setup.py": r"python3? setup\.py (?:install|develop|build)",
         "nvcc": r"\bnvcc\b",

@@ -113,7 +113,7 @@ def _confidence(log: "Log", signature: Signature, start: int, end: int) -> Optio
     concern = log.concern(start, end)
     if signature.own:
         # words of our packages, quoted under another package's name, are still theirs (flash-attn copies setup.py)
-        return None if concern == "other" and not signature.confidence == CERTAIN else signature.confidence
+        return None if concern == "other" and signature.confidence != CERTAIN else signature.confidence
     if concern == "ours":
         return signature.confidence
     if concern == "mentioned":

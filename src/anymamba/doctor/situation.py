@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from anymamba.doctor.log import Log
 
 NAME_ERROR = Signature(r"NameError: name ['\"]bare_metal_version['\"] is not defined", bare=True)
-NVCC_WARNING = Signature(r"(?:mamba_ssm|causal_conv1d|selective_scan\w*) was requested, but nvcc was not found", own=True)
+NVCC_WARNING = Signature(
+    r"(?:mamba_ssm|causal_conv1d|selective_scan\w*) was requested, but nvcc was not found", own=True
+)
 NO_CUDA_HOME = Signature(r"(?:OSError|EnvironmentError): CUDA_HOME environment variable is not set", confidence=LIKELY)
 # torch.version.cuda is None: mamba-ssm 2.3.2 parses it before it looks for nvcc
 NONE_VERSION = Signature(
@@ -19,7 +21,8 @@ NONE_VERSION = Signature(
 )
 
 _OVERLAY_TORCH = re.compile(
-    r"(?:pip-build-env-\w+[\\/]+(?:overlay|normal)|builds-v\d+[\\/]+\.tmp\w+|[\\/]uv[\\/][^\n]{0,60}\.tmp\w+|virtualenvs?[\\/]+\.tmp\w+)"
+    r"(?:pip-build-env-\w+[\\/]+(?:overlay|normal)|builds-v\d+[\\/]+\.tmp\w+|[\\/]uv[\\/][^\n]{0,60}\.tmp\w+"
+    r"|virtualenvs?[\\/]+\.tmp\w+)"
     r"[^\n]{0,120}site-packages[\\/]+(?:torch|functorch|torchgen)[\\/]"
 )
 
@@ -41,7 +44,10 @@ def no_cuda(log: "Log") -> Optional[Match]:
 def _none_version(log: "Log") -> Optional[Match]:
     # the same words come from anything that parses versions: they must come out of our setup.py
     match = match_signatures(log, (NONE_VERSION,))
-    if match and re.search(r"get_wheel_url|torch\.version\.cuda|parse\(torch|setup\.py|<string>|build_wheel|metadata", log.around(match.offsets[0], match.offsets[0])):
+    if match and re.search(
+        r"get_wheel_url|torch\.version\.cuda|parse\(torch|setup\.py|<string>|build_wheel|metadata",
+        log.around(match.offsets[0], match.offsets[0]),
+    ):
         return match
     return None
 
@@ -66,7 +72,13 @@ def build_torch(log: "Log") -> Tuple[Optional[str], Optional[str]]:
     kind = torch_kind(version, log.facts.get("system"))
     wheel = log.facts.get("wheel")
     if kind is None and wheel:
-        kind = "cuda" if re.match(r"cu\d", wheel["accelerator"]) else "rocm" if wheel["accelerator"].startswith("hip") else None
+        kind = (
+            "cuda"
+            if re.match(r"cu\d", wheel["accelerator"])
+            else "rocm"
+            if wheel["accelerator"].startswith("hip")
+            else None
+        )
     return version, kind
 
 

@@ -17,12 +17,16 @@ _WRAPPERS = (
     r"Command '?\[[^\]\n]*ninja[^\]\n]*\]'? returned non-zero exit status",
     r"RuntimeError: Error compiling objects for extension",
     r"error: command '[^'\n]*(?:nvcc|g\+\+|gcc|cl\.exe|ninja)[^'\n]*' failed with exit (?:code|status) \d+",
-    r"(?:Failed building wheel|Could not build wheels|Failed to build installable wheels)[^\n]*(?:mamba|causal|selective)",
+    r"(?:Failed building wheel|Could not build wheels|Failed to build installable wheels)[^\n]*(?:mamba|causal"
+    r"|selective)",
     r"Failed to build (?:mamba[-_]ssm|causal[-_]conv1d|selective[-_]scan)",
 )
-_INFORMATIVE = re.compile(r"\b(?:fatal )?error\b[:\s]|Error\b|FAILED|错误|失败|fatal|cannot|undefined|Exception\b", re.I)
+_INFORMATIVE = re.compile(
+    r"\b(?:fatal )?error\b[:\s]|Error\b|FAILED|错误|失败|fatal|cannot|undefined|Exception\b", re.I
+)
 _NOISE = re.compile(
-    r"subprocess-exited-with-error|This error originates from a subprocess|metadata-generation-failed|legacy-install-failure|failed-wheel-build|See above for|Traceback|^\s*raise\b|original exception"
+    r"subprocess-exited-with-error|This error originates from a subprocess|metadata-generation-failed"
+    r"|legacy-install-failure|failed-wheel-build|See above for|Traceback|^\s*raise\b|original exception"
 )
 
 
@@ -43,7 +47,11 @@ def report_unknown(log: Log, system: str) -> List[Finding]:
 
 def _real_error(text: str) -> bool:
     """A line that a compiler or Python wrote about the failure itself."""
-    if re.search(r"ninja|CalledProcessError|Error compiling objects|Failed building|Could not build|Failed to build|failed with exit|error: subprocess|FAILED: ", text):
+    if re.search(
+        r"ninja|CalledProcessError|Error compiling objects|Failed building|Could not build|Failed to build|failed"
+        r" with exit|error: subprocess|FAILED: ",
+        text,
+    ):
         return False
     return bool(re.search(r"\berror\b ?[A-Z]?\d*:|\w+Error: |fatal error|undefined reference|错误", text))
 

@@ -25,7 +25,13 @@ def ask(command: List[str], seconds: float = 4.0, environment: Optional[Dict[str
     settings = dict(os.environ, LC_ALL="C", **(environment or {}))
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, env=settings, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+            env=settings,
+            check=False,
         )
     except FileNotFoundError:
         return Answer("", "{}: not found".format(command[0]))
@@ -37,7 +43,9 @@ def ask(command: List[str], seconds: float = 4.0, environment: Optional[Dict[str
     if done.returncode < 0:
         return Answer(output, "crashed with signal {}".format(-done.returncode))
     if done.returncode:
-        return Answer(output, output.strip().split("\n")[-1] if output.strip() else "exit code {}".format(done.returncode))
+        return Answer(
+            output, output.strip().split("\n")[-1] if output.strip() else "exit code {}".format(done.returncode)
+        )
     return Answer(output, None)
 
 

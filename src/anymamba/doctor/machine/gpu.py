@@ -43,7 +43,7 @@ def _nvidia_smi() -> Optional[str]:
         return tool
     places = ["/usr/lib/wsl/lib/nvidia-smi"]
     if sys.platform == "win32":
-        places = [os.path.join(os.environ.get("SystemRoot", r"C:\Windows"), "System32", "nvidia-smi.exe")]
+        places = [os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvidia-smi.exe")]
     return next((place for place in places if os.path.exists(place)), None)
 
 

@@ -26,7 +26,15 @@ _AREA = {
 
 def sections(facts: Dict[str, Any], findings: List[Finding]) -> List[Section]:
     bad = {_AREA.get(finding.cause, "packages") for finding in findings}
-    made = [_system(facts), _python(facts), _torch(facts), _gpu(facts), _cuda(facts), _compiler(facts), _libraries(facts)]
+    made = [
+        _system(facts),
+        _python(facts),
+        _torch(facts),
+        _gpu(facts),
+        _cuda(facts),
+        _compiler(facts),
+        _libraries(facts),
+    ]
     made += [_triton(facts), _packages(facts), _wheel(facts), _transformers(facts), _backends(facts)]
     return [section._replace(state="bad") if section.area in bad else section for section in made]
 
@@ -39,7 +47,9 @@ def _system(facts: Dict[str, Any]) -> Section:
     if system["container"]:
         summary += ", {}".format(system["container"])
     details = [
-        say("{} processor cores, {} GB of memory", "{} 个处理器核心，{} GB 内存").format(system["cores"], system["memory_gb"]),
+        say("{} processor cores, {} GB of memory", "{} 个处理器核心，{} GB 内存").format(
+            system["cores"], system["memory_gb"]
+        ),
         say("{} GB free for temporary files", "临时目录剩余 {} GB").format(system["temporary_free_gb"]),
     ]
     return Section("system", "ok", say("System", "系统"), summary, tuple(details))
@@ -47,7 +57,9 @@ def _system(facts: Dict[str, Any]) -> Section:
 
 def _python(facts: Dict[str, Any]) -> Section:
     python = facts["python"]
-    tools = ["{} {}".format(name, python[name] or "-") for name in ("pip", "uv", "setuptools", "wheel", "packaging", "ninja")]
+    tools = [
+        "{} {}".format(name, python[name] or "-") for name in ("pip", "uv", "setuptools", "wheel", "packaging", "ninja")
+    ]
     summary = "{} ({}), pip {}".format(python["version"], python["environment"], python["pip"] or "-")
     return Section("python", "ok", "Python", summary, (python["executable"], ", ".join(tools)))
 
@@ -56,10 +68,18 @@ def _torch(facts: Dict[str, Any]) -> Section:
     torch = facts["torch"]
     if not torch["installed"]:
         return Section("torch", "warning", "torch", say("not installed", "未安装"))
-    build = {"cuda": "CUDA {}".format(torch["cuda"]), "rocm": "ROCm {}".format(torch["hip"]), "cpu": "CPU"}[torch["kind"]]
+    build = {"cuda": "CUDA {}".format(torch["cuda"]), "rocm": "ROCm {}".format(torch["hip"]), "cpu": "CPU"}[
+        torch["kind"]
+    ]
     summary = "{}, {}".format(torch["version"], build)
     if torch.get("error"):
-        return Section("torch", "bad", "torch", summary + ", " + say("does not import: {}", "无法导入：{}").format(torch["error"]), (torch.get("output", ""),))
+        return Section(
+            "torch",
+            "bad",
+            "torch",
+            summary + ", " + say("does not import: {}", "无法导入：{}").format(torch["error"]),
+            (torch.get("output", ""),),
+        )
     details = []
     if "import_seconds" in torch:
         details.append(say("imports in {} s", "导入用时 {} 秒").format(torch["import_seconds"]))
@@ -73,13 +93,27 @@ def _gpu(facts: Dict[str, Any]) -> Section:
     gpu = facts["gpu"]
     title = say("GPU", "显卡")
     if gpu["nvidia"]:
-        names = ", ".join("{} (sm_{}, {})".format(item["name"], item["capability"].replace(".", ""), item["memory"]) for item in gpu["nvidia"])
-        return Section("gpu", "ok", title, names, (say("driver {}, up to CUDA {}", "驱动 {}，最高支持 CUDA {}").format(gpu["driver"], gpu["cuda"]),))
+        names = ", ".join(
+            "{} (sm_{}, {})".format(item["name"], item["capability"].replace(".", ""), item["memory"])
+            for item in gpu["nvidia"]
+        )
+        return Section(
+            "gpu",
+            "ok",
+            title,
+            names,
+            (say("driver {}, up to CUDA {}", "驱动 {}，最高支持 CUDA {}").format(gpu["driver"], gpu["cuda"]),),
+        )
     if gpu["amd"]:
         return Section("gpu", "ok", title, "AMD " + ", ".join(gpu["amd"]))
     if gpu["driver_error"]:
         return Section("gpu", "warning", title, gpu["driver_error"].split("\n")[0])
-    return Section("gpu", "info", title, say("none; the official packages need one, anymamba does not", "没有；官方包需要显卡，anymamba 不需要"))
+    return Section(
+        "gpu",
+        "info",
+        title,
+        say("none; the official packages need one, anymamba does not", "没有；官方包需要显卡，anymamba 不需要"),
+    )
 
 
 def _cuda(facts: Dict[str, Any]) -> Section:
@@ -90,10 +124,30 @@ def _cuda(facts: Dict[str, Any]) -> Section:
     if cuda["hipcc"] or cuda["rocm"]:
         details.append("hipcc: {}, ROCm: {}".format(cuda["hipcc"] or "-", cuda["rocm"] or "-"))
     if cuda["home_without_nvcc"]:
-        return Section("cuda", "warning", title, say("CUDA_HOME={} has no bin/nvcc", "CUDA_HOME={} 下没有 bin/nvcc").format(cuda["home"]), tuple(details))
+        return Section(
+            "cuda",
+            "warning",
+            title,
+            say("CUDA_HOME={} has no bin/nvcc", "CUDA_HOME={} 下没有 bin/nvcc").format(cuda["home"]),
+            tuple(details),
+        )
     if cuda["used"]:
-        return Section("cuda", "ok", title, say("nvcc {} would be used ({})", "将使用 nvcc {}（{}）").format(cuda["used"]["version"], cuda["used"]["path"]), tuple(details))
-    return Section("cuda", "info", title, say("no nvcc; only needed to compile the official packages", "没有 nvcc；只有编译官方包才需要"), tuple(details))
+        return Section(
+            "cuda",
+            "ok",
+            title,
+            say("nvcc {} would be used ({})", "将使用 nvcc {}（{}）").format(
+                cuda["used"]["version"], cuda["used"]["path"]
+            ),
+            tuple(details),
+        )
+    return Section(
+        "cuda",
+        "info",
+        title,
+        say("no nvcc; only needed to compile the official packages", "没有 nvcc；只有编译官方包才需要"),
+        tuple(details),
+    )
 
 
 def _compiler(facts: Dict[str, Any]) -> Section:
@@ -106,12 +160,19 @@ def _compiler(facts: Dict[str, Any]) -> Section:
         return Section("compiler", "ok", title, summary, (found["gcc"]["path"],))
     if found["msvc"]:
         return Section("compiler", "ok", title, "Visual C++", (found["msvc"],))
-    return Section("compiler", "info", title, say("none; only needed to compile the official packages", "没有；只有编译官方包才需要"))
+    return Section(
+        "compiler",
+        "info",
+        title,
+        say("none; only needed to compile the official packages", "没有；只有编译官方包才需要"),
+    )
 
 
 def _libraries(facts: Dict[str, Any]) -> Section:
     found = facts["libraries"]
-    parts = [name for name in ("glibc {}".format(found["glibc"]) if found["glibc"] else "", found["libstdcxx"] or "") if name]
+    parts = [
+        name for name in ("glibc {}".format(found["glibc"]) if found["glibc"] else "", found["libstdcxx"] or "") if name
+    ]
     return Section("libraries", "ok" if parts else "info", say("C libraries", "C 运行库"), ", ".join(parts) or "-")
 
 
@@ -119,7 +180,9 @@ def _triton(facts: Dict[str, Any]) -> Section:
     triton = facts["triton"]
     if triton["installed"]:
         return Section("triton", "ok", "Triton", "{} {}".format(triton["name"], triton["version"]))
-    return Section("triton", "info", "Triton", say("not installed; needed for GPU kernels only", "未安装；只有 GPU 内核需要"))
+    return Section(
+        "triton", "info", "Triton", say("not installed; needed for GPU kernels only", "未安装；只有 GPU 内核需要")
+    )
 
 
 def _packages(facts: Dict[str, Any]) -> Section:
@@ -128,16 +191,30 @@ def _packages(facts: Dict[str, Any]) -> Section:
     parts = []
     for module, name in (("mamba_ssm", "mamba-ssm"), ("causal_conv1d", "causal-conv1d")):
         package = packages[module]
-        parts.append("{} {}".format(name, package["version"] or (say("(no metadata)", "（无元数据）") if package["installed"] else "-")))
+        parts.append(
+            "{} {}".format(
+                name, package["version"] or (say("(no metadata)", "（无元数据）") if package["installed"] else "-")
+            )
+        )
     details = ["{}: {}".format(name, error) for name, error in packages["errors"].items()]
-    details += [packages[module]["location"] for module in ("mamba_ssm", "causal_conv1d") if packages[module].get("location")]
+    details += [
+        packages[module]["location"] for module in ("mamba_ssm", "causal_conv1d") if packages[module].get("location")
+    ]
     if packages["errors"]:
-        return Section("packages", "bad", title, ", ".join(parts) + ", " + say("does not work", "无法使用"), tuple(details))
+        return Section(
+            "packages", "bad", title, ", ".join(parts) + ", " + say("does not work", "无法使用"), tuple(details)
+        )
     if packages["working"]:
         return Section("packages", "ok", title, ", ".join(parts) + ", " + say("works", "可以使用"), tuple(details))
     if packages["mamba_ssm"]["installed"] or packages["causal_conv1d"]["installed"]:
         return Section("packages", "warning", title, ", ".join(parts), tuple(details))
-    return Section("packages", "info", title, say("not installed; anymamba runs without it", "未安装；anymamba 不需要它"), tuple(details))
+    return Section(
+        "packages",
+        "info",
+        title,
+        say("not installed; anymamba runs without it", "未安装；anymamba 不需要它"),
+        tuple(details),
+    )
 
 
 def _wheel(facts: Dict[str, Any]) -> Section:
@@ -147,10 +224,23 @@ def _wheel(facts: Dict[str, Any]) -> Section:
         return Section("wheel", "info", title, wheel["reason"])
     reachable = wheel.get("reachable")
     if reachable is None:
-        return Section("wheel", "ok", title, say("exists for this torch (--online checks that it can be reached)", "有适合当前 torch 的版本（--online 可检查能否下载）"), tuple(wheel["urls"]))
+        return Section(
+            "wheel",
+            "ok",
+            title,
+            say(
+                "exists for this torch (--online checks that it can be reached)",
+                "有适合当前 torch 的版本（--online 可检查能否下载）",
+            ),
+            tuple(wheel["urls"]),
+        )
     failed = [url for url, answer in reachable.items() if answer != "ok"]
     state = "warning" if failed else "ok"
-    summary = say("cannot be reached: {}", "无法下载：{}").format(reachable[failed[0]]) if failed else say("can be reached", "可以下载")
+    summary = (
+        say("cannot be reached: {}", "无法下载：{}").format(reachable[failed[0]])
+        if failed
+        else say("can be reached", "可以下载")
+    )
     return Section("wheel", state, title, summary, tuple(wheel["urls"]))
 
 
@@ -159,7 +249,9 @@ def _transformers(facts: Dict[str, Any]) -> Section:
     if not found["installed"]:
         return Section("transformers", "info", "transformers", say("not installed", "未安装"))
     details = ("kernels {}".format(found["kernels"]),) if found["kernels"] else ()
-    return Section("transformers", "ok", "transformers", "{}: {}".format(found["version"], transformers.verdict(facts)), details)
+    return Section(
+        "transformers", "ok", "transformers", "{}: {}".format(found["version"], transformers.verdict(facts)), details
+    )
 
 
 def _backends(facts: Dict[str, Any]) -> Section:
@@ -171,5 +263,15 @@ def _backends(facts: Dict[str, Any]) -> Section:
     details = []
     for op, table in found["ops"].items():
         for name, entry in table.items():
-            details.append("{} {}: {}{}".format(op, name, "ok" if entry.get("ok") else entry.get("reason", "-"), " *" if entry.get("chosen") else ""))
-    return Section("backends", "ok", "anymamba", say("{} ops, computed by {}", "{} 个算子，由 {} 计算").format(len(chosen), ", ".join(names)), tuple(details))
+            details.append(
+                "{} {}: {}{}".format(
+                    op, name, "ok" if entry.get("ok") else entry.get("reason", "-"), " *" if entry.get("chosen") else ""
+                )
+            )
+    return Section(
+        "backends",
+        "ok",
+        "anymamba",
+        say("{} ops, computed by {}", "{} 个算子，由 {} 计算").format(len(chosen), ", ".join(names)),
+        tuple(details),
+    )

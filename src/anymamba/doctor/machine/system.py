@@ -93,7 +93,9 @@ def _memory_elsewhere() -> Optional[float]:
         import ctypes
 
         class Status(ctypes.Structure):
-            _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [(name, ctypes.c_ulonglong) for name in "abcdefg"]
+            _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [
+                (name, ctypes.c_ulonglong) for name in "abcdefg"
+            ]
 
         status = Status()
         status.length = ctypes.sizeof(Status)

@@ -41,7 +41,11 @@ def _candidates() -> List[str]:
     on_path = shutil.which("nvcc")
     places += [on_path] if on_path else []
     places += [_nvcc(os.path.join(sys.prefix))]
-    places += [_nvcc("/usr/local/cuda")] + sorted(glob.glob("/usr/local/cuda-*/bin/nvcc")) + sorted(glob.glob("/opt/cuda*/bin/nvcc"))
+    places += (
+        [_nvcc("/usr/local/cuda")]
+        + sorted(glob.glob("/usr/local/cuda-*/bin/nvcc"))
+        + sorted(glob.glob("/opt/cuda*/bin/nvcc"))
+    )
     places += sorted(glob.glob(r"C:\Program Files\NVIDIA GPU Computing Toolkit\CUDA\v*\bin\nvcc.exe"))
     return places
 
@@ -51,7 +55,14 @@ def _used(found: List[Dict[str, str]], home: Optional[str]) -> Optional[Dict[str
         return next((item for item in found if item["path"] == _nvcc(home) and item["version"]), None)
     on_path = shutil.which("nvcc")
     for path in (on_path, _nvcc("/usr/local/cuda")):
-        chosen = next((item for item in found if path and os.path.realpath(item["path"]) == os.path.realpath(path) and item["version"]), None)
+        chosen = next(
+            (
+                item
+                for item in found
+                if path and os.path.realpath(item["path"]) == os.path.realpath(path) and item["version"]
+            ),
+            None,
+        )
         if chosen:
             return chosen
     if sys.platform == "win32" and found:

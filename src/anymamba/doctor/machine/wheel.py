@@ -18,7 +18,13 @@ _RELEASES = (
 )
 _PYTHONS = (10, 13)
 # torch minor version -> (CUDA majors, both ABIs)
-_TORCHES = {(2, 6): (("11", "12"), True), (2, 7): (("11", "12"), False), (2, 8): (("12",), False), (2, 9): (("12", "13"), False), (2, 10): (("12", "13"), False)}
+_TORCHES = {
+    (2, 6): (("11", "12"), True),
+    (2, 7): (("11", "12"), False),
+    (2, 8): (("12",), False),
+    (2, 9): (("12", "13"), False),
+    (2, 10): (("12", "13"), False),
+}
 
 
 def gather(torch: Dict[str, Any], online: bool) -> Dict[str, Any]:
@@ -46,9 +52,13 @@ def _why_none(torch: Dict[str, Any]) -> Optional[str]:
         return say("no wheels for Python 3.{}", "没有适用于 Python 3.{} 的 wheel").format(sys.version_info[1])
     entry = _TORCHES.get(_minor(torch["version"]))
     if entry is None:
-        return say("no wheels for torch {}; newest: 2.10", "没有适用于 torch {} 的 wheel；最新支持 2.10").format(torch["version"])
+        return say("no wheels for torch {}; newest: 2.10", "没有适用于 torch {} 的 wheel；最新支持 2.10").format(
+            torch["version"]
+        )
     if torch["cuda"].split(".")[0] not in entry[0]:
-        return say("no wheels for torch {} with CUDA {}", "没有适用于 torch {}、CUDA {} 的 wheel").format(torch["version"], torch["cuda"])
+        return say("no wheels for torch {} with CUDA {}", "没有适用于 torch {}、CUDA {} 的 wheel").format(
+            torch["version"], torch["cuda"]
+        )
     return None
 
 

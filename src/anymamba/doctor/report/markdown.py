@@ -27,9 +27,18 @@ def render(report: Report) -> str:
     if report.sections:
         lines.append("")
     for number, finding in enumerate(report.findings, 1):
-        lines += ["### {}. {} {} ({})".format(number, finding.code, finding.cause, confidence_word(finding)), "", finding.title, ""]
+        lines += [
+            "### {}. {} {} ({})".format(number, finding.code, finding.cause, confidence_word(finding)),
+            "",
+            finding.title,
+            "",
+        ]
         if finding.evidence:
-            lines += ["```text"] + ["{}: {}".format(item.line, item.text) if item.line else item.text for item in finding.evidence] + ["```", ""]
+            lines += (
+                ["```text"]
+                + ["{}: {}".format(item.line, item.text) if item.line else item.text for item in finding.evidence]
+                + ["```", ""]
+            )
     if not report.findings:
         lines += [say("No issues found.", "未发现问题。"), ""]
     interesting = {key: value for key, value in report.source.get("recognised", {}).items() if value}

@@ -64,12 +64,16 @@ def _finding(number: int, finding: Finding, paint: _Painter) -> List[str]:
     lines += _wrap(finding.title, "   ", width)
     if finding.explained_by:
         lines += _wrap(
-            say("A consequence of {}: fix that first, then look again.", "这是 {} 的后果：先解决它，再看本条。").format(finding.explained_by),
+            say("A consequence of {}: fix that first, then look again.", "这是 {} 的后果：先解决它，再看本条。").format(
+                finding.explained_by
+            ),
             "   ",
             width,
         )
     elif finding.role in (BRANCH, NOTE):
-        lines += _wrap(say("Worth knowing; by itself this stops nothing.", "供参考；这本身不会导致失败。"), "   ", width)
+        lines += _wrap(
+            say("Worth knowing; by itself this stops nothing.", "供参考；这本身不会导致失败。"), "   ", width
+        )
     for item in finding.evidence:
         where = say("line {}", "第 {} 行").format(item.line) if item.line else say("here", "本机")
         lines.append(paint("   {} | ".format(where), "2") + item.text[: max(40, width + 60)])
@@ -77,7 +81,11 @@ def _finding(number: int, finding: Finding, paint: _Painter) -> List[str]:
     for step_number, step in enumerate(finding.remedies, 1):
         lines += _wrap("{}) {}".format(step_number, step.text), "   ", width)
         lines += [paint("        " + command, "36") for command in step.commands]
-    lines += _wrap(say("More: anymamba doctor --explain {}", "详情：anymamba doctor --explain {}").format(finding.code), "   ", width)
+    lines += _wrap(
+        say("More: anymamba doctor --explain {}", "详情：anymamba doctor --explain {}").format(finding.code),
+        "   ",
+        width,
+    )
     return lines
 
 
@@ -88,12 +96,15 @@ def _last(report: Report) -> List[str]:
     if [item.cause for item in report.findings] == ["unknown"]:
         return [
             say(
-                "No diagnosis. What was recognised: {}. `anymamba doctor LOG --markdown` writes a report without private data.",
+                "No diagnosis. What was recognised: {}. `anymamba doctor LOG --markdown` writes a report without"
+                " private data.",
                 "无法诊断。已识别的内容：{}。`anymamba doctor 日志 --markdown` 可生成不含隐私数据的报告。",
             ).format(recognised(report))
         ]
     return [
-        say("{} found, listed in the order in which to fix them.", "发现 {} 项，按应修复的顺序排列。").format(len(real) or len(report.findings))
+        say("{} found, listed in the order in which to fix them.", "发现 {} 项，按应修复的顺序排列。").format(
+            len(real) or len(report.findings)
+        )
     ]
 
 
@@ -114,7 +125,9 @@ def recognised(report: Report) -> str:
 def _wrap(text: str, indent: str, width: int) -> List[str]:
     """Lines of at most width columns; a Chinese character takes two columns and may be followed by a break."""
     if not any(unicodedata.east_asian_width(character) in "WF" for character in text):
-        return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        return textwrap.wrap(
+            text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
     lines, current, used = [], "", 0
     for word in _pieces(text):
         size = sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in word)
@@ -127,13 +140,17 @@ def _wrap(text: str, indent: str, width: int) -> List[str]:
     return lines + [indent + current] if current else lines
 
 
+def _wide(character: str) -> bool:
+    return unicodedata.east_asian_width(character) in "WF"
+
+
 def _pieces(text: str) -> List[str]:
+    """Parts between which a line may be broken: words, and single Chinese characters with the punctuation after them."""
     pieces: List[str] = []
     for character in text:
-        wide = unicodedata.east_asian_width(character) in "WF"
-        if pieces and not wide and character != " " and pieces[-1] and not unicodedata.east_asian_width(pieces[-1][-1]) in "WF":
-            pieces[-1] += character
-        elif pieces and character in "，。；：、？！）”":
+        in_word = bool(pieces) and not _wide(character) and character != " " and not _wide(pieces[-1][-1])
+        closes = bool(pieces) and character in "，。；：、？！）”"
+        if in_word or closes:
             pieces[-1] += character
         else:
             pieces.append(character)

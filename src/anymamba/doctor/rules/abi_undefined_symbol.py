@@ -15,19 +15,29 @@ from anymamba.doctor.rule import (
     Text,
 )
 
-_SYMBOL = r"(?:selective_scan_cuda\w*|causal_conv1d_cuda|selective_scan\w*|dropout_layer_norm)[^\s:]*\.so: undefined symbol: (\S+)"
+_SYMBOL = (
+    r"(?:selective_scan_cuda\w*|causal_conv1d_cuda|selective_scan\w*|dropout_layer_norm)[^\s:]*\.so:"
+    r" undefined symbol: (\S+)"
+)
 
 
 def _log(log: Log) -> Optional[Match]:
     found = log.search(_SYMBOL) or log.search(r"undefined symbol: (_ZN(?:3c10|2at|5torch|K3c10)\S+)")
     if found and log.concern(found.start(), found.end()) in ("ours", "mentioned"):
         return Match((found.start(),), CERTAIN if "cuda" in found.group(0) else LIKELY)
-    windows = log.search(r"ImportError: DLL load failed while importing (?:selective_scan_cuda\w*|causal_conv1d_cuda|selective_scan\w*): [^\n]*")
+    windows = log.search(
+        r"ImportError: DLL load failed while importing (?:selective_scan_cuda\w*|causal_conv1d_cuda"
+        r"|selective_scan\w*): [^\n]*"
+    )
     return Match((windows.start(),), LIKELY) if windows else None
 
 
 def _machine(facts: Dict[str, Any]) -> Optional[Match]:
-    errors = [error for error in facts["packages"]["errors"].values() if "undefined symbol" in error or "DLL load failed" in error]
+    errors = [
+        error
+        for error in facts["packages"]["errors"].values()
+        if "undefined symbol" in error or "DLL load failed" in error
+    ]
     return Match((), CERTAIN, None, tuple(errors)) if errors else None
 
 
@@ -35,11 +45,17 @@ RULE = Rule(
     code="AM043",
     cause="abi-undefined-symbol",
     order=410,
-    title=Text("the compiled part of the package was built for another torch (undefined symbol)", "该包的编译部分是为另一个 torch 构建的（undefined symbol）"),
+    title=Text(
+        "the compiled part of the package was built for another torch (undefined symbol)",
+        "该包的编译部分是为另一个 torch 构建的（undefined symbol）",
+    ),
     why=Text(
-        "The file calls functions that your torch does not have under that name: another torch minor version, or the other C++ ABI. A symbol with SourceLocationESs wants the old ABI, one with"
-        " __cxx11 the new one. It happens when torch was changed afterwards, when pip used its cache or an isolated build, or with a wheel chosen by hand.",
-        "该文件调用的函数在你的 torch 中并不以这个名字存在：torch 次版本不同，或 C++ ABI 不同。符号中含 SourceLocationESs 表示旧 ABI，含 __cxx11 表示新 ABI。"
+        "The file calls functions that your torch does not have under that name: another torch minor version, or"
+        " the other C++ ABI. A symbol with SourceLocationESs wants the old ABI, one with"
+        " __cxx11 the new one. It happens when torch was changed afterwards, when pip used its cache or an isolated"
+        " build, or with a wheel chosen by hand.",
+        "该文件调用的函数在你的 torch 中并不以这个名字存在：torch 次版本不同，或 C++ ABI 不同。符号中含"
+        " SourceLocationESs 表示旧 ABI，含 __cxx11 表示新 ABI。"
         "常见原因：之后更换过 torch，pip 使用了缓存或隔离构建，或手动选错了 wheel。",
     ),
     needed=OPTIONAL,

@@ -16,12 +16,21 @@ from anymamba.doctor.rule import (
     match_signatures,
 )
 
-_BUILDING = r"setup\.py|build_wheel|prepare_metadata|egg_info|bdist_wheel|build_meta|Getting requirements|<string>|Preparing metadata|build backend"
+_BUILDING = (
+    r"setup\.py|build_wheel|prepare_metadata|egg_info|bdist_wheel|build_meta|Getting requirements|<string>"
+    r"|Preparing metadata|build backend"
+)
 
 
 def _log(log: Log) -> Optional[Match]:
     plain = match_signatures(
-        log, (Signature(r"ModuleNotFoundError: No module named '(?:wheel(?:\.\w+)?|packaging(?:\.\w+)?|setuptools(?:\.\w+)?|pkg_resources)'"),)
+        log,
+        (
+            Signature(
+                r"ModuleNotFoundError: No module named '(?:wheel(?:\.\w+)?|packaging(?:\.\w+)?|setuptools(?:\.\w+)?"
+                r"|pkg_resources)'"
+            ),
+        ),
     )
     if plain and re.search(_BUILDING, log.around(plain.offsets[0], plain.offsets[0], before=40, after=15)):
         return plain
@@ -44,9 +53,11 @@ RULE = Rule(
         "构建隔离已关闭，而当前环境缺少构建工具（setuptools、wheel 或 packaging）",
     ),
     why=Text(
-        "Without isolation the build uses the tools of your own environment. Since Python 3.12 a new virtual environment has"
+        "Without isolation the build uses the tools of your own environment. Since Python 3.12 a new virtual"
+        " environment has"
         " neither setuptools nor wheel, and setup.py also imports packaging.",
-        "关闭隔离后，构建使用当前环境中的工具。自 Python 3.12 起，新建的虚拟环境不再自带 setuptools 与 wheel，而 setup.py 还要导入 packaging。",
+        "关闭隔离后，构建使用当前环境中的工具。自 Python 3.12 起，新建的虚拟环境不再自带 setuptools 与 wheel，而"
+        " setup.py 还要导入 packaging。",
     ),
     needed=OPTIONAL,
     log=_log,

@@ -24,8 +24,15 @@ def _log(log: Log) -> Optional[Match]:
         (
             Signature(r"(?:ModuleNotFoundError|ImportError): No module named '?causal_conv1d'?(?![\w.])", own=True),
             Signature(r"'NoneType' object has no attribute 'causal_conv1d_\w+'", own=True),
-            Signature(r"(?:causal_conv1d|causal-conv1d) is (?:not installed|required)|[Pp]lease install causal[-_]conv1d", own=True, confidence=LIKELY),
-            Signature(r"(?:causal_conv1d_fn|causal_conv1d_update|mamba_\w+|selective_\w+)\((?:.|\n){0,600}?TypeError: 'NoneType' object is not callable"),
+            Signature(
+                r"(?:causal_conv1d|causal-conv1d) is (?:not installed|required)|[Pp]lease install causal[-_]conv1d",
+                own=True,
+                confidence=LIKELY,
+            ),
+            Signature(
+                r"(?:causal_conv1d_fn|causal_conv1d_update|mamba_\w+|selective_\w+)\((?:.|\n){0,600}?TypeError:"
+                r" 'NoneType' object is not callable"
+            ),
             Signature(r"NotImplementedError: The fast path is not available"),
         ),
     )
@@ -42,17 +49,25 @@ RULE = Rule(
     code="AM049",
     cause="causal-conv1d-missing",
     order=430,
-    title=Text("causal-conv1d is not installed, and the fused path of mamba-ssm needs it", "没有安装 causal-conv1d，而 mamba-ssm 的融合路径需要它"),
+    title=Text(
+        "causal-conv1d is not installed, and the fused path of mamba-ssm needs it",
+        "没有安装 causal-conv1d，而 mamba-ssm 的融合路径需要它",
+    ),
     why=Text(
-        "Since mamba-ssm 1.2.0 it is optional and no longer installed along; without it the fused kernels stop, up to 2.2.4 with \"'NoneType' object has no attribute\".",
-        "自 mamba-ssm 1.2.0 起它是可选依赖，不再随之安装；缺少它时融合内核无法运行，2.2.4 及以前会报 \"'NoneType' object has no attribute\"。",
+        "Since mamba-ssm 1.2.0 it is optional and no longer installed along; without it the fused kernels stop, up"
+        " to 2.2.4 with \"'NoneType' object has no attribute\".",
+        "自 mamba-ssm 1.2.0 起它是可选依赖，不再随之安装；缺少它时融合内核无法运行，2.2.4 及以前会报 \"'NoneType'"
+        ' object has no attribute"。',
     ),
     needed=ONLY_OFFICIAL,
     log=_log,
     machine=_machine,
     remedies=(
         Remedy(
-            Text("Install it (mamba-ssm 2.2.5 and newer need 1.5.1 or newer).", "安装它（mamba-ssm 2.2.5 及以后需要 1.5.1 或更高版本）。"),
+            Text(
+                "Install it (mamba-ssm 2.2.5 and newer need 1.5.1 or newer).",
+                "安装它（mamba-ssm 2.2.5 及以后需要 1.5.1 或更高版本）。",
+            ),
             ('pip install --no-build-isolation "causal-conv1d>=1.5.1"',),
         ),
         advice.USE_ANYMAMBA,

@@ -36,7 +36,9 @@ def _log(log: Log) -> Optional[Match]:
 
 def _machine(facts: Dict[str, Any]) -> Optional[Match]:
     if facts["gpu"]["nvidia"] and facts["torch"].get("kind") == "cpu":
-        return Match((), CERTAIN, None, ("torch {}".format(facts["torch"]["version"]), facts["gpu"]["nvidia"][0]["name"]))
+        return Match(
+            (), CERTAIN, None, ("torch {}".format(facts["torch"]["version"]), facts["gpu"]["nvidia"][0]["name"])
+        )
     return None
 
 
@@ -46,13 +48,17 @@ RULE = Rule(
     order=75,
     title=Text("the installed torch is a CPU-only build", "已安装的 torch 是不带 CUDA 的 CPU 版"),
     why=Text(
-        "A CPU build of torch reports no CUDA toolkit even when nvcc is installed, so installing nvcc does not help. PyPI's torch"
-        " for Windows and macOS is always a CPU build. The official packages compile only against a CUDA (or ROCm) torch.",
-        "CPU 版 torch 即使在装有 nvcc 的机器上也会报告没有 CUDA 工具包，因此再装 nvcc 也没有用。PyPI 上 Windows 与 macOS 的 torch 都是 CPU 版。"
+        "A CPU build of torch reports no CUDA toolkit even when nvcc is installed, so installing nvcc does not"
+        " help. PyPI's torch"
+        " for Windows and macOS is always a CPU build. The official packages compile only against a CUDA (or ROCm)"
+        " torch.",
+        "CPU 版 torch 即使在装有 nvcc 的机器上也会报告没有 CUDA 工具包，因此再装 nvcc 也没有用。PyPI 上 Windows 与"
+        " macOS 的 torch 都是 CPU 版。"
         "官方包只能针对 CUDA（或 ROCm）版的 torch 编译。",
     ),
     needed=Text(
-        "If this computer has an NVIDIA GPU, yes: nothing in torch uses the GPU now. Without one the official packages cannot run; use anymamba.",
+        "If this computer has an NVIDIA GPU, yes: nothing in torch uses the GPU now. Without one the official"
+        " packages cannot run; use anymamba.",
         "如果本机有 NVIDIA 显卡，需要：现在的 torch 完全不会使用显卡。没有显卡则官方包无法运行，请使用 anymamba。",
     ),
     log=_log,

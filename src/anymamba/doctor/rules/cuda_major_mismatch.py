@@ -21,11 +21,15 @@ _MISMATCH = r"The detected CUDA version \((?:%s|[\d.]+)\) mismatches the version
 
 
 def _log(log: Log) -> Optional[Match]:
-    match = match_signatures(log, (Signature(r"The detected CUDA version \((?:%s|[\d.]+)\) mismatches the version", bare=True),))
+    match = match_signatures(
+        log, (Signature(r"The detected CUDA version \((?:%s|[\d.]+)\) mismatches the version", bare=True),)
+    )
     if not match:
         return None
     values = {}
-    numbers = log.search(_MISMATCH + r" ?\((?:%s)\)(?:.|\n){0,400}?['\"](\d+\.\d+)['\"], ['\"](\d+\.\d+)['\"]") or log.search(
+    numbers = log.search(
+        _MISMATCH + r" ?\((?:%s)\)(?:.|\n){0,400}?['\"](\d+\.\d+)['\"], ['\"](\d+\.\d+)['\"]"
+    ) or log.search(
         r"The detected CUDA version \(([\d.]+)\) mismatches the version that was used to compile PyTorch \(([\d.]+)\)"
     )
     if numbers:
@@ -49,9 +53,11 @@ RULE = Rule(
     order=310,
     title=Text("nvcc and torch have different CUDA major versions", "nvcc 与 torch 的 CUDA 主版本不同"),
     why=Text(
-        "torch refuses to compile an extension with an nvcc of another major version than its own CUDA. A different minor version only gives a warning. nvidia-smi shows a third"
+        "torch refuses to compile an extension with an nvcc of another major version than its own CUDA. A different"
+        " minor version only gives a warning. nvidia-smi shows a third"
         " number, the driver's, which does not matter here.",
-        "torch 拒绝用主版本与其自身 CUDA 不同的 nvcc 编译扩展；次版本不同只会给出警告。nvidia-smi 显示的是驱动的版本，与此无关。",
+        "torch 拒绝用主版本与其自身 CUDA 不同的 nvcc 编译扩展；次版本不同只会给出警告。nvidia-smi 显示的是驱动的版"
+        "本，与此无关。",
     ),
     needed=OPTIONAL,
     log=_log,
@@ -59,7 +65,11 @@ RULE = Rule(
     remedies=(
         Remedy(
             Text("Use the nvcc of torch's CUDA version.", "使用与 torch 的 CUDA 版本一致的 nvcc。"),
-            ("conda install -c nvidia cuda-toolkit={toolkit}", "export CUDA_HOME=$CONDA_PREFIX && nvcc -V", "pip install --no-build-isolation {package}"),
+            (
+                "conda install -c nvidia cuda-toolkit={toolkit}",
+                "export CUDA_HOME=$CONDA_PREFIX && nvcc -V",
+                "pip install --no-build-isolation {package}",
+            ),
         ),
         Remedy(
             Text("Or install the torch of nvcc's CUDA version.", "或安装与 nvcc 的 CUDA 版本一致的 torch。"),

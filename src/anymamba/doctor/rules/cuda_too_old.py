@@ -17,19 +17,28 @@ RULE = Rule(
     order=110,
     title=Text("the nvcc that the build found is older than CUDA 11.6", "构建找到的 nvcc 版本低于 CUDA 11.6"),
     why=Text(
-        "Often it is not the toolkit that you installed: Ubuntu's package nvidia-cuda-toolkit puts an old nvcc in /usr/bin. nvidia-smi shows"
+        "Often it is not the toolkit that you installed: Ubuntu's package nvidia-cuda-toolkit puts an old nvcc in"
+        " /usr/bin. nvidia-smi shows"
         " the CUDA version of the driver, which says nothing about nvcc.",
-        "它常常不是你安装的那个工具包：Ubuntu 的 nvidia-cuda-toolkit 会在 /usr/bin 放一个旧的 nvcc。nvidia-smi 显示的是驱动支持的 CUDA 版本，与 nvcc 无关。",
+        "它常常不是你安装的那个工具包：Ubuntu 的 nvidia-cuda-toolkit 会在 /usr/bin 放一个旧的 nvcc。nvidia-smi 显示"
+        "的是驱动支持的 CUDA 版本，与 nvcc 无关。",
     ),
     needed=OPTIONAL,
     signatures=(
-        Signature(r"(?:mamba_ssm|causal_conv1d|selective_scan\w*) is only supported on CUDA 11\.\d+ and above", own=True),
+        Signature(
+            r"(?:mamba_ssm|causal_conv1d|selective_scan\w*) is only supported on CUDA 11\.\d+ and above", own=True
+        ),
         Signature(r"is only supported on CUDA 11\.\d+ and above"),
     ),
     remedies=(
         Remedy(
-            Text("Point the build to a newer toolkit and check what it sees.", "把构建指向较新的工具包，并检查其版本。"),
-            ("which -a nvcc", "export CUDA_HOME=/usr/local/cuda-{toolkit} && export PATH=$CUDA_HOME/bin:$PATH && nvcc -V"),
+            Text(
+                "Point the build to a newer toolkit and check what it sees.", "把构建指向较新的工具包，并检查其版本。"
+            ),
+            (
+                "which -a nvcc",
+                "export CUDA_HOME=/usr/local/cuda-{toolkit} && export PATH=$CUDA_HOME/bin:$PATH && nvcc -V",
+            ),
             powershell=("Get-Command nvcc -All", '$env:CUDA_HOME="$env:CUDA_PATH"; nvcc -V'),
         ),
         advice.INSTALL_NVCC,

@@ -13,19 +13,38 @@ RULE = Rule(
     code="AM056",
     cause="fork-required-bimamba",
     order=534,
-    title=Text("this program needs its own modified mamba-ssm, and the official one is installed", "该程序需要它自带的修改版 mamba-ssm，而当前安装的是官方版"),
-    why=Text(
-        "Vim, SegMamba, VideoMamba and others ship a changed copy with extra arguments (bimamba_type, nslices, ...). Installing mamba-ssm from PyPI replaced it.",
-        "Vim、SegMamba、VideoMamba 等项目自带带有额外参数（bimamba_type、nslices 等）的修改版；从 PyPI 安装 mamba-ssm 会把它覆盖。",
+    title=Text(
+        "this program needs its own modified mamba-ssm, and the official one is installed",
+        "该程序需要它自带的修改版 mamba-ssm，而当前安装的是官方版",
     ),
-    needed=Text("Yes, for this program: the official package does not have these arguments.", "对该程序而言需要：官方包没有这些参数。"),
+    why=Text(
+        "Vim, SegMamba, VideoMamba and others ship a changed copy with extra arguments (bimamba_type, nslices,"
+        " ...). Installing mamba-ssm from PyPI replaced it.",
+        "Vim、SegMamba、VideoMamba 等项目自带带有额外参数（bimamba_type、nslices 等）的修改版；从 PyPI 安装"
+        " mamba-ssm 会把它覆盖。",
+    ),
+    needed=Text(
+        "Yes, for this program: the official package does not have these arguments.",
+        "对该程序而言需要：官方包没有这些参数。",
+    ),
     signatures=(
-        Signature(r"__init__\(\) got an unexpected keyword argument '(?:bimamba_type|bimamba|if_divide_out|if_devide_out|init_layer_scale|nslices|use_norm|num_slices|scan_type|expand_ratio)'"),
-        Signature(r"cannot import name '(?:mamba_inner_fn_no_out_proj|bimamba_inner_fn|mamba_inner_fn_tc|selective_scan_\w+_v\d)' from 'mamba_ssm", own=True),
+        Signature(
+            r"__init__\(\) got an unexpected keyword argument '(?:bimamba_type|bimamba|if_divide_out|if_devide_out"
+            r"|init_layer_scale|nslices|use_norm|num_slices|scan_type|expand_ratio)'"
+        ),
+        Signature(
+            r"cannot import name '(?:mamba_inner_fn_no_out_proj|bimamba_inner_fn|mamba_inner_fn_tc"
+            r"|selective_scan_\w+_v\d)' from 'mamba_ssm",
+            own=True,
+        ),
     ),
     remedies=(
         Remedy(
-            Text("Install the copy that lies in the program's repository (the folder's name differs: mamba, mamba-1p1p1).", "安装该项目仓库中的修改版（目录名可能是 mamba 或 mamba-1p1p1）。"),
+            Text(
+                "Install the copy that lies in the program's repository (the folder's name differs: mamba,"
+                " mamba-1p1p1).",
+                "安装该项目仓库中的修改版（目录名可能是 mamba 或 mamba-1p1p1）。",
+            ),
             ("pip uninstall -y mamba-ssm", "cd mamba && MAMBA_FORCE_BUILD=TRUE pip install --no-build-isolation ."),
         ),
     ),

@@ -23,9 +23,15 @@ RULE = Rule(
     ),
     needed=OPTIONAL,
     signatures=(
-        Signature(r"#error:? \"?(?:You need C\+\+17 to compile PyTorch|C\+\+17 or later compatible compiler is required)", bare=True),
+        Signature(
+            r"#error:? \"?(?:You need C\+\+17 to compile PyTorch|C\+\+17 or later compatible compiler is required)",
+            bare=True,
+        ),
         Signature(r"You need C\+\+1[47] to compile PyTorch", bare=True),
-        Signature(r"fatal error: (?:stdatomic\.h|filesystem|charconv|string_view|optional|variant): (?:No such file|没有那个文件)"),
+        Signature(
+            r"fatal error: (?:stdatomic\.h|filesystem|charconv|string_view|optional|variant): (?:No such file"
+            r"|没有那个文件)"
+        ),
         Signature(r"unrecognized command[- ]line option ['\"‘“]?-std=(?:c|gnu)\+\+1[47]"),
         Signature(r"无法识别的命令行选项[‘“]-std=(?:c|gnu)\+\+1[47]"),
         Signature(r"Your compiler \([^)\n]*\) may be ABI-incompatible with PyTorch", confidence=POSSIBLE),
@@ -37,12 +43,17 @@ RULE = Rule(
             Text("A newer compiler without root rights.", "无需 root 权限的较新编译器。"),
             (
                 "conda install -c conda-forge gxx_linux-64=11",
-                "export CC=$CONDA_PREFIX/bin/x86_64-conda-linux-gnu-gcc && export CXX=$CONDA_PREFIX/bin/x86_64-conda-linux-gnu-g++",
+                "export CC=$CONDA_PREFIX/bin/x86_64-conda-linux-gnu-gcc && export"
+                " CXX=$CONDA_PREFIX/bin/x86_64-conda-linux-gnu-g++",
                 "pip install --no-build-isolation {package}",
             ),
             systems=("linux", "wsl"),
         ),
-        Remedy(Text("On CentOS or RHEL.", "在 CentOS 或 RHEL 上。"), ("scl enable devtoolset-11 bash    # or: scl enable gcc-toolset-11 bash",), systems=("linux",)),
+        Remedy(
+            Text("On CentOS or RHEL.", "在 CentOS 或 RHEL 上。"),
+            ("scl enable devtoolset-11 bash    # or: scl enable gcc-toolset-11 bash",),
+            systems=("linux",),
+        ),
     ),
     links=("https://github.com/hustvl/Vim/issues/63", "https://github.com/Dao-AILab/causal-conv1d/issues/17"),
 )

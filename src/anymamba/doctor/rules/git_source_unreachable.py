@@ -18,7 +18,13 @@ from anymamba.doctor.rule import (
 def _log(log: Log) -> Optional[Match]:
     ours = r"(?:state-spaces/mamba|Dao-AILab/causal-conv1d|mamba|causal-conv1d)"
     failed = log.search(
-        r"(?:fatal: unable to access '?https://github\.com/\S*" + ours + r"|git clone [^\n]*" + ours + r"[^\n]* did not run successfully|Command '?\[?'?git[^\n]*clone[^\n]*" + ours + r"[^\n]*(?:non-zero|failed)"
+        r"(?:fatal: unable to access '?https://github\.com/\S*"
+        + ours
+        + r"|git clone [^\n]*"
+        + ours
+        + r"[^\n]* did not run successfully|Command '?\[?'?git[^\n]*clone[^\n]*"
+        + ours
+        + r"[^\n]*(?:non-zero|failed)"
         r"|failed to (?:clone|fetch)[^\n]*" + ours + r"|Git operation failed)"
     )
     if failed and log.names_mamba:
@@ -36,7 +42,14 @@ RULE = Rule(
     needed=OPTIONAL,
     log=_log,
     remedies=(
-        Remedy(Text("The packages on PyPI need no git.", "PyPI 上的包不需要 git。"), ("pip install --no-build-isolation causal-conv1d mamba-ssm",)),
-        Remedy(Text("Or install git and use a proxy.", "或安装 git 并使用代理。"), ("sudo apt-get install git", "git config --global http.proxy http://HOST:PORT"), powershell=("winget install Git.Git", "git config --global http.proxy http://HOST:PORT")),
+        Remedy(
+            Text("The packages on PyPI need no git.", "PyPI 上的包不需要 git。"),
+            ("pip install --no-build-isolation causal-conv1d mamba-ssm",),
+        ),
+        Remedy(
+            Text("Or install git and use a proxy.", "或安装 git 并使用代理。"),
+            ("sudo apt-get install git", "git config --global http.proxy http://HOST:PORT"),
+            powershell=("winget install Git.Git", "git config --global http.proxy http://HOST:PORT"),
+        ),
     ),
 )

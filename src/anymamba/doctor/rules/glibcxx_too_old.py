@@ -16,11 +16,16 @@ RULE = Rule(
     order=415,
     title=Text("an old libstdc++ is loaded before the newer one", "先加载了旧的 libstdc++，而不是较新的那个"),
     why=Text(
-        "The extension needs a newer C++ library than the one that the system has; conda environments bring one, but the loader finds the system's first.",
+        "The extension needs a newer C++ library than the one that the system has; conda environments bring one,"
+        " but the loader finds the system's first.",
         "扩展需要比系统自带版本更新的 C++ 运行库；conda 环境里有，但加载器先找到了系统的。",
     ),
     needed=OPTIONAL,
-    signatures=(Signature(r"libstdc\+\+\.so\.6: version [`'‘](?:GLIBCXX_3\.4\.\d+|CXXABI_1\.3\.\d+)['’`] not found"), Signature(r"version [`'‘](?:GLIBCXX_3\.4\.\d+|CXXABI_1\.3\.\d+)['’`] not found"), Signature(r"libstdc\+\+\.so\.6: 版本 [`'‘]?GLIBCXX")),
+    signatures=(
+        Signature(r"libstdc\+\+\.so\.6: version [`'‘](?:GLIBCXX_3\.4\.\d+|CXXABI_1\.3\.\d+)['’`] not found"),
+        Signature(r"version [`'‘](?:GLIBCXX_3\.4\.\d+|CXXABI_1\.3\.\d+)['’`] not found"),
+        Signature(r"libstdc\+\+\.so\.6: 版本 [`'‘]?GLIBCXX"),
+    ),
     remedies=(
         Remedy(
             Text("Let the loader look in the environment first.", "让加载器先在当前环境中查找。"),

@@ -35,12 +35,16 @@ def _log(log: Log) -> Optional[Match]:
             Signature(r"clang[^\n]*: error: unsupported option '-fopenmp'|triton\S* has no wheels"),
         ),
     )
-    where = log.search(r"/Users/\w+|macosx[_-]\d+|[Dd]arwin|\bmacOS\b|/opt/homebrew")
+    where = log.search(r"/Users/\w+|/private/var/folders/|macosx[_-]\d+|[Dd]arwin|\bmacOS\b|/opt/homebrew")
     return Match(failure.offsets[:1] + ((where.start(),) if where else ()), LIKELY) if failure else None
 
 
 def _machine(facts: Dict[str, Any]) -> Optional[Match]:
-    if facts["system"]["kind"] == "macos" and facts["packages"]["mamba_ssm"].get("installed") and not facts["packages"]["working"]:
+    if (
+        facts["system"]["kind"] == "macos"
+        and facts["packages"]["mamba_ssm"].get("installed")
+        and not facts["packages"]["working"]
+    ):
         return Match((), CERTAIN, None, (facts["system"]["name"],))
     return None
 
@@ -49,15 +53,29 @@ RULE = Rule(
     code="AM038",
     cause="macos-unsupported",
     order=20,
-    title=Text("mamba-ssm does not run on macOS: it needs CUDA and Triton", "mamba-ssm 不支持 macOS：它需要 CUDA 与 Triton"),
+    title=Text(
+        "mamba-ssm does not run on macOS: it needs CUDA and Triton", "mamba-ssm 不支持 macOS：它需要 CUDA 与 Triton"
+    ),
     why=Text(
-        "The official kernels are CUDA and Triton code, and neither exists for macOS. The maintainers have no plan for it.",
+        "The official kernels are CUDA and Triton code, and neither exists for macOS. The maintainers have no plan"
+        " for it.",
         "官方内核由 CUDA 与 Triton 代码构成，二者都没有 macOS 版。维护者也没有支持计划。",
     ),
-    needed=Text("No: it cannot be fixed. anymamba runs on this machine without it.", "不需要，也无法修复。anymamba 可以直接在本机运行。"),
+    needed=Text(
+        "No: it cannot be fixed. anymamba runs on this machine without it.",
+        "不需要，也无法修复。anymamba 可以直接在本机运行。",
+    ),
     log=_log,
     machine=_machine,
     remedies=(advice.USE_ANYMAMBA,),
-    explains=("nvcc-missing", "torch-not-in-build-env", "triton-missing-on-windows", "build-isolation-cpu-torch", "cpu-torch-in-env", "no-prebuilt-wheel", "selective-scan-cuda-missing"),
+    explains=(
+        "nvcc-missing",
+        "torch-not-in-build-env",
+        "triton-missing-on-windows",
+        "build-isolation-cpu-torch",
+        "cpu-torch-in-env",
+        "no-prebuilt-wheel",
+        "selective-scan-cuda-missing",
+    ),
     links=("https://github.com/state-spaces/mamba/issues/324", "https://github.com/state-spaces/mamba/issues/130"),
 )

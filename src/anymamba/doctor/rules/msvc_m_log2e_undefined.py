@@ -30,9 +30,11 @@ RULE = Rule(
         advice.USE_ANYMAMBA,
         Remedy(
             Text(
-                "In a checkout, put these three lines at the top of csrc/selective_scan/selective_scan_fwd_kernel.cuh and selective_scan_bwd_kernel.cuh, then build:"
+                "In a checkout, put these three lines at the top of"
+                " csrc/selective_scan/selective_scan_fwd_kernel.cuh and selective_scan_bwd_kernel.cuh, then build:"
                 " #ifndef M_LOG2E / #define M_LOG2E 1.4426950408889634074 / #endif",
-                "在源码目录中，把以下三行加到 csrc/selective_scan/selective_scan_fwd_kernel.cuh 与 selective_scan_bwd_kernel.cuh 的开头，然后构建："
+                "在源码目录中，把以下三行加到 csrc/selective_scan/selective_scan_fwd_kernel.cuh 与"
+                " selective_scan_bwd_kernel.cuh 的开头，然后构建："
                 "#ifndef M_LOG2E / #define M_LOG2E 1.4426950408889634074 / #endif",
             ),
             ("MAMBA_FORCE_BUILD=TRUE pip install --no-build-isolation .",),

@@ -38,12 +38,26 @@ RULE = Rule(
     code="AM072",
     cause="no-gpu-visible",
     order=122,
-    title=Text("torch sees no GPU here: no driver, no GPU in the container, or none at all", "torch 在此看不到显卡：没有驱动、容器未分配显卡，或根本没有显卡"),
-    why=Text("The official kernels run on a GPU only. In a container the GPU must be passed in; on a cluster the login node has none.", "官方内核只能在显卡上运行。容器需要显式分配显卡；集群的登录节点没有显卡。"),
-    needed=Text("Only to use a GPU. Without one, anymamba's CPU kernels run the same model.", "只有要使用显卡时才需要。没有显卡时，anymamba 的 CPU 内核可运行同样的模型。"),
+    title=Text(
+        "torch sees no GPU here: no driver, no GPU in the container, or none at all",
+        "torch 在此看不到显卡：没有驱动、容器未分配显卡，或根本没有显卡",
+    ),
+    why=Text(
+        "The official kernels run on a GPU only. In a container the GPU must be passed in; on a cluster the login"
+        " node has none.",
+        "官方内核只能在显卡上运行。容器需要显式分配显卡；集群的登录节点没有显卡。",
+    ),
+    needed=Text(
+        "Only to use a GPU. Without one, anymamba's CPU kernels run the same model.",
+        "只有要使用显卡时才需要。没有显卡时，anymamba 的 CPU 内核可运行同样的模型。",
+    ),
     log=_log,
     remedies=(
-        Remedy(Text("Check the driver; start containers with the GPU.", "检查驱动；带 GPU 启动容器。"), ("nvidia-smi", "docker run --gpus all ..."), powershell=("nvidia-smi",)),
+        Remedy(
+            Text("Check the driver; start containers with the GPU.", "检查驱动；带 GPU 启动容器。"),
+            ("nvidia-smi", "docker run --gpus all ..."),
+            powershell=("nvidia-smi",),
+        ),
         advice.USE_ANYMAMBA,
     ),
 )

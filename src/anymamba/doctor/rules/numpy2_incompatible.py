@@ -15,7 +15,9 @@ RULE = Rule(
     code="AM053",
     cause="numpy2-incompatible",
     order=510,
-    title=Text("this torch was built for NumPy 1 and NumPy 2 is installed", "该 torch 针对 NumPy 1 构建，而安装的是 NumPy 2"),
+    title=Text(
+        "this torch was built for NumPy 1 and NumPy 2 is installed", "该 torch 针对 NumPy 1 构建，而安装的是 NumPy 2"
+    ),
     why=Text("torch 2.2 and older cannot work with NumPy 2.", "torch 2.2 及以前无法与 NumPy 2 一起使用。"),
     needed=NECESSARY,
     signatures=(

@@ -27,7 +27,17 @@ def _machine(facts: Dict[str, Any]) -> Optional[Match]:
     wanted = facts["gpu"]["nvidia"] and not facts["packages"]["working"] and facts["torch"].get("kind") == "cuda"
     if not wanted or facts["cuda"]["used"]:
         return None
-    return Match((), LIKELY, None, (Text("no nvcc on PATH, in CUDA_HOME or in /usr/local/cuda*", "在 PATH、CUDA_HOME 与 /usr/local/cuda* 中都找不到 nvcc").here(),))
+    return Match(
+        (),
+        LIKELY,
+        None,
+        (
+            Text(
+                "no nvcc on PATH, in CUDA_HOME or in /usr/local/cuda*",
+                "在 PATH、CUDA_HOME 与 /usr/local/cuda* 中都找不到 nvcc",
+            ).here(),
+        ),
+    )
 
 
 RULE = Rule(
@@ -36,13 +46,18 @@ RULE = Rule(
     order=100,
     title=Text("the build found no CUDA compiler (nvcc)", "构建时找不到 CUDA 编译器（nvcc）"),
     why=Text(
-        "setup.py asks torch where the CUDA toolkit is. torch answered None, and setup.py then uses a variable that it never set:"
-        " hence \"name 'bare_metal_version' is not defined\" instead of a clear message. pip 26.3 also hides the line \"nvcc was not"
-        " found\". The driver alone, or the CUDA libraries that come with torch, are not enough: nvcc is a part of the CUDA toolkit."
+        "setup.py asks torch where the CUDA toolkit is. torch answered None, and setup.py then uses a variable that"
+        " it never set:"
+        " hence \"name 'bare_metal_version' is not defined\" instead of a clear message. pip 26.3 also hides the"
+        ' line "nvcc was not'
+        ' found". The driver alone, or the CUDA libraries that come with torch, are not enough: nvcc is a part of'
+        " the CUDA toolkit."
         " It fails before the prebuilt wheel is looked for, so machines that need no compiler fail as well.",
         "setup.py 向 torch 询问 CUDA 工具包的位置，torch 回答 None，随后 setup.py 用到了一个从未赋值的变量，于是报出"
-        " \"name 'bare_metal_version' is not defined\" 这样含糊的错误。pip 26.3 还会隐藏 \"nvcc was not found\" 这一行。只有驱动、"
-        "或只有 torch 自带的 CUDA 库都不够：nvcc 属于 CUDA 工具包。此错误发生在查找预编译 wheel 之前，因此本不需要编译器的机器也会失败。",
+        ' "name \'bare_metal_version\' is not defined" 这样含糊的错误。pip 26.3 还会隐藏 "nvcc was not found" 这一'
+        "行。只有驱动、"
+        "或只有 torch 自带的 CUDA 库都不够：nvcc 属于 CUDA 工具包。此错误发生在查找预编译 wheel 之前，因此本不需要"
+        "编译器的机器也会失败。",
     ),
     needed=OPTIONAL,
     log=_log,
@@ -51,7 +66,9 @@ RULE = Rule(
         advice.WHEEL_BY_URL,
         advice.INSTALL_NVCC,
         Remedy(
-            Text("In Docker, start from an image whose name contains devel.", "在 Docker 中，请使用名称含 devel 的镜像。"),
+            Text(
+                "In Docker, start from an image whose name contains devel.", "在 Docker 中，请使用名称含 devel 的镜像。"
+            ),
             ("docker pull pytorch/pytorch:2.8.0-cuda12.8-cudnn9-devel",),
             systems=("linux", "wsl"),
         ),

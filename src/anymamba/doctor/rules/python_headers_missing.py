@@ -15,14 +15,28 @@ RULE = Rule(
     cause="python-headers-missing",
     order=331,
     title=Text("Python's C headers (Python.h) are missing", "缺少 Python 的 C 头文件（Python.h）"),
-    why=Text("Linux distributions put them into a package of their own. The extension build and Triton's launcher need them.", "Linux 发行版把它们放在单独的软件包里；编译扩展和 Triton 启动器都需要。"),
+    why=Text(
+        "Linux distributions put them into a package of their own. The extension build and Triton's launcher need"
+        " them.",
+        "Linux 发行版把它们放在单独的软件包里；编译扩展和 Triton 启动器都需要。",
+    ),
     needed=NECESSARY,
     signatures=(
         Signature(r"(?:fatal error|致命错误)[:：] ?(?:Python\.h|pyconfig\.h|crypt\.h): ?(?:No such file|没有那个文件)"),
         Signature(r"Cannot open include file: ?['\"]Python\.h['\"]|cannot find -lpython3"),
     ),
     remedies=(
-        Remedy(Text("Debian and Ubuntu; Fedora and RHEL.", "Debian 与 Ubuntu；Fedora 与 RHEL。"), ("sudo apt-get install python3-dev    # for another version: python3.11-dev", "sudo dnf install python3-devel"), systems=("linux", "wsl")),
-        Remedy(Text("Or use a conda or uv Python, which has them.", "或使用 conda、uv 提供的 Python，它们自带头文件。"), ("uv venv --python {python}",)),
+        Remedy(
+            Text("Debian and Ubuntu; Fedora and RHEL.", "Debian 与 Ubuntu；Fedora 与 RHEL。"),
+            (
+                "sudo apt-get install python3-dev    # for another version: python3.11-dev",
+                "sudo dnf install python3-devel",
+            ),
+            systems=("linux", "wsl"),
+        ),
+        Remedy(
+            Text("Or use a conda or uv Python, which has them.", "或使用 conda、uv 提供的 Python，它们自带头文件。"),
+            ("uv venv --python {python}",),
+        ),
     ),
 )

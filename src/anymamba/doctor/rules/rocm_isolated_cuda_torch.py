@@ -34,10 +34,15 @@ RULE = Rule(
     code="AM039",
     cause="rocm-isolated-cuda-torch",
     order=65,
-    title=Text("on this AMD machine the isolated build used a CUDA torch from PyPI", "在这台 AMD 机器上，隔离构建使用了 PyPI 的 CUDA 版 torch"),
+    title=Text(
+        "on this AMD machine the isolated build used a CUDA torch from PyPI",
+        "在这台 AMD 机器上，隔离构建使用了 PyPI 的 CUDA 版 torch",
+    ),
     why=Text(
-        "pip downloaded torch into its temporary build folder. PyPI's torch for Linux is the CUDA build, so setup.py looked for nvcc in place of hipcc.",
-        "pip 把 torch 下载到临时构建目录，而 PyPI 的 Linux 版 torch 是 CUDA 版，于是 setup.py 去找 nvcc，而不是 hipcc。",
+        "pip downloaded torch into its temporary build folder. PyPI's torch for Linux is the CUDA build, so"
+        " setup.py looked for nvcc in place of hipcc.",
+        "pip 把 torch 下载到临时构建目录，而 PyPI 的 Linux 版 torch 是 CUDA 版，于是 setup.py 去找 nvcc，而不是"
+        " hipcc。",
     ),
     needed=OPTIONAL,
     log=_log,

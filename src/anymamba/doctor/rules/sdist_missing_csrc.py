@@ -30,20 +30,32 @@ def _log(log: Log) -> Optional[Match]:
     direct = match_signatures(
         log,
         (
-            Signature(r"(?:FileNotFoundError|error)[^\n]*csrc[\\/]+(?:selective_scan|causal_conv1d)[^\n]*", own=True),
+            Signature(
+                r"FileNotFoundError: \[(?:Errno|WinError) \d\] [^\n]*csrc[\\/]+(?:selective_scan|causal_conv1d)[^\n]*",
+                own=True,
+            ),
             Signature(r"No such file or directory: '[^'\n]*csrc[\\/]+[\w\\/]+\.(?:cpp|cu)'", own=True),
             Signature(r"ninja: error: '[^'\n]*csrc[^'\n]*', needed by '[^'\n]*', missing and no known rule to make it"),
-            Signature(r"(?:c1xx|c1xx\.dll|cc1plus|gcc|g\+\+|nvcc|clang)[^\n]*(?:fatal error|fatal|error)[^\n]*csrc[\\/][^\n]*(?:No such file|没有那个文件|无法打开)"),
+            Signature(
+                r"(?:c1xx|c1xx\.dll|cc1plus|gcc|g\+\+|nvcc|clang)[^\n]*(?:fatal error|fatal"
+                r"|error)[^\n]*csrc[\\/][^\n]*(?:No such file|没有那个文件|无法打开)"
+            ),
             Signature(r"(?:fatal error C1083|Cannot open source file|无法打开源文件)[^\n]*csrc[\\/][^\n]*"),
             Signature(r"csrc[\\/][\w\\/.]+: (?:No such file or directory|没有那个文件或目录)"),
-            Signature(r"fatal error: (?:csrc[\\/]\S+|selective_scan\.h|causal_conv1d\.h|selective_scan_common\.h|static_switch\.h): (?:No such file|没有那个文件)"),
+            Signature(
+                r"fatal error: (?:csrc[\\/]\S+|selective_scan\.h|causal_conv1d\.h|selective_scan_common\.h"
+                r"|static_switch\.h): (?:No such file|没有那个文件)"
+            ),
             Signature(r"c1xx: fatal error C1083: [^\n]*(?:selective_scan|causal_conv1d)[^\n]*\.cpp"),
         ),
     )
     if direct:
         return direct
     source = log.search(r"Precompiled wheel not found\. Building from source")
-    from_git = log.has(r"git\+https?://|git clone|Cloning https|^Processing |setup\.py (?:install|develop)|pip install (?:-\S+ )*(?:-e )?\.(?:\s|$)")
+    from_git = log.has(
+        r"git\+https?://|git clone|Cloning https|^Processing |setup\.py (?:install|develop)|pip install (?:-\S+"
+        r" )*(?:-e )?\.(?:\s|$)"
+    )
     if source and _too_old(log) and not from_git and log.concern(source.start(), source.end()) != "other":
         return Match((source.start(),), LIKELY)
     return None
@@ -53,17 +65,25 @@ RULE = Rule(
     code="AM022",
     cause="sdist-missing-csrc",
     order=300,
-    title=Text("this release's source package has no C++/CUDA sources, so it cannot be compiled", "该版本的源码包里没有 C++/CUDA 源文件，无法编译"),
+    title=Text(
+        "this release's source package has no C++/CUDA sources, so it cannot be compiled",
+        "该版本的源码包里没有 C++/CUDA 源文件，无法编译",
+    ),
     why=Text(
-        "The source packages on PyPI of mamba-ssm up to 2.2.4 and causal-conv1d up to 1.5.0.post8 were made without the csrc folder. When no prebuilt wheel fits"
+        "The source packages on PyPI of mamba-ssm up to 2.2.4 and causal-conv1d up to 1.5.0.post8 were made without"
+        " the csrc folder. When no prebuilt wheel fits"
         " (or a build is forced), they fail for certain.",
-        "PyPI 上 mamba-ssm 2.2.4 及以前、causal-conv1d 1.5.0.post8 及以前的源码包缺少 csrc 目录。没有合适的预编译 wheel（或强制编译）时必然失败。",
+        "PyPI 上 mamba-ssm 2.2.4 及以前、causal-conv1d 1.5.0.post8 及以前的源码包缺少 csrc 目录。没有合适的预编译"
+        " wheel（或强制编译）时必然失败。",
     ),
     needed=OPTIONAL,
     log=_log,
     remedies=(
         Remedy(
-            Text("Use a release that has its sources: mamba-ssm 2.2.5 or newer, causal-conv1d 1.5.2 or newer.", "使用带有源码的版本：mamba-ssm 2.2.5 及以后，causal-conv1d 1.5.2 及以后。"),
+            Text(
+                "Use a release that has its sources: mamba-ssm 2.2.5 or newer, causal-conv1d 1.5.2 or newer.",
+                "使用带有源码的版本：mamba-ssm 2.2.5 及以后，causal-conv1d 1.5.2 及以后。",
+            ),
             ('pip install --no-build-isolation "causal-conv1d>=1.5.2" "mamba-ssm>=2.2.5"',),
         ),
         advice.FROM_GIT,

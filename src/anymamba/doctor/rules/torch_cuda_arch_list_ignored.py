@@ -43,9 +43,15 @@ RULE = Rule(
     log=_log,
     remedies=(
         Remedy(
-            Text("Edit the list of -gencode flags in setup.py of a git checkout, then build it.", "修改 git 检出目录里 setup.py 的 -gencode 列表，然后构建。"),
+            Text(
+                "Edit the list of -gencode flags in setup.py of a git checkout, then build it.",
+                "修改 git 检出目录里 setup.py 的 -gencode 列表，然后构建。",
+            ),
             ("MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install --no-build-isolation .",),
         ),
     ),
-    links=("https://github.com/Dao-AILab/causal-conv1d/issues/39", "https://github.com/Dao-AILab/causal-conv1d/pull/100"),
+    links=(
+        "https://github.com/Dao-AILab/causal-conv1d/issues/39",
+        "https://github.com/Dao-AILab/causal-conv1d/pull/100",
+    ),
 )

@@ -39,11 +39,15 @@ RULE = Rule(
         "构建 {package} 所用的环境里没有 torch，而它的 setup.py 需要导入 torch",
     ),
     why=Text(
-        "pip and uv build a source package in a temporary environment that holds only what the package declares. mamba-ssm up to"
-        " 2.2.2 and causal-conv1d up to 1.5.0.post8 declare nothing, so torch is missing there even when you have it installed."
+        "pip and uv build a source package in a temporary environment that holds only what the package declares."
+        " mamba-ssm up to"
+        " 2.2.2 and 2.3.2.post1, and causal-conv1d up to 1.5.0.post8 declare nothing, so torch is missing there"
+        " even when you have it installed."
         " With --no-build-isolation the same error means that your own environment has no torch.",
-        "pip 和 uv 会在临时环境中构建源码包，其中只有该包声明过的依赖。mamba-ssm 2.2.2 及以前、causal-conv1d 1.5.0.post8 及以前"
-        "没有声明任何构建依赖，因此即使你装了 torch，那里也没有。若已使用 --no-build-isolation 仍报此错，则说明当前环境本身没有 torch。",
+        "pip 和 uv 会在临时环境中构建源码包，其中只有该包声明过的依赖。mamba-ssm 2.2.2 及以前与 2.3.2.post1、"
+        "causal-conv1d 1.5.0.post8 及以前"
+        "没有声明任何构建依赖，因此即使你装了 torch，那里也没有。若已使用 --no-build-isolation 仍报此错，则说明当前"
+        "环境本身没有 torch。",
     ),
     needed=OPTIONAL,
     log=_log,
@@ -58,8 +62,10 @@ RULE = Rule(
         ),
         Remedy(
             Text(
-                "With uv; for `uv sync`, add the two names to no-build-isolation-package in [tool.uv] of pyproject.toml.",
-                "使用 uv 时；若用 `uv sync`，请在 pyproject.toml 的 [tool.uv] 中把这两个包名加入 no-build-isolation-package。",
+                "With uv; for `uv sync`, add the two names to no-build-isolation-package in [tool.uv] of"
+                " pyproject.toml.",
+                "使用 uv 时；若用 `uv sync`，请在 pyproject.toml 的 [tool.uv] 中把这两个包名加入"
+                " no-build-isolation-package。",
             ),
             (
                 "uv pip install torch --torch-backend=auto",

@@ -16,8 +16,16 @@ from anymamba.doctor.rule import (
 )
 
 _OLD = Signature(r"[Tt]he fast path is not available because (?:on )?one of [^\n]* is None", own=True)
-_NEW = Signature(r"is falling back to its reference PyTorch implementation because `?(?:mamba_ssm|mamba-ssm|causal_conv1d|causal-conv1d)`?", own=True)
-_OTHER = Signature(r"Fast Mamba kernels are not available|[Mm]amba[^\n]*(?:naive|sequential|slow) (?:implementation|path)|(?:naive|sequential) implementation of [Mm]amba", own=True)
+_NEW = Signature(
+    r"is falling back to its reference PyTorch implementation because `?(?:mamba_ssm|mamba-ssm|causal_conv1d"
+    r"|causal-conv1d)`?",
+    own=True,
+)
+_OTHER = Signature(
+    r"Fast Mamba kernels are not available|[Mm]amba[^\n]*(?:naive|sequential|slow) (?:implementation|path)|(?:naive"
+    r"|sequential) implementation of [Mm]amba",
+    own=True,
+)
 _RAISES = Signature(r"Fast Mamba kernels are not available\. Make sure to they are installed", own=True)
 
 
@@ -33,26 +41,42 @@ RULE = Rule(
     code="AM067",
     cause="transformers-fast-path-warning",
     order=700,
-    title=Text("transformers runs Mamba without fast kernels: it works, slowly", "transformers 未使用快速内核运行 Mamba：可以工作，但较慢"),
+    title=Text(
+        "transformers runs Mamba without fast kernels: it works, slowly",
+        "transformers 未使用快速内核运行 Mamba：可以工作，但较慢",
+    ),
     why=Text(
-        "It is a warning, not an error. transformers 4.x and 5.0 to 5.14 look for both packages and a CUDA GPU (\"The fast path is not available because one of ... is None\"); from 5.15 on each function that"
-        " cannot be imported falls back by itself (\"falling back to its reference PyTorch implementation\"), and says \"not installed\" also when the package is there but broken.",
-        "这是警告，不是错误。transformers 4.x 与 5.0 至 5.14 会检查两个包和 CUDA 显卡（\"The fast path is not available because one of ... is None\"）；自 5.15 起，每个无法导入的函数会各自回退"
-        "（\"falling back to its reference PyTorch implementation\"），即使包已安装但损坏，也会显示 \"not installed\"。",
+        "It is a warning, not an error. transformers 4.x and 5.0 to 5.14 look for both packages and a CUDA GPU"
+        ' ("The fast path is not available because one of ... is None"); from 5.15 on each function that'
+        ' cannot be imported falls back by itself ("falling back to its reference PyTorch implementation"), and'
+        ' says "not installed" also when the package is there but broken.',
+        '这是警告，不是错误。transformers 4.x 与 5.0 至 5.14 会检查两个包和 CUDA 显卡（"The fast path is not'
+        ' available because one of ... is None"）；自 5.15 起，每个无法导入的函数会各自回退'
+        '（"falling back to its reference PyTorch implementation"），即使包已安装但损坏，也会显示 "not installed"。',
     ),
     needed=HARMLESS,
     log=_log,
     machine=_machine,
     remedies=(
         Remedy(
-            Text("transformers 5.15 and newer: anymamba's drop-in makes it fast on CPU and GPU, without a compiler.", "transformers 5.15 及以后：anymamba 的替身模块让它在 CPU 与 GPU 上都快，无需编译器。"),
+            Text(
+                "transformers 5.15 and newer: anymamba's drop-in makes it fast on CPU and GPU, without a compiler.",
+                "transformers 5.15 及以后：anymamba 的替身模块让它在 CPU 与 GPU 上都快，无需编译器。",
+            ),
             ("pip install anymamba", "anymamba run PROGRAM.py"),
         ),
         Remedy(
-            Text("An NVIDIA GPU, torch 2.5 or newer and internet at run time: Hugging Face's prebuilt kernels.", "有 NVIDIA 显卡、torch 2.5 以上且运行时可联网：使用 Hugging Face 的预编译内核。"),
+            Text(
+                "An NVIDIA GPU, torch 2.5 or newer and internet at run time: Hugging Face's prebuilt kernels.",
+                "有 NVIDIA 显卡、torch 2.5 以上且运行时可联网：使用 Hugging Face 的预编译内核。",
+            ),
             ("pip install kernels",),
         ),
-        Remedy(Text("Or the official packages.", "或安装官方包。"), ("pip install --no-build-isolation causal-conv1d mamba-ssm",), systems=("linux", "wsl")),
+        Remedy(
+            Text("Or the official packages.", "或安装官方包。"),
+            ("pip install --no-build-isolation causal-conv1d mamba-ssm",),
+            systems=("linux", "wsl"),
+        ),
     ),
     links=("https://github.com/huggingface/transformers/pull/41540",),
 )

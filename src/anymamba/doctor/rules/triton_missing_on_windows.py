@@ -31,14 +31,20 @@ def _log(log: Log) -> Optional[Match]:
     windows = log.facts.get("system") in ("windows", "macos")
     if none and (windows or log.has(r"from versions: none")):
         return none._replace(confidence=none.confidence if windows else LIKELY)
-    missing = match_signatures(log, (Signature(r"(?:ModuleNotFoundError|ImportError): No module named '?triton(?:\.\w+)*'?"),))
+    missing = match_signatures(
+        log, (Signature(r"(?:ModuleNotFoundError|ImportError): No module named '?triton(?:\.\w+)*'?"),)
+    )
     if missing and (windows or match_signatures(log, (Signature(r"mamba_ssm[\\/]ops[\\/]triton", own=True),))):
         return missing
     return None
 
 
 def _machine(facts: Dict[str, Any]) -> Optional[Match]:
-    if facts["system"]["kind"] == "windows" and facts["packages"]["mamba_ssm"].get("installed") and not facts["triton"].get("installed"):
+    if (
+        facts["system"]["kind"] == "windows"
+        and facts["packages"]["mamba_ssm"].get("installed")
+        and not facts["triton"].get("installed")
+    ):
         return Match((), CERTAIN, None, ("triton: not installed",))
     return None
 
@@ -49,7 +55,8 @@ RULE = Rule(
     order=52,
     title=Text("triton is missing: PyPI has it for Linux only", "缺少 triton：PyPI 上只有 Linux 版"),
     why=Text(
-        "mamba-ssm imports triton without condition. Its wheels on PyPI are for Linux; Windows has the separate package triton-windows,"
+        "mamba-ssm imports triton without condition. Its wheels on PyPI are for Linux; Windows has the separate"
+        " package triton-windows,"
         " macOS has none. mamba-ssm 2.2.4 does not even list triton, so there the import is the first thing to fail.",
         "mamba-ssm 会无条件导入 triton。PyPI 上的 triton 只有 Linux 版；Windows 有单独的 triton-windows，macOS 没有。"
         "mamba-ssm 2.2.4 的依赖里甚至没有列出 triton，因此导入时首先在这里失败。",
@@ -59,12 +66,18 @@ RULE = Rule(
     machine=_machine,
     remedies=(
         Remedy(
-            Text("Windows: install triton-windows, then the packages without their dependencies.", "Windows：安装 triton-windows，再不带依赖地安装这两个包。"),
+            Text(
+                "Windows: install triton-windows, then the packages without their dependencies.",
+                "Windows：安装 triton-windows，再不带依赖地安装这两个包。",
+            ),
             ("pip install triton-windows", "pip install --no-deps --no-build-isolation {package}"),
             systems=("windows",),
         ),
         Remedy(
-            Text("Linux: install triton (it normally comes with a CUDA torch).", "Linux：安装 triton（通常随 CUDA 版 torch 一起安装）。"),
+            Text(
+                "Linux: install triton (it normally comes with a CUDA torch).",
+                "Linux：安装 triton（通常随 CUDA 版 torch 一起安装）。",
+            ),
             ("pip install triton",),
             systems=("linux", "wsl"),
         ),

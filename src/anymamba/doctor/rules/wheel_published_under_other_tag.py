@@ -17,7 +17,10 @@ from anymamba.doctor.rule import (
     Text,
 )
 
-_AFFECTED = re.compile(r"download/v1\.6\.1/causal_conv1d-1\.6\.1\+|download/v1\.5\.3\.post1/causal_conv1d-1\.5\.3|download/v1\.6\.0/causal_conv1d-1\.6\.0\+")
+_AFFECTED = re.compile(
+    r"download/v1\.6\.1/causal_conv1d-1\.6\.1\+|download/v1\.5\.3\.post1/causal_conv1d-1\.5\.3"
+    r"|download/v1\.6\.0/causal_conv1d-1\.6\.0\+"
+)
 
 
 def _log(log: Log) -> Optional[Match]:
@@ -25,7 +28,9 @@ def _log(log: Log) -> Optional[Match]:
     if not found or not log.has(r"Precompiled wheel not found|HTTP Error 404|404 Not Found|404 Client Error"):
         return None
     wheel = log.facts.get("wheel") or {}
-    if wheel and (wheel["platform"] not in ("linux_x86_64", "linux_aarch64") or situation.short(wheel["torch"]) > (2, 10)):
+    if wheel and (
+        wheel["platform"] not in ("linux_x86_64", "linux_aarch64") or situation.short(wheel["torch"]) > (2, 10)
+    ):
         return None
     return Match(tuple(situation.first(log, r"download/v1\.(?:6\.[01]|5\.3\.post1)/causal_conv1d")), LIKELY)
 
@@ -35,19 +40,30 @@ RULE = Rule(
     cause="wheel-published-under-other-tag",
     order=208,
     role=BRANCH,
-    title=Text("the wheel exists, but under another release tag than the one that setup.py asks", "wheel 是存在的，但发布在另一个标签下，而 setup.py 找错了地方"),
+    title=Text(
+        "the wheel exists, but under another release tag than the one that setup.py asks",
+        "wheel 是存在的，但发布在另一个标签下，而 setup.py 找错了地方",
+    ),
     why=Text(
-        "causal-conv1d's .postN tags keep the version 1.6.1, so the guess goes to the tag v1.6.1, which has a dozen files; most were published under v1.6.1.post4.",
-        "causal-conv1d 的 .postN 标签仍写着版本 1.6.1，于是它去 v1.6.1 标签下寻找，而那里只有十几个文件；大多数发布在 v1.6.1.post4 下。",
+        "causal-conv1d's .postN tags keep the version 1.6.1, so the guess goes to the tag v1.6.1, which has a dozen"
+        " files; most were published under v1.6.1.post4.",
+        "causal-conv1d 的 .postN 标签仍写着版本 1.6.1，于是它去 v1.6.1 标签下寻找，而那里只有十几个文件；大多数发布"
+        "在 v1.6.1.post4 下。",
     ),
     needed=OPTIONAL,
     log=_log,
     remedies=(
         Remedy(
             Text("Install the same file from the .post4 release.", "从 .post4 发布页安装同名文件。"),
-            ("pip install --no-deps https://github.com/Dao-AILab/causal-conv1d/releases/download/v1.6.1.post4/FILE.whl",),
+            (
+                "pip install --no-deps"
+                " https://github.com/Dao-AILab/causal-conv1d/releases/download/v1.6.1.post4/FILE.whl",
+            ),
         ),
     ),
     explains=("no-prebuilt-wheel",),
-    links=("https://github.com/Dao-AILab/causal-conv1d/issues/104", "https://github.com/Dao-AILab/causal-conv1d/pull/122"),
+    links=(
+        "https://github.com/Dao-AILab/causal-conv1d/issues/104",
+        "https://github.com/Dao-AILab/causal-conv1d/pull/122",
+    ),
 )

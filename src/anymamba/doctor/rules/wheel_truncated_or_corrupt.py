@@ -24,14 +24,23 @@ RULE = Rule(
         Signature(r"(?:zipfile\.)?BadZip[Ff]ile: (?:File is not a zip file|Bad magic number|Bad CRC)"),
         Signature(r"ContentTooShortError|retrieval incomplete: got only \d+ out of \d+ bytes"),
         Signature(r"Wheel '[^'\n]+' located at \S+ is invalid"),
-        Signature(r"error: (?:invalid|bad) wheel|Failed to (?:unzip|read|extract)[^\n]*\.whl|invalid Zip archive|EndOfCentralDirectory"),
+        Signature(
+            r"error: (?:invalid|bad) wheel|Failed to (?:unzip|read|extract)[^\n]*\.whl|invalid Zip archive"
+            r"|EndOfCentralDirectory"
+        ),
         Signature(r"THESE PACKAGES DO NOT MATCH THE HASHES"),
     ),
     remedies=(
         Remedy(
-            Text("Download once more, without the cache, and look at the size of the file.", "不用缓存重新下载，并检查文件大小。"),
+            Text(
+                "Download once more, without the cache, and look at the size of the file.",
+                "不用缓存重新下载，并检查文件大小。",
+            ),
             ("curl -L -O URL_OF_THE_WHEEL && ls -l *.whl", "pip install --no-cache-dir --no-deps ./FILE.whl"),
-            powershell=("curl.exe -L -O URL_OF_THE_WHEEL; Get-Item *.whl", "pip install --no-cache-dir --no-deps .\\FILE.whl"),
+            powershell=(
+                "curl.exe -L -O URL_OF_THE_WHEEL; Get-Item *.whl",
+                "pip install --no-cache-dir --no-deps .\\FILE.whl",
+            ),
         ),
     ),
     links=("https://github.com/state-spaces/mamba/blob/v2.3.1/setup.py",),

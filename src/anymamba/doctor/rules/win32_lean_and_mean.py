@@ -23,13 +23,19 @@ RULE = Rule(
     needed=OPTIONAL,
     signatures=(
         Signature(r"error C2872: ?['\"“‘]?byte['\"”’]?: ?(?:ambiguous symbol|不明确的符号)"),
-        Signature(r"['\"“‘]?byte['\"”’]?: ?(?:ambiguous symbol|不明确的符号)|\"byte\" is ambiguous|reference to 'byte' is ambiguous"),
+        Signature(
+            r"['\"“‘]?byte['\"”’]?: ?(?:ambiguous symbol|不明确的符号)|\"byte\" is ambiguous|reference to 'byte' is"
+            r" ambiguous"
+        ),
         Signature(r"(?:rpcndr\.h|objidl\.h|oaidl\.h|winsock2?\.h|ws2def\.h)\(\d+\): ?error[^\n]*"),
     ),
     remedies=(
         advice.USE_ANYMAMBA,
         Remedy(
-            Text("In a checkout, add -DWIN32_LEAN_AND_MEAN to the \"cxx\" and \"nvcc\" flags in setup.py, then build.", "在源码目录中，把 -DWIN32_LEAN_AND_MEAN 加入 setup.py 的 \"cxx\" 与 \"nvcc\" 参数，然后构建。"),
+            Text(
+                'In a checkout, add -DWIN32_LEAN_AND_MEAN to the "cxx" and "nvcc" flags in setup.py, then build.',
+                '在源码目录中，把 -DWIN32_LEAN_AND_MEAN 加入 setup.py 的 "cxx" 与 "nvcc" 参数，然后构建。',
+            ),
             ("CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install --no-build-isolation .",),
         ),
     ),

@@ -24,7 +24,10 @@ def _log(log: Log) -> Optional[Match]:
         return None
     guess = log.search(r"Guessing wheel URL: \S+linux_x86_64\.whl")
     missing = log.search(r"No module named '?(?:selective_scan_cuda|causal_conv1d_cuda)")
-    format_error = log.search(r"(?:selective_scan_cuda|causal_conv1d_cuda)[^\n]*(?:x86_64[^\n]*\.so[^\n]*|: )(?:cannot open shared object file|wrong ELF class|invalid ELF header)")
+    format_error = log.search(
+        r"(?:selective_scan_cuda|causal_conv1d_cuda)[^\n]*(?:x86_64[^\n]*\.so[^\n]*|: )(?:cannot open shared object"
+        r" file|wrong ELF class|invalid ELF header)"
+    )
     if guess:
         return Match((guess.start(), arm.start()), CERTAIN)
     if format_error:
@@ -47,19 +50,25 @@ RULE = Rule(
     order=400,
     title=Text("a wheel for x86 processors was installed on an ARM machine", "在 ARM 机器上安装了 x86 处理器的 wheel"),
     why=Text(
-        "mamba-ssm up to 2.3.1 and causal-conv1d up to 1.6.1 call every Linux linux_x86_64, so the x86 file is downloaded on ARM as well. pip shows the package as"
+        "mamba-ssm up to 2.3.1 and causal-conv1d up to 1.6.1 call every Linux linux_x86_64, so the x86 file is"
+        " downloaded on ARM as well. pip shows the package as"
         " installed, but Python cannot load the compiled part.",
-        "mamba-ssm 2.3.1 及以前、causal-conv1d 1.6.1 及以前把所有 Linux 都当作 linux_x86_64，因此在 ARM 上也会下载 x86 文件。pip 显示已安装，但 Python 无法加载其中的编译部分。",
+        "mamba-ssm 2.3.1 及以前、causal-conv1d 1.6.1 及以前把所有 Linux 都当作 linux_x86_64，因此在 ARM 上也会下载"
+        " x86 文件。pip 显示已安装，但 Python 无法加载其中的编译部分。",
     ),
     needed=OPTIONAL,
     log=_log,
     machine=_machine,
     remedies=(
         Remedy(
-            Text("Compile on this machine; needs nvcc. MAMBA_KEEP_CUDA_BUILD is for git main.", "在本机编译；需要 nvcc。MAMBA_KEEP_CUDA_BUILD 用于 git 主线。"),
+            Text(
+                "Compile on this machine; needs nvcc. MAMBA_KEEP_CUDA_BUILD is for git main.",
+                "在本机编译；需要 nvcc。MAMBA_KEEP_CUDA_BUILD 用于 git 主线。",
+            ),
             (
                 "pip uninstall -y mamba-ssm causal-conv1d",
-                "MAMBA_KEEP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install --no-build-isolation --no-cache-dir"
+                "MAMBA_KEEP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install"
+                " --no-build-isolation --no-cache-dir"
                 " git+https://github.com/Dao-AILab/causal-conv1d git+https://github.com/state-spaces/mamba",
             ),
             systems=("linux", "wsl"),
