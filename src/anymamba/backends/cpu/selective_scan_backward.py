@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 
 from anymamba.backends.cpu.emit import Kernel, Pointer, Value
-from anymamba.backends.cpu.selective_scan_task import TILE, Maps, Options, Task, blocking
+from anymamba.backends.cpu.selective_scan_task import TILE, Options, Task, blocking
 from anymamba.backends.cpu.vecmath import LOG2E, exp2, sigmoid, softplus_and_derivative
 
 
@@ -67,17 +67,16 @@ def backward(k: Kernel, o: Options) -> None:
             dC.store(i, 0.0)
         with k.loop(0, task.blocks) as block:
             channel, left = task.channel(block)
-            _prepare(k, o, task, tile_scratch, start, steps, channel, left, dout, dout_time)
+            ahead = task.ahead(rows_ahead, start, block, -TILE)
+            _prepare(k, o, task, tile_scratch, start, steps, channel, left, dout, dout_time, ahead)
             before = task.kept(kept, tile, block)
-            for first in range(0, o.state, cut.states):
-                ns = range(first, min(o.state, first + cut.states))
-                block_A = task.of_block(A, block)
-                ahead = task.ahead(rows_ahead, start, block, -TILE) if first == 0 else []
-                _recompute(task, ns, steps, tile_scratch, before, block_A, B, C, ahead)
-                _sweep(
-                    task, ns, steps, tile_scratch, block_A, B, C,
-                    task.of_block(carry, block), task.of_block(dA, block), dB, dC,
-                )  # fmt: skip
+            packs = task.of_block(A, block), before, task.of_block(carry, block), task.of_block(dA, block)
+            for first, count in task.state_groups():
+                block_A, block_before, block_carry, block_dA = (pack.at(first * lanes) for pack in packs)
+                tiles = B.tile.at(first), C.tile.at(first)
+                _recompute(task, count, steps, tile_scratch, block_before, block_A, *tiles)
+                sums = dB.at(first * w), dC.at(first * w)
+                _sweep(task, count, steps, tile_scratch, block_A, *tiles, block_carry, block_dA, *sums)
             dD_sum, dbias_sum = ([k.variable(0.0) for _ in vectors] for _ in range(2))
             with k.loop(0, steps) as t:
                 for v in vectors:
@@ -118,10 +117,11 @@ def backward(k: Kernel, o: Options) -> None:
 
 def _prepare(
     k: Kernel, o: Options, task: Task, tile: _Tile, start: Value, steps: Value, channel: Value, left: Value,
-    dout: Pointer, dout_time: Value,
+    dout: Pointer, dout_time: Value, ahead: list[tuple[Pointer, Value]],
 ) -> None:  # fmt: skip
     w, lanes = k.width, task.lanes
     with k.loop(0, steps) as t:
+        task.fetch(ahead, t)
         for v in range(task.vectors):
             c, active, at = channel + v * w, left - v * w, t * lanes + v * w
             x = task.biased_delta(start + t, c, active)
@@ -142,24 +142,23 @@ def _prepare(
 
 
 def _recompute(
-    task: Task, ns: range, steps: Value, tile: _Tile, before: Pointer, A: Pointer, B: Maps, C: Maps,
-    ahead: list[tuple[Pointer, Value]],
-) -> None:  # fmt: skip
-    """The states ``ns`` of a block within the tile, and their decays, into scratch; their part of y, which the gate's gradient needs."""
+    task: Task, states: int, steps: Value, tile: _Tile, before: Pointer, A: Pointer, B: Pointer, C: Pointer
+) -> None:
+    """The first ``states`` states from where before, A, B and C point on, and their decays, into scratch; adds their part of y,
+    which the gate's gradient needs."""
     k, o, lanes, vectors = task.k, task.o, task.lanes, range(task.vectors)
     w = k.width
-    place = {(n, v): (n - ns.start) * lanes + v * w for n in ns for v in vectors}
+    place = {(n, v): n * lanes + v * w for n in range(states) for v in vectors}
     size = task.cut.states * lanes
     state = {(n, v): k.variable(before.load(n * lanes + v * w)) for n, v in place}
     for pair, offset in place.items():
         tile.h.store(offset, state[pair].value)
     with k.loop(0, steps) as t:
-        task.fetch(ahead, t)
         step = [tile.dt.load(t * lanes + v * w) for v in vectors]
         drive = [tile.dtu.load(t * lanes + v * w) for v in vectors]
         y = [tile.y.load(t * lanes + v * w) for v in vectors]
-        for n in ns:
-            b, c = B.tile.broadcast(t * o.state + n), C.tile.broadcast(t * o.state + n)
+        for n in range(states):
+            b, c = B.broadcast(t * o.state + n), C.broadcast(t * o.state + n)
             for v in vectors:
                 decay = exp2(step[v] * A.load(n * lanes + v * w))
                 new = decay * state[n, v].value + drive[v] * b
@@ -173,13 +172,14 @@ def _recompute(
 
 
 def _sweep(
-    task: Task, ns: range, steps: Value, tile: _Tile, A: Pointer, B: Maps, C: Maps,
+    task: Task, states: int, steps: Value, tile: _Tile, A: Pointer, B: Pointer, C: Pointer,
     carry: Pointer, dA: Pointer, dB: Pointer, dC: Pointer,
 ) -> None:  # fmt: skip
-    """The formulas at the top for the states ``ns`` of a block, backwards over the tile. carry: a[t+1] dh[t+1]."""
+    """The formulas at the top, backwards over the tile, for the first ``states`` states from where A, B, C and the sums point on.
+    carry: a[t+1] dh[t+1]."""
     k, o, lanes, vectors = task.k, task.o, task.lanes, range(task.vectors)
     w = k.width
-    place = {(n, v): (n - ns.start) * lanes + v * w for n in ns for v in vectors}
+    place = {(n, v): n * lanes + v * w for n in range(states) for v in vectors}
     size = task.cut.states * lanes
     carried = {(n, v): k.variable(carry.load(n * lanes + v * w)) for n, v in place}
     dA_sum = {pair: k.variable(0.0) for pair in place}
@@ -187,8 +187,8 @@ def _sweep(
         step, drive, dy, ddt, ddtu = (
             [row.load(t * lanes + v * w) for v in vectors] for row in (tile.dt, tile.dtu, tile.dy, tile.ddt, tile.ddtu)
         )
-        for n in ns:
-            b, c = B.tile.broadcast(t * o.state + n), C.tile.broadcast(t * o.state + n)
+        for n in range(states):
+            b, c = B.broadcast(t * o.state + n), C.broadcast(t * o.state + n)
             at = (t * o.state + n) * w
             dB_n, dC_n = dB.load(at), dC.load(at)
             for v in vectors:

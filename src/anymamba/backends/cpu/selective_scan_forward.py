@@ -33,17 +33,19 @@ def forward(k: Kernel, o: Options, keep: bool, last: bool) -> None:
                 before = task.kept(kept, tile, block)
                 with k.loop(0, o.state * lanes, w) as i:
                     before.store(i, block_h.load(i))
+            ahead = task.ahead([*task.inputs, (out, out_time)], start, block)
             with k.loop(0, steps) as t:
+                task.fetch(ahead, t)
                 for v in vectors:
                     c, active = channel + v * w, left - v * w
                     x = task.biased_delta(start + t, c, active)
                     x = softplus(x) if o.delta_softplus else x
                     dt.store(t * lanes + v * w, x)
                     dtu.store(t * lanes + v * w, x * task.u.load((start + t) * task.u_time + c, active))
-            for first in range(0, o.state, cut.states):
-                ns = range(first, min(o.state, first + cut.states))
-                ahead = task.ahead([*task.inputs, (out, out_time)], start, block) if first == 0 else []
-                _walk(task, ns, steps, B.tile, C.tile, block_A, block_h, dt, dtu, y, ahead)
+                    y.store(t * lanes + v * w, 0.0)
+            for first, count in task.state_groups():
+                at = first * lanes
+                _walk(task, count, steps, B.tile.at(first), C.tile.at(first), block_A.at(at), block_h.at(at), dt, dtu, y)
             with k.loop(0, steps) as t:
                 for v in vectors:
                     c, active = channel + v * w, left - v * w
@@ -59,20 +61,19 @@ def forward(k: Kernel, o: Options, keep: bool, last: bool) -> None:
 
 
 def _walk(
-    task: Task, ns: range, steps: Value, B: Pointer, C: Pointer, A: Pointer, h: Pointer, dt: Pointer, dtu: Pointer, y: Pointer,
-    ahead: list[tuple[Pointer, Value]],
-) -> None:  # fmt: skip
-    """The recurrence over one tile for the states ``ns`` of a block, which stay in registers; adds their part of y."""
-    k, lanes, vectors, all_states = task.k, task.lanes, range(task.vectors), task.o.state
+    task: Task, states: int, steps: Value, B: Pointer, C: Pointer, A: Pointer, h: Pointer, dt: Pointer, dtu: Pointer, y: Pointer
+) -> None:
+    """The recurrence over one tile for the first ``states`` states from where h, A, B and C point on, which stay in registers; adds their
+    part of y."""
+    k, lanes, vectors, row = task.k, task.lanes, range(task.vectors), task.o.state
     w = k.width
-    state = {(n, v): k.variable(h.load(n * lanes + v * w)) for n in ns for v in vectors}
+    state = {(n, v): k.variable(h.load(n * lanes + v * w)) for n in range(states) for v in vectors}
     with k.loop(0, steps) as t:
-        task.fetch(ahead, t)
         step = [dt.load(t * lanes + v * w) for v in vectors]
         drive = [dtu.load(t * lanes + v * w) for v in vectors]
-        total = [y.load(t * lanes + v * w) if ns.start else k.vector(0.0) for v in vectors]
-        for n in ns:
-            b, c = B.broadcast(t * all_states + n), C.broadcast(t * all_states + n)
+        total = [y.load(t * lanes + v * w) for v in vectors]
+        for n in range(states):
+            b, c = B.broadcast(t * row + n), C.broadcast(t * row + n)
             for v in vectors:
                 decay = exp2(step[v] * A.load(n * lanes + v * w))
                 new = decay * state[n, v].value + drive[v] * b

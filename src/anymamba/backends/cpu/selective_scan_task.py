@@ -10,6 +10,7 @@ into scratch; the states are then walked in groups that fit in registers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from anymamba.backends.cpu.emit import Kernel, Pointer, Value
@@ -106,6 +107,16 @@ class Task:
         for pointer, time in ahead:
             for byte in range(0, self.lanes * pointer.bytes, 64):
                 pointer.prefetch(t * time + byte // pointer.bytes)
+
+    def state_groups(self) -> Iterator[tuple[Value, int]]:
+        """(first state, states) of each group that is walked together: a loop over the whole ones, then what is left."""
+        k, size = self.k, self.cut.states
+        whole = self.o.state // size * size
+        if whole:
+            with k.loop(0, whole, size) as first:
+                yield first, size
+        if whole < self.o.state:
+            yield k.integer(whole), self.o.state - whole
 
     def packed(self) -> Pointer:
         """Scratch for a value per state of every block: (blocks, d_state, lanes)."""
