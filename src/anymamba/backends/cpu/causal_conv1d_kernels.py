@@ -6,7 +6,7 @@ Taps are given as (width, dim) float32: tap j weighs the token j steps back. ``b
 from __future__ import annotations
 
 from anymamba.backends.cpu.emit import Kernel, Value
-from anymamba.backends.cpu.lanes import over_channels
+from anymamba.backends.cpu.lanes import Left, over_channels
 from anymamba.backends.cpu.memory import Pointer
 from anymamba.backends.cpu.vecmath import sigmoid, silu
 
@@ -49,7 +49,7 @@ def forward(k: Kernel, dtype: str, width: int, activation: bool, ids: str | None
         lines = [tokens.line(start + i, i < 0) for i in range(1 - width, count)]
         mixes = None if ids is None else _mixes(tokens, start, count)
 
-        def channels(c: Value, left: Value | None) -> None:
+        def channels(c: Value, left: Left) -> None:
             inputs = [line.load(c, left) for line in lines]
             weights = [taps.load(j * tokens.dim + c, left) for j in range(width)]
             shift = bias.load(c, left)
@@ -89,7 +89,7 @@ def backward(k: Kernel, dtype: str, width: int, activation: bool, ids: str | Non
         lines = [tokens.line(start + i, i < 0) for i in range(1 - width, count)]
         mixes = None if ids is None else _mixes(tokens, start, count + width - 1)
 
-        def channels(c: Value, left: Value | None) -> None:
+        def channels(c: Value, left: Left) -> None:
             inputs = [line.load(c, left) for line in lines]
             weights = [taps.load(j * dim + c, left) for j in range(width)]
             shift = bias.load(c, left)
@@ -122,13 +122,13 @@ def backward(k: Kernel, dtype: str, width: int, activation: bool, ids: str | Non
 
         over_channels(k, first, end, channels)
 
-    def clear(c: Value, left: Value | None) -> None:
+    def clear(c: Value, left: Left) -> None:
         for j in range(width + 1):
             dtaps.store(j * dim + c, k.vector(0.0), left)
         for j in range(width - 1):
             later.store(j * dim + c, k.vector(0.0), left)
 
-    def first_states(c: Value, left: Value | None) -> None:
+    def first_states(c: Value, left: Left) -> None:
         for m in range(1, width):
             total = k.vector(0.0)
             for j in range(m, width):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anymamba.backends.cpu.emit import Kernel, Value
-from anymamba.backends.cpu.lanes import over_channels
+from anymamba.backends.cpu.lanes import Left, over_channels
 from anymamba.backends.cpu.memory import F32
 from anymamba.backends.cpu.norm_kernels import first_lane, statistics
 from anymamba.backends.cpu.vecmath import sigmoid, silu
@@ -36,7 +36,7 @@ def forward(
             for i, value in enumerate((mean, factor)):
                 pointers["statistics"].store_scalar((r * groups + group) * 2 + i, first_lane(k, value))
 
-        def write(c: Value, left: Value | None) -> None:
+        def write(c: Value, left: Left) -> None:
             y = (source.load(c, left) - mean) * factor * weights.load(c, left)
             if biases is not None:
                 y = y + biases.load(c, left)
@@ -76,7 +76,7 @@ def backward(
         mean, factor = statistic.broadcast(0), statistic.broadcast(1)
         along, plain = k.variable(0.0), k.variable(0.0)
 
-        def add_up(c: Value, left: Value | None) -> None:
+        def add_up(c: Value, left: Left) -> None:
             value, d, scale = x_here.load(c, left), here["dy"].load(c, left), weights.load(c, left)
             if z_here is not None:
                 gate = z_here.load(c, left)
@@ -104,7 +104,7 @@ def backward(
         share = k.vector(k.sum_lanes(along.value) / count) * factor * factor
         level = k.vector(k.sum_lanes(plain.value) / count) if centred else None
 
-        def write(c: Value, left: Value | None) -> None:
+        def write(c: Value, left: Left) -> None:
             value = scaled.load(c, left) - centre.load(c, left) * share
             if level is not None:
                 value = value - level

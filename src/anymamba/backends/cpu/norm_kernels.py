@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from anymamba.backends.cpu.emit import Kernel, Value
-from anymamba.backends.cpu.lanes import lanes_below, over_channels
+from anymamba.backends.cpu.lanes import Left, lanes_below, over_channels
 from anymamba.backends.cpu.memory import F32, I32
 from anymamba.backends.cpu.vecmath import sqrt
 
@@ -14,7 +14,7 @@ def first_lane(k: Kernel, vector: Value) -> Value:
     return k.wrap(k.builder.extract_element(vector.ir, I32(0)))
 
 
-Row = Callable[[Value, Value | None], Value]
+Row = Callable[[Value, Left], Value]
 """(first channel, how many are left or None) to a vector."""
 
 
@@ -25,7 +25,7 @@ def statistics(k: Kernel, row: Row, dim: Value, eps: Value, centred: bool) -> tu
     if centred:
         mean = k.vector(_sum(k, dim, row) / count)
 
-    def square(c: Value, left: Value | None) -> Value:
+    def square(c: Value, left: Left) -> Value:
         value = row(c, left) - mean
         if left is not None and centred:
             value = k.select(lanes_below(k, left), value, 0.0)
@@ -61,7 +61,7 @@ def forward(k: Kernel, x: str, weight: str, bias: str | None, residual: str | No
         x_here, y_here = pointers["x"].at(r * x_row), pointers["y"].at(r * dim)
         residual_here = None if residual_row is None else pointers["residual"].at(r * residual_row)
 
-        def row(c: Value, left: Value | None) -> Value:
+        def row(c: Value, left: Left) -> Value:
             value = x_here.load(c, left)
             return value if residual_here is None else value + residual_here.load(c, left)
 
@@ -70,7 +70,7 @@ def forward(k: Kernel, x: str, weight: str, bias: str | None, residual: str | No
             for i, value in enumerate((mean, factor)):
                 kept.store_scalar(r * 2 + i, first_lane(k, value))
 
-        def write(c: Value, left: Value | None) -> None:
+        def write(c: Value, left: Left) -> None:
             value = row(c, left)
             if total is not None:
                 pointers["total"].store(r * dim + c, value, left)
@@ -108,13 +108,13 @@ def backward(
         mean, factor = kept.broadcast(r * 2), kept.broadcast(r * 2 + 1)
         along, plain = k.variable(0.0), k.variable(0.0)
 
-        def centre(c: Value, left: Value | None) -> Value:
+        def centre(c: Value, left: Left) -> Value:
             value = here["x"].load(c, left)
             if residual is not None:
                 value = value + here["residual"].load(c, left)
             return value - mean if centred else value
 
-        def add_up(c: Value, left: Value | None) -> None:
+        def add_up(c: Value, left: Left) -> None:
             value, dy = centre(c, left), here["dy"].load(c, left)
             scaled = dy * weights.load(c, left)
             along.add(scaled * value)
@@ -129,7 +129,7 @@ def backward(
         share = k.vector(k.sum_lanes(along.value) / count) * factor * factor
         level = k.vector(k.sum_lanes(plain.value) / count) if centred else None
 
-        def write(c: Value, left: Value | None) -> None:
+        def write(c: Value, left: Left) -> None:
             value = here["dy"].load(c, left) * weights.load(c, left) - centre(c, left) * share
             if level is not None:
                 value = value - level
