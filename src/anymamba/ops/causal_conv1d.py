@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,10 +11,16 @@ from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
 from anymamba.errors import ArgumentError
 from anymamba.language import say
-from anymamba.ops import checks
+from anymamba.ops import checks, compiled
 from anymamba.reference import causal_conv1d as exact
 
 
+def _sequence_shapes(x: Tensor, weight: Tensor, return_final_states: bool, **_: Any) -> list[Tensor]:
+    states = [x.new_empty(x.shape[0], x.shape[1], weight.shape[1] - 1)]
+    return [compiled.same_layout(x), *(states if return_final_states else [])]
+
+
+@compiled.as_node(_sequence_shapes)
 def causal_conv1d_fn(
     x: Tensor,
     weight: Tensor,
@@ -66,6 +74,9 @@ def causal_conv1d_fn(
     )  # fmt: skip
     if not x.numel():
         return exact.causal_conv1d_fn(*arguments)
+    if torch.compiler.is_compiling():
+        result = compiled.run(op, (*arguments[:6], None, activation), backend)
+        return result if final_states_out is None else (result[0], final_states_out.copy_(result[1]))
     features = checks.features(
         bias=bias, seq_idx=seq_idx, initial_states=initial_states, return_final_states=bool(return_final_states),
         activation=activation, mixed_dtype=initial_states is not None and initial_states.dtype != x.dtype,
@@ -74,6 +85,7 @@ def causal_conv1d_fn(
     return choose(call, backend).function(*arguments)
 
 
+@compiled.as_node(lambda x, **_: [compiled.contiguous(x)], changes="conv_state")
 def causal_conv1d_update(
     x: Tensor,
     conv_state: Tensor,
@@ -125,8 +137,10 @@ def causal_conv1d_update(
         bias=bias, activation=activation, cache_seqlens=cache_seqlens, conv_state_indices=conv_state_indices,
         mixed_dtype=conv_state.dtype != x.dtype,
     )  # fmt: skip
-    function = choose(Call(op, x.device, x.dtype, False, features, (("width", width),)), backend).function
     arguments = (x, conv_state, weight, bias, activation, cache_seqlens, conv_state_indices)
+    if torch.compiler.is_compiling():
+        return compiled.run(op, arguments, backend)
+    function = choose(Call(op, x.device, x.dtype, False, features, (("width", width),)), backend).function
     if torch.is_grad_enabled():
         with torch.no_grad():
             return function(*arguments)

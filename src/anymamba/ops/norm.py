@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
-from anymamba.ops import checks
+from anymamba.ops import checks, compiled
 from anymamba.reference import norm as exact
 
 
+def _shapes(
+    x: Tensor, residual: Tensor | None, weight1: Tensor | None, prenorm: bool, residual_in_fp32: bool, **_: Any
+) -> list[Tensor]:
+    outputs = [compiled.contiguous(x)]
+    if weight1 is not None:
+        outputs.append(compiled.contiguous(x))
+    if prenorm:
+        dtype = x.dtype if residual is None else residual.dtype
+        if residual is None and residual_in_fp32:
+            dtype = torch.promote_types(dtype, torch.float32)
+        outputs.append(torch.empty(x.shape, dtype=dtype, device=x.device))
+    return outputs
+
+
+@compiled.as_node(_shapes)
 def layer_norm_fn(
     x: Tensor,
     weight: Tensor,
@@ -50,6 +68,7 @@ def layer_norm_fn(
     return _run("layer_norm_fn", arguments, bool(is_rms_norm), backend)
 
 
+@compiled.as_node(_shapes)
 def rms_norm_fn(
     x: Tensor,
     weight: Tensor,
@@ -90,6 +109,9 @@ def _run(op: str, arguments: tuple, is_rms_norm: bool, backend: str | None) -> T
     checks.value(op, "dropout_p", dropout_p, 0 <= dropout_p < 1, "0 <= dropout_p < 1")
     if not x.numel():
         return getattr(exact, op)(*arguments)
+    if torch.compiler.is_compiling():
+        random = dropout_p > 0 or arguments[-1]  # or the dropout masks are wanted
+        return (compiled.outside if random else compiled.run)(op, arguments, backend)
     features = checks.features(
         bias=bias, residual=residual, x1=x1, weight1=weight1, rowscale=rowscale, dropout=dropout_p > 0, prenorm=prenorm,
         is_rms_norm=is_rms_norm, mixed_dtype=checks.mixed(x, x1),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
-from anymamba.ops import checks
+from anymamba.ops import checks, compiled
 from anymamba.reference import norm_gated as exact
 
 
+@compiled.as_node(lambda x, **_: [compiled.contiguous(x)])
 def layernorm_fn(
     x: Tensor,
     weight: Tensor,
@@ -36,6 +38,7 @@ def layernorm_fn(
     return _run("layernorm_fn", arguments, bool(is_rms_norm), backend)
 
 
+@compiled.as_node(lambda x, **_: [compiled.contiguous(x)])
 def rmsnorm_fn(
     x: Tensor,
     weight: Tensor,
@@ -64,6 +67,8 @@ def _run(op: str, arguments: tuple, is_rms_norm: bool, backend: str | None) -> T
         checks.divides(op, "group_size", group_size, "dim", dim)
     if not x.numel():
         return getattr(exact, op)(*arguments)
+    if torch.compiler.is_compiling():
+        return compiled.run(op, arguments, backend)
     features = checks.features(
         bias=bias, z=z, group_size=group_size is not None and group_size != dim, norm_before_gate=norm_before_gate,
         is_rms_norm=is_rms_norm, mixed_dtype=checks.mixed(x, z),

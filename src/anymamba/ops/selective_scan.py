@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
-from anymamba.ops import checks
+from anymamba.ops import checks, compiled
 from anymamba.reference import selective_scan as exact
 
 
+def _shapes(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, return_last_state: bool, **other: Any) -> list[Tensor]:
+    optional = [other[name] for name in ("D", "z", "delta_bias")]
+    real = compiled.state_dtype(u, delta, A, B, C, *optional)
+    dtype = real.to_complex() if A.is_complex() else real
+    state = [torch.empty(u.shape[0], *A.shape, dtype=dtype, device=u.device)] if return_last_state else []
+    return [compiled.same_layout(u), *state]
+
+
+@compiled.as_node(_shapes)
 def selective_scan_fn(
     u: Tensor,
     delta: Tensor,
@@ -59,6 +71,8 @@ def selective_scan_fn(
     arguments = (u, delta, A, B, C, D, z, delta_bias, bool(delta_softplus), bool(return_last_state))
     if not u.numel():
         return exact.selective_scan_fn(*arguments)
+    if torch.compiler.is_compiling():
+        return compiled.run(op, arguments, backend)
     features = checks.features(
         D=D, z=z, delta_bias=delta_bias, delta_softplus=bool(delta_softplus), return_last_state=bool(return_last_state),
         complex_A=A.is_complex(), constant_B=B.dim() == 2, constant_C=C.dim() == 2, groups=ngroups > 1,

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
-from anymamba.ops import checks
+from anymamba.ops import checks, compiled
 
 
+@compiled.as_node(lambda x, **_: [compiled.contiguous(x)], changes="state")
 def selective_state_update(
     state: Tensor,
     x: Tensor,
@@ -76,13 +77,15 @@ def selective_state_update(
     checks.finite(op, "dt", dt)
     if not x.numel():
         return torch.empty_like(x)
+    arguments = (state, x, dt, A, B, C, D, z, dt_bias, bool(dt_softplus), state_batch_indices)
+    if torch.compiler.is_compiling():
+        return compiled.run(op, arguments, backend)
     features = checks.features(
         D=D, z=z, dt_bias=dt_bias, dt_softplus=bool(dt_softplus), state_batch_indices=state_batch_indices,
         groups=ngroups > 1, heads=heads, tied=tied, mixed_dtype=checks.mixed(x, dt, B, C, z),
     )  # fmt: skip
     sizes = (("d_state", d_state), ("headdim", inner[1])) if heads else (("d_state", d_state),)
     function = choose(Call(op, x.device, x.dtype, False, features, sizes), backend).function
-    arguments = (state, x, dt, A, B, C, D, z, dt_bias, bool(dt_softplus), state_batch_indices)
     if torch.is_grad_enabled():
         with torch.no_grad():
             return function(*arguments)

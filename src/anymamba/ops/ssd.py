@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,10 +11,24 @@ from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
 from anymamba.errors import ArgumentError
 from anymamba.language import say
-from anymamba.ops import checks
+from anymamba.ops import checks, compiled
 from anymamba.reference import ssd as exact
 
 
+def _shapes(x: Tensor, B: Tensor, C: Tensor, cu_seqlens: Tensor | None, return_final_states: bool, return_varlen_states: bool,
+            state_dtype: torch.dtype | None, **other: Any) -> list[Tensor]:  # fmt: skip
+    state = (*x.shape[2:], B.shape[3])
+    optional = [other[name] for name in ("dt", "A", "D", "z", "dt_bias", "initial_states")]
+    outputs = [compiled.contiguous(x)]
+    if return_final_states:
+        dtype = compiled.state_dtype(x, B, C, *optional)
+        outputs.append(torch.empty(x.shape[0], *state, dtype=dtype, device=x.device))
+    if return_varlen_states and cu_seqlens is not None:
+        outputs.append(torch.empty(cu_seqlens.shape[0] - 1, *state, dtype=state_dtype or C.dtype, device=x.device))
+    return outputs
+
+
+@compiled.as_node(_shapes)
 def mamba_chunk_scan_combined(
     x: Tensor,
     dt: Tensor,
@@ -86,6 +102,8 @@ def mamba_chunk_scan_combined(
     )  # fmt: skip
     if not x.numel():
         return exact.mamba_chunk_scan_combined(*arguments)
+    if torch.compiler.is_compiling():
+        return compiled.run(op, arguments, backend)
     features = checks.features(
         D=D, z=z, dt_bias=dt_bias, initial_states=initial_states, seq_idx=seq_idx, dt_softplus=bool(dt_softplus),
         cu_seqlens=cu_seqlens if return_varlen_states else None, return_final_states=bool(return_final_states),

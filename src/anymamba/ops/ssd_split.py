@@ -108,7 +108,8 @@ def mamba_split_conv1d_scan_combined(
         dt_limit=limits != (0.0, float("inf")), nonssm=d_nonssm > 0,
     )  # fmt: skip
     sizes = (("d_state", d_state), ("headdim", headdim), ("width", conv1d_weight.shape[1]))
-    choice = choose_fused(Call(op, zxbcdt.device, zxbcdt.dtype, grad, features, sizes), backend)
+    # a graph shows the parts
+    choice = None if torch.compiler.is_compiling() else choose_fused(Call(op, zxbcdt.device, zxbcdt.dtype, grad, features, sizes), backend)
     if choice is not None:
         return choice.function(*arguments)
 

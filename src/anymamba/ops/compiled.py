@@ -1,0 +1,153 @@
+"""The ops as single nodes for torch.compile and torch.export: ``torch.ops.anymamba.NAME``.
+
+A node holds the arguments and the name of the backend, if one was named; which backend serves is decided when the node runs, as in
+eager mode. Its backward node runs the op once more to get at the gradients, so that a graph never depends on what a backend saves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_SCHEMA_TYPES = {
+    "Tensor": "Tensor",
+    "Tensor | None": "Tensor?",
+    "bool": "bool",
+    "int": "int",
+    "int | None": "int?",
+    "float": "float",
+    "str | None": "str?",
+    "tuple[float, float]": "float[]",
+    "torch.dtype | None": "ScalarType?",
+}
+
+Shapes = Callable[..., list[Tensor]]
+_functions: dict[str, Callable[..., Any]] = {}
+
+
+def as_node(shapes: Shapes, changes: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a public op. shapes(**arguments): its outputs as empty tensors. changes: the argument that it updates in place."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = function.__name__
+        parameters = inspect.signature(function).parameters.values()
+        declared = [_SCHEMA_TYPES[str(parameter.annotation)] + " " + parameter.name for parameter in parameters]
+        if changes:
+            declared = [part.replace("Tensor ", "Tensor(a!) ") if part.split()[1] == changes else part for part in declared]
+        names = [parameter.name for parameter in parameters]
+        _functions[name] = function
+
+        def forward(*arguments: Any) -> list[Tensor]:
+            given = dict(zip(names, arguments))
+            return [
+                _like(made, empty, arguments) for made, empty in zip(_outputs(function(**given)), shapes(**given), strict=True)
+            ]
+
+        node = _define(name, f"({', '.join(declared)}) -> Tensor[]", forward, changes)
+        node.register_fake(lambda *arguments: shapes(**dict(zip(names, arguments))))
+        if not changes:
+            _differentiate(name, declared, function, names, node)
+        return function
+
+    return register
+
+
+def run(op: str, arguments: Sequence[Any], backend: str | None) -> Any:
+    """The op's node in the graph that is being captured: one output bare, several as a tuple, as the op returns them."""
+    outputs = getattr(torch.ops.anymamba, op)(*arguments, backend)
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
+def outside(op: str, arguments: Sequence[Any], backend: str | None) -> Any:
+    """The op in eager mode, between two graphs: for what depends on the random generator."""
+    # as a decorator it would import the whole compiler together with this package
+    return torch.compiler.disable(_functions[op])(*arguments, backend=backend)
+
+
+def _define(name: str, schema: str, function: Callable[..., Any], changes: str | None = None) -> Any:
+    return torch.library.custom_op(
+        f"anymamba::{name}", function, mutates_args=(changes,) if changes else (), schema=schema
+    )
+
+
+def _differentiate(name: str, declared: list[str], function: Callable[..., Any], names: list[str], node: Any) -> None:
+    def gradients(cotangents: list[Tensor | None], wanted: list[int], *arguments: Any) -> list[Tensor]:
+        leaves = list(arguments)
+        for index in wanted:
+            leaves[index] = leaves[index].detach().requires_grad_()
+        with torch.enable_grad(), _recording():
+            outputs = _outputs(function(**dict(zip(names, leaves))))
+            pairs = [(o, c) for o, c in zip(outputs, cotangents) if o.requires_grad and c is not None]
+            found = torch.autograd.grad(
+                [o for o, _ in pairs], [leaves[i] for i in wanted], [c for _, c in pairs], allow_unused=True, materialize_grads=True
+            )
+        return [gradient.clone(memory_format=torch.contiguous_format) for gradient in found]
+
+    backward_node = _define(
+        f"{name}_backward", f"(Tensor?[] cotangents, int[] wanted, {', '.join(declared)}) -> Tensor[]", gradients
+    )
+    backward_node.register_fake(
+        lambda cotangents, wanted, *arguments: [
+            torch.empty(arguments[i].shape, dtype=arguments[i].dtype, device=arguments[i].device) for i in wanted
+        ]
+    )
+
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.tensors = [index for index, value in enumerate(inputs) if isinstance(value, Tensor)]
+        ctx.rest = [None if isinstance(value, Tensor) else value for value in inputs]
+        ctx.save_for_backward(*(inputs[index] for index in ctx.tensors))
+
+    def backward(ctx: Any, cotangents: list[Tensor | None]) -> tuple[Any, ...]:
+        arguments = list(ctx.rest)
+        for index, tensor in zip(ctx.tensors, ctx.saved_tensors):
+            arguments[index] = tensor
+        wanted = [index for index in ctx.tensors if ctx.needs_input_grad[index]]
+        result: list[Any] = [None] * len(arguments)
+        for index, gradient in zip(wanted, getattr(torch.ops.anymamba, f"{name}_backward")(cotangents, wanted, *arguments)):
+            result[index] = gradient
+        return tuple(result)
+
+    node.register_autograd(backward, setup_context=keep)
+
+
+@contextlib.contextmanager
+def _recording() -> Iterator[None]:
+    """Autograd as outside of a node: the body of a node runs below it, and would record nothing."""
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in (torch._C.DispatchKey.AutogradFunctionality, torch._C.DispatchKey.ADInplaceOrView):
+        excluded = excluded.remove(key)
+    with torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded):
+        yield
+
+
+def _outputs(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else [part for part in result if part is not None]
+
+
+def _like(made: Tensor, empty: Tensor, arguments: Sequence[Any]) -> Tensor:
+    """With the strides that the graph was promised, and in memory of its own."""
+    if made.stride() != empty.stride() or any(isinstance(a, Tensor) and a.data_ptr() == made.data_ptr() for a in arguments):
+        return empty.copy_(made.detach())
+    return made.detach()
+
+
+def state_dtype(*tensors: Tensor | None) -> torch.dtype:
+    """float32, float64 where an argument has it: the dtype of a returned state."""
+    given = [tensor.dtype.to_real() for tensor in tensors if tensor is not None]
+    return functools.reduce(torch.promote_types, given, torch.float32)
+
+
+def same_layout(x: Tensor) -> Tensor:
+    """(batch, dim, length), empty, channels contiguous where those of x are."""
+    batch, dim, length = x.shape
+    return x.new_empty(batch, length, dim).mT if x.stride(1) == 1 and length > 1 else x.new_empty(batch, dim, length)
+
+
+def contiguous(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
