@@ -49,7 +49,7 @@ def backward(k: Kernel, o: Options) -> None:
     A, carry, dA = task.packed(), task.packed(), task.packed()
     dD, dbias = (k.scratch(cut.blocks * lanes) for _ in range(2))
     dB, dC = (k.scratch(TILE * o.state * w) for _ in range(2))
-    tile_scratch = _Tile(k, lanes, cut.states)
+    scratch = _Tile(k, lanes, cut.states)
 
     task.pack(task.A, task.A_channel, task.A_state, A, LOG2E)
     task.clear(carry)
@@ -68,34 +68,34 @@ def backward(k: Kernel, o: Options) -> None:
         with k.loop(0, task.blocks) as block:
             channel, left = task.channel(block)
             ahead = task.ahead(rows_ahead, start, block, -TILE)
-            _prepare(k, o, task, tile_scratch, start, steps, channel, left, dout, dout_time, ahead)
+            _prepare(k, o, task, scratch, start, steps, channel, left, dout, dout_time, ahead)
             before = task.kept(kept, tile, block)
             packs = task.of_block(A, block), before, task.of_block(carry, block), task.of_block(dA, block)
             for first, count in task.state_groups():
                 block_A, block_before, block_carry, block_dA = (pack.at(first * lanes) for pack in packs)
-                tiles = B.tile.at(first), C.tile.at(first)
-                _recompute(task, count, steps, tile_scratch, block_before, block_A, *tiles)
+                tile_B, tile_C = B.tile.at(first), C.tile.at(first)
+                _recompute(task, count, steps, scratch, block_before, block_A, tile_B, tile_C)
                 sums = dB.at(first * w), dC.at(first * w)
-                _sweep(task, count, steps, tile_scratch, block_A, *tiles, block_carry, block_dA, *sums)
+                _sweep(task, count, steps, scratch, block_A, tile_B, tile_C, block_carry, block_dA, *sums)
             dD_sum, dbias_sum = ([k.variable(0.0) for _ in vectors] for _ in range(2))
             with k.loop(0, steps) as t:
                 for v in vectors:
                     c, active, at = channel + v * w, left - v * w, t * lanes + v * w
                     u = task.u.load((start + t) * task.u_time + c, active)
-                    y, dy, drive = tile_scratch.y.load(at), tile_scratch.dy.load(at), tile_scratch.ddtu.load(at)
-                    du_t = drive * tile_scratch.dt.load(at)
+                    y, dy, drive = scratch.y.load(at), scratch.dy.load(at), scratch.ddtu.load(at)
+                    du_t = drive * scratch.dt.load(at)
                     if o.D:
                         d = task.D.load(c, active)
                         du_t, y = du_t + dy * d, y + d * u
                         dD_sum[v].add(dy * u)
-                    dx = tile_scratch.ddt.load(at) * math.log(2) + drive * u
+                    dx = scratch.ddt.load(at) * math.log(2) + drive * u
                     if o.delta_softplus:
-                        dx = dx * tile_scratch.softplus_slope.load(at)
+                        dx = dx * scratch.softplus_slope.load(at)
                     dbias_sum[v].add(dx)
                     du.store((start + t) * du_time + c, du_t, active)
                     ddelta.store((start + t) * ddelta_time + c, dx, active)
                     if o.z:
-                        dz.store((start + t) * dz_time + c, tile_scratch.gate_slope.load(at) * y, active)
+                        dz.store((start + t) * dz_time + c, scratch.gate_slope.load(at) * y, active)
             for v in vectors:
                 at = block * lanes + v * w
                 dD.store(at, dD.load(at) + dD_sum[v].value)

@@ -18,8 +18,12 @@ LOG2E = math.log2(math.e)
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.1219444005469057e-4
 """ln 2 in two parts, of which a whole number times the first is exact: exp of a large argument stays as good as of a small one."""
 
-_EXP2 = (1.0, 0.6931469775983565, 0.24022242084016449, 0.05550733743811101, 0.009671512728703813, 0.0013264727302670948)
-"""2**r on [-1/2, 1/2], relative error 9.1e-8."""
+_EXP2 = (
+    1.0, 0.6931472028551364, 0.24022647913624315, 0.05550332470946841, 0.009618437357734471, 0.0013398874492311723,
+    0.00015353362061360995,
+)  # fmt: skip
+"""2**r on [-1/2, 1/2], relative error 2.0e-9. Degree 5 (9.1e-8, a tenth faster in the scan) trebles the error of the gradient of A:
+the error of a polynomial has the same sign at every step, while rounding averages out."""
 
 _EXP = tuple(coefficient / math.log(2) ** power for power, coefficient in enumerate(_EXP2))
 """e**r on [-ln(2)/2, ln(2)/2]."""
