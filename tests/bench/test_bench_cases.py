@@ -101,6 +101,7 @@ def test_contenders_take_turns_and_a_slow_one_runs_once() -> None:
 
 def test_peak_memory_grows_with_the_model() -> None:
     base = {"who": "anymamba", "family": "mamba", "size": "tiny", "length": 8, "dtype": "float32", "device": "cpu", "backend": "torch"}
-    small, large = (peak.measure_apart({**base, "layers": layers}) for layers in (1, 30))
-    # 29 more layers of this width are 12.7 million parameters: weights and gradients in float32, 8 bytes each
-    assert large - small > 0.7 * 12.7e6 * 8
+    small, large = (peak.measure_apart({**base, "layers": layers}) for layers in (1, 60))
+    # 59 more layers of this width are 25.8 million parameters, weights and gradients in float32 8 bytes each; half of that is
+    # beyond what importing libraries may add to the peak of the small one
+    assert large - small > 0.5 * 25.8e6 * 8

@@ -38,12 +38,14 @@ class Contender:
 class Contest:
     """One case, ready to run. peers: made when their turn comes (their memory is large); a str is the reason why one is missing.
 
-    bytes_read: what a call of ours must read from memory at least, when that bounds it (decode: the weights)."""
+    bytes_read: what a call of ours must read from memory at least, when that bounds it (decode: the weights).
+    stepper: after a run, what read the tokens one by one (decode)."""
 
     ours: Contender
     gate: Callable[[], Gate]
     peers: dict[str, Callable[[], Contender] | str] = field(default_factory=dict)
     bytes_read: float = 0
+    stepper: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def training_step(model: Any, ids: Tensor, dtype: torch.dtype) -> Callable[[], A
     return run
 
 
-def decode(model: LanguageModel, ids: Tensor) -> Callable[[], Any]:
+def decode(model: LanguageModel, ids: Tensor) -> tuple[Callable[[], Any], Reader]:
     reader = Reader(model)
     reader.read(ids)
     state = {"ids": ids[:, -1]}
@@ -75,7 +75,7 @@ def decode(model: LanguageModel, ids: Tensor) -> Callable[[], Any]:
             for _ in range(DECODE_STEPS):
                 state["ids"] = reader.step(state["ids"]).argmax(-1)
 
-    return run
+    return run, reader
 
 
 def whole_model(config: Config, batch: int, length: int, dtype: torch.dtype, mode: str, setting: Setting) -> Contest:
@@ -83,16 +83,18 @@ def whole_model(config: Config, batch: int, length: int, dtype: torch.dtype, mod
     torch.manual_seed(0)
     device = setting.device
     model = LanguageModel(config).to(device)
+    stepper: Callable[[], str] | None
     ids = torch.randint(config.vocab_size, (batch, PROMPT if mode == "decode" else length), device=device)
     if mode == "decode":
         model.to(dtype).requires_grad_(False)
-        run, units = decode(model, ids), batch * DECODE_STEPS
+        run, reader = decode(model, ids)
+        units, stepper = batch * DECODE_STEPS, lambda: reader.timing.stepper
         products = floor.matrix_products(model, batch, dtype, backward=False)
         alone = Contender(products, batch)
         weights = sum(p.numel() * p.element_size() for p in model.parameters()) * DECODE_STEPS
     else:
         run = (forward if mode == "forward" else training_step)(model, ids, dtype)
-        units, weights = batch * length, 0
+        units, weights, stepper = batch * length, 0, None
         alone = Contender(floor.matrix_products(model, units, dtype, backward=mode != "forward"), units)
     contenders: dict[str, Callable[[], Contender] | str] = {FLOOR: lambda: alone}
     for name in model_peers.names(config.model_type):
@@ -100,7 +102,7 @@ def whole_model(config: Config, batch: int, length: int, dtype: torch.dtype, mod
         if mode == "decode" and name == peers.MAMBAPY:
             del contenders[name]  # its scan is for many tokens
     ours = Contender(on(setting.backend, run), units)
-    return Contest(ours, functools.partial(check, config, dtype, mode, setting), contenders, bytes_read=weights)
+    return Contest(ours, functools.partial(check, config, dtype, mode, setting), contenders, weights, stepper)
 
 
 def _peer(name: str, config: Config, ids: Tensor, dtype: torch.dtype, mode: str, units: int) -> Contender:

@@ -39,7 +39,8 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
     if not result["gate"]["ok"]:
         return [(say("wrong result, not timed", "结果错误，未计时"), "", "", result["gate"]["why"], "")]
     ours = result["ours"]
-    chosen = ", ".join(sorted(set(result["backends"].values()))) or "-"
+    served = {name for names in result["backends"].values() for name in names.split(", ")}
+    chosen = result.get("stepper") or ", ".join(sorted(served)) or "-"
     rate = f"{ours['units'] / ours['median']:.0f} tok/s" if ours["units"] > 1 and quantity == "time" else ""
     if "of_copy_bandwidth" in result:
         rate += say(

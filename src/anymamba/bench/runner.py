@@ -30,9 +30,11 @@ def run(cases: Iterable[Case], setting: Setting, effort: Effort) -> Iterator[dic
 
 
 def document(results: list[dict[str, Any]], setting: Setting, quick: bool) -> dict[str, Any]:
-    """The one JSON document. results: case; quantity ("time", seconds, or "memory", bytes); gate; backends: op -> who computed it;
-    ours and each of peers: median, low, high, runs, units (tokens a call); for a peer also ratio (ours over it, per unit; below 1
-    we are better) and at_most (the target for ratio, or null) with met, or only missing: the reason."""
+    """The one JSON document. An entry of results: case; quantity ("time", seconds, or "memory", bytes); gate; backends: op -> who
+    computed it; stepper (decode): what read the tokens; ours and each of peers: median, low, high, runs, units (tokens a call).
+
+    For a peer also ratio (ours over it, per unit; below 1 we are better), ratio_fastest (of the fastest runs, which a busy
+    machine disturbs least), at_most (the target for ratio, or null) and met; or only missing: the reason."""
     return {
         "anymamba": anymamba.__version__,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -68,6 +70,8 @@ def run_case(case: Case, setting: Setting, effort: Effort) -> dict[str, Any]:
         functions = {name: contender.run for name, contender in contenders.items()}
         spreads = measure(functions, setting.device, effort, missing)
     result["backends"] = dispatch.decided()
+    if contest.stepper is not None:
+        result["stepper"] = contest.stepper()
     ours = spreads.pop(OURS)
     result["ours"] = {**_numbers(ours), "units": contest.ours.units}
     result["peers"] = {name: {"missing": reason} for name, reason in missing.items()}
@@ -116,9 +120,10 @@ def _memory(contenders: dict[str, Contender], missing: dict[str, str]) -> dict[s
 
 def _beside(case: Case, mine: Contender, ours: Spread, name: str, units: float, theirs: Spread) -> dict[str, Any]:
     ratio = (ours.median / mine.units) / (theirs.median / units)
+    fastest = (ours.low / mine.units) / (theirs.low / units)
     at_most = next((target.at_most for target in case.targets if target.peer == name), None)
     met = None if at_most is None else ratio <= at_most
-    return {**_numbers(theirs), "units": units, "ratio": ratio, "at_most": at_most, "met": met}
+    return {**_numbers(theirs), "units": units, "ratio": ratio, "ratio_fastest": fastest, "at_most": at_most, "met": met}
 
 
 def copy_bandwidth(device: torch.device, effort: Effort) -> float:
