@@ -1,7 +1,8 @@
 """Holds every backend against the float64 reference: outputs, changed states and gradients.
 
 Criterion (FlashAttention's): the error is at most twice that of the plain torch backend on the same inputs in the same dtype, plus
-one rounding of the result in 16 bits, sixteen in float32. The torch backend itself, being the yardstick, is held to a tolerance that is absolute.
+one rounding of the result in 16 bits, sixteen in float32. The torch backend itself, being the yardstick, is held to a tolerance
+that is absolute.
 
 A test file lists its Cases; ``parametrize`` crosses them with every backend of the registry. A new backend needs no test code.
 """

@@ -32,7 +32,8 @@ _functions: dict[str, Callable[..., Any]] = {}
 
 
 def as_node(shapes: Shapes, changes: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a public op. shapes(**arguments): its outputs as empty tensors. changes: the argument that it updates in place."""
+    """Registers a public op. shapes(**arguments): its outputs as empty tensors. changes: the argument that it updates in place;
+    such an op has one output."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
@@ -43,14 +44,19 @@ def as_node(shapes: Shapes, changes: str | None = None) -> Callable[[Callable[..
         names = [parameter.name for parameter in parameters]
         _functions[name] = function
 
-        def forward(*arguments: Any) -> list[Tensor]:
-            given = dict(zip(names, arguments))
-            return [
-                _like(made, empty, arguments) for made, empty in zip(_outputs(function(**given)), shapes(**given), strict=True)
-            ]
+        def promised(*arguments: Any) -> list[Tensor] | Tensor:
+            outputs = shapes(**dict(zip(names, arguments)))
+            return outputs[0] if changes else outputs
 
-        node = _define(name, f"({', '.join(declared)}) -> Tensor[]", forward, changes)
-        node.register_fake(lambda *arguments: shapes(**dict(zip(names, arguments))))
+        def forward(*arguments: Any) -> list[Tensor] | Tensor:
+            given = dict(zip(names, arguments))
+            outputs = [_like(made, empty, arguments) for made, empty in zip(_outputs(function(**given)), shapes(**given), strict=True)]
+            return outputs[0] if changes else outputs
+
+        # a node that changes an argument may not return a list
+        returns = "Tensor" if changes else "Tensor[]"
+        node = _define(name, f"({', '.join(declared)}) -> {returns}", forward, changes)
+        node.register_fake(promised)
         if not changes:
             _differentiate(name, declared, function, names, node)
         return function
@@ -61,6 +67,8 @@ def as_node(shapes: Shapes, changes: str | None = None) -> Callable[[Callable[..
 def run(op: str, arguments: Sequence[Any], backend: str | None) -> Any:
     """The op's node in the graph that is being captured: one output bare, several as a tuple, as the op returns them."""
     outputs = getattr(torch.ops.anymamba, op)(*arguments, backend)
+    if isinstance(outputs, Tensor):
+        return outputs
     return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
