@@ -24,6 +24,7 @@ def inputs(tokens: int = 37, vocabulary: int = 101, width: int = 12, dtype=torch
 @pytest.fixture(autouse=True, params=[1, 10, 10**6], ids=lambda rows: f"{rows} rows a block")
 def blocks(request, monkeypatch):
     monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * 101 * request.param)
+    monkeypatch.setattr(module, "_CACHE_BYTES", 4 * 101 * 3)
 
 
 def test_value_and_gradients():
@@ -112,3 +113,11 @@ def test_wrong_arguments_are_named():
         linear_cross_entropy(hidden, weight, targets.clamp(min=101))
     with pytest.raises(ArgumentError, match="token_weights"):
         linear_cross_entropy(hidden, weight, targets, token_weights=torch.ones(3))
+
+
+def test_a_second_backward_pass_is_refused():
+    hidden, weight, targets = inputs()
+    loss = linear_cross_entropy(hidden, weight, targets)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()

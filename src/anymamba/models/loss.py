@@ -1,7 +1,7 @@
 """Cross-entropy of a language model's head, without ever holding the logits of the whole sequence.
 
 The head's matrix product, the softmax and their gradients are done for one block of tokens at a time, all in the forward pass:
-the gradient of the loss by the logits needs nothing from above but a factor. Memory: two blocks of logits and the gradients of
+the gradient of the loss by the logits needs nothing from above but a factor. Memory: one block of logits and the gradients of
 the inputs, instead of several copies of (tokens, vocabulary) in float32.
 """
 
@@ -18,7 +18,10 @@ from anymamba.language import say
 IGNORE_INDEX = -100
 
 _BLOCK_BYTES = 64 * 2**20
-"""Largest block of float32 logits: large enough for full-speed matrix products, small beside the model."""
+"""Largest block of logits: large enough for full-speed matrix products, small beside the model."""
+
+_CACHE_BYTES = 4 * 2**20
+"""Largest piece of a block in float32: the softmax and its gradient pass over it while it is in the processor's cache."""
 
 
 def linear_cross_entropy(
@@ -75,52 +78,61 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight: Tensor | None = None
         with torch.autocast(hidden.device.type, enabled=False):
-            for block in _blocks(tokens, vocabulary):
-                inputs = hidden[block].to(dtype)
-                log_probabilities = torch.log_softmax(inputs @ table.t(), dim=-1, dtype=torch.float32)
-                rows, chosen = torch.arange(inputs.shape[0], device=hidden.device), targets[block]
-                loss -= (log_probabilities[rows, chosen] * weights[block]).sum()
-                if not (needs_hidden or needs_weight):
-                    continue
-                # d loss / d logits but for the weight of the row, which is multiplied into the small matrices instead
-                slope = log_probabilities.exp_() if dtype == torch.float32 else log_probabilities.exp().to(dtype)
-                slope[rows, chosen] -= 1
-                share = weights[block, None]
+            for block in _blocks(tokens, vocabulary * dtype.itemsize, _BLOCK_BYTES):
+                inputs, share = hidden[block].to(dtype), weights[block, None]
+                slope = inputs @ table.t()
+                loss -= (
+                    _log_softmax_and_slope(slope, targets[block], needs_hidden or needs_weight) * weights[block]
+                ).sum()
+                # the weight of the token is multiplied into the small matrices instead of the logits' slope
                 if grad_hidden is not None:
                     grad_hidden[block] = (slope @ table) * share
                 if needs_weight:
                     grad_weight = _add_product(grad_weight, slope.t(), (inputs * share).to(dtype))
-        ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
+        # kept on ctx, not with save_for_backward: the backward pass hands them on instead of copying them
+        ctx.grads = grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (factor,) = grads
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return (
-            None if grad_hidden is None else grad_hidden * factor.to(grad_hidden.dtype),
-            None if grad_weight is None else grad_weight * factor.to(grad_weight.dtype),
-            None,
-            None,
-            None,
-            None,
-        )
+        if ctx.grads is None:
+            raise RuntimeError(
+                "linear_cross_entropy: backward a second time; compute the loss again instead of retain_graph"
+            )
+        (factor,), grads_of_inputs, ctx.grads = grads, ctx.grads, None
+        for grad in grads_of_inputs:
+            # asking for the value would make an accelerator wait; there the multiplication is cheap
+            if grad is not None and not (factor.device.type == "cpu" and factor.item() == 1):
+                grad.mul_(factor)
+        return (*grads_of_inputs, None, None, None, None)
+
+
+def _log_softmax_and_slope(logits: Tensor, targets: Tensor, slope: bool) -> Tensor:
+    """The log-probability of each row's target, (tokens,) float32. With slope, logits become d(cross-entropy) / d(logits)."""
+    chosen = torch.empty(targets.shape, dtype=torch.float32, device=logits.device)
+    for rows in _blocks(logits.shape[0], logits.shape[1] * 4, _CACHE_BYTES):
+        log_probabilities = torch.log_softmax(logits[rows], dim=-1, dtype=torch.float32)
+        where = targets[rows, None]
+        chosen[rows] = log_probabilities.gather(1, where)[:, 0]
+        if slope:
+            probabilities = log_probabilities.exp_()
+            logits[rows] = probabilities.scatter_add_(1, where, probabilities.new_full((), -1.0).expand(where.shape))
+    return chosen
 
 
 def _add_product(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
-    """total + left @ right, in float32."""
+    """total + left @ right; the total is float32 as soon as there is more than one."""
     if total is None:
-        return (left @ right).float()
+        return left @ right
     if left.dtype == torch.float32:
         return total.addmm_(left, right)
-    return total.add_(left @ right)
+    return total.float().add_(left @ right)
 
 
-def _blocks(tokens: int, vocabulary: int) -> list[slice]:
+def _blocks(tokens: int, row_bytes: int, most_bytes: int) -> list[slice]:
     """Equal parts, so that the last is no sliver."""
-    largest = max(1, _BLOCK_BYTES // (4 * vocabulary))
-    count = max(1, -(-tokens // largest))
-    size = -(-tokens // count) if tokens else 1
+    count = max(1, -(-tokens // max(1, most_bytes // row_bytes)))
+    size = max(1, -(-tokens // count))
     return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
 
 

@@ -110,7 +110,7 @@ def _read_pickle(file: Path) -> Iterator[tuple[str, Tensor]]:
             + f" ({str(error).splitlines()[0]})",
             fix=say("use the model's safetensors files", "请使用该模型的 safetensors 文件"),
         ) from error
-    except Exception as error:  # noqa: BLE001 - whatever garbage makes the reader raise
+    except Exception as error:
         raise _broken(file, error) from error
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise AnymambaError("checkpoint", say(f"{file} is no table of tensors", f"{file} 不是张量表"))
