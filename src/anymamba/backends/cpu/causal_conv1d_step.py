@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anymamba.backends.cpu.compile import Program
 from anymamba.backends.cpu.emit import Kernel, Value, dtype_name
-from anymamba.backends.cpu.memory import Pointer
+from anymamba.backends.cpu.memory import I32, Pointer
 from anymamba.backends.cpu.vecmath import silu
 
 _ALONE = 2**15
@@ -72,7 +72,7 @@ class _Channels:
         vector = k.vector(0.0).ir
         for lane in range(self.lanes):
             element = self.pointer.scalar(self.channel * lane + offset).ir
-            vector = k.builder.insert_element(vector, element, _lane(lane))
+            vector = k.builder.insert_element(vector, element, I32(lane))
         return k.wrap(vector)
 
     def store(self, offset: Any, value: Value) -> None:
@@ -80,14 +80,8 @@ class _Channels:
             self.pointer.store(offset, value)
             return
         for lane in range(self.lanes):
-            element = self.k.wrap(self.k.builder.extract_element(value.ir, _lane(lane)))
+            element = self.k.wrap(self.k.builder.extract_element(value.ir, I32(lane)))
             self.pointer.store_scalar(self.channel * lane + offset, element)
-
-
-def _lane(number: int) -> Any:
-    from anymamba.backends.cpu.memory import I32
-
-    return I32(number)
 
 
 def _update(
@@ -132,10 +126,10 @@ def _update(
                     states.store((seen + s) % state_len * state_column, new)
         if seen is None:
             kept = k.maximum(state_len - steps, 0)
-            with k.loop(0, kept) as i:
-                states.store(i * state_column, states.load((i + steps) * state_column))
-            with k.loop(kept, state_len) as i:
-                states.store(i * state_column, inputs.load((i + steps - state_len) * x_step))
+            with k.loop(0, kept) as place:
+                states.store(place * state_column, states.load((place + steps) * state_column))
+            with k.loop(kept, state_len) as place:
+                states.store(place * state_column, inputs.load((place + steps - state_len) * x_step))
 
     def padding(c: Value, lanes: int) -> None:
         outputs = _Channels(k, out, out_channel, adjacent, c, lanes)

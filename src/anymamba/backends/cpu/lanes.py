@@ -10,7 +10,6 @@ from llvmlite import ir
 from anymamba.backends.cpu.emit import Kernel, Value
 from anymamba.backends.cpu.memory import I32
 
-
 Left = Value | int | None
 """How many channels a vector has: None for all; see over_channels."""
 

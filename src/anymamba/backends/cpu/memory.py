@@ -52,7 +52,8 @@ class Pointer:
     def load(self, offset: Any = 0, count: Value | int | None = None) -> Value:
         """``width`` elements from ``offset`` on, as a float32 vector. count 1, known while emitting, costs one plain load."""
         k, kind = self.k, ir.VectorType(self.type, self.k.width)
-        if isinstance(count, int) and count == 1:
+        if isinstance(count, int):
+            assert count == 1
             return k.wrap(k.builder.insert_element(k.vector(0.0).ir, self.scalar(offset).ir, I32(0)))
         address = self._element(offset)
         if count is None:
@@ -75,7 +76,8 @@ class Pointer:
     def store(self, offset: Any, value: Any, count: Value | int | None = None) -> None:
         """Rounds to nearest even where the memory is narrower than float32."""
         k, kind = self.k, ir.VectorType(self.type, self.k.width)
-        if isinstance(count, int) and count == 1:
+        if isinstance(count, int):
+            assert count == 1
             self.store_scalar(offset, k.wrap(k.builder.extract_element(k.vector(value).ir, I32(0))))
             return
         raw = self._from_float32(k.vector(value).ir)

@@ -62,7 +62,7 @@ def mamba_chunk_scan_combined(
     dtype, given = x.dtype, (x, B, C) if z is None else (x, B, C, z)
     if any(tensor.dtype != dtype for tensor in given):
         x, B, C, z = x.float(), B.float(), C.float(), None if z is None else z.float()
-    arguments = (x, steps.mT.contiguous(), A.float(), B, C, D, z, initial_states, carry)
+    arguments = (x, steps.mT.contiguous(), A.float().contiguous(), B, C, D, z, initial_states, carry)
     out, final_states = _Scan.apply(*arguments, return_final_states)
     if padding is not None:
         out = out.masked_fill(padding[:, :, None, None], 0.0)
@@ -148,14 +148,14 @@ class _Problem:
         skip = x.new_zeros(nheads, self.columns, dtype=torch.float32)
         if D is not None:
             skip[:, :headdim] = D.view(nheads, -1)
-        ones = carry is None
+        carry = x.new_ones(batch, length, dtype=torch.float32) if carry is None else carry
         self.arguments.update(
-            x=x, dt=steps, A=A, D=skip, carry=x.new_ones(batch, length, dtype=torch.float32) if ones else carry,
+            x=x, dt=steps, A=A, D=skip, carry=carry,
             nheads=nheads, headdim=headdim, columns=self.columns,
         )  # fmt: skip
-        for name, tensor in (("x", x), ("z", z)):
-            if tensor is not None:
-                self.arguments.update(zip((f"{name}_batch", f"{name}_token", f"{name}_head"), tensor.stride()))
+        for name, lines in (("x", x), ("z", z)):
+            if lines is not None:
+                self.arguments.update(zip((f"{name}_batch", f"{name}_token", f"{name}_head"), lines.stride()))
         self.arguments["z"] = z
 
     def states(self, states: Tensor | None) -> Tensor | None:
@@ -169,7 +169,7 @@ class _Problem:
         room = _room(Decays.SCRATCH + 3 * self.columns * CHUNK + self.square)
         flags = self.gated, initial is not None, final is not None, kept is not None
         program = _program("ssd_forward", ssd_forward.forward, self.dtype, *flags, room)
-        states = {"initial_states": initial, "final_states": final, "kept": kept, "ungated": ungated}
+        states: dict[str, Any] = {"initial_states": initial, "final_states": final, "kept": kept, "ungated": ungated}
         program.run(self.batch * self.nheads, out=out, **states, **self.arguments)
 
     def run_backward(self, dfinal: Tensor | None, initial: Tensor | None, **tensors: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -182,10 +182,11 @@ class _Problem:
         sizes = {"parts_B": self.rows, "parts_C": self.rows, "parts_K": CHUNK}
         parts = {name: x.new_empty(shape * size, dtype=torch.float32) for name, size in sizes.items()}
         flags = self.gated, initial is not None, dfinal is not None
+        arguments: dict[str, Any] = tensors  # type: ignore[assignment]
         program = _program("ssd_backward", ssd_backward.backward, self.dtype, *flags, room)
         program.run(
             self.batch * self.groups * blocks, initial_states=initial, dfinal=dfinal, blocks=blocks,
-            **tensors, **parts, **self.arguments,
+            **parts, **self.arguments, **arguments,
         )  # fmt: skip
         dB, dC = (x.new_empty(self.batch, self.length, self.groups, self.d_state) for _ in range(2))
         collect = _program("ssd_collect", ssd_backward.collect, self.dtype, _room((2 * self.rows + CHUNK) * CHUNK))
@@ -219,10 +220,11 @@ class _Scan(torch.autograd.Function):
         z = None if z is None else _last_contiguous(z)
         problem = _Problem(x, steps, A, B, C, D, z, carry)
         initial = problem.states(initial_states)
+        ungated: Tensor | None
         shape = problem.batch, problem.nheads, problem.columns, problem.rows
         out = x.new_empty(x.shape)
         final = x.new_empty(shape, dtype=torch.float32) if return_final_states else None
-        kept = ungated = None
+        kept, ungated = None, None
         if any(ctx.needs_input_grad):
             segments = (problem.chunks - 1) // ssd_forward.SEGMENT
             kept = x.new_empty(*shape[:2], segments, *shape[2:], dtype=torch.float32)

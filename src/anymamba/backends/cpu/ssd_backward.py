@@ -29,8 +29,8 @@ def backward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, room:
     """Task: (batch, group, block of heads); the heads of a block add up their parts of the gradients of B and C one after another.
 
     Reads what forward read and kept, ``dout`` (batch, length, nheads, headdim) and, if ends, ``dfinal`` like final_states.
-    Writes dx (and dz) like dout, ddt (batch, nheads, length), dA (batch, nheads), dD (batch, nheads, columns), dinitial like initial_states,
-    and the block's parts_B, parts_C (tasks, chunks, CHUNK, rows) without K's share, parts_K (tasks, chunks, CHUNK, CHUNK).
+    Writes dx (and dz) like dout, ddt (batch, nheads, length), dA (batch, nheads), dD (batch, nheads, columns), dinitial like
+    initial_states, and the block's parts_B, parts_C (tasks, chunks, CHUNK, rows) without K's share, parts_K (tasks, chunks, CHUNK, CHUNK).
     """
     tiles = Tiles(k)
     x, dout, dx = (k.pointer(name, dtype) for name in ("x", "dout", "dx"))
@@ -144,19 +144,19 @@ def backward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, room:
                 since = [k.variable(0.0) for _ in range(0, CHUNK, k.width)]
                 with k.loop(0, padded, reverse=True) as t:
                     across = k.variable(0.0)
-                    for s, later in zip(range(0, CHUNK, k.width), since):
-                        here = t * CHUNK + s
-                        between, step = decays.between.load(here), decays.step.load(s)
+                    for first_lane, later in zip(range(0, CHUNK, k.width), since):
+                        here = t * CHUNK + first_lane
+                        between, step = decays.between.load(here), decays.step.load(first_lane)
                         weight = between * scores_chunk.load(here)
                         decays.between.store(here, weight)
                         score = K.load(here)
                         add_to(k, part_K, here, score * between * step, adds)
                         # pairs (s, t') with t' >= t, of which those with s < t see the decay of t
                         later.set(later.value + score * weight)
-                        across.set(across.value + k.select(lanes_below(k, t, s), later.value * step, 0.0))
+                        across.set(across.value + k.select(lanes_below(k, t, first_lane), later.value * step, 0.0))
                     of_decay.store_scalar(t, k.sum_lanes(across.value))
-                for s, later in zip(range(0, CHUNK, k.width), since):
-                    of_step.store(s, later.value)
+                for first_lane, later in zip(range(0, CHUNK, k.width), since):
+                    of_step.store(first_lane, later.value)
 
                 tiles.product(du, columns, B_chunk, rows, 1, dstate, columns, padded, columns, rows)
                 with k.loop(0, tokens) as t:

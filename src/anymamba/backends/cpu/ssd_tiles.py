@@ -109,15 +109,15 @@ class Tiles:
                         for j, total in enumerate(line):
                             total.set(start.load((r + i) * out_row + column + j * k.width) * factor.value)
                 stop = last + last_slope * (r + TILE_ROWS)
-                with k.loop(first_slope * r, stop) as i:
-                    vector = [right.load(i * right_row + column + j * k.width) for j in range(vectors)]
-                    for row, line in enumerate(sums):
-                        factor_here = left.broadcast((r + row) * left_row + i * left_step)
+                with k.loop(first_slope * r, stop) as step:
+                    vector = [right.load(step * right_row + column + j * k.width) for j in range(vectors)]
+                    for i, line in enumerate(sums):
+                        weight = left.broadcast((r + i) * left_row + step * left_step)
                         for j, total in enumerate(line):
-                            total.set(total.value + factor_here * vector[j])
-                for row, line in enumerate(sums):
+                            total.set(total.value + weight * vector[j])
+                for i, line in enumerate(sums):
                     for j, total in enumerate(line):
-                        out.store((r + row) * out_row + column + j * k.width, total.value)
+                        out.store((r + i) * out_row + column + j * k.width, total.value)
 
             with k.loop(0, whole, self.columns * k.width) as column, k.loop(0, rows, TILE_ROWS) as r:
                 tile(r, column, self.columns)
