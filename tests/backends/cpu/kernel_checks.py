@@ -11,14 +11,26 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from anymamba.backends.cpu import causal_conv1d, causal_conv1d_step, compile, norm, ssd, target
+from anymamba.backends.cpu import (
+    causal_conv1d,
+    causal_conv1d_step,
+    compile,
+    norm,
+    selective_scan,
+    selective_state_update,
+    ssd,
+    target,
+)
 
 WIDTHS = (16, 8, 4)
 
 Outcome = list[Tensor]
 
 
-_CACHES = (ssd._program, causal_conv1d._program, causal_conv1d_step._program, norm.program)
+_CACHES = (
+    ssd._program, causal_conv1d._program, causal_conv1d_step._program, norm.program,
+    selective_scan._forward_program, selective_scan._backward_program, selective_state_update._program,
+)  # fmt: skip
 
 
 @contextlib.contextmanager

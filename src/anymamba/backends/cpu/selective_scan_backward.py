@@ -75,8 +75,8 @@ def backward(k: Kernel, o: Options) -> None:
                 block_A, block_before, block_carry, block_dA = (pack.at(first * lanes) for pack in packs)
                 tile_B, tile_C = B.tile.at(first), C.tile.at(first)
                 _recompute(task, count, steps, scratch, block_before, block_A, tile_B, tile_C)
-                sums = dB.at(first * w), dC.at(first * w)
-                _sweep(task, count, steps, scratch, block_A, tile_B, tile_C, block_carry, block_dA, *sums)
+                shares = dB.at(first * w), dC.at(first * w)
+                _sweep(task, count, steps, scratch, block_A, tile_B, tile_C, block_carry, block_dA, *shares)
             dD_sum, dbias_sum = ([k.variable(0.0) for _ in vectors] for _ in range(2))
             with k.loop(0, steps) as t:
                 for v in vectors:

@@ -39,6 +39,9 @@ class Target:
 
     def machine(self) -> llvm.TargetMachine:
         """LLVM's code generator for it."""
+        if self == NEON:
+            llvm.initialize_all_targets()
+            llvm.initialize_all_asmprinters()
         made = llvm.Target.from_triple(self.triple)
         return made.create_target_machine(self.cpu, self.features, opt=3, reloc="default", codemodel="jitdefault")
 
