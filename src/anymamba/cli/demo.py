@@ -43,9 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
     reporter.note(
         say(
             f"training speed {demo.result.tokens_per_s:,.0f} tokens/s; the same model with a token-by-token scan in Python, measured on "
-            f"rows of {SLICE} tokens (longer ones are no faster): {demo.sequential_tokens_per_s:,.0f} tokens/s. "
+            f"rows of at most {SLICE} tokens (longer ones are no faster): {demo.sequential_tokens_per_s:,.0f} tokens/s. "
             f"{demo.times_faster:.0f} times faster.",
-            f"训练速度 {demo.result.tokens_per_s:,.0f} 词元/秒；同一模型用 Python 逐词元扫描，在 {SLICE} 词元的行上实测"
+            f"训练速度 {demo.result.tokens_per_s:,.0f} 词元/秒；同一模型用 Python 逐词元扫描，在至多 {SLICE} 词元的行上实测"
             f"（更长的行不会更快）：{demo.sequential_tokens_per_s:,.0f} 词元/秒。快 {demo.times_faster:.0f} 倍。",
         )
     )

@@ -32,7 +32,10 @@ SECTION = 3000
 """Characters of a document, at least: topics are cut at paragraphs into parts of this size, and some parts are held out."""
 
 SLICE = 32
-"""Tokens in a row of the slice on which the sequential path is timed."""
+"""Tokens in a row of the slice on which the sequential path is timed, at most."""
+
+SLICE_SECONDS = 8.0
+"""A slower machine gets a shorter slice."""
 
 
 @dataclass(frozen=True)
@@ -128,25 +131,29 @@ def demo_config(corpus: Path, out: Path, minutes: float, size: str, seed: int) -
 def sequential_speed(model: LanguageModel, device: torch.device, config: TrainConfig) -> float:
     """Tokens a second of forward and backward pass when the scan goes token by token in Python, as transformers' does.
 
-    The rows are those of training, only shorter: time grows at least in proportion to the length, so the figure flatters the
-    sequential path. The better of two runs counts.
+    The rows are those of training, only shorter (SLICE tokens, fewer on a slow machine): time grows at least in proportion to the
+    length, so the figure flatters the sequential path. The better of two runs counts.
     """
     rows = max(1, config.batch_tokens // config.length)
-    ids = torch.randint(0, 256, (rows, SLICE), device=device, generator=None)
     dtype, _ = choose_precision(config.precision, device)
+
+    def seconds(length: int) -> float:
+        ids = torch.randint(0, 256, (rows, length), device=device)
+        begin = time.perf_counter()
+        with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            loss = model(ids, targets=ids).loss
+        loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - begin
+
     model.train()
-    best = float("inf")
     with dispatch.use_backend("reference"):
-        for _ in range(2):
-            begin = time.perf_counter()
-            with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-                loss = model(ids, targets=ids).loss
-            loss.backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            best = min(best, time.perf_counter() - begin)
+        seconds(2)  # what happens only once is not counted
+        length = max(4, min(SLICE, int(SLICE_SECONDS / 2 / (seconds(4) / 4))))
+        best = min(seconds(length), seconds(length))
     model.zero_grad(set_to_none=True)
-    return rows * SLICE / best
+    return rows * length / best
 
 
 def _paragraph(text: str) -> str:

@@ -131,8 +131,8 @@ class Loop:
                     self._time_products()
                 if self.pace.looks(self.step - started_at):
                     self._fit_time()
-                done = self.step >= plan.steps
                 stop = self._should_stop(interrupt)
+                done = self.step >= plan.steps or (stop and not interrupt.asked)
                 if self.step % plan.eval_every == 0 or done:
                     self._validate()
                 if plan.sample_every > 0 and (self.step % plan.sample_every == 0 or done):
@@ -305,6 +305,7 @@ class Loop:
             "warmup": run.plan.warmup,
             "micro_batch": run.micro_batch,
             "recompute": run.model.backbone.gradient_checkpointing,
+            "threads": torch.get_num_threads(),
             "seconds": self.seconds,
             "tokens": self.step * run.plan.rows * run.plan.length,
         }

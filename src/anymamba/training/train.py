@@ -25,6 +25,7 @@ from anymamba.training.precision import choose_precision
 from anymamba.training.report import Reporter, count
 from anymamba.training.runfolder import config_document, open_run, read_metrics
 from anymamba.training.setup import make_model, tokenizer_and_data
+from anymamba.training.threads import choose_threads
 from anymamba.training.trackers import open_trackers
 
 
@@ -36,8 +37,6 @@ def train(config: TrainConfig, resume: str = "", reporter: Reporter | None = Non
     """
     checked_ranges(config)
     config = dataclasses.replace(config, out=config.out or default_folder(config))
-    if config.threads:
-        torch.set_num_threads(config.threads)
     own = processes is None
     processes = processes or Processes(config.device)
     reporter = reporter or Reporter(quiet=not processes.main)
@@ -63,6 +62,9 @@ def default_folder(config: TrainConfig) -> str:
 def _prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Reporter) -> Run:
     with processes.main_first() as main:
         folder = open_run(config, resume, main)
+    before = folder.resumed.state.get("threads", 0) if folder.resumed is not None else 0
+    threads, threads_why = choose_threads(config.threads, before)
+    torch.set_num_threads(threads)
     trackers = open_trackers(config.report_to, folder.path, config_document(config)) if processes.main else []
     tokenizer, data = tokenizer_and_data(config, folder, processes, reporter)
     model = make_model(config, folder, tokenizer)
@@ -85,7 +87,7 @@ def _prepare(config: TrainConfig, resume: str, processes: Processes, reporter: R
     micro_why = _fit_memory(run, parameters)
     run.wrapped = processes.wrap(model, config.shard)
     if processes.main:
-        _say_plan(run, data, parameters, precision_why, micro_why)
+        _say_plan(run, data, parameters, precision_why, micro_why, threads_why)
         folder.write_run(_document(run, parameters, precision_why))
     return run
 
@@ -138,7 +140,9 @@ def _fit_memory(run: Run, parameters: int) -> str:
     )
 
 
-def _say_plan(run: Run, data: Corpus, parameters: int, precision_why: str, micro_why: str) -> None:
+def _say_plan(
+    run: Run, data: Corpus, parameters: int, precision_why: str, micro_why: str, threads_why: str
+) -> None:
     plan, config, why = run.plan, run.config, run.plan.reasons
     recompute = run.model.backbone.gradient_checkpointing
     processes = run.processes
@@ -149,6 +153,7 @@ def _say_plan(run: Run, data: Corpus, parameters: int, precision_why: str, micro
         (say("model", "模型"), f"{run.model.config.model_type}, {count(parameters)} " + say("parameters", "参数"), start),
         (say("data", "数据"), f"{count(len(data.train.tokens))} " + say("tokens", "词元"), "; ".join(data.notes)),
         (say("device", "设备"), f"{processes.device}{world}", _device_name(processes.device)),
+        (say("threads", "线程"), str(torch.get_num_threads()), threads_why),
         (say("precision", "精度"), "bf16" if run.dtype else "fp32", precision_why),
         (say("row length", "行长"), str(plan.length), why.get("length", "")),
         (say("rows a step", "每步行数"), str(plan.rows), why.get("rows", "")),
@@ -167,7 +172,7 @@ def _say_plan(run: Run, data: Corpus, parameters: int, precision_why: str, micro
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{machine.cpu_name()}, {torch.get_num_threads()} " + say("threads", "线程") if device.type == "cpu" else ""
+    return machine.cpu_name() if device.type == "cpu" else ""
 
 
 def _document(run: Run, parameters: int, precision_why: str) -> dict[str, Any]:
