@@ -49,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "同时检查能否从 github.com 获取适合本机的 wheel",
         ),
     )
+    parser.add_argument(
+        "--no-import",
+        action="store_true",
+        help=say(
+            "do not import torch or the packages: quicker, and less is known", "不导入 torch 及相关包：更快，但信息较少"
+        ),
+    )
     parser.epilog = say(
         "examples: pip install mamba-ssm 2>&1 | anymamba doctor -    anymamba doctor build.log --json    anymamba"
         " doctor --explain AM003.  Exit code: 0 healthy, 1 something found, 2 wrong usage.",
@@ -93,7 +100,7 @@ def _report(arguments: argparse.Namespace) -> Report:
     from anymamba.doctor import diagnose_log, diagnose_machine
 
     if arguments.log is None:
-        return diagnose_machine(online=arguments.online)
+        return diagnose_machine(online=arguments.online, imports=not arguments.no_import)
     if arguments.log == "-":
         return diagnose_log(sys.stdin.buffer, "-")
     with open(arguments.log, "rb") as stream:

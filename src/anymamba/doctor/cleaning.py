@@ -7,7 +7,7 @@ import re
 # colours and cursor movement (CSI), window titles and hyperlinks (OSC)
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 # the same colours where the escape character was lost in copying
-_LOST_ANSI = re.compile(r"(?<![\w\]])\[(?:\d{1,3}(?:;\d{1,3})*)m")
+_LOST_ANSI = re.compile(r"\[\d{1,2}(?:;\d{1,3})*m")
 _PREFIX = re.compile(
     r"^(?:"
     r"\s+"

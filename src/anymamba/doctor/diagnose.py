@@ -53,11 +53,11 @@ def diagnose_log(stream: BinaryIO, name: str = "-") -> Report:
     return Report("log", findings, source)
 
 
-def diagnose_machine(online: bool = False) -> Report:
+def diagnose_machine(online: bool = False, imports: bool = True) -> Report:
     """Gathers the facts of this machine and names what stands in the way of the official packages."""
     from anymamba.doctor import machine
 
-    facts = machine.gather(online)
+    facts = machine.gather(online, imports)
     found = []
     for rule in rules.all_rules():
         match = rule.machine(facts) if rule.machine is not None else None

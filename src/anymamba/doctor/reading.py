@@ -11,24 +11,26 @@ from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Tuple
 from anymamba.doctor.cleaning import clean
 from anymamba.doctor.encoding import chunks
 
-WHOLE = 1_500_000
-HEAD = 300_000
-TAIL = 300_000
-MIDDLE = 600_000
-LONGEST_LINE = 4000
+WHOLE = 240_000
+HEAD = 80_000
+TAIL = 100_000
+MIDDLE = 200_000
+LONGEST_LINE = 2000
 SAME_KIND = 3
 MOST_KINDS = 50_000
 
 # every signature has one of these near it (tests/doctor/test_reading.py holds that)
-WORDS = tuple(
-    "rror|ERROR|atal|xception|raceback|undefined|No module|ot found|annot find|annot open|annot import|annot be"
-    " |annot access|annot select|Killed|died|"
-    "Guessing|torch.__version__|ould not|No such|nsupported|ismatch|Using cached|overlay|Collecting|Building"
-    " wheel|Failed|Precompiled|not available|"
-    "alling back|equired|requires|mamba_ssm|mamba-ssm|causal_conv1d was|no kernel image|conflict|pip"
-    " install|signal|out of memory|not installed|"
-    "错误|找不到|无法|没有|缺少|失败|致命".split("|")
+# fmt: off
+WORDS = (
+    "rror", "ERROR", "atal", "xception", "raceback", "undefined", "No module", "ot found", "annot find",
+    "annot open", "annot import", "annot be ", "annot access", "annot select", "Killed", "died", "Guessing",
+    "torch.__version__", "ould not", "No such", "nsupported", "ismatch", "Using cached", "overlay", "Collecting",
+    "Building wheel", "Failed", "Precompiled", "build dependencies", "not available", "alling back", "equired",
+    "requires", "mamba_ssm", "mamba-ssm", "causal_conv1d", "causal-conv1d", "selective_scan", "no kernel image",
+    "conflict", "pip install", "signal", "out of memory", "not installed", "aarch64", "ROCm", "rocm", "gfx", "WSL",
+    "PyTorch version", "Name: torch", "CUDA capability", "错误", "找不到", "无法", "没有", "缺少", "失败", "致命",
 )
+# fmt: on
 
 _NO_DIGITS = str.maketrans("", "", "0123456789")
 
@@ -49,7 +51,7 @@ class Reading(NamedTuple):
 
 
 def read(stream: BinaryIO) -> Reading:
-    """Reads the stream to its end; at most about 20 MB of memory, whatever its length."""
+    """Reads the stream to its end; a few MB of memory, whatever its length."""
     buffered: List[Tuple[int, str]] = []  # (number of the first line, text) while the log may still be kept whole
     held = 0
     number = 1
@@ -105,12 +107,12 @@ def _lines(number: int, text: str) -> Iterator[Line]:
 
 def _cut(line: str) -> List[str]:
     """The two ends of a very long line, and what stands around the words that matter."""
-    pieces = [line[:1500]]
+    pieces = [line[:800]]
     for word in WORDS[:12]:
-        at = line.find(word, 1500, len(line) - 1500)
+        at = line.find(word, 800, len(line) - 800)
         if at >= 0:
             pieces.append(line[max(0, at - 200) : at + 400])
-    pieces.append(line[-1500:])
+    pieces.append(line[-800:])
     return pieces
 
 

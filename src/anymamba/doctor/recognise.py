@@ -147,6 +147,7 @@ _TORCH_INSTALLED = (
     re.compile(r"Requirement already satisfied: torch(?:[><=!~][^\n]*?)? in [^\n]*?\((\d[\w.+]*)\)"),
     re.compile(r"^torch\s+(\d+\.\d+[\w.+]*)(?:\s|$)", re.M),
     re.compile(r"^torch==(\d+\.\d+[\w.+]*)$", re.M),
+    re.compile(r"print\(torch\.__version__\)[\"']?\s+'?(\d+\.\d+[\w.+]*)"),
     re.compile(r"^Name: torch\s+Version: (\d+\.\d+[\w.+]*)", re.M),
     re.compile(r"PyTorch version: ?(\d+\.\d+[\w.+]*)"),
     re.compile(r">>> (?:import torch; ?)?(?:print\()?torch\.__version__\)?\s+'?(\d+\.\d+[\w.+]*)"),

@@ -9,7 +9,7 @@ from anymamba.doctor import rules
 from anymamba.doctor.finding import Evidence, Finding
 from anymamba.doctor.log import Log
 from anymamba.doctor.patterns import compiled
-from anymamba.doctor.rule import CERTAIN, LIKELY
+from anymamba.doctor.rule import CERTAIN, LIKELY, POSSIBLE
 
 _WRAPPERS = (
     r"No available output\.",
@@ -41,7 +41,7 @@ def report_unknown(log: Log, system: str) -> List[Finding]:
     if ours and not any(_real_error(text) for _, text in real):
         match = Match(tuple(sorted(found.start() for found in ours)), CERTAIN if log.names_ours else LIKELY)
         return [present(Found(rules.by_name()["log-truncated"], match), log, system)]
-    finding = present(Found(rules.by_name()["unknown"], Match()), log, system)
+    finding = present(Found(rules.by_name()["unknown"], Match((), POSSIBLE)), log, system)
     return [finding._replace(evidence=tuple(Evidence(number, text[:500]) for number, text in real[:4]))]
 
 

@@ -9,10 +9,9 @@ import socket
 from typing import List, Set, Tuple
 
 # accounts of images and services, which say nothing about a person
-_COMMON = set(
-    "root runner user users ubuntu admin administrator public default home appuser jovyan codespace vscode conda"
-    " name you"
-    " username".split()
+_COMMON = frozenset(
+    ("root", "runner", "user", "users", "ubuntu", "admin", "administrator", "public", "default", "home", "name", "you")
+    + ("appuser", "jovyan", "codespace", "vscode", "conda", "username")
 )
 
 _FOLDERS = (

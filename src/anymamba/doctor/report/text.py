@@ -51,6 +51,8 @@ def render(report: Report, verbose: bool = False, colour: bool = False) -> str:
 
 
 def confidence_word(finding: Finding) -> str:
+    if finding.cause == "unknown":
+        return say("no diagnosis", "无法诊断")
     return {
         CERTAIN: say("certain", "确定"),
         LIKELY: say("likely", "很可能"),

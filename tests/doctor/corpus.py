@@ -1,0 +1,35 @@
+"""The logs of tests/doctor/logs: NAME.txt is what a user pasted, NAME.json the causes that the doctor must name, first one first."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from anymamba.doctor import diagnose_log
+from anymamba.doctor.finding import Finding
+
+LOGS = Path(__file__).resolve().parent / "logs"
+
+
+class Case(NamedTuple):
+    name: str
+    log: bytes
+    causes: list[str]
+
+
+def cases() -> list[Case]:
+    found = []
+    for path in sorted(LOGS.glob("*.json")):
+        log = path.with_suffix(".txt")
+        found.append(Case(path.stem, log.read_bytes(), json.loads(path.read_text("utf-8"))["causes"]))
+    return found
+
+
+def diagnose(log: bytes) -> list[Finding]:
+    return diagnose_log(io.BytesIO(log), "log").findings
+
+
+def names(log: bytes) -> list[str]:
+    return [finding.cause for finding in diagnose(log)]

@@ -1,0 +1,120 @@
+"""What every rule must have, and that docs and --explain are the rules' own text."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from anymamba.doctor import explain, rules
+from anymamba.doctor.diagnose import DEFAULT_VALUES, fill
+from anymamba.doctor.rule import Rule
+from anymamba.doctor.shells import to_powershell
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = rules.all_rules()
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+# causes that users name, each with the id that other tools and the documentation refer to
+NAMED = [
+    "nvcc-missing",
+    "build-isolation-cpu-torch",
+    "build-isolation-wrong-torch",
+    "cpu-torch-in-env",
+    "torch-not-in-build-env",
+    "wheel-download-failed",
+    "no-prebuilt-wheel",
+    "cuda-major-mismatch",
+    "gpu-arch-not-compiled",
+    "nvcc-unsupported-gpu-architecture",
+    "msvc-missing",
+    "triton-missing-on-windows",
+    "windows-long-path",
+    "wsl-driver-missing",
+    "abi-undefined-symbol",
+    "keep-cuda-build-opt-in",
+    "broken-package-reported-missing",
+    "transformers-fast-path-warning",
+    "ninja-oom-killed",
+    "log-truncated",
+    "unknown",
+]
+
+
+def test_enough_rules_with_unique_names() -> None:
+    assert len(RULES) >= 45
+    assert len({rule.code for rule in RULES}) == len({rule.cause for rule in RULES}) == len(RULES)
+    assert set(NAMED) <= {rule.cause for rule in RULES}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.cause)
+def test_rule_is_complete(rule: Rule) -> None:
+    assert re.fullmatch(r"AM\d{3}", rule.code)
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+|unknown", rule.cause)
+    module = f"anymamba.doctor.rules.{rule.cause.replace('-', '_')}"
+    assert module in sys.modules, "a rule's file is named after its cause"
+    texts = [rule.title, rule.why, rule.needed, *(remedy.text for remedy in rule.remedies)]
+    for text in texts:
+        assert text.en and not CHINESE.search(text.en)
+        assert CHINESE.search(text.zh), text.zh
+    assert rule.remedies
+    assert rule.signatures or rule.log is not None
+    known = {other.cause for other in RULES}
+    assert set(rule.explains) <= known - {rule.cause}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.cause)
+def test_no_blank_is_left_open(rule: Rule) -> None:
+    for remedy in rule.remedies:
+        for command in (*remedy.commands, *(remedy.powershell or ())):
+            assert not re.search(r"\{[a-z_]+\}", fill(command, DEFAULT_VALUES)), command
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_docs_are_the_rules(language: str) -> None:
+    """Run `python -m anymamba.doctor.explain docs` after a change of a rule."""
+    folder = ROOT / "docs" / language / "errors"
+    pages = explain.pages(language)
+    assert {path.name for path in folder.glob("*.md")} == set(pages)
+    changed = [name for name, text in pages.items() if (folder / name).read_text("utf-8") != text]
+    assert changed == []
+
+
+@pytest.mark.parametrize(
+    ("bash", "powershell"),
+    [
+        ("pip install x", "pip install x"),
+        ("MAX_JOBS=2 pip install x", '$env:MAX_JOBS="2"; pip install x'),
+        ("A=1 B='x y' pip install x && nvcc -V", '$env:A="1"; $env:B="x y"; pip install x; nvcc -V'),
+        ("export CUDA_HOME=$CONDA_PREFIX", '$env:CUDA_HOME="$env:CONDA_PREFIX"'),
+    ],
+)
+def test_powershell(bash: str, powershell: str) -> None:
+    assert to_powershell(bash) == powershell
+
+
+def doctor_files() -> list[Path]:
+    package = ROOT / "src" / "anymamba"
+    single = [
+        package / name
+        for name in ("__init__.py", "__main__.py", "errors.py", "language.py", "cli/__init__.py", "cli/doctor.py")
+    ]
+    return single + sorted((package / "doctor").rglob("*.py"))
+
+
+def test_runs_on_python_38_with_the_standard_library() -> None:
+    """Syntax of Python 3.8, and imports of the standard library and of nothing else of ours than errors and language."""
+    allowed = {"anymamba", "anymamba.errors", "anymamba.language", "anymamba.cli"}
+    for path in doctor_files():
+        tree = ast.parse(path.read_text("utf-8"), str(path), feature_version=(3, 8))
+        for node in ast.walk(tree):
+            imported = []
+            if isinstance(node, ast.Import):
+                imported = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                imported = [node.module or ""]
+            for name in imported:
+                ours = name in allowed or name.startswith("anymamba.doctor")
+                assert ours or name.split(".")[0] in sys.stdlib_module_names, f"{path}: {name}"
