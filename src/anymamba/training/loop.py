@@ -123,10 +123,10 @@ class Loop:
             started_at = self.step
             while self.step < plan.steps:
                 try:
-                    self._one_step()
+                    self.one_step()
                 except ArgumentError as error:  # the ops look at their inputs, and the sizes of a batch are never wrong
                     raise self._diverged(say(f"step {self.step + 1} failed", f"第 {self.step + 1} 步失败"), error.what) from error
-                self._report()
+                self.report()
                 if self.step - started_at == PROFILED_STEP:
                     self._time_products()
                 if self.pace.looks(self.step - started_at):
@@ -156,7 +156,7 @@ class Loop:
     def seconds(self) -> float:
         return self.before + self.pace.elapsed
 
-    def _one_step(self) -> None:
+    def one_step(self) -> None:
         """Forward and backward of the step's rows, clipping, AdamW."""
         run, plan, processes = self.run, self.run.plan, self.run.processes
         batch = run.feeder.batch(self.step, processes.rank, processes.world)
@@ -205,7 +205,8 @@ class Loop:
         limit = self.run.config.clip or math.inf
         return parallel.full(torch.nn.utils.clip_grad_norm_(self.run.model.parameters(), limit))
 
-    def _report(self) -> None:
+    def report(self) -> None:
+        """Writes down and shows the losses that can be had without making an accelerator wait too often."""
         every = 1 if self.run.processes.device.type == "cpu" else LOSSES_AT_ONCE
         if len(self._waiting) >= every:
             self._fetch()

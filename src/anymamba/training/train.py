@@ -42,7 +42,7 @@ def train(config: TrainConfig, resume: str = "", reporter: Reporter | None = Non
     reporter = reporter or Reporter(quiet=not processes.main)
     try:
         with dispatch.use_backend(config.backend) if config.backend else contextlib.nullcontext():
-            run = _prepare(config, resume, processes, reporter)
+            run = prepare(config, resume, processes, reporter)
             loop = Loop(run)
             result = loop.train()
             _finish(run, result)
@@ -59,7 +59,8 @@ def default_folder(config: TrainConfig) -> str:
     return str(Path("runs") / f"{stem}-{'instruct' if config.instruct else what}")
 
 
-def _prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Reporter) -> Run:
+def prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Reporter) -> Run:
+    """Everything before the first step: folder, data, model, plan."""
     with processes.main_first() as main:
         folder = open_run(config, resume, main)
     before = folder.resumed.state.get("threads", 0) if folder.resumed is not None else 0
