@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
+from anymamba.backends.triton import selective_scan_cuda as in_cuda
 from anymamba.backends.triton.launch import on_device, runs_here
 from anymamba.backends.triton.selective_scan_backward import selective_scan_backward_kernel, selective_scan_reverse_kernel
 from anymamba.backends.triton.selective_scan_forward import selective_scan_forward_kernel
@@ -61,8 +62,23 @@ class _SelectiveScan(torch.autograd.Function):
         softplus: bool,
         return_last_state: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        plan = forward_plan(u.shape[0], u.shape[1], u.shape[2], A.shape[1], u.device)
         keep = any(ctx.needs_input_grad)
+        ctx.cuda_plan = None
+        if in_cuda.suits(u, delta, A, B, C, z):
+            cuda_plan = in_cuda.forward_plan(u.shape[0], u.shape[1], u.device)
+            if keep:
+                ctx.cuda_plan = in_cuda.backward_plan(*u.shape, u.device)
+            every = ctx.cuda_plan.window if keep else 0
+            out, last_state, checkpoint = in_cuda.scan_forward(
+                u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, every, cuda_plan
+            )
+            if keep:
+                ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, checkpoint)
+                ctx.softplus = softplus
+            if last_state is not None:
+                ctx.mark_non_differentiable(last_state)
+            return out, last_state
+        plan = forward_plan(u.shape[0], u.shape[1], u.shape[2], A.shape[1], u.device)
         out, last_state, checkpoint = scan_forward(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, keep, plan)
         if keep:
             ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, checkpoint)
@@ -75,6 +91,9 @@ class _SelectiveScan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dout: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         u, delta, A, B, C, D, z, delta_bias, checkpoint = ctx.saved_tensors
+        if ctx.cuda_plan is not None:
+            found = in_cuda.scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, ctx.softplus, checkpoint, ctx.cuda_plan)
+            return *found, None, None
         plan = backward_plan(u.shape[0], u.shape[1], u.shape[2], A.shape[1], u.device)
         gradients = scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, ctx.softplus, checkpoint, ctx.every, plan)
         return *gradients, None, None

@@ -1,0 +1,163 @@
+"""CUDA C++ compiled at run time by NVRTC, which PyTorch's CUDA wheels bring along: no nvcc, no host compiler, no headers.
+
+The sources are in cuda/. A kernel is one source file under a set of #defines; its machine code is kept in the cache folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import re
+import struct
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from anymamba.cachefolder import read_bytes, write_bytes
+from anymamba.language import say
+
+FOLDER = Path(__file__).parent / "cuda"
+_INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
+
+
+def source(file: str, defines: Mapping[str, object]) -> str:
+    """The text of one kernel: its #defines, its file, and once each what that includes."""
+    seen: set[str] = set()
+
+    def expand(name: str) -> str:
+        if name in seen:
+            return ""
+        seen.add(name)
+        text = (FOLDER / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
+        return _INCLUDE.sub(lambda found: expand(found.group(1)), text)
+
+    return "".join(f"#define {name} {value}\n" for name, value in defines.items()) + expand(file)
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """NVRTC as PyTorch brings it. Raises OSError with every name tried."""
+    major = (torch.version.cuda or "12").split(".")[0]
+    if sys.platform == "win32":
+        names = [f"nvrtc64_{major}0_0.dll"]
+        folders = [Path(torch.__file__).parent / "lib"]
+    else:
+        names = [f"libnvrtc.so.{major}", "libnvrtc.so"]
+        packages = Path(torch.__file__).parent.parent / "nvidia"
+        folders = [packages / "cuda_nvrtc" / "lib", packages / f"cu{major}" / "lib", Path(torch.__file__).parent / "lib"]
+    tried = []
+    for candidate in [*names, *(str(folder / name) for folder in folders for name in names)]:
+        try:
+            return ctypes.CDLL(candidate)
+        except OSError as error:
+            tried.append(str(error))
+    raise OSError("; ".join(tried))
+
+
+def compile_source(text: str, capability: tuple[int, int]) -> bytes:
+    """Machine code for a compute capability, or PTX where this NVRTC is older than the GPU. Raises RuntimeError with the compiler's words."""
+    nvrtc = library()
+    count = ctypes.c_int()
+    _check(nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(count)))
+    known = (ctypes.c_int * count.value)()
+    _check(nvrtc.nvrtcGetSupportedArchs(known))
+    wanted = capability[0] * 10 + capability[1]
+    native = wanted in known
+    target = f"sm_{wanted}" if native else f"compute_{max(arch for arch in known if arch < wanted)}"
+    program = ctypes.c_void_p()
+    _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None))
+    try:
+        options = [b"--std=c++17", f"--gpu-architecture={target}".encode()]
+        result = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+        if result:
+            size = ctypes.c_size_t()
+            nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+            log = ctypes.create_string_buffer(size.value)
+            nvrtc.nvrtcGetProgramLog(program, log)
+            raise RuntimeError(log.value.decode(errors="replace") or f"NVRTC error {result}")
+        kind = "CUBIN" if native else "PTX"
+        size = ctypes.c_size_t()
+        _check(getattr(nvrtc, f"nvrtcGet{kind}Size")(program, ctypes.byref(size)))
+        code = ctypes.create_string_buffer(size.value)
+        _check(getattr(nvrtc, f"nvrtcGet{kind}")(program, code))
+        return code.raw
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def _check(result: int) -> None:
+    if result:
+        library().nvrtcGetErrorString.restype = ctypes.c_char_p
+        raise RuntimeError(f"NVRTC: {library().nvrtcGetErrorString(result).decode()}")
+
+
+@functools.cache
+def _driver() -> ctypes.CDLL:
+    return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+
+
+def _call(name: str, *arguments: object) -> None:
+    result = getattr(_driver(), name)(*arguments)
+    if result:
+        text = ctypes.c_char_p()
+        _driver().cuGetErrorString(result, ctypes.byref(text))
+        raise RuntimeError(f"{name}: CUDA error {result}: {(text.value or b'').decode()}")
+
+
+class Kernel:
+    """A kernel on one device, which must be the current one."""
+
+    def __init__(self, file: str, entry: str, defines: Mapping[str, object], device: torch.device) -> None:
+        text = source(file, defines)
+        capability = torch.cuda.get_device_capability(device)
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        _check(library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+        digest = hashlib.sha256(f"{text}|{capability}|{major.value}.{minor.value}".encode()).hexdigest()[:32]
+        name = f"cuda/{entry}-{digest}"
+        code = read_bytes(name)
+        if code is None:
+            code = compile_source(text, capability)
+            write_bytes(name, code)
+        self._module = ctypes.c_void_p()
+        _call("cuModuleLoadData", ctypes.byref(self._module), code)
+        self._function = ctypes.c_void_p()
+        _call("cuModuleGetFunction", ctypes.byref(self._function), self._module, entry.encode())
+        self._shared = 0
+
+    def launch(self, grid: int, threads: int, shared: int, arguments: list[int]) -> None:
+        """arguments: pointers and integers, 8 bytes each, as the kernel's one struct has them."""
+        if shared > max(self._shared, 48 * 1024):
+            _call("cuFuncSetAttribute", self._function, 8, shared)  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self._shared = shared
+        packed = ctypes.create_string_buffer(struct.pack(f"{len(arguments)}q", *arguments), 8 * len(arguments))
+        parameters = (ctypes.c_void_p * 1)(ctypes.addressof(packed))
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        _call("cuLaunchKernel", self._function, grid, 1, 1, threads, 1, 1, shared, stream, parameters, None)
+
+
+@functools.cache
+def _kernel(file: str, entry: str, defines: tuple[tuple[str, object], ...], index: int) -> Kernel:
+    return Kernel(file, entry, dict(defines), torch.device("cuda", index))
+
+
+def kernel(file: str, entry: str, defines: Mapping[str, object], device: torch.device) -> Kernel:
+    index = device.index if device.index is not None else torch.cuda.current_device()
+    return _kernel(file, entry, tuple(defines.items()), index)
+
+
+@functools.cache
+def usable(device: torch.device) -> tuple[bool, str]:
+    """Can kernels be compiled for this device and launched there."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False, say("not an NVIDIA GPU", "不是 NVIDIA GPU")
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return False, say("the kernels need compute capability 8.0", "内核需要计算能力 8.0")
+    try:
+        library()
+        _driver()
+    except OSError as error:
+        return False, say(f"NVRTC cannot be loaded: {error}", f"无法加载 NVRTC：{error}")
+    return True, say("NVRTC compiles CUDA C++ here", "NVRTC 可在此编译 CUDA C++")

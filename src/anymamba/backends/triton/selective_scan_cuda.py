@@ -1,0 +1,232 @@
+"""The Mamba-1 selective scan on NVIDIA cards, in CUDA C++: layouts, memory and launches of the kernels in cuda/.
+
+Triton has no way to say which lane holds which states, and its scan stayed at 0.6 to 1.5 times the official kernel's speed; these
+kernels spread the 16 states of a channel over lanes as the size of the problem asks, and do the element-wise work once a value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from anymamba.backends.triton import nvrtc
+from anymamba.backends.triton.launch import processors
+
+TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """states, channels: what a lane holds of each. tile: time steps whose inputs are staged together; backward: whose decays stay in
+    registers. unroll: exchanges of the inner loop that are laid out in a row. warps: of a block. window: steps between kept states.
+    chunks: warps that share the length. blocks: of a multiprocessor that the compiler makes room for."""
+
+    states: int
+    channels: int
+    tile: int
+    warps: int
+    unroll: int = 4
+    window: int = 16
+    chunks: int = 1
+    blocks: int = 1
+
+    def width(self, d_state: int) -> int:
+        """Channels of a warp."""
+        return 32 * self.states // d_state * self.channels
+
+    def defines(self) -> dict[str, object]:
+        return {
+            "NS": self.states, "NC": self.channels, "T": self.tile, "WARPS": self.warps, "UNROLL": self.unroll,
+            "K": self.window, "MIN_BLOCKS": self.blocks,
+        }  # fmt: skip
+
+
+def forward_plan(batch: int, channels: int, device: torch.device) -> Plan:
+    """The widest lanes that still give every scheduler (four a multiprocessor) a warp: wide lanes exchange and load less."""
+    schedulers = 4 * processors(device)
+    pairs = batch * channels * 16 // 32
+    if pairs // 16 >= 2 * schedulers:
+        return Plan(4, 4, 16, 1)
+    if pairs // 8 >= schedulers:
+        return Plan(4, 2, 16, 1)
+    if pairs // 4 >= schedulers:
+        return Plan(4, 1, 32, 1)
+    return Plan(2, 1, 32, 2)
+
+
+def backward_plan(batch: int, channels: int, length: int, device: torch.device) -> Plan:
+    """Chunks of the length where the warps do not fill the device twice over: they cost a second pass."""
+    schedulers = 4 * processors(device)
+    warps = batch * -(-channels // 16)
+    chunks = 1 if warps >= 1.5 * schedulers else max(min(-(-2 * schedulers // warps), length // 64), 1)
+    return Plan(4, 2, 8, 4, window=16, chunks=chunks)
+
+
+def suits(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor | None) -> bool:
+    """Channels side by side in memory at 16-byte borders, 16 states, dtypes known. Else the Triton kernels take it."""
+    batch, channels, length = u.shape
+    groups = B.shape[1] if B.dim() == 4 else 1
+    return (
+        A.shape[1] == 16 and channels % 8 == 0 and channels < 2**31 and length > 0 and batch > 0
+        and (groups == 1 or channels // groups % 128 == 0)
+        and all(t is None or (t.dtype in TYPES and _aligned(t)) for t in (u, delta, z))
+        and B.dtype in TYPES and C.dtype in TYPES and nvrtc.usable(u.device)[0]
+    )  # fmt: skip
+
+
+def _aligned(x: Tensor) -> bool:
+    size = x.element_size()
+    return x.stride(1) == 1 and x.data_ptr() % 16 == 0 and x.stride(0) * size % 16 == 0 and x.stride(2) * size % 16 == 0
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(batch, d_inner, length) as the kernels read it."""
+    return x if _aligned(x) else x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """B or C as (batch, ngroups, length, d_state), rows at 16-byte borders."""
+    x = (x.unsqueeze(1) if x.dim() == 3 else x).transpose(2, 3)
+    size = x.element_size()
+    fits = x.stride(3) == 1 and x.data_ptr() % 16 == 0 and all(s * size % 16 == 0 for s in x.stride()[:3])
+    return x if fits else x.contiguous()
+
+
+def _pointer(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _strides(x: Tensor | None, *dims: int) -> list[int]:
+    """In bytes."""
+    return [0 if x is None else x.stride(dim) * x.element_size() for dim in dims]
+
+
+def _options(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, bias: Tensor | None, softplus: bool) -> dict[str, object]:  # noqa: E501
+    def name(x: Tensor | None) -> str:
+        return "float" if x is None else TYPES[x.dtype]
+
+    return {
+        "N": A.shape[1], "TU": name(u), "TDT": name(delta), "TZ": name(u if z is None else z), "TB": name(B), "TC": name(C),
+        "TA": name(A), "TD": name(D), "TBIAS": name(bias), "SOFTPLUS": int(softplus), "HAS_D": int(D is not None),
+        "HAS_Z": int(z is not None), "HAS_BIAS": int(bias is not None),
+    }  # fmt: skip
+
+
+def scan_forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    return_last_state: bool,
+    every: int,
+    plan: Plan,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """out (batch, d_inner, length), channel stride 1; last state (batch, d_inner, d_state) float32 or None; for every > 0 the states
+    before every such step (batch, steps, d_state, d_inner) float32."""
+    batch, channels, length = u.shape
+    states, device = A.shape[1], u.device
+    if every:
+        plan = replace(plan, tile=min(plan.tile, every))  # states are kept between tiles
+    B, C = _tokens(B), _tokens(C)
+    out = torch.empty((batch, length, channels), dtype=u.dtype, device=device).transpose(1, 2)
+    last = torch.empty((batch, channels, states), dtype=torch.float32, device=device) if return_last_state else None
+    steps = -(-length // every) if every else 0
+    checkpoint = torch.empty((batch, steps, states, channels), dtype=torch.float32, device=device) if every else None
+    options = _options(u, delta, A, B, C, D, z, delta_bias, softplus)
+    options |= {"HAS_LAST": int(return_last_state), "HAS_CHECKPOINT": int(every > 0)} | plan.defines()
+    width = plan.width(states)
+    blocks = -(-channels // (width * plan.warps))
+    floats = 3 * plan.tile * width + plan.tile * 2 * states + 2 * width
+    arguments = [
+        *map(_pointer, (u, delta, z, B, C, A, D, delta_bias, out, last, checkpoint)),
+        *_strides(u, 0, 2), *_strides(delta, 0, 2), *_strides(z, 0, 2), *_strides(out, 0, 2), *_strides(B, 0, 1, 2), *_strides(C, 0, 1, 2),
+        A.stride(0), A.stride(1), length, channels, channels // B.shape[1], blocks, steps, max(every, 1),
+    ]  # fmt: skip
+    with torch.cuda.device(device):
+        kernel = nvrtc.kernel("scan_forward.cu", "scan_forward", options, device)
+        kernel.launch(blocks * batch, 32 * plan.warps, 4 * plan.warps * -(-floats // 4) * 4, arguments)
+    return out, last, checkpoint
+
+
+def scan_backward(
+    dout: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    checkpoint: Tensor,
+    plan: Plan,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of u, delta, A, B, C, D, z, delta_bias, each in the dtype and shape of its tensor. checkpoint: of every plan.window steps."""
+    batch, channels, length = u.shape
+    states, device = A.shape[1], u.device
+    dout = _rows(dout)
+    shape_B, shape_C = B.shape, C.shape
+    B, C = _tokens(B), _tokens(C)
+    groups = B.shape[1]
+    group = channels // groups
+    du, ddelta, dz = (
+        None if x is None else torch.empty((batch, length, channels), dtype=x.dtype, device=device).transpose(1, 2) for x in (u, delta, z)
+    )
+    window, width = plan.window, plan.width(states)
+    chunk = -(-(-(-length // plan.chunks)) // window) * window
+    chunks = -(-length // chunk)
+    blocks = groups * -(-group // (width * plan.warps))
+    # one allocation for what the blocks leave; a place of each part starts at 16 bytes, for channels are a multiple of 8
+    rows, tokens = batch * chunks, batch * groups * length * states
+    sizes = [rows * states * channels, rows * channels, rows * channels, blocks // groups * tokens, blocks // groups * tokens]
+    sizes += [rows * states * channels, rows * channels] if chunks > 1 else [0, 0]
+    parts = torch.empty(sum(sizes), dtype=torch.float32, device=device).split(sizes)
+    dA, dD, dbias, dB, dC, added, sum_dt = parts
+    options = _options(u, delta, A, B, C, D, z, delta_bias, softplus) | plan.defines()
+    gate = _strides(z, 0, 2)
+    sized = [length, channels, group, blocks]
+    grad_A = torch.empty(A.shape, dtype=A.dtype, device=device)
+    grad_B, grad_C = (torch.empty((batch, groups, length, states), dtype=x.dtype, device=device) for x in (B, C))
+    grad_D, grad_bias = (None if x is None else torch.empty_like(x) for x in (D, delta_bias))
+    with torch.cuda.device(device):
+        if chunks > 1:
+            tile = 16 if width >= 16 else 32
+            floats = 2 * tile * width + tile * 2 * states + -(-width // 4) * 4
+            carry = nvrtc.kernel("scan_carry.cu", "scan_carry", {**options, "T": tile}, device)
+            carry.launch(blocks * (chunks - 1) * batch, 32 * plan.warps, 4 * plan.warps * floats, [
+                *map(_pointer, (delta, z, dout, C, A, delta_bias, added, sum_dt)),
+                *_strides(delta, 0, 2), *gate, *_strides(dout, 0, 2), *_strides(C, 0, 1, 2), A.stride(0), A.stride(1), *sized, chunk, chunks,
+            ])  # fmt: skip
+        kernel = nvrtc.kernel("scan_backward.cu", "scan_backward", options, device)
+        piece = min(width, 8)
+        kept = piece * (2 * u.element_size() + delta.element_size() + (u if z is None else z).element_size()) // 4
+        floats = 6 * window * width + window * 2 * states + 64 * piece
+        floats += (window // plan.tile - 1) * plan.channels * plan.states * 32 + kept * 32 + -(-2 * width // 4) * 4
+        shared = 4 * plan.warps * (floats + 2 * window * 2 * states)
+        kernel.launch(blocks * chunks * batch, 32 * plan.warps, shared, [
+            *map(_pointer, (u, delta, z, dout, B, C, A, D, delta_bias, checkpoint, added, sum_dt, du, ddelta, dz, dA, dD, dbias, dB, dC)),
+            *_strides(u, 0, 2), *_strides(delta, 0, 2), *gate, *_strides(dout, 0, 2), *_strides(du, 0, 2), *_strides(ddelta, 0, 2), *_strides(dz, 0, 2),
+            *_strides(B, 0, 1, 2), *_strides(C, 0, 1, 2), A.stride(0), A.stride(1),
+            *sized, checkpoint.shape[1], chunk, chunks, batch, groups,
+        ])  # fmt: skip
+        per = 4 * 256
+        cuts = [-(-size // per) for size in (tokens, tokens, states * channels, channels * (D is not None), channels * (delta_bias is not None))]
+        starts = [sum(cuts[:i]) for i in range(6)]
+        types = {name: options[name] for name in ("TB", "TC", "TA", "TD", "TBIAS")}
+        sums = nvrtc.kernel("scan_sums.cu", "scan_sums", types, device)
+        sums.launch(starts[5], 256, 0, [
+            *map(_pointer, (dB, dC, dA, dD, dbias, grad_B, grad_C, grad_A, grad_D, grad_bias)),
+            tokens, blocks // groups, channels, states, rows, *starts[1:5],
+        ])  # fmt: skip
+    return (
+        du, ddelta, grad_A, grad_B.transpose(2, 3).reshape(shape_B), grad_C.transpose(2, 3).reshape(shape_C),
+        grad_D, dz, grad_bias,
+    )  # fmt: skip
