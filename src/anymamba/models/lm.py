@@ -20,6 +20,7 @@ from anymamba.models.cache import Cache, LayerState
 from anymamba.models.config import Config
 from anymamba.models.loss import IGNORE_INDEX, linear_cross_entropy
 from anymamba.models.packing import Documents, find_documents
+from anymamba.models.tied import SharedGradient, embed, shareable
 
 
 @dataclass
@@ -85,8 +86,10 @@ class Backbone(nn.Module):
         mask: Tensor | None = None,
         documents: Documents | None = None,
         cache: Cache | None = None,
+        shared: SharedGradient | None = None,
     ) -> Tensor:
-        hidden, residual = self.embeddings(input_ids), None
+        embedded = self.embeddings(input_ids) if shared is None else embed(self.embeddings.weight, input_ids, shared)
+        hidden, residual = embedded, None
         if mask is not None:
             mask = mask.to(hidden.dtype)
         for index, block in enumerate(self.layers):
@@ -181,7 +184,9 @@ class LanguageModel(nn.Module):
                     "usage", say("seq_idx and cache cannot be used together", "seq_idx 与 cache 不能同时使用")
                 )
             documents = find_documents(seq_idx, input_ids)
-        hidden = self.backbone(input_ids, mask, documents, cache)
+        share = (labels is not None or targets is not None) and not return_logits
+        shared = SharedGradient() if share and self._tied() and shareable(self.lm_head.weight) else None
+        hidden = self.backbone(input_ids, mask, documents, cache, shared)
         if cache is not None:
             cache.advance(input_ids.shape[1])
         output = Output(cache=cache)
@@ -189,11 +194,14 @@ class LanguageModel(nn.Module):
             targets, token_weights = _shift(labels, token_weights, documents)
         if targets is not None:
             output.loss = linear_cross_entropy(
-                hidden, self.lm_head.weight, targets, token_weights=token_weights, normalizer=normalizer
+                hidden, self.lm_head.weight, targets, token_weights=token_weights, normalizer=normalizer, shared=shared
             )
         if targets is None if return_logits is None else return_logits:
             output.logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
         return output
+
+    def _tied(self) -> bool:
+        return self.lm_head.weight is self.backbone.embeddings.weight
 
     def generate(self, input_ids: Tensor, max_new_tokens: int, **sampling: Any) -> Any:
         """Continues each row of ids; see ``anymamba.generation.engine.generate``."""

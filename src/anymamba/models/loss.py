@@ -14,6 +14,7 @@ from torch import Tensor
 
 from anymamba.errors import ArgumentError
 from anymamba.language import say
+from anymamba.models.tied import SharedGradient
 
 IGNORE_INDEX = -100
 
@@ -32,6 +33,7 @@ def linear_cross_entropy(
     ignore_index: int = IGNORE_INDEX,
     token_weights: Tensor | None = None,
     normalizer: Tensor | float | None = None,
+    shared: SharedGradient | None = None,
 ) -> Tensor:
     """Cross-entropy in nats of ``hidden @ weight.T`` against targets: a float32 scalar.
 
@@ -39,6 +41,7 @@ def linear_cross_entropy(
     token_weights: (...), the weight of each token's loss, 1 by default. The sum is divided by normalizer, by default the sum of
     the weights of the tokens that count (0 when none does). Under autocast the matrix products run in its dtype; logits are
     reduced and differentiated in float32. Raises ArgumentError for shapes that do not fit and for targets outside the vocabulary.
+    shared: where to leave the gradient of weight, see tied.py.
     """
     _check(hidden, weight, targets, ignore_index, token_weights)
     targets = targets.reshape(-1)
@@ -55,7 +58,7 @@ def linear_cross_entropy(
         torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else weight.dtype
     )
     return _LinearCrossEntropy.apply(
-        hidden.reshape(-1, hidden.shape[-1]), weight, targets, weights, dtype, torch.is_grad_enabled()
+        hidden.reshape(-1, hidden.shape[-1]), weight, targets, weights, dtype, torch.is_grad_enabled(), shared
     )
 
 
@@ -69,6 +72,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weights: Tensor,
         dtype: torch.dtype,
         differentiable: bool,
+        shared: SharedGradient | None,
     ) -> Tensor:
         # under no_grad, needs_input_grad still says that a parameter could have a gradient
         needs_hidden, needs_weight = (differentiable and needs for needs in ctx.needs_input_grad[:2])
@@ -90,6 +94,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if needs_weight:
                     grad_weight = _add_product(grad_weight, slope.t(), (inputs * share).to(dtype))
         # kept on ctx, not with save_for_backward: the backward pass hands them on instead of copying them
+        ctx.shared = shared
         ctx.grads = grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)
         return loss
 
@@ -104,7 +109,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             # asking for the value would make an accelerator wait; there the multiplication is cheap
             if grad is not None and not (factor.device.type == "cpu" and factor.item() == 1):
                 grad.mul_(factor)
-        return (*grads_of_inputs, None, None, None, None)
+        if ctx.shared is not None:
+            ctx.shared.grad = grads_of_inputs[1]
+            grads_of_inputs = grads_of_inputs[0], None
+        return (*grads_of_inputs, None, None, None, None, None)
 
 
 def _log_softmax_and_slope(logits: Tensor, targets: Tensor, slope: bool) -> Tensor:
