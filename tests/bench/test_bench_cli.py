@@ -21,10 +21,10 @@ def document() -> dict:
 
     from tests.bench.conftest import tiny_cases
 
-    kept, effort = cases.registry, timing.Effort
+    kept, effort_for = cases.registry, timing.effort_for
     made = tiny_cases()
     cases.registry = lambda: made  # type: ignore[assignment]
-    timing.Effort = lambda: effort(seconds=0.01, least=2, most=3)  # type: ignore[assignment, misc]
+    timing.effort_for = lambda device, quick: timing.Effort(seconds=0.01, least=2, most=3)
     out = io.StringIO()
     try:
         with contextlib.redirect_stdout(out):
@@ -34,7 +34,7 @@ def document() -> dict:
             out.truncate(0), out.seek(0)
             assert main(["bench", "--device", "cpu", "--backend", "torch", "--json", "--lang", "en"]) == 0
     finally:
-        cases.registry, timing.Effort = kept, effort  # type: ignore[assignment, misc]
+        cases.registry, timing.effort_for = kept, effort_for  # type: ignore[assignment]
     return json.loads(out.getvalue())
 
 

@@ -90,11 +90,14 @@ def test_a_broken_peer_is_named_and_no_failure() -> None:
     def breaks_when_run() -> Any:
         raise MemoryError("too large")
 
-    contest = Contest(
-        Contender(lambda: None),
-        lambda: Gate(True, ""),
-        {"a": broken, "b": "not installed", "c": lambda: Contender(breaks_when_run), "d": lambda: Contender(lambda: None)},
-    )
+    contenders = {
+        "a": broken,
+        "b": "not installed",
+        "c": lambda: Contender(breaks_when_run),
+        "d": lambda: Contender(lambda: None),
+        "e": broken,
+    }
+    contest = Contest(Contender(lambda: None), lambda: Gate(True, ""), contenders, slow=frozenset({"e"}))
     case = Case("x", "cpu", lambda setting: contest)
     result = runner.run_case(case, SETTING, QUICK)
     assert result["gate"]["ok"]
@@ -102,6 +105,7 @@ def test_a_broken_peer_is_named_and_no_failure() -> None:
     assert result["peers"]["b"]["missing"] == "not installed"
     assert "too large" in result["peers"]["c"]["missing"]
     assert result["peers"]["d"]["ratio"] > 0
+    assert "--slow" in result["peers"]["e"]["missing"], "a slow peer is not even made"
 
 
 def test_plain_pytorch_itself_can_be_wrong() -> None:

@@ -27,11 +27,10 @@ class Setting:
 
 @dataclass
 class Contender:
-    """run: what is timed. units: tokens that a call handles; times are compared per unit. slow: takes minutes, see Setting."""
+    """run: what is timed. units: tokens that a call handles; times are compared per unit."""
 
     run: Callable[[], Any]
     units: float = 1.0
-    slow: bool = False
 
 
 @dataclass
@@ -39,13 +38,14 @@ class Contest:
     """One case, ready to run. peers: made when their turn comes (their memory is large); a str is the reason why one is missing.
 
     bytes_read: what a call of ours must read from memory at least, when that bounds it (decode: the weights).
-    stepper: after a run, what read the tokens one by one (decode)."""
+    stepper: after a run, what read the tokens one by one (decode). slow: names of the peers that take minutes."""
 
     ours: Contender
     gate: Callable[[], Gate]
     peers: dict[str, Callable[[], Contender] | str] = field(default_factory=dict)
     bytes_read: float = 0
     stepper: Callable[[], str] | None = None
+    slow: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

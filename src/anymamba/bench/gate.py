@@ -41,9 +41,11 @@ def compare(ours: Outcome, plain: Outcome, exact: Outcome) -> Gate:
     for name, want in exact.items():
         if ours[name].shape != want.shape:
             return Gate(False, say(f"{name} has shape {tuple(ours[name].shape)}", f"{name} 的形状不符"), float("inf"))
-        want = want.double().cpu()
+        want = want.double()
         scale = want.abs().max().clamp(min=1e-30)
-        error, plain_error = (((r[name].double().cpu() - want).abs().max() / scale).item() for r in (ours, plain))
+        error, plain_error = (
+            ((r[name].to(want.device, torch.float64) - want).abs().max() / scale).item() for r in (ours, plain)
+        )
         dtype = ours[name].dtype
         epsilon = torch.finfo(dtype).eps
         allowed = min(2 * plain_error + (epsilon if epsilon > 1e-4 else _ULPS * epsilon), _CAP[dtype])

@@ -19,16 +19,11 @@ def contest(family: str, size: str, length: int, dtype: str, setting: Setting) -
 
     contenders: dict[str, Callable[[], Contender] | str] = {}
     for name in model_peers.names(family):
-        contenders[name] = model_peers.missing(name) or functools.partial(_peer, contender, name, family)
+        contenders[name] = model_peers.missing(name) or functools.partial(contender, name)
     config = model_cases.configuration(family, size)
     gate = functools.partial(model_cases.check, config, getattr(torch, dtype), "forward+backward", setting)
-    return Contest(contender("anymamba"), gate, contenders)
-
-
-def _peer(contender: Callable[[str], Contender], name: str, family: str) -> Contender:
-    made = contender(name)
-    made.slow = name == peers.TRANSFORMERS and family == "mamba"
-    return made
+    slow = peers.slow(setting.device, family == "mamba", backward=True)
+    return Contest(contender("anymamba"), gate, contenders, slow=slow)
 
 
 def cases() -> Iterator[Case]:

@@ -82,7 +82,8 @@ def whole_model(config: Config, batch: int, length: int, dtype: torch.dtype, mod
     """mode: "forward", "forward+backward" or "decode"; decode reads a token a row at a time, with weights in dtype."""
     torch.manual_seed(0)
     device = setting.device
-    model = LanguageModel(config).to(device)
+    with device:
+        model = LanguageModel(config)
     stepper: Callable[[], str] | None
     ids = torch.randint(config.vocab_size, (batch, PROMPT if mode == "decode" else length), device=device)
     if mode == "decode":
@@ -102,7 +103,8 @@ def whole_model(config: Config, batch: int, length: int, dtype: torch.dtype, mod
         if mode == "decode" and name == peers.MAMBAPY:
             del contenders[name]  # its scan is for many tokens
     ours = Contender(on(setting.backend, run), units)
-    return Contest(ours, functools.partial(check, config, dtype, mode, setting), contenders, weights, stepper)
+    slow = peers.slow(device, config.model_type == "mamba", mode == "forward+backward")
+    return Contest(ours, functools.partial(check, config, dtype, mode, setting), contenders, weights, stepper, slow)
 
 
 def _peer(name: str, config: Config, ids: Tensor, dtype: torch.dtype, mode: str, units: int) -> Contender:
@@ -112,16 +114,15 @@ def _peer(name: str, config: Config, ids: Tensor, dtype: torch.dtype, mode: str,
         return Contender(model_peers.decoder(model.to(dtype), ids, DECODE_STEPS), units)
     if mode == "forward":
         return Contender(forward(model.eval(), ids, dtype), units)
-    # the gradient of its loop over time grows with the square of the length: minutes
-    slow = name == peers.TRANSFORMERS and config.model_type == "mamba"
-    return Contender(training_step(model.train(), ids, dtype), units, slow)
+    return Contender(training_step(model.train(), ids, dtype), units)
 
 
 def check(config: Config, dtype: torch.dtype, mode: str, setting: Setting) -> Gate:
     """A model of two such layers and a small vocabulary, against the reference in float64."""
     torch.manual_seed(1)
     small = replace(config, num_hidden_layers=_GATE_LAYERS, vocab_size=_GATE_VOCABULARY)
-    model = LanguageModel(small).to(setting.device)
+    with setting.device:
+        model = LanguageModel(small)
     if mode == "decode":
         model = model.to(dtype)
     ids = torch.randint(_GATE_VOCABULARY, (1, _GATE_TOKENS), device=setting.device)

@@ -161,17 +161,15 @@ def contest(op: str, make: Make, dtype: torch.dtype, mode: str, setting: Setting
     given = whole.on(setting.device, dtype)
     contenders: dict[str, Callable[[], Contender] | str] = {}
     for name, peer in peers.of_op(op, setting.device).items():
-        # the gradient of its loop over time grows with the square of the length
-        slow = op == "selective_scan_fn" and name == peers.TRANSFORMERS and mode != "forward"
-        made: Any = peer if isinstance(peer, str) else functools.partial(_contender, peer, given, whole, mode, slow)
+        made: Any = peer if isinstance(peer, str) else functools.partial(_contender, peer, given, whole, mode)
         contenders[name] = made
     gate = functools.partial(_gate, function, setting, make, dtype, mode)
-    return Contest(_contender(ours, given, whole, mode), gate, contenders)
+    scanning = op == "selective_scan_fn"
+    slow = peers.slow(setting.device, scanning, backward=mode != "forward")
+    return Contest(_contender(ours, given, whole, mode), gate, contenders, slow=slow)
 
 
-def _contender(
-    function: Callable[..., Any], given: dict[str, Any], inputs: Inputs, mode: str, slow: bool = False
-) -> Contender:
+def _contender(function: Callable[..., Any], given: dict[str, Any], inputs: Inputs, mode: str) -> Contender:
     call = functools.partial(function, **inputs.options)
     if mode == "forward":
 
@@ -186,12 +184,12 @@ def _contender(
         out = call(**{**given, **leaves})
         return [part for part in (out if isinstance(out, tuple) else (out,)) if part.requires_grad]
 
-    outputs = run_forward()  # a forward pass is never slow
+    outputs = run_forward()
     cotangents = [torch.randn_like(part) for part in outputs]
     if mode == "backward":
-        return Contender(lambda: torch.autograd.grad(outputs, list(leaves.values()), cotangents, retain_graph=True), slow=slow)
+        return Contender(lambda: torch.autograd.grad(outputs, list(leaves.values()), cotangents, retain_graph=True))
     outputs = []
-    return Contender(lambda: torch.autograd.grad(run_forward(), list(leaves.values()), cotangents), slow=slow)
+    return Contender(lambda: torch.autograd.grad(run_forward(), list(leaves.values()), cotangents))
 
 
 def _gate(function: Callable[..., Any], setting: Setting, make: Make, dtype: torch.dtype, mode: str) -> Gate:

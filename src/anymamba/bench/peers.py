@@ -43,6 +43,14 @@ def of_op(op: str, device: torch.device) -> dict[str, Peer]:
     return found
 
 
+def slow(device: torch.device, mamba1: bool, backward: bool) -> frozenset[str]:
+    """Peers that take minutes: transformers' backward through Mamba-1, whose loop over time costs the square of the length, and on
+    a GPU everything that is made of thousands of small kernels, at the sizes measured there."""
+    if device.type == "cuda":
+        return frozenset({TRANSFORMERS, MAMBAPY})
+    return frozenset({TRANSFORMERS} if mamba1 and backward else ())
+
+
 def sequential_transformers() -> str | None:
     """None when transformers runs its own path here, else the reason why it does not."""
     if library_version("transformers") is None:

@@ -94,15 +94,13 @@ def _contenders(contest: Contest, setting: Setting) -> tuple[dict[str, Contender
         if isinstance(make, str):
             missing[name] = make
             continue
+        if name in contest.slow and not setting.slow:
+            missing[name] = say("takes minutes; add --slow", "需数分钟；请加 --slow")
+            continue
         try:
-            contender = make()
+            contenders[name] = make()
         except Exception as error:  # noqa: BLE001 - a peer that does not work here is named, and no failure of ours
             missing[name] = f"{type(error).__name__}: {error}"
-            continue
-        if contender.slow and not setting.slow:
-            missing[name] = say("takes minutes; add --slow", "需数分钟；请加 --slow")
-        else:
-            contenders[name] = contender
     return contenders, missing
 
 

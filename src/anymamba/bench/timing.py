@@ -37,6 +37,12 @@ class Effort:
 
 
 QUICK = Effort(seconds=0.5, least=3, most=30, patience=2.0)
+CUDA = Effort(seconds=0.6, least=5, most=30, patience=3.0)
+"""A sample is several calls there, and time on a GPU is dear."""
+
+
+def effort_for(device: torch.device, quick: bool) -> Effort:
+    return QUICK if quick else CUDA if device.type == "cuda" else Effort()
 
 
 def measure(
@@ -48,9 +54,8 @@ def measure(
     """Times every contender; the first call of each, which warms up, does not count unless it is the only one.
 
     One whose first call raises is left out and its reason noted in failed; without failed the exception passes."""
-    sample = _cuda_sample if device.type == "cuda" else _host_sample
     samples: dict[str, list[float]] = {}
-    running = dict(contenders)
+    running, sample = dict(contenders), {}
     for name, function in contenders.items():
         try:
             first = _host_sample(function, device)[0]
@@ -65,6 +70,8 @@ def measure(
             del running[name]
         else:
             samples[name] = []
+            short = device.type == "cuda" and first < _SHORT_SECONDS
+            sample[name] = _cuda_sample if short else _host_sample
     spent = dict.fromkeys(running, 0.0)
     for done in range(effort.most):
         for name in list(running):
@@ -72,7 +79,7 @@ def measure(
                 del running[name]
                 continue
             started = time.perf_counter()
-            samples[name] += sample(running[name], device)
+            samples[name] += sample[name](running[name], device)
             spent[name] += time.perf_counter() - started
         if not running:
             break
@@ -94,6 +101,8 @@ def _host_sample(function: Callable[[], Any], device: torch.device) -> list[floa
     return [time.perf_counter() - started]
 
 
+_SHORT_SECONDS = 0.05
+"""A call on CUDA that takes longer is timed by the host: its launches cost nothing beside it."""
 _FLUSH_BYTES = 256 * 2**20
 _CALLS_A_SAMPLE = 10
 

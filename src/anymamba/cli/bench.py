@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(case.name for case in chosen))
         return 0
     setting = cases.Setting(device, arguments.backend, arguments.slow)
-    effort = timing.QUICK if arguments.quick else timing.Effort()
+    effort = timing.effort_for(device, arguments.quick)
     results: list[Any] = []
     for case in chosen:
         print(f"{case.name} ...", file=sys.stderr, flush=True)
