@@ -67,76 +67,76 @@ def kept(key, make):
 
 def forward_variants():
     from anymamba.backends.triton import selective_scan as op
+    from anymamba.backends.triton import selective_scan_cuda as in_cuda
 
     for shape, (sizes, official, _) in SCAN_SHAPES.items():
         batch, length, channels, states = sizes
         base = op.forward_plan(batch, channels, length, states, DEVICE)
-        plans = [base]
+        rule = in_cuda.forward_plan(batch, channels, DEVICE)
+        plans = [rule, base]
         many = batch * channels >= 16384
-        blocks = [(32, 1), (64, 2), (128, 4)] if many else [(32, 1), (16, 1), (8, 1)]
-        for block, warps in blocks:
-            for tile in (2, 4, 8):
-                for chunks in (1, 2) if many else (1, 4, 8, 16):
-                    for wide in (False, True) if block in (32, 16) else (False,):
-                        if tile == 2 and (chunks > 1 or wide):
-                            continue
-                        plans.append(replace(base, block_d=block, warps=warps, tile=tile, chunks=chunks, wide=wide))
+        lanes = [(4, 4, 16), (4, 2, 16), (8, 2, 16), (2, 4, 16), (8, 1, 16), (4, 1, 32)] if many else []
+        lanes += [(4, 4, 16), (4, 2, 16), (4, 1, 32), (2, 2, 32), (2, 1, 32), (1, 1, 32)] if not many else []
+        for ns, nc, tile in lanes:
+            for warps in (1, 4) if many else (1, 2):
+                for unroll in (2, 4, 8) if warps == 1 else (4,):
+                    plans.append(in_cuda.Plan(ns, nc, tile, warps, unroll))
+            plans.append(in_cuda.Plan(ns, nc, tile // 2, 1, 4))
         for plan in dict.fromkeys(plans):
 
             def run(sizes=sizes, plan=plan, keep=False):
-                given = kept(("scan", sizes), lambda: scan_inputs(*[sizes[i] for i in (0, 1, 2, 3)]))
-                return op.scan_forward(*given.values(), True, False, keep, plan)[:1]
+                given = kept(("scan", sizes), lambda: scan_inputs(*sizes))
+                if isinstance(plan, op.Plan):
+                    return op.scan_forward(*given.values(), True, False, keep, plan)[:1]
+                return in_cuda.scan_forward(*given.values(), True, False, 16 if keep else 0, plan)[:1]
 
             yield "scan_forward", shape, describe(plan), official, run
         yield (
             "scan_forward", shape, "with checkpoints", official,
-            lambda run=run, sizes=sizes, base=base: run(sizes, base, True),
+            lambda run=run, sizes=sizes, rule=rule: run(sizes, rule, True),
         )  # fmt: skip
 
 
 def backward_variants():
     from anymamba.backends.triton import selective_scan as op
+    from anymamba.backends.triton import selective_scan_cuda as in_cuda
 
     for shape, (sizes, _, official) in SCAN_SHAPES.items():
         batch, length, channels, states = sizes
-        base = op.backward_plan(batch, channels, length, states, DEVICE)
-        plans = [base]
+        rule = in_cuda.backward_plan(batch, channels, length, DEVICE)
+        plans = [rule, op.backward_plan(batch, channels, length, states, DEVICE)]
         many = batch * channels >= 16384
-        for chunks in (1, 2, 4) if many else (1, 4, 8, 16):
-            for every in (16, 32, 64) if chunks == 1 or not many else (32,):
-                for tile, dot, wide, block, warps, registers in (
-                    (2, True, True, 32, 1, None),
-                    (2, True, True, 32, 1, 200),
-                    (2, True, False, 32, 1, None),
-                    (1, True, True, 32, 1, None),
-                    (1, True, True, 32, 1, 200),
-                    (1, True, True, 32, 1, 160),
-                    (2, False, True, 32, 1, None),
-                    (2, True, True, 64, 2, None),
-                    (1, True, True, 128, 4, None),
-                    (2, False, True, 16, 1, None),
-                    (2, False, True, 8, 1, None),
-                ):
-                    if every != 32 and (warps > 1 or not dot or registers or not wide):
-                        continue
-                    if many and block < 32 or warps > 1 and not many or chunks > 2 and registers:
-                        continue
-                    plans.append(
-                        replace(base, chunks=chunks, every=every, tile=tile, dot=dot, wide=wide, block_d=block, warps=warps, registers=registers)
-                    )  # fmt: skip
+        for ns, nc, tile, window, warps, blocks in (
+            (4, 2, 8, 16, 4, 1),
+            (4, 2, 8, 16, 2, 1),
+            (4, 2, 8, 16, 8, 1),
+            (4, 2, 8, 8, 4, 1),
+            (4, 2, 4, 16, 4, 3),
+            (4, 2, 4, 16, 4, 1),
+            (4, 1, 8, 16, 4, 1),
+            (4, 1, 8, 16, 4, 3),
+            (4, 1, 4, 16, 4, 4),
+            (4, 1, 8, 32, 4, 1),
+            (2, 2, 8, 32, 4, 1),
+            (2, 2, 4, 16, 4, 4),
+            (2, 4, 4, 16, 4, 3),
+        ):
+            for chunks in dict.fromkeys((1, 2, 3) if many else (1, rule.chunks, rule.chunks // 2, rule.chunks * 2)):
+                if (ns, nc, tile, window, warps) != (4, 2, 8, 16, 4) and chunks != (1 if many else rule.chunks):
+                    continue
+                plans.append(in_cuda.Plan(ns, nc, tile, warps, window=window, chunks=chunks, blocks=blocks))
         for plan in dict.fromkeys(plans):
 
             def run(sizes=sizes, plan=plan):
                 def make():
                     given = scan_inputs(*sizes)
-                    dout = torch.randn(sizes[0], sizes[1], sizes[2], device=DEVICE, dtype=torch.bfloat16).transpose(
-                        1, 2
-                    )
+                    dout = torch.randn(sizes[0], sizes[1], sizes[2], device=DEVICE, dtype=torch.bfloat16).transpose(1, 2)
                     return given, dout
 
                 given, dout = kept(("scan backward", sizes), make)
-                checkpoint = _checkpoint(op, given, plan.every)
-                return op.scan_backward(dout, *given.values(), True, checkpoint, plan.every, plan)
+                if isinstance(plan, op.Plan):
+                    return op.scan_backward(dout, *given.values(), True, _checkpoint(op, given, plan.every), plan.every, plan)
+                return in_cuda.scan_backward(dout, *given.values(), True, _checkpoint(op, given, plan.window), plan)
 
             yield "scan_backward", shape, describe(plan), official, run
 
@@ -172,9 +172,9 @@ def conv_variants():
 
     base = op.conv_plan(batch, channels, length, DEVICE)
     plans = [base]
-    for block, warps in ((256, 1), (128, 1), (512, 2), (1024, 4), (256, 2), (512, 4)):
+    for block, warps in ((128, 1), (256, 2), (512, 4)):
         for stretch in (32, 64, 128):
-            for tile in (2, 4, 8):
+            for tile in (4, 8):
                 plans.append(op.Plan(block, stretch, tile, warps))
     for plan in dict.fromkeys(plans):
 
@@ -192,7 +192,7 @@ def conv_variants():
 
 
 def norm_variants():
-    from anymamba.backends.triton import norm, norm_gated
+    from anymamba.backends.triton import norm, norm_gated, norm_rows
 
     def make():
         torch.manual_seed(0)
@@ -204,28 +204,33 @@ def norm_variants():
         x, residual, _, weight = kept("norm", make)
         return norm.rms_norm_fn(x, weight, None, residual, prenorm=True)
 
-    def plain_backward():
-        x, residual, dy, weight = kept("norm", make)
-        given = [t.detach().requires_grad_() for t in (x, weight, residual)]
-        y, total = norm.rms_norm_fn(given[0], given[1], None, given[2], prenorm=True)
-        return torch.autograd.grad([y, total], given, [dy, dy])
-
     def gated():
         x, z, _, weight = kept("norm", make)
         return (norm_gated.rmsnorm_fn(x, weight, None, z, norm_before_gate=False),)
 
-    def gated_backward():
-        x, z, dy, weight = kept("norm", make)
-        given = [t.detach().requires_grad_() for t in (x, weight, z)]
-        return torch.autograd.grad(
-            norm_gated.rmsnorm_fn(given[0], given[1], None, given[2], norm_before_gate=False), given, dy
-        )
+    def backward(with_gate, warps, programs):
+        x, other, dy, weight = kept("norm", make)
+        scale = kept_scale(x)
+        residual, z = (None, other) if with_gate else (other, None)
+        return norm_rows.norm_backward(
+            dy, None if with_gate else dy, x, residual, z, weight, None, None, scale, 2560, False, x.dtype,
+            None, warps=warps, programs=programs,
+        )[:4]  # fmt: skip
+
+    def kept_scale(x):
+        return torch.ones(x.shape[0], 1, device=DEVICE)
 
     bandwidth = 16384 * 2560 * 2 / 4.3e9  # milliseconds to move one such tensor at the copy rate of an H200
     yield "norm", "16384 x 2560 residual", "forward; x: copy rate", 4 * bandwidth, plain
-    yield "norm", "16384 x 2560 residual", "forward + backward; x: copy rate", 9 * bandwidth, plain_backward
     yield "norm", "16384 x 2560 gated", "forward; x: copy rate", 3 * bandwidth, gated
-    yield "norm", "16384 x 2560 gated", "forward + backward; x: copy rate", 8 * bandwidth, gated_backward
+    for with_gate in (False, True):
+        shape = "16384 x 2560 backward " + ("gated" if with_gate else "residual")
+        for warps in (None, 2, 4, 8, 16):
+            for programs in (None, 2, 8, 16):
+                yield (
+                    "norm", shape, f"warps={warps} programs={programs}; x: copy rate", 5 * bandwidth,
+                    lambda g=with_gate, w=warps, p=programs: backward(g, w, p),
+                )  # fmt: skip
 
 
 def ssd_inputs(batch, length, heads, headdim, states, dtype=torch.bfloat16):
@@ -254,19 +259,14 @@ def ssd_forward_variants():
         batch, length, heads, headdim, states = sizes
         base = op.forward_plan(batch, length, heads, heads, headdim, states, False, DEVICE)
         plans = [base]
-        for q, warps in ((128, 8), (64, 4), (64, 8), (128, 4)):
-            for together in (1, 4, 8, 16):
-                for stages in (1, 2, 3):
-                    if (warps == 4 and q == 128 or together == 16) and stages != 2:
-                        continue
+        for q, warps in ((128, 8), (64, 4)):
+            for together in (8, 16):
+                for stages in (3, 4):
                     plans.append(replace(base, q=q, warps=warps, heads=together, stages=stages))
         for walk_p, walk_n, walk_warps, walk_stages in (
-            (64, 128, 4, 1), (64, 128, 4, 3), (64, 128, 8, 2), (64, 64, 4, 2), (64, 64, 4, 3), (64, 32, 4, 3), (32, 64, 4, 3)
+            (64, 128, 4, 2), (64, 128, 4, 3), (64, 128, 8, 2), (64, 64, 4, 3), (64, 32, 4, 3), (32, 64, 4, 3), (64, 64, 4, 4)
         ):  # fmt: skip
-            for q in (64, 128):
-                plans.append(
-                    replace(base, q=q, walk_p=walk_p, walk_n=walk_n, walk_warps=walk_warps, walk_stages=walk_stages)
-                )
+            plans.append(replace(base, walk_p=walk_p, walk_n=walk_n, walk_warps=walk_warps, walk_stages=walk_stages))
         for plan in dict.fromkeys(plans):
 
             def run(sizes=sizes, plan=plan):
@@ -283,15 +283,15 @@ def ssd_backward_variants():
         batch, length, heads, headdim, states = sizes
         base = op.backward_plan(batch, length, heads, heads, headdim, states, False, DEVICE)
         plans = [base]
-        for q, warps in ((64, 4), (64, 8), (32, 4), (128, 8)):
-            for together in (4, 8, 16):
-                for stages in (1, 2):
-                    if stages == 2 and (q != 64 or together == 16):
+        for q, warps in ((32, 2), (32, 4), (32, 8), (64, 8)):
+            for together in (4, 16, 40):
+                for stages in (1, 2, 3):
+                    if stages > 1 and (together != 16 or q == 64):
                         continue
                     plans.append(replace(base, q=q, warps=warps, heads=together, stages=stages))
-        plans.append(replace(base, walk_stages=3))
-        plans.append(replace(base, walk_n=64, walk_stages=3))
-        plans.append(replace(base, walk_n=64, walk_stages=2))
+        for walk_n in (32, 64, 128):
+            for walk_stages in (2, 3, 4):
+                plans.append(replace(base, walk_n=walk_n, walk_stages=walk_stages))
         for plan in dict.fromkeys(plans):
 
             def run(sizes=sizes, plan=plan):
@@ -430,6 +430,43 @@ def ssd_check():
     return errors
 
 
+def long_check():
+    """Offsets past 2**31: the end of a long sequence against the same steps alone, long after the start has faded."""
+    from anymamba.backends.triton import causal_conv1d as conv
+    from anymamba.backends.triton import selective_scan as op
+    from anymamba.backends.triton import selective_scan_cuda as in_cuda
+    from anymamba.backends.triton import ssd
+
+    found = {}
+    tail = 65536
+
+    def note(name, whole, part):
+        found[name] = difference([whole[..., -4096:]], [part[..., -4096:]])
+        print(f"{'ok  ' if found[name] < 1e-3 else 'FAIL'}  long {name}: {found[name]:.0e}")
+
+    given = scan_inputs(1, 2**20, 2304, 16)
+    part = {k: (v[..., -tail:] if v is not None and k in ("u", "delta", "B", "C", "z") else v) for k, v in given.items()}
+    for name, run in {
+        "scan, CUDA": lambda x: in_cuda.scan_forward(*x.values(), True, False, 0, in_cuda.forward_plan(1, 2304, DEVICE))[0],
+        "scan, Triton": lambda x: op.scan_forward(
+            *x.values(), True, False, False, op.forward_plan(1, 2304, x["u"].shape[2], 16, DEVICE)
+        )[0],
+        "conv": lambda x: conv.causal_conv1d_fn(x["u"], torch.ones(2304, 4, device=DEVICE, dtype=torch.bfloat16)),
+    }.items():
+        note(name, run(given), run(part))
+    given = part = None
+    given = ssd_inputs(1, 2**20, 40, 64, 128)
+    part = {k: (v[:, -tail:] if v is not None and k in ("x", "dt", "B", "C") else v) for k, v in given.items()}
+
+    def scan(x):
+        return ssd.mamba_chunk_scan_combined(
+            x["x"], x["dt"], x["A"], x["B"], x["C"], 256, D=x["D"], dt_bias=x["dt_bias"], dt_softplus=True
+        ).movedim(1, -1)
+
+    note("ssd", scan(given), scan(part))
+    return found
+
+
 def large_check():
     """The scan against plain PyTorch in float64, bf16 inputs, at a size with many programs: relative Frobenius errors."""
     from anymamba.backends.torch.selective_scan import selective_scan_fn as exact
@@ -491,11 +528,13 @@ def main():
     workers = [subprocess.Popen([*command, "--share", f"{i}/{arguments.workers}"]) for i in range(arguments.workers)]
     document = {"date": datetime.date.today().isoformat(), "machine": machine.facts(), "rows": []}
     document["self checks"] = self_checks()
-    for name, check in (("scan errors", large_check), ("ssd errors", ssd_check)):
+    for name, check in (("scan errors", large_check), ("ssd errors", ssd_check), ("long", long_check)):
         try:
             document[name] = check()
         except Exception as error:  # noqa: BLE001 - the timings are still worth having
             print(f"FAIL  {name}: {type(error).__name__}: {str(error)[:500]}")
+    _kept.clear()
+    torch.cuda.empty_cache()
     for worker in workers:
         worker.wait()
     print(f"compiled after {time.time() - begun:.0f} s", flush=True)

@@ -58,7 +58,7 @@ def library() -> ctypes.CDLL:
 
 
 def compile_source(text: str, capability: tuple[int, int]) -> bytes:
-    """Machine code for a compute capability, or PTX where this NVRTC is older than the GPU. Raises RuntimeError with the compiler's words."""
+    """Machine code for a compute capability, PTX where NVRTC is older than the GPU. Raises RuntimeError with the compiler's words."""
     nvrtc = library()
     count = ctypes.c_int()
     _check(nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(count)))

@@ -6,6 +6,7 @@ kernels spread the 16 states of a channel over lanes as the size of the problem 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -169,7 +170,7 @@ def scan_backward(
     checkpoint: Tensor,
     plan: Plan,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of u, delta, A, B, C, D, z, delta_bias, each in the dtype and shape of its tensor. checkpoint: of every plan.window steps."""
+    """Gradients of u, delta, A, B, C, D, z, delta_bias, each in dtype and shape of its tensor. checkpoint: of every plan.window steps."""
     batch, channels, length = u.shape
     states, device = A.shape[1], u.device
     dout = _rows(dout)
@@ -181,8 +182,8 @@ def scan_backward(
         None if x is None else torch.empty((batch, length, channels), dtype=x.dtype, device=device).transpose(1, 2) for x in (u, delta, z)
     )
     window, width = plan.window, plan.width(states)
-    chunk = -(-(-(-length // plan.chunks)) // window) * window
-    chunks = -(-length // chunk)
+    chunk = window * max(math.ceil(length / window / plan.chunks), 1)
+    chunks = math.ceil(length / chunk)
     blocks = groups * -(-group // (width * plan.warps))
     # one allocation for what the blocks leave; a place of each part starts at 16 bytes, for channels are a multiple of 8
     rows, tokens = batch * chunks, batch * groups * length * states
@@ -203,7 +204,8 @@ def scan_backward(
             carry = nvrtc.kernel("scan_carry.cu", "scan_carry", {**options, "T": tile}, device)
             carry.launch(blocks * (chunks - 1) * batch, 32 * plan.warps, 4 * plan.warps * floats, [
                 *map(_pointer, (delta, z, dout, C, A, delta_bias, added, sum_dt)),
-                *_strides(delta, 0, 2), *gate, *_strides(dout, 0, 2), *_strides(C, 0, 1, 2), A.stride(0), A.stride(1), *sized, chunk, chunks,
+                *_strides(delta, 0, 2), *gate, *_strides(dout, 0, 2), *_strides(C, 0, 1, 2), A.stride(0), A.stride(1),
+                *sized, chunk, chunks,
             ])  # fmt: skip
         kernel = nvrtc.kernel("scan_backward.cu", "scan_backward", options, device)
         piece = min(width, 8)
@@ -213,12 +215,14 @@ def scan_backward(
         shared = 4 * plan.warps * (floats + 2 * window * 2 * states)
         kernel.launch(blocks * chunks * batch, 32 * plan.warps, shared, [
             *map(_pointer, (u, delta, z, dout, B, C, A, D, delta_bias, checkpoint, added, sum_dt, du, ddelta, dz, dA, dD, dbias, dB, dC)),
-            *_strides(u, 0, 2), *_strides(delta, 0, 2), *gate, *_strides(dout, 0, 2), *_strides(du, 0, 2), *_strides(ddelta, 0, 2), *_strides(dz, 0, 2),
+            *_strides(u, 0, 2), *_strides(delta, 0, 2), *gate, *_strides(dout, 0, 2),
+            *_strides(du, 0, 2), *_strides(ddelta, 0, 2), *_strides(dz, 0, 2),
             *_strides(B, 0, 1, 2), *_strides(C, 0, 1, 2), A.stride(0), A.stride(1),
             *sized, checkpoint.shape[1], chunk, chunks, batch, groups,
         ])  # fmt: skip
         per = 4 * 256
-        cuts = [-(-size // per) for size in (tokens, tokens, states * channels, channels * (D is not None), channels * (delta_bias is not None))]
+        lengths = (tokens, tokens, states * channels, channels * (D is not None), channels * (delta_bias is not None))
+        cuts = [-(-size // per) for size in lengths]
         starts = [sum(cuts[:i]) for i in range(6)]
         types = {name: options[name] for name in ("TB", "TC", "TA", "TD", "TBIAS")}
         sums = nvrtc.kernel("scan_sums.cu", "scan_sums", types, device)

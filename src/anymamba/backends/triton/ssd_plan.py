@@ -28,18 +28,21 @@ def forward_plan(
     batch: int, length: int, heads: int, heads_per_group: int, headdim: int, d_state: int, wide: bool, device: torch.device
 ) -> Plan:
     """wide: float32 operands."""
-    small = headdim <= 64 and d_state <= 128 and not wide
-    return _plan(128 if small else 64 if not wide else 32, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
+    # a chunk of 128 halves the states that go through memory; few heads a group spread badly over it
+    small = headdim <= 64 and d_state <= 128 and heads_per_group > 32 and not wide
+    return _plan(128 if small else 64 if not wide else 32, 8, 3, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
 
 
 def backward_plan(
     batch: int, length: int, heads: int, heads_per_group: int, headdim: int, d_state: int, wide: bool, device: torch.device
 ) -> Plan:
-    return _plan(32 if wide else 64, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
+    return _plan(32, 16, 1, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
 
 
 def _plan(
     q: int,
+    most: int,
+    stages: int,
     batch: int,
     length: int,
     heads: int,
@@ -52,10 +55,10 @@ def _plan(
     q = min(q, max(power_of_2(length), 16))
     chunks = -(-length // q) * batch
     # several heads a program spare the product C B^T, as long as every multiprocessor still has a few programs
-    together = max(min(heads_per_group, 16, chunks * heads // (4 * processors(device))), 1)
+    together = max(min(heads_per_group, most, chunks * heads // (4 * processors(device))), 1)
     together = -(-heads_per_group // -(-heads_per_group // together))
     block_p, block_n = max(power_of_2(headdim), 16), max(power_of_2(d_state), 16)
     walk_p, walk_n = min(block_p, 64), min(block_n, 64 if wide else 128)
     while batch * heads * (block_p // walk_p) * (block_n // walk_n) < 2 * processors(device) and walk_n > 32:
         walk_n //= 2
-    return Plan(q, together, 4 if q < 64 else 8, 1, walk_p, walk_n, 4, 2)
+    return Plan(q, together, 8 if q > 64 else 4, 1 if wide else stages, walk_p, walk_n, 4, 2)
