@@ -27,33 +27,43 @@ def update(
     conv_state_indices: Tensor | None,
 ) -> Tensor:
     """x (batch, dim) or (batch, dim, steps); conv_state (rows, dim, state_len) changes in place."""
-    steps = x.shape[2] if x.dim() == 3 else 1
+    many = x.dim() == 3
     out = torch.empty_like(x)
-    options = (
-        dtype_name(x.dtype), dtype_name(weight.dtype), None if bias is None else dtype_name(bias.dtype), weight.shape[1],
-        activation, None if cache_seqlens is None else dtype_name(cache_seqlens.dtype),
-        None if conv_state_indices is None else dtype_name(conv_state_indices.dtype),
-        x.stride(1) == 1 and out.stride(1) == 1, conv_state.stride(1) == 1,
-    )  # fmt: skip
-    batch, dim = x.shape[:2]
+    x_strides, out_strides = x.stride(), out.stride()
     state_row, state_channel, state_column = conv_state.stride()
-    _program(*options).run(
-        batch, workers=1 if x.numel() < _ALONE else None,
-        x=x, out=out, state=conv_state, weight=weight, bias=bias,
-        seen=None if cache_seqlens is None else cache_seqlens.contiguous(),
-        rows=None if conv_state_indices is None else conv_state_indices.contiguous(),
-        dim=dim, steps=steps, state_len=conv_state.shape[2],
-        x_batch=x.stride(0), x_channel=x.stride(1), x_step=x.stride(2) if x.dim() == 3 else 0,
-        out_batch=out.stride(0), out_channel=out.stride(1), out_step=out.stride(2) if x.dim() == 3 else 0,
-        state_row=state_row, state_channel=state_channel, state_column=state_column,
-        weight_channel=weight.stride(0), weight_tap=weight.stride(1), bias_channel=0 if bias is None else bias.stride(0),
+    weight_channel, weight_tap = weight.stride()
+    if cache_seqlens is not None:
+        cache_seqlens = cache_seqlens.contiguous()
+    if conv_state_indices is not None:
+        conv_state_indices = conv_state_indices.contiguous()
+    program = _program(
+        x.dtype, weight.dtype, None if bias is None else bias.dtype, weight.shape[1], activation,
+        None if cache_seqlens is None else cache_seqlens.dtype,
+        None if conv_state_indices is None else conv_state_indices.dtype,
+        x_strides[1] == 1 and out_strides[1] == 1, state_channel == 1,
     )  # fmt: skip
+    slots = [
+        x.shape[1], x.shape[2] if many else 1, conv_state.shape[2],
+        x_strides[0], x_strides[1], x_strides[2] if many else 0,
+        out_strides[0], out_strides[1], out_strides[2] if many else 0,
+        state_row, state_channel, state_column, weight_channel, weight_tap,
+        x.data_ptr(), out.data_ptr(), weight.data_ptr(), conv_state.data_ptr(),
+    ]  # fmt: skip
+    if bias is not None:
+        slots += (bias.data_ptr(), bias.stride(0))
+    if cache_seqlens is not None:
+        slots.append(cache_seqlens.data_ptr())
+    if conv_state_indices is not None:
+        slots.append(conv_state_indices.data_ptr())
+    # slots are in the order in which _update names them: a dictionary would take longer than a token's arithmetic
+    program.launch(x.shape[0], 1 if x.numel() < _ALONE else torch.get_num_threads(), slots)
     return out
 
 
 @functools.cache
 def _program(*options: Any) -> Program:
-    return Program("causal_conv1d_update", _update, *options)
+    """dtypes arrive as torch has them: their names would cost more than the look-up."""
+    return Program("causal_conv1d_update", _update, *(dtype_name(o) if isinstance(o, torch.dtype) else o for o in options))
 
 
 class _Channels:

@@ -18,7 +18,7 @@ from anymamba.language import say
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-ALONE = 2**15
+_ALONE = 2**15
 """Elements below which waking other cores costs more than they save."""
 
 
@@ -48,7 +48,8 @@ def layer_norm_fn(
     return_dropout_mask: bool = False,
 ) -> Tensor | tuple[Tensor | None, ...]:
     """See anymamba.ops.layer_norm_fn. x, residual (..., dim)."""
-    y, total = _Norm.apply(x, weight, bias, residual, eps, prenorm, not is_rms_norm)
+    arguments = x, weight, bias, residual, eps, prenorm, not is_rms_norm
+    y, total = _Norm.apply(*arguments) if torch.is_grad_enabled() else _forward(*arguments, keeps=False)[:2]
     returned: list[Tensor | None] = [y]
     if prenorm:
         if residual is None:
@@ -82,23 +83,49 @@ def rms_norm_fn(
 
 @functools.cache
 def program(name: str, build: Callable[..., None], *options: Any) -> Program:
-    return Program(name, build, *options)
+    """dtypes arrive as torch has them: their names would cost more than the look-up."""
+    return Program(name, build, *(dtype_name(o) if isinstance(o, torch.dtype) else o for o in options))
 
 
 def as_rows(tensor: Tensor) -> Tensor:
     """(rows, dim) with contiguous channels; a view where the strides allow."""
-    rows = tensor.reshape(-1, tensor.shape[-1])
+    rows = tensor if tensor.dim() == 2 else tensor.reshape(-1, tensor.shape[-1])
     return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()
 
 
-def name_of(tensor: Tensor | None) -> str | None:
-    return None if tensor is None else dtype_name(tensor.dtype)
+def dtype_of(tensor: Tensor | None) -> torch.dtype | None:
+    return None if tensor is None else tensor.dtype
+
+
+def workers_for(tensor: Tensor) -> int:
+    return 1 if tensor.numel() < _ALONE else torch.get_num_threads()
 
 
 def blocks_of(rows: int) -> tuple[int, int]:
-    """(blocks, rows of a block): 16 partial sums of the weights' gradients at most, whatever the number of threads."""
-    block = max(4, -(-rows // 16))
+    """(blocks, rows of a block). Each block sums the weights' gradients apart: 16 of them on up to 16 cores, so that the rounding does
+    not depend on the number of threads there."""
+    block = max(4, -(-rows // max(16, torch.get_num_threads())))
     return -(-rows // block), block
+
+
+def _forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, eps: float, prenorm: bool, centred: bool, keeps: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """y, the sum in the dtype of residual if prenorm and there is one, and if keeps the statistics (rows, 2)."""
+    lines, added = as_rows(x), None if residual is None else as_rows(residual)
+    rows, dim = lines.shape
+    weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
+    y = x.new_empty(x.shape)
+    total = None if residual is None or not prenorm else residual.new_empty(residual.shape)
+    statistics = torch.empty(rows, 2) if keeps else None
+    blocks, block = blocks_of(rows)
+    options = x.dtype, weight.dtype, dtype_of(bias), dtype_of(added), dtype_of(total), keeps, centred
+    program("norm", kernels.forward, *options).run(
+        blocks, workers=workers_for(x), x=lines, y=y, residual=added, total=total, weight=weight, bias=bias,
+        statistics=statistics, dim=dim, rows=rows, block=block, eps=float(eps), x_row=lines.stride(0),
+        residual_row=0 if added is None else added.stride(0),
+    )  # fmt: skip
+    return y, total, statistics
 
 
 class _Norm(torch.autograd.Function):
@@ -109,20 +136,8 @@ class _Norm(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, eps: float, prenorm: bool, centred: bool
     ) -> tuple[Tensor, Tensor | None]:
         ctx.set_materialize_grads(False)
-        lines, added = as_rows(x), None if residual is None else as_rows(residual)
-        rows, dim = lines.shape
-        weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
         keeps = any(ctx.needs_input_grad)
-        y = x.new_empty(x.shape)
-        total = None if residual is None or not prenorm else residual.new_empty(residual.shape)
-        statistics = torch.empty(rows, 2) if keeps else None
-        blocks, block = blocks_of(rows)
-        dtypes = dtype_name(x.dtype), dtype_name(weight.dtype), name_of(bias), name_of(added), name_of(total)
-        program("norm", kernels.forward, *dtypes, keeps, centred).run(
-            blocks, workers=1 if x.numel() < ALONE else None, x=lines, y=y, residual=added, total=total, weight=weight,
-            bias=bias, statistics=statistics, dim=dim, rows=rows, block=block, eps=float(eps), x_row=lines.stride(0),
-            residual_row=0 if added is None else added.stride(0),
-        )  # fmt: skip
+        y, total, statistics = _forward(x, weight, bias, residual, eps, prenorm, centred, keeps)
         if keeps:
             # a float32 sum is exact to the backward pass; a rounded one is not, and its parts are kept instead
             exact = total is not None and total.dtype == torch.float32
@@ -136,6 +151,7 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, dtotal: Tensor | None) -> tuple[Tensor | None, ...]:
         x, residual, weight, bias, statistics = ctx.saved_tensors
         x_dtype, residual_dtype = ctx.dtypes
+        weight = weight.contiguous()
         lines, added = as_rows(x), None if residual is None else as_rows(residual)
         rows, dim = lines.shape
         dy = torch.zeros(x.shape, dtype=x_dtype) if dy is None else dy.contiguous()
@@ -144,9 +160,9 @@ class _Norm(torch.autograd.Function):
         dresidual = None if residual_dtype in (None, x_dtype) else torch.empty(x.shape, dtype=residual_dtype)
         blocks, block = blocks_of(rows)
         sums = torch.empty(1 if bias is None else 2, blocks, dim)
-        dtypes = name_of(lines), name_of(dy), name_of(weight), bias is not None, name_of(added), name_of(dtotal), name_of(dresidual)
-        program("norm_backward", kernels.backward, *dtypes, ctx.centred).run(
-            blocks, workers=1 if x.numel() < ALONE else None, x=lines, residual=added, dy=dy, dtotal=dtotal, dx=dx,
+        options = lines.dtype, dy.dtype, weight.dtype, bias is not None, dtype_of(added), dtype_of(dtotal), dtype_of(dresidual)
+        program("norm_backward", kernels.backward, *options, ctx.centred).run(
+            blocks, workers=workers_for(x), x=lines, residual=added, dy=dy, dtotal=dtotal, dx=dx,
             dresidual=dresidual, weight=weight, statistics=statistics, dweight=sums[0], dbias=None if bias is None else sums[1],
             dim=dim, rows=rows, block=block, x_row=lines.stride(0), residual_row=0 if added is None else added.stride(0),
         )  # fmt: skip

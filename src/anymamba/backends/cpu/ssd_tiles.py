@@ -18,7 +18,8 @@ from anymamba.backends.cpu.vecmath import exp_for_products
 
 CHUNK = 32
 """Tokens handled at once: long enough to spread the loads of a state over, short enough that the products inside a chunk, which grow
-with it, stay a small part (measured 16, 32, 64: see benchmarks). A multiple of every vector width."""
+with it, stay a small part. On Zen 4, headdim 64 and d_state 128, 32 was fastest forward and backward; 16 took 3% longer, 64 7%, and the
+recurrence token by token, its state in registers, longer than all of these. A multiple of every vector width."""
 
 TILE_ROWS = 4
 """Rows of a product that are kept in registers together."""
