@@ -85,24 +85,12 @@ export HF_TOKEN=hf_abcdefghijklmnopqrstuvwx12345  api_key: "sk-abcdefghij0123456
 Authorization: Bearer abcdefghijklmnop.qrstuv  mail erin@example.org  ip 10.1.2.3 and ghp_abcdefghijklmnopqrstuvwxyz0123456789
 server build01.corp.internal  gpu GPU-12345678-1234-1234-1234-123456789abc
 """
+# fmt: off
 SECRETS = [
-    "alice",
-    "gpu-node17",
-    "bob",
-    "hunter2",
-    "corp-secret",
-    "Xiaoming",
-    "carol",
-    "dave",
-    "hf_abc",
-    "sk-abc",
-    "abcdefghijklmnop",
-    "erin",
-    "10.1.2.3",
-    "ghp_",
-    "build01",
-    "GPU-1234",
+    "alice", "gpu-node17", "bob", "hunter2", "corp-secret", "Xiaoming", "carol", "dave", "hf_abc", "sk-abc",
+    "abcdefghijklmnop", "erin", "10.1.2.3", "ghp_", "build01", "GPU-1234",
 ]
+# fmt: on
 
 
 def test_scrub_takes_private_data_out() -> None:

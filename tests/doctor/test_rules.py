@@ -18,29 +18,16 @@ ROOT = Path(__file__).resolve().parents[2]
 RULES = rules.all_rules()
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 # causes that users name, each with the id that other tools and the documentation refer to
+# fmt: off
 NAMED = [
-    "nvcc-missing",
-    "build-isolation-cpu-torch",
-    "build-isolation-wrong-torch",
-    "cpu-torch-in-env",
-    "torch-not-in-build-env",
-    "wheel-download-failed",
-    "no-prebuilt-wheel",
-    "cuda-major-mismatch",
-    "gpu-arch-not-compiled",
-    "nvcc-unsupported-gpu-architecture",
-    "msvc-missing",
-    "triton-missing-on-windows",
-    "windows-long-path",
-    "wsl-driver-missing",
-    "abi-undefined-symbol",
-    "keep-cuda-build-opt-in",
-    "broken-package-reported-missing",
-    "transformers-fast-path-warning",
-    "ninja-oom-killed",
-    "log-truncated",
+    "nvcc-missing", "build-isolation-cpu-torch", "build-isolation-wrong-torch", "cpu-torch-in-env",
+    "torch-not-in-build-env", "wheel-download-failed", "no-prebuilt-wheel", "cuda-major-mismatch",
+    "gpu-arch-not-compiled", "nvcc-unsupported-gpu-architecture", "msvc-missing", "triton-missing-on-windows",
+    "windows-long-path", "wsl-driver-missing", "abi-undefined-symbol", "keep-cuda-build-opt-in",
+    "broken-package-reported-missing", "transformers-fast-path-warning", "ninja-oom-killed", "log-truncated",
     "unknown",
 ]
+# fmt: on
 
 
 def test_enough_rules_with_unique_names() -> None:

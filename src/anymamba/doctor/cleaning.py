@@ -13,6 +13,7 @@ _PREFIX = re.compile(
     r"\s+"
     r"|#\d+ \d+\.\d+ "  # docker build
     r"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.,]?\d*Z? "  # CI time stamps
+    r"|\(\w+ (?:pid=)\d+[^)\n]{0,60}\) ?|\[rank\d+\]: ?"  # ray, torchrun
     r"|\[\d\d:\d\d:\d\d\] |\[\d+/\d+\] (?=Building|Installing)"
     r"|[│┃|├╰└─▶→>»•](?:[─▶>]*)(?=\s|$)"  # pip, uv, poetry, quotes
     r"|(?:╰─>|├─▶|╰─▶|`->) ?"

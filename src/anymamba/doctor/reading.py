@@ -6,6 +6,7 @@ from between them the lines that may matter: those with one of the WORDS in them
 
 from __future__ import annotations
 
+import unicodedata
 from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Tuple
 
 from anymamba.doctor.cleaning import clean
@@ -28,7 +29,7 @@ WORDS = (
     "Building wheel", "Failed", "Precompiled", "build dependencies", "not available", "alling back", "equired",
     "requires", "mamba_ssm", "mamba-ssm", "causal_conv1d", "causal-conv1d", "selective_scan", "no kernel image",
     "conflict", "pip install", "signal", "out of memory", "not installed", "aarch64", "ROCm", "rocm", "gfx", "WSL",
-    "PyTorch version", "Name: torch", "CUDA capability", "错误", "找不到", "无法", "没有", "缺少", "失败", "致命",
+    "PyTorch version", "Name: torch", "/Users/", "CUDA capability", "错误", "找不到", "无法", "没有", "缺少", "失败", "致命",
 )
 # fmt: on
 
@@ -83,15 +84,16 @@ def read(stream: BinaryIO) -> Reading:
             tail_size -= len(piece)
             middle.add(start, piece)
     lines: List[Line] = []
-    for start, piece in buffered:
-        lines.extend(_lines(start, piece))
     if shortened:
+        lines.extend(_lines(*buffered[0]))
         start, joined = tail[0][0], "".join(piece for _, piece in tail)
         cut = joined.rfind("\n", 0, max(0, len(joined) - TAIL)) + 1 or max(0, len(joined) - TAIL)
         middle.add(start, joined[:cut])
         lines.extend(middle.lines)
         lines.extend(_lines(start + joined.count("\n", 0, cut), joined[cut:]))
-    return Reading(_unwrap(lines), max(1, number - (1 if number > 1 else 0)), total, encoding, shortened)
+    else:
+        lines.extend(_lines(1, _unwrap("".join(piece for _, piece in buffered))))
+    return Reading(lines, max(1, number - (1 if number > 1 else 0)), total, encoding, shortened)
 
 
 def _lines(number: int, text: str) -> Iterator[Line]:
@@ -151,22 +153,31 @@ class _Middle:
                 self._size += len(line.text)
 
 
-def _unwrap(lines: List[Line]) -> List[Line]:
-    """Joins lines that a terminal broke in the middle of words: many lines of exactly the same, greatest length."""
-    lengths: Dict[int, int] = {}
-    for line in lines:
-        lengths[len(line.text)] = lengths.get(len(line.text), 0) + 1
-    if not lengths:
-        return lines
-    widest = max(lengths)
-    if not (60 <= widest <= 240 and lengths[widest] >= 4 and lengths[widest] >= 0.08 * len(lines)):
-        return lines
-    joined: List[Line] = []
-    open_line = False
-    for line in lines:
-        if open_line and joined and line.number <= joined[-1].number + 40:
-            joined[-1] = Line(joined[-1].number, joined[-1].text + line.text)
+def _unwrap(text: str) -> str:
+    """The log without the line breaks that a terminal put into the middle of words: where several lines have exactly
+    the same, greatest width, each of them goes on in the next line. The breaks move to the end, so that counts stay."""
+    lines = text.split("\n")
+    widths = [_width(line.rstrip("\r")) for line in lines]
+    widest = max(widths)
+    full = widths.count(widest)
+    if not (70 <= widest <= 250 and full >= 3 and full >= 0.03 * len(lines)):
+        return text
+    joined: List[str] = []
+    open_line, owed = False, 0
+    for line, width in zip(lines, widths):
+        if open_line and line[:1].strip():
+            joined[-1] = joined[-1].rstrip("\r") + line
+            owed += 1
         else:
+            joined.extend([""] * owed)
             joined.append(line)
-        open_line = len(line.text) == widest
-    return joined
+            owed = 0
+        open_line = width == widest
+    return "\n".join(joined + [""] * owed)
+
+
+def _width(line: str) -> int:
+    """Columns on a terminal: a Chinese character takes two."""
+    if line.isascii():
+        return len(line)
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in line)

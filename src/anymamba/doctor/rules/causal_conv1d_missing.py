@@ -25,14 +25,12 @@ def _log(log: Log) -> Optional[Match]:
             Signature(r"(?:ModuleNotFoundError|ImportError): No module named '?causal_conv1d'?(?![\w.])", own=True),
             Signature(r"'NoneType' object has no attribute 'causal_conv1d_\w+'", own=True),
             Signature(
-                r"(?:causal_conv1d|causal-conv1d) is (?:not installed|required)|[Pp]lease install causal[-_]conv1d",
+                r"(?<!because\s`)(?<!because\s)(?:causal_conv1d|causal-conv1d)`? is (?:not installed|required)"
+                r"|[Pp]lease install causal[-_]conv1d",
                 own=True,
                 confidence=LIKELY,
             ),
-            Signature(
-                r"(?:causal_conv1d_fn|causal_conv1d_update|mamba_\w+|selective_\w+)\((?:.|\n){0,600}?TypeError:"
-                r" 'NoneType' object is not callable"
-            ),
+            Signature(r"'NoneType' object is not callable", confidence=LIKELY),
             Signature(r"NotImplementedError: The fast path is not available"),
         ),
     )

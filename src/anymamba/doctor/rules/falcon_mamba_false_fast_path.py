@@ -18,7 +18,7 @@ from anymamba.doctor.rule import (
 
 def _log(log: Log) -> Optional[Match]:
     warning = log.search(
-        r"fast path is not available because (?:on )?one of|is falling back to its reference PyTorch implementation"
+        r"[Ff]ast path is not available because (?:on )?one of|is falling back to its reference PyTorch implementation"
     )
     falcon = log.search(r"[Ff]alcon[-_ ]?[Mm]amba")
     if not warning or not falcon:

@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional
 from anymamba.doctor import situation
 from anymamba.doctor.log import Log
 from anymamba.doctor.rule import (
+    BRANCH,
     CERTAIN,
     LIKELY,
     OPTIONAL,
@@ -39,7 +40,8 @@ def _log(log: Log) -> Optional[Match]:
     if wheel:
         number = re.match(r"cp3(\d+)", wheel["python"])
         if number and (int(number.group(1)) >= 14 or int(number.group(1)) <= 7):
-            return Match(tuple(situation.first(log, r"Guessing wheel URL: ")), LIKELY)
+            offsets = tuple(situation.first(log, r"Guessing wheel URL: "))
+            return Match(offsets, LIKELY, role=BRANCH)
     return None
 
 

@@ -15,7 +15,7 @@ from anymamba.doctor.rule import (
     match_signatures,
 )
 
-_OLD = Signature(r"[Tt]he fast path is not available because (?:on )?one of [^\n]* is None", own=True)
+_OLD = Signature(r"[Ff]ast path is not available because (?:on )?one of [^\n]* is None", own=True)
 _NEW = Signature(
     r"is falling back to its reference PyTorch implementation because `?(?:mamba_ssm|mamba-ssm|causal_conv1d"
     r"|causal-conv1d)`?",

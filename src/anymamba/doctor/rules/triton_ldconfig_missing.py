@@ -24,7 +24,7 @@ RULE = Rule(
     ),
     needed=NECESSARY,
     signatures=(
-        Signature(r"(?:No such file or directory|没有那个文件或目录): '/sbin/ldconfig'", bare=True),
+        Signature(r"(?:No such file or directory|没有那个文件或目录): '(?:/sbin/)?ldconfig'", bare=True),
         Signature(r"/sbin/ldconfig[^\n]*(?:not found|returned non-zero|No such file)"),
     ),
     remedies=(
