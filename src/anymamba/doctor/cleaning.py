@@ -12,8 +12,9 @@ _PREFIX = re.compile(
     r"^(?:"
     r"\s+"
     r"|#\d+ \d+\.\d+ "  # docker build
-    r"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.,]?\d*Z? "  # CI time stamps
+    r"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.,]?\d*Z? |\[\d{4}-\d\d-\d\dT[\d:.]+Z\] ?"  # CI time stamps
     r"|\(\w+ (?:pid=)\d+[^)\n]{0,60}\) ?|\[rank\d+\]: ?"  # ray, torchrun
+    r"|(?:DEBUG|TRACE) (?=\s|Traceback|File|[A-Z]\w+Error)"  # uv -v
     r"|\[\d\d:\d\d:\d\d\] |\[\d+/\d+\] (?=Building|Installing)"
     r"|[│┃|├╰└─▶→>»•](?:[─▶>]*)(?=\s|$)"  # pip, uv, poetry, quotes
     r"|(?:╰─>|├─▶|╰─▶|`->) ?"

@@ -33,6 +33,18 @@ _FOLDER = re.compile(
 )
 
 
+# what an installer says at its end, and a new command or session after it
+_FINISHED = re.compile(
+    r"^(?:Successfully installed|Collecting usage|[$%❯] |>>> |In \[\d+\]:|PS [A-Z]:\\|\([\w.-]+\) \S*[$#>] ?\w|[\w.-]+@[\w.-]+:\S*[$#])",
+    re.M,
+)
+# lines in which an installer only lists what it fetches
+_INSTALLING = re.compile(
+    r"^(?:Collecting|Downloading|Using cached|Requirement already satisfied|Preparing metadata|Installing collected)[^\n]*",
+    re.M,
+)
+
+
 class Log:
     """text: the cleaned lines joined by newlines; facts: what recognise.py found (versions, system, tool, ...)."""
 
@@ -76,33 +88,30 @@ class Log:
         return self.text[first_offset:end_offset]
 
     def package_at(self, offset: int) -> Optional[str]:
-        """The package that an installer was working on at this place."""
+        """The package that an installer was working on at this place; None after it had finished."""
         index = bisect.bisect_right(self._mark_offsets, offset) - 1
         while index >= 0:
-            _, name, strong = self.packages[index]
+            start, name, strong = self.packages[index]
             if strong:
-                return name
+                return None if _FINISHED.search(self.text, start, offset) else name
             index -= 1
         return None
 
     def concern(self, start: int, end: int) -> str:
         """Whom an error at this place concerns: "ours", "mentioned" (the log is about ours, the place does not say),
         "other" (another package was being installed) or "nothing" (the log names no package)."""
-        near = self.around(start, end, before=0, after=0)
-        if OURS.search(near):
+        if OURS.search(self.around(start, end, before=0, after=0)):
             return "ours"
         package = self.package_at(start)
         if package is not None:
             if is_ours(package):
                 return "ours"
-            if self.failed and not any(is_ours(name) for name in self.failed):
-                return "other"
-            if not self.failed or package in self.failed:
-                return "mentioned" if OURS.search(self.around(start, end)) else "other"
+            near = _INSTALLING.sub("", self.around(start, end, before=15, after=12))
+            return "mentioned" if OURS.search(near) and package not in self.failed else "other"
         if self.failed:
             if any(is_ours(name) for name in self.failed):
                 return "ours" if len(self.failed) == 1 else "mentioned"
-            return "other" if not OURS.search(self.around(start, end)) else "mentioned"
+            return "mentioned" if OURS.search(self.around(start, end)) else "other"
         if OURS.search(self.around(start, end)):
             return "ours"
         if self.names_mamba:

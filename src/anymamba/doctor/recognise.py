@@ -59,23 +59,21 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+# what our packages pull in: an error among these while ours are installed concerns ours
+_DEPENDENCIES = re.compile(
+    r"(?:torch|setuptools|wheel|ninja|packaging|einops|triton|numpy|nvidia-.*|filelock|sympy|networkx|jinja2|fsspec|mpmath|markupsafe"
+    r"|typing-extensions|huggingface-hub|tqdm|requests|regex|pyyaml|safetensors|pip|buildtools)$"
+)
+_NO_PACKAGES = ("wheels", "dependencies", "build", "backend", "collected", "metadata", "the", "build-dependencies")
+
+
 def package_marks(text: str) -> List[Tuple[int, str, bool]]:
     """(offset, package, whether work on it begins here), in the order of the text."""
     marks = []
     for pattern, strong in _MARKS:
         for found in pattern.finditer(text):
             name = normal(found.group(1))
-            if name not in (
-                "wheel",
-                "wheels",
-                "dependencies",
-                "build",
-                "backend",
-                "collected",
-                "metadata",
-                "the",
-                "build-dependencies",
-            ):
+            if name not in _NO_PACKAGES and not _DEPENDENCIES.match(name):
                 marks.append((found.start(), name, strong))
     return sorted(marks)
 

@@ -13,6 +13,7 @@ from anymamba.doctor.rule import CERTAIN, LIKELY, POSSIBLE
 
 _WRAPPERS = (
     r"No available output\.",
+    r"(?:setup\.py bdist_wheel|Building (?:wheel|editable) for \S+ \([\w.]+\))\**( |\n)did not run successfully",
     r"ninja: build stopped: subcommand failed",
     r"Command '?\[[^\]\n]*ninja[^\]\n]*\]'? returned non-zero exit status",
     r"RuntimeError: Error compiling objects for extension",

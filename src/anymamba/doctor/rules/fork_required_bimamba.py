@@ -29,12 +29,17 @@ RULE = Rule(
     ),
     signatures=(
         Signature(
-            r"__init__\(\) got an unexpected keyword argument '(?:bimamba_type|bimamba|if_divide_out|if_devide_out"
-            r"|init_layer_scale|nslices|use_norm|num_slices|scan_type|expand_ratio)'"
+            r"(?:__|\*\*)?init(?:__|\*\*)?\(\) got an unexpected keyword argument"
+            r" '(?:bimamba_type|bimamba|if_d[ei]vide_out|nslices|num_slices)'",
+            own=True,
         ),
         Signature(
-            r"cannot import name '(?:mamba_inner_fn_no_out_proj|bimamba_inner_fn|mamba_inner_fn_tc"
-            r"|selective_scan_\w+_v\d)' from 'mamba_ssm",
+            r"(?:__|\*\*)?init(?:__|\*\*)?\(\) got an unexpected keyword argument"
+            r" '(?:init_layer_scale|use_norm|scan_type|expand_ratio)'"
+        ),
+        Signature(
+            r"cannot import name '(?:mamba_inner_fn_no_out_proj|bimamba_inner_fn|mamba_inner_fn_tc|selective_scan_\w+_v\d)'"
+            r" from 'mamba_ssm",
             own=True,
         ),
     ),
