@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anymamba.doctor import rules
+from anymamba.doctor import reading, rules
 from tests.doctor.corpus import LOGS, Case, cases, diagnose, names
 
 CASES = cases()
@@ -100,12 +100,6 @@ def wrapped(text: str) -> bytes:
     return "\n".join(lines).encode("utf-8")
 
 
-def in_a_long_log(text: str) -> bytes:
-    """Between two times 400 KB of compiler output."""
-    noise = "ptxas info    : Used 56 registers, used 1 barriers, 480 bytes cmem[0]\n" * 6_000
-    return (noise + text + noise).encode("utf-8")
-
-
 CHANGES = [crlf, utf16, utf16_without_mark, gbk, coloured, quoted, docker, indented, ci_stamps]
 
 
@@ -123,7 +117,14 @@ def test_first_cause_survives_wrapping() -> None:
     assert len(lost) <= 0.03 * len(CASES), lost
 
 
-def test_first_cause_survives_a_long_log() -> None:
-    chosen = [case for case in CASES if case.causes[0] not in ("log-truncated", "build-very-slow", "unknown")][::20]
-    lost = [case.name for case in chosen if case.causes[0] not in names(in_a_long_log(case.log.decode("utf-8")))]
-    assert lost == []
+def test_first_cause_survives_a_long_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a log that is not kept whole, the lines with WORDS in them must still tell the cause."""
+    monkeypatch.setattr(reading, "WHOLE", 10_000)
+    monkeypatch.setattr(reading, "HEAD", 1000)
+    monkeypatch.setattr(reading, "TAIL", 1000)
+    noise = b"ptxas info    : Used 56 registers, used 1 barriers, 480 bytes cmem[0]\n" * 500
+    # a log's own end is no longer its end there, and words that a terminal broke are only joined in a log kept whole
+    without = ("log-truncated", "build-very-slow", "unknown")
+    chosen = [case for case in CASES if case.causes[0] not in without and not case.name.startswith("hard_wrapped")]
+    lost = [case.name for case in chosen if case.causes[0] not in names(noise + case.log + noise)]
+    assert len(lost) <= 0.02 * len(chosen), lost

@@ -27,9 +27,10 @@ WORDS = (
     "annot open", "annot import", "annot be ", "annot access", "annot select", "Killed", "died", "Guessing",
     "torch.__version__", "ould not", "No such", "nsupported", "ismatch", "Using cached", "overlay", "Collecting",
     "Building wheel", "Failed", "Precompiled", "build dependencies", "not available", "alling back", "equired",
-    "requires", "mamba_ssm", "mamba-ssm", "causal_conv1d", "causal-conv1d", "selective_scan", "no kernel image",
-    "conflict", "pip install", "signal", "out of memory", "not installed", "aarch64", "ROCm", "rocm", "gfx", "WSL",
-    "PyTorch version", "Name: torch", "/Users/", "CUDA capability", "错误", "找不到", "无法", "没有", "缺少", "失败", "致命",
+    "requires", "causal_conv1d", "causal-conv1d", "selective_scan", "no kernel image", "conflict", "pip install",
+    "signal", "out of memory", "not installed", "aarch64", "ROCm", "rocm", "gfx", "WSL", "PyTorch version",
+    "Name: torch", "/Users/", "CUDA capability", "amba", "nvalid", "too old", "错误", "找不到", "无法", "没有",
+    "缺少", "失败", "致命",
 )
 # fmt: on
 
