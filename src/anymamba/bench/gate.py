@@ -35,8 +35,10 @@ class Gate:
     plain: float = 0.0
 
 
-def compare(ours: Outcome, plain: Outcome, exact: Outcome) -> Gate:
-    """Each maps the names of outputs and gradients to tensors. The verdict names the worst."""
+def compare(ours: Outcome, plain: Outcome, exact: Outcome, computed: torch.dtype | None = None) -> Gate:
+    """Each maps the names of outputs and gradients to tensors. The verdict names the worst.
+
+    computed: the dtype of the computation, where results come in a wider one, as the gradients of autocast's weights do."""
     worst = 0.0, 0.0, 0.0, next(iter(exact))
     for name, want in exact.items():
         if ours[name].shape != want.shape:
@@ -48,7 +50,7 @@ def compare(ours: Outcome, plain: Outcome, exact: Outcome) -> Gate:
         )
         dtype = ours[name].dtype
         epsilon = torch.finfo(dtype).eps
-        allowed = min(2 * plain_error + (epsilon if epsilon > 1e-4 else _ULPS * epsilon), _CAP[dtype])
+        allowed = min(2 * plain_error + (epsilon if epsilon > 1e-4 else _ULPS * epsilon), _CAP[computed or dtype])
         # written so that a NaN counts as infinitely bad
         share = error / allowed if error <= allowed or error > allowed else float("inf")
         if share >= worst[0]:

@@ -132,7 +132,7 @@ def check(config: Config, dtype: torch.dtype, mode: str, setting: Setting) -> Ga
     exact = on("reference", functools.partial(_read, exact_model, ids.cpu(), torch.float32, mode))()
     plain = on("torch", functools.partial(_read, model, ids, dtype, mode))()
     ours = on(setting.backend, functools.partial(_decoded if mode == "decode" else _read, model, ids, dtype, mode))()
-    return compare(ours, plain, exact)
+    return compare(ours, plain, exact, dtype)
 
 
 def _read(model: LanguageModel, ids: Tensor, dtype: torch.dtype, mode: str) -> dict[str, Tensor]:
