@@ -7,6 +7,7 @@ from typing import Optional
 
 from anymamba.doctor.log import Log
 from anymamba.doctor.rule import (
+    LIKELY,
     OPTIONAL,
     Match,
     Remedy,
@@ -28,7 +29,7 @@ def _log(log: Log) -> Optional[Match]:
         (
             Signature(
                 r"ModuleNotFoundError: No module named '(?:wheel(?:\.\w+)?|packaging(?:\.\w+)?|setuptools(?:\.\w+)?"
-                r"|pkg_resources)'"
+                r"|pkg_resources|distutils(?:\.\w+)*)'"
             ),
         ),
     )
@@ -39,6 +40,7 @@ def _log(log: Log) -> Optional[Match]:
         (
             Signature(r"BackendUnavailable: Cannot import 'setuptools\.build_meta(?::__legacy__)?'"),
             Signature(r"error: invalid command 'bdist_wheel'"),
+            Signature(r"module 'pkgutil' has no attribute 'ImpImporter'", confidence=LIKELY),
             Signature(r"ImportError: cannot import name 'packaging' from 'pkg_resources'"),
         ),
     )

@@ -12,12 +12,16 @@ from anymamba.doctor.rule import (
     Match,
     Remedy,
     Rule,
+    Signature,
     Text,
     match_signatures,
 )
 
 
 def _log(log: Log) -> Optional[Match]:
+    plain = match_signatures(log, (Signature(r"Torch not compiled with CUDA enabled"),))
+    if plain:
+        return plain
     match = situation.no_cuda(log)
     if match is None or log.facts["rocm"]:
         return None

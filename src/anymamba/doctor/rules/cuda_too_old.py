@@ -28,6 +28,7 @@ RULE = Rule(
         Signature(
             r"(?:mamba_ssm|causal_conv1d|selective_scan\w*) is only supported on CUDA 11\.\d+ and above", own=True
         ),
+        Signature(r"nvcc fatal *: (?:Unknown option '-*threads'|Value 'c\+\+1[47]' is not defined for option 'std')"),
         Signature(r"is only supported on CUDA 11\.\d+ and above"),
     ),
     remedies=(

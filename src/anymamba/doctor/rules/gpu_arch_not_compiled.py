@@ -8,6 +8,7 @@ from anymamba.doctor import advice
 from anymamba.doctor.log import Log
 from anymamba.doctor.rule import (
     CERTAIN,
+    LIKELY,
     Match,
     Remedy,
     Rule,
@@ -25,6 +26,7 @@ def _log(log: Log) -> Optional[Match]:
             Signature(
                 r"with CUDA capability sm_\d+ is not compatible with the current PyTorch installation", bare=True
             ),
+            Signature(r"CUDA error: invalid device function", confidence=LIKELY),
             Signature(r"cudaErrorNoKernelImageForDevice|hipErrorNoBinaryForGpu|CUDA_ERROR_NO_BINARY_FOR_GPU"),
             Signature(
                 r"GPU\d? [^\n]*which is of cuda capability \d\.\d|no longer supports this GPU because it is too old"

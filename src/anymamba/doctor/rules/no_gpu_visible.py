@@ -7,7 +7,6 @@ from typing import Optional
 from anymamba.doctor import advice
 from anymamba.doctor.log import Log
 from anymamba.doctor.rule import (
-    LIKELY,
     Match,
     Remedy,
     Rule,
@@ -29,7 +28,6 @@ def _log(log: Log) -> Optional[Match]:
             Signature(r"could not select device driver \"\"? ?with capabilities: \[\[gpu\]\]"),
             Signature(r"libcuda\.so\.1: cannot open shared object file"),
             Signature(r"RuntimeError: 0 active drivers"),
-            Signature(r"Torch not compiled with CUDA enabled", confidence=LIKELY),
         ),
     )
 

@@ -20,6 +20,7 @@ def _log(log: Log) -> Optional[Match]:
     match = match_signatures(
         log,
         (
+            Signature(r"Unknown CUDA arch \([^)\n]+\) or GPU not supported"),
             Signature(r"nvcc fatal *: Unsupported gpu architecture '(?:compute|sm)_\d+\w?'", bare=True),
             Signature(r"ptxas fatal *: Value 'sm_\d+\w?' is not defined for option 'gpu-name'"),
         ),

@@ -9,6 +9,7 @@ from anymamba.doctor.patterns import compiled
 from anymamba.doctor.rule import (
     CERTAIN,
     OPTIONAL,
+    POSSIBLE,
     Match,
     Remedy,
     Rule,
@@ -40,7 +41,12 @@ def _log(log: Log) -> Optional[Match]:
         r"|(?:Max retries exceeded|ReadTimeoutError|ConnectTimeoutError"
         r"|NewConnectionError)[^\n]{0,300}/(?:state-spaces/mamba|Dao-AILab/causal-conv1d)"
     )
-    return Match((direct.start(),), CERTAIN) if direct else None
+    if direct:
+        return Match((direct.start(),), CERTAIN)
+    # the log ends while it asks: a connection that hangs
+    if guess and not log.text[guess.end() :].strip():
+        return Match((guess.start(),), POSSIBLE)
+    return None
 
 
 RULE = Rule(

@@ -22,6 +22,8 @@ _AFFECTED = re.compile(
     r"|download/v1\.6\.0/causal_conv1d-1\.6\.0\+"
 )
 
+_PYTHONS = ("cp39", "cp310", "cp311", "cp312", "cp313")
+
 
 def _log(log: Log) -> Optional[Match]:
     found = _AFFECTED.search(log.text.replace("%2B", "+"))
@@ -29,7 +31,9 @@ def _log(log: Log) -> Optional[Match]:
         return None
     wheel = log.facts.get("wheel") or {}
     if wheel and (
-        wheel["platform"] not in ("linux_x86_64", "linux_aarch64") or situation.short(wheel["torch"]) > (2, 10)
+        wheel["platform"] not in ("linux_x86_64", "linux_aarch64")
+        or situation.short(wheel["torch"]) > (2, 10)
+        or wheel["python"] not in _PYTHONS
     ):
         return None
     return Match(tuple(situation.first(log, r"download/v1\.(?:6\.[01]|5\.3\.post1)/causal_conv1d")), LIKELY)
