@@ -32,6 +32,7 @@ class Choice:
 
 _override: str | None = None
 _choices: dict[tuple[Call, str | None], Choice | BackendError] = {}
+_observers: list[Callable[[Call, Choice], None]] = []
 
 
 class use_backend:
@@ -74,7 +75,15 @@ def choose(call: Call, backend: str | None = None) -> Choice:
         _choices[key] = kept
     if isinstance(kept, BackendError):
         raise kept
+    for observer in _observers:
+        observer(call, kept)
     return kept
+
+
+def observe(function: Callable[[Call, Choice], None]) -> None:
+    """From now on function(call, choice) is called for every call of an op: for counts. Once a function."""
+    if function not in _observers:
+        _observers.append(function)
 
 
 def choose_fused(call: Call, backend: str | None = None) -> Choice | None:
