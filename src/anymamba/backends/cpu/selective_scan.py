@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from anymamba.backends.call import Call
 from anymamba.backends.cpu.compile import Program
@@ -61,6 +62,7 @@ class _SelectiveScan(torch.autograd.Function):
         return out, last_state
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dout: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         u, delta, A, B, C, D, z, delta_bias, kept = ctx.saved_tensors
         arguments = _Arguments(u, delta, A, B, C, D, z, delta_bias, ctx.delta_softplus)
@@ -123,18 +125,17 @@ class _Arguments:
             None if dbias is None or delta_bias is None else dbias.sum(0).to(delta_bias.dtype),
         )
 
-    def _blocks(self, lanes: int) -> int:
-        return -(-(self.channels // self.groups) // lanes)
+    def _blocks(self) -> int:
+        """Vectors that the channels of a group fill, the last perhaps in part."""
+        return -(-(self.channels // self.groups) // host().width)
 
     def _kept_size(self) -> int:
-        lanes = blocking(host().width, self.state, backward=False).vectors * host().width
-        return self.batch * -(-self.length // TILE) * self.groups * self._blocks(lanes) * self.state * lanes
+        return self.batch * -(-self.length // TILE) * self.groups * self._blocks() * self.state * host().width
 
     def _cut(self, backward: bool) -> dict[str, int]:
         """How the blocks of a group are dealt to tasks: as few tasks as fill the cores evenly."""
-        plan = blocking(host().width, self.state, backward)
-        blocks = self._blocks(plan.vectors * host().width)
-        runs, workers = -(-blocks // plan.blocks), torch.get_num_threads()
+        blocks, most = self._blocks(), blocking(host().width, self.state, backward).blocks
+        runs, workers = -(-blocks // most), torch.get_num_threads()
         while runs < blocks and self.batch * self.groups * runs % workers:
             runs += 1
         return {"tasks": self.batch * self.groups * runs, "runs": runs, "run_blocks": -(-blocks // runs)}

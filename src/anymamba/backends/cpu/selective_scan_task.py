@@ -2,7 +2,7 @@
 
     h[t, n] = exp(dt[t] A[n]) h[t-1, n] + dt[t] u[t] B[t, n]        y[t] = sum over n of C[t, n] h[t, n] + D u[t]
 
-A task is one sequence and a run of neighbouring channels, cut into blocks of a few vectors. Time is swept in tiles, all blocks of
+A task is one sequence and a run of neighbouring channels, cut into blocks of one vector. Time is swept in tiles, all blocks of
 the task within each tile: rows of a (batch, length, channels) tensor lie pages apart, and a narrower task would pay an address
 translation for every cache line. What does not depend on the state index n (softplus, dt u, the gate) is computed once a step
 into scratch; the states are then walked in groups that fit in registers.
@@ -36,19 +36,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Blocking:
-    """vectors: of a block, side by side. states: walked together, their values in registers. blocks: at most in a task."""
+    """states: of a block that are walked together, their values in registers. blocks: at most in a task."""
 
-    vectors: int
     states: int
     blocks: int
 
 
 def blocking(width: int, state: int, backward: bool) -> Blocking:
-    """AVX-512 and NEON have 32 vector registers, AVX2 and SSE 16; the backward pass carries two values a state, not one."""
-    states = {16: 4, 8: 2, 4: 2}[width] if backward else {16: 8, 8: 4, 4: 4}[width]
-    vectors = 2
+    """AVX-512 and NEON have 32 vector registers, AVX2 and SSE 16; the backward pass carries two values a state, not one.
+
+    Two vectors a block were slower on every width (Zen 4)."""
     # the states of all blocks of a task, and as many decay rates, stay in the second level cache
-    return Blocking(vectors, states, max(1, min(12, 16384 // (state * vectors * width))))
+    return Blocking(4 if backward and width < 16 else 8, max(1, min(384 // width, 16384 // (state * width))))
 
 
 class Task:
@@ -56,7 +55,7 @@ class Task:
 
     def __init__(self, k: Kernel, o: Options, cut: Blocking) -> None:
         self.k, self.o, self.cut = k, o, cut
-        self.vectors, self.lanes = cut.vectors, cut.vectors * k.width
+        self.lanes = k.width
         self.length, self.channels, self.groups = k.size("length"), k.size("channels"), k.size("groups")
         runs, run_blocks = k.size("runs"), k.size("run_blocks")
         self.tiles = (self.length + (TILE - 1)) / TILE

@@ -2,7 +2,9 @@
 
 The compiled ``run`` takes tasks from a counter in its argument array until none is left, so every worker just calls it. Workers come
 from the OpenMP runtime that torch has already loaded (GNU's libgomp, through its entry point GOMP_parallel): its threads spin
-for a while after each of torch's parallel regions, and a second pool would compete with them for the cores. Where there is no
+for a while after each of torch's parallel regions, and a second pool would compete with them for the cores. Measured with two
+workers on two cores of Zen 4, medians: an empty kernel takes 5 us this way and 40 us with a pool of Python threads, one of 190 us
+that follows a matrix product 260 us and 900 us. Where there is no
 such runtime (Windows, macOS) and in a forked child, whose copy of the parent's OpenMP pool has no threads behind it, a pool of
 Python threads serves: ctypes releases the interpreter lock during the call.
 """

@@ -25,6 +25,9 @@ _EXP2 = (
 """2**r on [-1/2, 1/2], relative error 2.0e-9. Degree 5 (9.1e-8, a tenth faster in the scan) trebles the error of the gradient of A:
 the error of a polynomial has the same sign at every step, while rounding averages out."""
 
+_EXP2_SIXTEENTH = (0.6931471826666455, 0.2402342880352106, 0.05550213649679819)
+"""(2**r - 1) / r on [-1/32, 1/32]; the relative error of 2**r is 1.6e-9."""
+
 _EXP = tuple(coefficient / math.log(2) ** power for power, coefficient in enumerate(_EXP2))
 """e**r on [-ln(2)/2, ln(2)/2]."""
 
@@ -49,9 +52,24 @@ def polynomial(x: Value, coefficients: Sequence[float]) -> Value:
 
 def exp2(x: Value) -> Value:
     """2**x. Without AVX-512, x is first limited to [-126, 127]."""
+    if x.k.target.avx512:
+        return _exp2_by_table(x)
     x = _limited(x, 1.0)
     whole = _nearest(x)
     return _scaled(polynomial(x - whole, _EXP2), whole)
+
+
+def _exp2_by_table(x: Value) -> Value:
+    """2**x = 2**k 2**(i/16) 2**r with r in [-1/32, 1/32]. The sixteen 2**(i/16) are one register; looking one up, like rounding and
+    scaling, runs beside the multiply-adds, of which a polynomial on [-1/2, 1/2] needs two more: 15% less time in the scan (Zen 4)."""
+    k = x.k
+    sixteenths = k.intrinsic("llvm.x86.avx512.mask.rndscale.ps.512", x.ir.type, x, I32(0x48), x, I16(-1), I32(4))
+    r = x - sixteenths
+    # the sum has i in its low four bits
+    index = k.builder.bitcast((x + _ROUND / 16).ir, ir.VectorType(I32, 16))
+    table = ir.Constant(x.ir.type, [2.0 ** (i / 16) for i in range(16)])
+    root = k.intrinsic("llvm.x86.avx512.permvar.sf.512", x.ir.type, table, index)
+    return scale_avx512(root + root * r * polynomial(r, _EXP2_SIXTEENTH), sixteenths)
 
 
 def exp(x: Value, coefficients: Sequence[float] = _EXP) -> Value:
