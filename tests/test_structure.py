@@ -125,6 +125,14 @@ def test_every_module_imports() -> None:
         for path in sorted(PACKAGE.rglob("*.py"))
         if path.name != "__main__.py"
     ]
-    code = "import importlib\n" + "\n".join(f"importlib.import_module({name!r})" for name in modules)
+    code = f"""
+import importlib
+from anymamba.errors import AnymambaError
+for name in {modules!r}:
+    try:
+        importlib.import_module(name)
+    except AnymambaError as error:  # the class for an optional framework says which extra it needs
+        assert error.code == "dependency" and error.fix, name
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
