@@ -41,12 +41,13 @@ def test_a_run_learns_and_leaves_a_whole_folder(small_run: Run, corpus_file: Pat
 def test_transformers_reads_the_step_folder(small_run: Run, corpus_file: Path) -> None:
     transformers = pytest.importorskip("transformers")
     result = small_run(corpus_file, steps=2)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(result.checkpoint)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(result.checkpoint, local_files_only=True)
     ours = hub.load(result.checkpoint)
     ids = torch.arange(40, 72)[None]
     with torch.no_grad():
         assert torch.allclose(theirs(ids).logits, ours(ids).logits, atol=1e-4)
-    assert transformers.AutoTokenizer.from_pretrained(result.checkpoint).decode([72, 105]) == "Hi"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(result.checkpoint, local_files_only=True)
+    assert tokenizer.decode([72, 105]) == "Hi"
 
 
 @pytest.mark.parametrize("family", ["mamba", "mamba2"])
