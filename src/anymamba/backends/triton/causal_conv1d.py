@@ -32,11 +32,13 @@ class Plan:
 
 
 def conv_plan(batch: int, channels: int, length: int, device: torch.device, backward: bool = False) -> Plan:
-    """Four channels a lane and stretches short enough to fill the device. Backward keeps twice as much a step, hence half the steps."""
-    block = min(4 * lanes(device), power_of_2(channels))
-    programs = batch * -(-channels // block)
+    """Four channels a lane and stretches short enough to fill the device. Backward keeps twice as much a step, hence half the steps;
+    its blocks are of four warps, which leave fewer sums over the tokens to add up."""
+    warps = max(min(4 if backward else 1, power_of_2(channels) // (4 * lanes(device))), 1)
+    block = min(4 * warps * lanes(device), power_of_2(channels))
+    programs = batch * warps * -(-channels // block)
     stretch = min(max(power_of_2(max(length * programs // (16 * processors(device)), 1)), 16), 128)
-    return Plan(block, stretch, 4 if backward else 8, 1)
+    return Plan(block, stretch, 4 if backward else 8, warps)
 
 
 def supports(call: Call) -> tuple[bool, str]:

@@ -64,7 +64,7 @@ def norm_backward(
     dx = torch.empty((rows, width), dtype=dx_dtype, device=device)
     dresidual = None if dresidual_dtype is None else torch.empty((rows, width), dtype=dresidual_dtype, device=device)
     dz = None if z is None else torch.empty((rows, width), dtype=z.dtype, device=device)
-    programs = min(rows, max((programs or 4) * processors(device) // groups, 1))
+    programs = min(rows, max((programs or 2) * processors(device) // groups, 1))
     each = -(-rows // programs)
     programs = -(-rows // each)
     dweight = torch.empty((programs, width), dtype=torch.float32, device=device)
@@ -77,7 +77,7 @@ def norm_backward(
             0 if dsum is None else dsum.stride(0), width, width, width, rows, group_size, each,
             BLOCK=block, RMS=mean is None, HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None,
             HAS_DSUM=dsum is not None, STORE_DRESIDUAL=dresidual is not None, HAS_Z=z is not None, NORM_FIRST=norm_first,
-            num_warps=warps or _warps(block, device), num_stages=1,
+            num_warps=warps or max(_warps(block, device) // (1 if z is None else 2), 1), num_stages=1,
         )  # fmt: skip
     return dx, dresidual, dz, dweight.sum(0).to(weight.dtype), None if bias is None or dbias is None else dbias.sum(0).to(bias.dtype)
 

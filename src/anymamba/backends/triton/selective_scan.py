@@ -65,7 +65,7 @@ class _SelectiveScan(torch.autograd.Function):
         keep = any(ctx.needs_input_grad)
         ctx.cuda_plan = None
         if in_cuda.suits(u, delta, A, B, C, z):
-            cuda_plan = in_cuda.forward_plan(u.shape[0], u.shape[1], u.device)
+            cuda_plan = in_cuda.forward_plan(*u.shape, u.device)
             if keep:
                 ctx.cuda_plan = in_cuda.backward_plan(*u.shape, u.device)
             every = ctx.cuda_plan.window if keep else 0

@@ -15,6 +15,9 @@ from torch import Tensor
 from anymamba.backends.triton import nvrtc
 from anymamba.backends.triton.launch import processors
 
+WARPS_OF_A_SCHEDULER = 6
+"""That hide the latency of the forward scan's chain of steps, where chunks are cut at all."""
+
 TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
@@ -22,7 +25,8 @@ TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}
 class Plan:
     """states, channels: what a lane holds of each. tile: time steps whose inputs are staged together; backward: whose decays stay in
     registers. unroll: exchanges of the inner loop that are laid out in a row. warps: of a block. window: steps between kept states.
-    chunks: warps that share the length. blocks: of a multiprocessor that the compiler makes room for."""
+    chunks: warps that share the length. blocks: of a multiprocessor that the compiler makes room for. polynomial: states of a lane
+    whose decays forward computes by a polynomial, not on the unit for exponentials."""
 
     states: int
     channels: int
@@ -32,6 +36,7 @@ class Plan:
     window: int = 16
     chunks: int = 1
     blocks: int = 1
+    polynomial: int = 0
 
     def width(self, d_state: int) -> int:
         """Channels of a warp."""
@@ -40,28 +45,27 @@ class Plan:
     def defines(self) -> dict[str, object]:
         return {
             "NS": self.states, "NC": self.channels, "T": self.tile, "WARPS": self.warps, "UNROLL": self.unroll,
-            "K": self.window, "MIN_BLOCKS": self.blocks,
+            "K": self.window, "MIN_BLOCKS": self.blocks, "POLYNOMIAL": self.polynomial,
         }  # fmt: skip
 
 
-def forward_plan(batch: int, channels: int, device: torch.device) -> Plan:
-    """The widest lanes that still give every scheduler (four a multiprocessor) a warp: wide lanes exchange and load less."""
+def forward_plan(batch: int, channels: int, length: int, device: torch.device) -> Plan:
+    """Eight states of a channel a lane, four where the warps are few. Where they do not give every scheduler (four a multiprocessor)
+    two of them, chunks of the length do, of at least 128 steps: they cost a second pass."""
     schedulers = 4 * processors(device)
-    pairs = batch * channels * 16 // 32
-    if pairs // 16 >= 2 * schedulers:
-        return Plan(4, 4, 16, 1)
-    if pairs // 8 >= schedulers:
-        return Plan(4, 2, 16, 1)
-    if pairs // 4 >= schedulers:
-        return Plan(4, 1, 32, 1)
-    return Plan(2, 1, 32, 2)
+    if batch * channels // 16 >= 1.5 * schedulers:
+        return Plan(8, 1, 16, 1, unroll=8)
+    warps = batch * -(-channels // 8)
+    chunks = max(min(-(-WARPS_OF_A_SCHEDULER * schedulers // warps), length // 128), 1)
+    return Plan(4, 1, 32, 1, chunks=chunks) if warps * chunks >= schedulers else Plan(2, 1, 32, 1, unroll=2)
 
 
 def backward_plan(batch: int, channels: int, length: int, device: torch.device) -> Plan:
     """Chunks of the length where the warps do not fill the device twice over: they cost a second pass."""
     schedulers = 4 * processors(device)
     warps = batch * -(-channels // 16)
-    chunks = 1 if warps >= 1.5 * schedulers else max(min(-(-2 * schedulers // warps), length // 64), 1)
+    wanted = 2 if length <= 2048 else 4
+    chunks = 1 if warps >= 5 * schedulers else max(min(-(-wanted * schedulers // warps), length // 64), 1)
     return Plan(4, 2, 8, 4, window=16, chunks=chunks)
 
 
@@ -93,6 +97,12 @@ def _tokens(x: Tensor) -> Tensor:
     size = x.element_size()
     fits = x.stride(3) == 1 and x.data_ptr() % 16 == 0 and all(s * size % 16 == 0 for s in x.stride()[:3])
     return x if fits else x.contiguous()
+
+
+def cut(length: int, chunks: int, multiple: int) -> tuple[int, int]:
+    """(steps of a chunk, a multiple of that many; number of chunks)."""
+    chunk = multiple * max(math.ceil(length / multiple / chunks), 1)
+    return chunk, math.ceil(length / chunk)
 
 
 def _pointer(x: Tensor | None) -> int:
@@ -135,6 +145,7 @@ def scan_forward(
     states, device = A.shape[1], u.device
     if every:
         plan = replace(plan, tile=min(plan.tile, every))  # states are kept between tiles
+    chunk, chunks = cut(length, plan.chunks, max(every, plan.tile))
     B, C = _tokens(B), _tokens(C)
     out = torch.empty((batch, length, channels), dtype=u.dtype, device=device).transpose(1, 2)
     last = torch.empty((batch, channels, states), dtype=torch.float32, device=device) if return_last_state else None
@@ -145,14 +156,20 @@ def scan_forward(
     width = plan.width(states)
     blocks = -(-channels // (width * plan.warps))
     floats = 3 * plan.tile * width + plan.tile * 2 * states + 2 * width
+    added = sum_dt = None
+    if chunks > 1:
+        added = torch.empty((batch, chunks, states, channels), dtype=torch.float32, device=device)
+        sum_dt = torch.empty((batch, chunks, channels), dtype=torch.float32, device=device)
     arguments = [
-        *map(_pointer, (u, delta, z, B, C, A, D, delta_bias, out, last, checkpoint)),
+        *map(_pointer, (u, delta, z, B, C, A, D, delta_bias, out, last, checkpoint, added, sum_dt)),
         *_strides(u, 0, 2), *_strides(delta, 0, 2), *_strides(z, 0, 2), *_strides(out, 0, 2), *_strides(B, 0, 1, 2), *_strides(C, 0, 1, 2),
-        A.stride(0), A.stride(1), length, channels, channels // B.shape[1], blocks, steps, max(every, 1),
+        A.stride(0), A.stride(1), length, channels, channels // B.shape[1], blocks, steps, max(every, 1), chunk, chunks,
     ]  # fmt: skip
     with torch.cuda.device(device):
-        kernel = nvrtc.kernel("scan_forward.cu", "scan_forward", options, device)
-        kernel.launch(blocks * batch, 32 * plan.warps, 4 * plan.warps * -(-floats // 4) * 4, arguments)
+        for carry in (True, False) if chunks > 1 else (False,):
+            kernel = nvrtc.kernel("scan_forward.cu", "scan_forward", options | {"CARRY": int(carry), "CHUNKED": int(chunks > 1)}, device)
+            grid = blocks * batch * (chunks - carry)
+            kernel.launch(grid, 32 * plan.warps, 4 * plan.warps * -(-floats // 4) * 4, arguments)
     return out, last, checkpoint
 
 
@@ -182,8 +199,7 @@ def scan_backward(
         None if x is None else torch.empty((batch, length, channels), dtype=x.dtype, device=device).transpose(1, 2) for x in (u, delta, z)
     )
     window, width = plan.window, plan.width(states)
-    chunk = window * max(math.ceil(length / window / plan.chunks), 1)
-    chunks = math.ceil(length / chunk)
+    chunk, chunks = cut(length, plan.chunks, window)
     blocks = groups * -(-group // (width * plan.warps))
     # one allocation for what the blocks leave; a place of each part starts at 16 bytes, for channels are a multiple of 8
     rows, tokens = batch * chunks, batch * groups * length * states

@@ -30,18 +30,20 @@ def forward_plan(
     """wide: float32 operands."""
     # a chunk of 128 halves the states that go through memory; few heads a group spread badly over it
     small = headdim <= 64 and d_state <= 128 and heads_per_group > 32 and not wide
-    return _plan(128 if small else 64 if not wide else 32, 8, 3, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
+    return _plan(128 if small else 64 if not wide else 32, 16, 4, 3, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
 
 
 def backward_plan(
     batch: int, length: int, heads: int, heads_per_group: int, headdim: int, d_state: int, wide: bool, device: torch.device
 ) -> Plan:
-    return _plan(32, 16, 1, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
+    # one program a chunk and half of the heads, of many warps: what the heads share is then read once or twice
+    return _plan(32, 40, 3, 1, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
 
 
 def _plan(
     q: int,
     most: int,
+    programs: int,
     stages: int,
     batch: int,
     length: int,
@@ -55,10 +57,13 @@ def _plan(
     q = min(q, max(power_of_2(length), 16))
     chunks = -(-length // q) * batch
     # several heads a program spare the product C B^T, as long as every multiprocessor still has a few programs
-    together = max(min(heads_per_group, most, chunks * heads // (4 * processors(device))), 1)
+    together = max(min(heads_per_group, most, chunks * heads // (programs * processors(device))), 1)
     together = -(-heads_per_group // -(-heads_per_group // together))
     block_p, block_n = max(power_of_2(headdim), 16), max(power_of_2(d_state), 16)
     walk_p, walk_n = min(block_p, 64), min(block_n, 64 if wide else 128)
-    while batch * heads * (block_p // walk_p) * (block_n // walk_n) < 2 * processors(device) and walk_n > 32:
+    while batch * heads * (block_p // walk_p) * (block_n // walk_n) < 1.5 * processors(device) and walk_n > 32:
         walk_n //= 2
-    return Plan(q, together, 8 if q > 64 else 4, 1 if wide else stages, walk_p, walk_n, 4, 2)
+    # walks that leave the device half empty hide more of the latency themselves
+    few = batch * heads * (block_p // walk_p) * (block_n // walk_n) < 4 * processors(device)
+    warps = 8 if q > 64 or (stages == 1 and block_p * block_n >= 64 * 64) else 4
+    return Plan(q, together, warps, 1 if wide else stages, walk_p, walk_n, 4, 3 if few and not wide else 2)
