@@ -106,7 +106,8 @@ def _sources(package: ModuleType) -> str:
         digest = hashlib.sha256()
         for root in (package, reference, importlib.import_module("anymamba.backends.probes")):
             folder = Path(str(root.__file__))
-            for file in sorted(folder.parent.rglob("*.py")) if folder.name == "__init__.py" else [folder]:
+            package_files = sorted(file for file in folder.parent.rglob("*") if file.suffix in (".py", ".cu", ".cuh"))
+            for file in package_files if folder.name == "__init__.py" else [folder]:
                 digest.update(file.read_bytes())
         _digests[name] = digest.hexdigest()[:12]
     return _digests[name]

@@ -144,7 +144,7 @@ def causal_conv1d_backward_kernel(
     carried = ()
     carried_documents = ()
     carried_p = ()
-    for j in tl.static_range(WIDTH):
+    for _ in tl.static_range(WIDTH):
         dtaps += (tl.zeros([BLOCK_D], tl.float32),)
     for j in tl.static_range(WIDTH - 1):
         t = start - (WIDTH - 1) + j

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from anymamba.cachefolder import read_bytes, write_bytes
+from anymamba.errors import warn_once
 from anymamba.language import say
 
 FOLDER = Path(__file__).parent / "cuda"
@@ -35,6 +36,10 @@ def source(file: str, defines: Mapping[str, object]) -> str:
         return _INCLUDE.sub(lambda found: expand(found.group(1)), text)
 
     return "".join(f"#define {name} {value}\n" for name, value in defines.items()) + expand(file)
+
+
+class NotCompiled(RuntimeError):
+    """A kernel that NVRTC or the driver would not take; its text has their words."""
 
 
 @functools.cache
@@ -58,7 +63,7 @@ def library() -> ctypes.CDLL:
 
 
 def compile_source(text: str, capability: tuple[int, int]) -> bytes:
-    """Machine code for a compute capability, PTX where NVRTC is older than the GPU. Raises RuntimeError with the compiler's words."""
+    """Machine code for a compute capability, PTX where NVRTC is older than the GPU. Raises NotCompiled with the compiler's words."""
     nvrtc = library()
     count = ctypes.c_int()
     _check(nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(count)))
@@ -77,7 +82,7 @@ def compile_source(text: str, capability: tuple[int, int]) -> bytes:
             nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
             log = ctypes.create_string_buffer(size.value)
             nvrtc.nvrtcGetProgramLog(program, log)
-            raise RuntimeError(log.value.decode(errors="replace") or f"NVRTC error {result}")
+            raise NotCompiled(log.value.decode(errors="replace") or f"NVRTC error {result}")
         kind = "CUBIN" if native else "PTX"
         size = ctypes.c_size_t()
         _check(getattr(nvrtc, f"nvrtcGet{kind}Size")(program, ctypes.byref(size)))
@@ -91,7 +96,7 @@ def compile_source(text: str, capability: tuple[int, int]) -> bytes:
 def _check(result: int) -> None:
     if result:
         library().nvrtcGetErrorString.restype = ctypes.c_char_p
-        raise RuntimeError(f"NVRTC: {library().nvrtcGetErrorString(result).decode()}")
+        raise NotCompiled(f"NVRTC: {library().nvrtcGetErrorString(result).decode()}")
 
 
 @functools.cache
@@ -122,9 +127,12 @@ class Kernel:
             code = compile_source(text, capability)
             write_bytes(name, code)
         self._module = ctypes.c_void_p()
-        _call("cuModuleLoadData", ctypes.byref(self._module), code)
         self._function = ctypes.c_void_p()
-        _call("cuModuleGetFunction", ctypes.byref(self._function), self._module, entry.encode())
+        try:
+            _call("cuModuleLoadData", ctypes.byref(self._module), code)
+            _call("cuModuleGetFunction", ctypes.byref(self._function), self._module, entry.encode())
+        except RuntimeError as error:
+            raise NotCompiled(str(error)) from error
         self._shared = 0
 
     def launch(self, grid: int, threads: int, shared: int, arguments: list[int]) -> None:
@@ -148,9 +156,22 @@ def kernel(file: str, entry: str, defines: Mapping[str, object], device: torch.d
     return _kernel(file, entry, tuple(defines.items()), index)
 
 
+_given_up: dict[torch.device, str] = {}
+
+
+def give_up(device: torch.device, why: str) -> None:
+    """No more kernels of ours on this device; said once."""
+    _given_up[device] = say(f"NVRTC cannot be used: {why}", f"无法使用 NVRTC：{why}")
+    usable.cache_clear()
+    slower = say("the slower Triton kernels are used", "改用较慢的 Triton 内核")
+    warn_once(f"nvrtc {device}", f"{_given_up[device]}; {slower}")
+
+
 @functools.cache
 def usable(device: torch.device) -> tuple[bool, str]:
     """Can kernels be compiled for this device and launched there."""
+    if device in _given_up:
+        return False, _given_up[device]
     if device.type != "cuda" or torch.version.hip is not None:
         return False, say("not an NVIDIA GPU", "不是 NVIDIA GPU")
     if torch.cuda.get_device_capability(device) < (8, 0):
@@ -159,5 +180,6 @@ def usable(device: torch.device) -> tuple[bool, str]:
         library()
         _driver()
     except OSError as error:
-        return False, say(f"NVRTC cannot be loaded: {error}", f"无法加载 NVRTC：{error}")
+        give_up(device, str(error))
+        return False, _given_up[device]
     return True, say("NVRTC compiles CUDA C++ here", "NVRTC 可在此编译 CUDA C++")

@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
+from anymamba.backends.triton import nvrtc
 from anymamba.backends.triton import selective_scan_cuda as in_cuda
 from anymamba.backends.triton.launch import on_device, runs_here
-from anymamba.backends.triton.selective_scan_backward import selective_scan_backward_kernel, selective_scan_reverse_kernel
+from anymamba.backends.triton.selective_scan_backward import (
+    selective_scan_backward_kernel,
+    selective_scan_reverse_kernel,
+)
 from anymamba.backends.triton.selective_scan_forward import selective_scan_forward_kernel
 from anymamba.backends.triton.selective_scan_plan import Plan, backward_plan, forward_plan
 from anymamba.language import say
@@ -66,18 +70,24 @@ class _SelectiveScan(torch.autograd.Function):
         ctx.cuda_plan = None
         if in_cuda.suits(u, delta, A, B, C, z):
             cuda_plan = in_cuda.forward_plan(*u.shape, u.device)
+            every = 0
             if keep:
                 ctx.cuda_plan = in_cuda.backward_plan(*u.shape, u.device)
-            every = ctx.cuda_plan.window if keep else 0
-            out, last_state, checkpoint = in_cuda.scan_forward(
-                u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, every, cuda_plan
-            )
-            if keep:
-                ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, checkpoint)
-                ctx.softplus = softplus
-            if last_state is not None:
-                ctx.mark_non_differentiable(last_state)
-            return out, last_state
+                every = ctx.every = ctx.cuda_plan.window
+            try:
+                out, last_state, checkpoint = in_cuda.scan_forward(
+                    u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, every, cuda_plan
+                )
+            except nvrtc.NotCompiled as error:
+                nvrtc.give_up(u.device, str(error))
+                ctx.cuda_plan = None
+            else:
+                if keep:
+                    ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, checkpoint)
+                    ctx.softplus = softplus
+                if last_state is not None:
+                    ctx.mark_non_differentiable(last_state)
+                return out, last_state
         plan = forward_plan(u.shape[0], u.shape[1], u.shape[2], A.shape[1], u.device)
         out, last_state, checkpoint = scan_forward(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, keep, plan)
         if keep:
@@ -92,8 +102,11 @@ class _SelectiveScan(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         u, delta, A, B, C, D, z, delta_bias, checkpoint = ctx.saved_tensors
         if ctx.cuda_plan is not None:
-            found = in_cuda.scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, ctx.softplus, checkpoint, ctx.cuda_plan)
-            return *found, None, None
+            try:
+                found = in_cuda.scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, ctx.softplus, checkpoint, ctx.cuda_plan)
+                return *found, None, None
+            except nvrtc.NotCompiled as error:
+                nvrtc.give_up(u.device, str(error))  # the Triton kernel reads the same states
         plan = backward_plan(u.shape[0], u.shape[1], u.shape[2], A.shape[1], u.device)
         gradients = scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, ctx.softplus, checkpoint, ctx.every, plan)
         return *gradients, None, None
@@ -135,7 +148,8 @@ def scan_forward(
     common = dict(
         N=states, BLOCK_N=plan.block_n, BLOCK_D=plan.block_d, TILE=plan.tile, K=plan.every, CHUNKS=chunks > 1,
         SOFTPLUS=softplus, HAS_D=D is not None, HAS_BIAS=delta_bias is not None,
-        FULL=group % plan.block_d == 0 and length % plan.tile == 0, PAIRS=in_pairs(B, C, plan), num_warps=plan.warps, num_stages=1, **_limits(plan),
+        FULL=group % plan.block_d == 0 and length % plan.tile == 0, PAIRS=in_pairs(B, C, plan), num_warps=plan.warps, num_stages=1,
+        **_limits(plan),
     )  # fmt: skip
     grid = (groups * -(-group // plan.block_d), chunks, batch)
     arguments = (

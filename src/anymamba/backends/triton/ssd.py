@@ -12,7 +12,11 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.triton.launch import on_device, power_of_2, runs_here
-from anymamba.backends.triton.ssd_backward import ssd_backward_kernel, ssd_gate_backward_kernel, ssd_steps_backward_kernel
+from anymamba.backends.triton.ssd_backward import (
+    ssd_backward_kernel,
+    ssd_gate_backward_kernel,
+    ssd_steps_backward_kernel,
+)
 from anymamba.backends.triton.ssd_forward import ssd_output_kernel, ssd_steps_kernel, ssd_walk_kernel
 from anymamba.backends.triton.ssd_plan import Plan, backward_plan, forward_plan
 from anymamba.language import say
