@@ -102,6 +102,7 @@ def present(item: Found, log: Optional[Log], system: str) -> Finding:
         line = log.line_at(offset) if log else None
         if line and not any(seen.line == line.number for seen in evidence):
             evidence.append(Evidence(line.number, line.text[:500]))
+    evidence = sorted(evidence[:MOST_EVIDENCE])
     evidence.extend(Evidence(0, text) for text in match.lines)
     return Finding(
         rule.code,

@@ -11,6 +11,7 @@ from anymamba.language import say
 # finding -> the area whose line turns red
 _AREA = {
     "cpu-torch-in-env": "torch",
+    "torch-import-broken": "torch",
     "gpu-arch-not-compiled": "gpu",
     "wsl-driver-missing": "gpu",
     "cuda-driver-too-old": "gpu",
@@ -73,12 +74,15 @@ def _torch(facts: Dict[str, Any]) -> Section:
     ]
     summary = "{}, {}".format(torch["version"], build)
     if torch.get("error"):
+        slow = "no answer within" in torch["error"]
+        what = (
+            say("import takes longer than the doctor waits", "导入耗时超过了等待上限")
+            if slow
+            else say("does not import", "无法导入")
+        )
+        answer = (torch["error"], torch.get("output", "").strip())
         return Section(
-            "torch",
-            "bad",
-            "torch",
-            summary + ", " + say("does not import: {}", "无法导入：{}").format(torch["error"]),
-            (torch.get("output", ""),),
+            "torch", "warning" if slow else "bad", "torch", "{}, {}".format(summary, what), tuple(filter(None, answer))
         )
     details = []
     if "import_seconds" in torch:
