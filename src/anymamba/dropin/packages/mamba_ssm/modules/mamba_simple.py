@@ -1,0 +1,174 @@
+"""The Mamba-1 mixer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.selective_scan_interface import mamba_inner_fn, selective_scan_fn
+from ..ops.triton.selective_state_update import selective_state_update
+from .block import Block as Block  # older code imports it from here
+from .convolution import causal_conv1d_fn, causal_conv1d_update
+
+
+class Mamba(nn.Module):
+    """(batch, length, d_model) to the same shape. Parameters: in_proj, conv1d, x_proj, dt_proj, A_log (d_inner, d_state) and
+    D (d_inner,) in float32, out_proj. Source: Mamba, section 3.4 and figure 3."""
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        dt_rank: int | str = "auto",
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_init: str = "random",
+        dt_scale: float = 1.0,
+        dt_init_floor: float = 1e-4,
+        conv_bias: bool = True,
+        bias: bool = False,
+        use_fast_path: bool = True,
+        layer_idx: int | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.d_model, self.d_state, self.d_conv, self.expand = d_model, d_state, d_conv, expand
+        self.d_inner = int(expand * d_model)
+        self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else int(dt_rank)
+        self.use_fast_path, self.layer_idx = use_fast_path, layer_idx
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias, **made)
+        self.conv1d = nn.Conv1d(
+            self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1, bias=conv_bias, **made
+        )
+        self.activation = "silu"
+        self.act = nn.SiLU()
+        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False, **made)
+        self.dt_proj = nn.Linear(self.dt_rank, self.d_inner, bias=True, **made)
+        spread = self.dt_rank**-0.5 * dt_scale
+        if dt_init == "constant":
+            nn.init.constant_(self.dt_proj.weight, spread)
+        elif dt_init == "random":
+            nn.init.uniform_(self.dt_proj.weight, -spread, spread)
+        else:
+            raise NotImplementedError(f"dt_init must be 'random' or 'constant', not {dt_init!r}")
+        with torch.no_grad():
+            self.dt_proj.bias.copy_(initial_dt_bias(self.d_inner, dt_min, dt_max, dt_init_floor, **made))
+        marked(self.dt_proj.bias, "_no_reinit")
+        states = torch.arange(1, d_state + 1, dtype=torch.float32, device=device)
+        self.A_log = marked(nn.Parameter(states.log().repeat(self.d_inner, 1)), "_no_weight_decay")
+        self.D = marked(nn.Parameter(torch.ones(self.d_inner, device=device)), "_no_weight_decay")
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **made)
+
+    def forward(self, hidden_states: Tensor, inference_params: Any = None) -> Tensor:
+        """hidden_states: (batch, length, d_model). inference_params: with seqlen_offset > 0 one token, else a prompt whose states
+        are kept in it."""
+        batch, length, _ = hidden_states.shape
+        if inference_params is None and self.use_fast_path:
+            return mamba_inner_fn(
+                self.in_proj(hidden_states).mT,
+                self.conv1d.weight,
+                self.conv1d.bias,
+                self.x_proj.weight,
+                self.dt_proj.weight,
+                self.out_proj.weight,
+                self.out_proj.bias,
+                self._A(),
+                None,
+                None,
+                self.D.float(),
+                delta_bias=self.dt_proj.bias.float(),
+                delta_softplus=True,
+            )
+        conv_state = ssm_state = None
+        if inference_params is not None:
+            conv_state, ssm_state = self._get_states_from_cache(inference_params, batch)
+            if inference_params.seqlen_offset > 0:
+                return self.step(hidden_states, conv_state, ssm_state)[0]
+        x, z = self.in_proj(hidden_states).mT.chunk(2, dim=1)
+        if conv_state is not None:
+            conv_state.copy_(F.pad(x, (self.d_conv - length, 0)))
+        u = causal_conv1d_fn(x, self.conv1d.weight[:, 0], self.conv1d.bias, activation=self.activation)
+        dt, B, C = self.x_proj(u.mT).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        delta = F.linear(dt, self.dt_proj.weight).mT
+        y = selective_scan_fn(
+            u,
+            delta,
+            self._A(),
+            B.mT,
+            C.mT,
+            self.D.float(),
+            z=z,
+            delta_bias=self.dt_proj.bias.float(),
+            delta_softplus=True,
+            return_last_state=ssm_state is not None,
+        )
+        if ssm_state is not None:
+            y, last_state = y
+            ssm_state.copy_(last_state)
+        return self.out_proj(y.mT)
+
+    def step(self, hidden_states: Tensor, conv_state: Tensor, ssm_state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """hidden_states: (batch, 1, d_model); both states are changed in place and returned."""
+        assert hidden_states.shape[1] == 1, "step takes one token at a time"
+        x, z = self.in_proj(hidden_states[:, 0]).chunk(2, dim=-1)
+        u = causal_conv1d_update(x, conv_state, self.conv1d.weight[:, 0], self.conv1d.bias, self.activation)
+        dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        y = selective_state_update(
+            ssm_state, u, F.linear(dt, self.dt_proj.weight), self._A(), B, C, self.D, z=z, dt_bias=self.dt_proj.bias,
+            dt_softplus=True,
+        )  # fmt: skip
+        return self.out_proj(y)[:, None], conv_state, ssm_state
+
+    def allocate_inference_cache(
+        self, batch_size: int, max_seqlen: int, dtype: torch.dtype | None = None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Zero states: (batch, d_inner, d_conv) and (batch, d_inner, d_state)."""
+        weight = self.out_proj.weight
+        conv_state = torch.zeros(
+            batch_size, self.d_inner, self.d_conv, device=weight.device, dtype=dtype or self.conv1d.weight.dtype
+        )
+        ssm_state = torch.zeros(batch_size, self.d_inner, self.d_state, device=weight.device, dtype=dtype or self.dt_proj.weight.dtype)
+        return conv_state, ssm_state
+
+    def _get_states_from_cache(
+        self, inference_params: Any, batch_size: int, initialize_states: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        return states_from_cache(self, inference_params, batch_size, initialize_states)
+
+    def _A(self) -> Tensor:
+        return -torch.exp(self.A_log.float())
+
+
+def states_from_cache(mixer: Any, inference_params: Any, batch_size: int, initialize_states: bool) -> tuple[Tensor, Tensor]:
+    """The mixer's two states in inference_params, made where there are none, zeroed when asked to."""
+    assert mixer.layer_idx is not None, "generation needs layer_idx"
+    kept = inference_params.key_value_memory_dict
+    if mixer.layer_idx not in kept:
+        kept[mixer.layer_idx] = mixer.allocate_inference_cache(batch_size, inference_params.max_seqlen)
+    elif initialize_states:
+        for state in kept[mixer.layer_idx]:
+            state.zero_()
+    return kept[mixer.layer_idx]
+
+
+def initial_dt_bias(
+    size: int, dt_min: float, dt_max: float, dt_init_floor: float, device: Any = None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """(size,): softplus of it is log-uniform between dt_min and dt_max, dt_init_floor at least."""
+    low, high = math.log(dt_min), math.log(dt_max)
+    dt = torch.exp(torch.rand(size, device=device, dtype=dtype) * (high - low) + low).clamp(min=dt_init_floor)
+    return dt + torch.log(-torch.expm1(-dt))
+
+
+def marked(parameter: Any, name: str) -> Any:
+    """The parameter with that attribute true: optimizers and initialisers look for it."""
+    setattr(parameter, name, True)
+    return parameter

@@ -1,0 +1,79 @@
+"""The Mamba-1 scan and the fused inside of a Mamba-1 mixer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from anymamba import ops
+from anymamba.dropin.counting import counted
+from anymamba.reference import mamba_inner as exact_inner
+from anymamba.reference import norm as exact_norm
+from anymamba.reference import selective_scan as exact_scan
+
+selective_scan_fn = counted(__name__, ops.selective_scan_fn)
+mamba_inner_fn = counted(__name__, ops.mamba_inner_fn)
+
+
+class SelectiveScanFn:
+    """Kept for callers of the class: ``apply`` is selective_scan_fn, which has its own autograd node."""
+
+    @staticmethod
+    def apply(*arguments: Any) -> Any:
+        return selective_scan_fn(*arguments)
+
+
+class MambaInnerFn:
+    """Kept for callers of the class: ``apply`` is mamba_inner_fn, which has its own autograd nodes."""
+
+    @staticmethod
+    def apply(*arguments: Any) -> Any:
+        return mamba_inner_fn(*arguments)
+
+
+def selective_scan_ref(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+) -> Any:
+    """The scan in plain torch, token by token; shapes as in selective_scan_fn."""
+    return exact_scan.selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, bool(delta_softplus), bool(return_last_state))
+
+
+def mamba_inner_ref(
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    A: Tensor,
+    B: Tensor | None = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    B_proj_bias: Tensor | None = None,
+    C_proj_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+) -> Tensor:
+    """The inside of the mixer in plain torch; shapes as in mamba_inner_fn."""
+    return exact_inner.mamba_inner_fn(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, out_proj_bias, A, B, C, D,
+        delta_bias, B_proj_bias, C_proj_bias, delta_softplus,
+    )  # fmt: skip
+
+
+def rms_norm_forward(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e-6, is_rms_norm: bool = True) -> Tensor:
+    """Norm over the last axis. x: (..., dim); weight, bias: (dim,)."""
+    y = exact_norm.layer_norm_fn(x, weight, bias, eps=eps, is_rms_norm=is_rms_norm)
+    assert isinstance(y, Tensor)
+    return y
