@@ -1,0 +1,89 @@
+"""anymamba dropin: mamba_ssm and causal_conv1d for every program of this environment, on and off, and what stands behind the names."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from anymamba.language import say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "action",
+        choices=("enable", "disable", "status"),
+        help=say(
+            "enable: for every program of this environment; disable: undo that; status: what stands behind the names here",
+            "enable：对本环境的所有程序启用；disable：撤销；status：查看各名称背后的实现",
+        ),
+    )
+    parser.add_argument("--site-dir", metavar="DIR", help=say("site-packages folder; default: this Python's", "site-packages 目录"))
+    parser.add_argument(
+        "--override",
+        action="store_true",
+        help=say("with enable: also where real packages are installed and work", "与 enable 合用：即使已安装可用的官方包也使用替身"),
+    )
+    parser.add_argument("--json", action="store_true", help=say("print one JSON document", "输出一个 JSON 文档"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from anymamba.dropin import finder, site_file
+
+    if arguments.action == "enable":
+        file = site_file.enable(arguments.site_dir, finder.NAMES if arguments.override else ())
+        return _done(arguments, True, str(file), say(f"enabled: wrote {file}", f"已启用：写入 {file}"))
+    if arguments.action == "disable":
+        removed = site_file.disable(arguments.site_dir)
+        text = say("was not enabled", "原本未启用") if removed is None else say(f"disabled: removed {removed}", f"已停用：删除 {removed}")
+        return _done(arguments, False, str(site_file.path(arguments.site_dir)), text)
+    return _status(arguments)
+
+
+def _done(arguments: argparse.Namespace, enabled: bool, file: str, text: str) -> int:
+    print(json.dumps({"enabled": enabled, "file": file}) if arguments.json else text)
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    """0, or 1 when a real package is installed that does not import."""
+    from anymamba.dropin import report, site_file
+
+    enabled = site_file.status(arguments.site_dir)
+    packages = {name: _tried(name) for name in ("causal_conv1d", "mamba_ssm")}
+    reach = report.transformers_reach()
+    if arguments.json:
+        document: dict[str, Any] = {"enabled": enabled, "packages": packages, "transformers": reach}
+        json.dump(document, sys.stdout, indent=1, ensure_ascii=False)
+        print()
+    else:
+        word = say("enabled", "已启用") if enabled["enabled"] else say("not enabled", "未启用")
+        print(f"{say('for every program of this environment', '对本环境的所有程序')}: {word} ({enabled['file']})")
+        for name, found in packages.items():
+            print(f"{name}: {found['state']}, {found['version'] or '-'}, {found['file'] or '-'}")
+            if found["reason"]:
+                print(f"    {found['reason']}")
+        print(f"transformers {reach['version'] or '-'}: {reach['how']}")
+    return int(any(found["state"] == "broken" for found in packages.values()))
+
+
+def _tried(name: str) -> dict[str, Any]:
+    """What an import of that name gives in this environment; a real package is really imported, so that a broken one shows."""
+    import importlib
+    import warnings
+
+    from anymamba.dropin import finder, report
+
+    if finder.real_spec(name) is None:
+        return report.package(name)
+    active = finder.active()
+    finder.install()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module(name)
+        return report.package(name)
+    finally:
+        if not active:
+            finder.remove()
