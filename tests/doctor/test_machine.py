@@ -131,6 +131,17 @@ def package(folder: Path, name: str, code: str, version: str | None = None) -> N
         )
 
 
+TORCH = """
+__version__ = "2.8.0"
+class version:
+    cuda = hip = None
+class _C:
+    pass
+class cuda:
+    is_available = staticmethod(lambda: False)
+"""
+
+
 def test_a_torch_that_crashes_harms_nobody(tmp_path: Path) -> None:
     package(tmp_path, "torch", "import os\nos.abort()\n", "2.99.0")
     code, report = doctor(tmp_path)
@@ -142,12 +153,7 @@ def test_a_torch_that_crashes_harms_nobody(tmp_path: Path) -> None:
 
 
 def test_a_broken_package_is_found_and_quoted(tmp_path: Path) -> None:
-    package(
-        tmp_path,
-        "torch",
-        "__version__ = '2.8.0'\nclass cuda:\n    is_available = staticmethod(lambda: False)\n",
-        "2.8.0",
-    )
+    package(tmp_path, "torch", TORCH, "2.8.0")
     package(tmp_path, "mamba_ssm", "import selective_scan_cuda\n", "2.3.1")
     (tmp_path / "selective_scan_cuda.py").write_text(
         "raise ImportError('selective_scan_cuda.so: undefined symbol: _ZN3c10')\n"

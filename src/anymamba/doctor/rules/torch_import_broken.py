@@ -60,6 +60,13 @@ RULE = Rule(
         ),
         Remedy(
             Text(
+                "iJIT_NotifyEvent in a conda environment: an older MKL.",
+                "conda 环境中出现 iJIT_NotifyEvent：使用较旧的 MKL。",
+            ),
+            ("conda install mkl==2024.0",),
+        ),
+        Remedy(
+            Text(
                 "Other libraries may be found first: try without this variable.", "可能先找到了其他库：去掉该变量再试。"
             ),
             ("unset LD_LIBRARY_PATH",),
