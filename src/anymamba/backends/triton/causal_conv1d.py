@@ -90,13 +90,14 @@ class _CausalConv1d(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight, bias, initial, seq_idx)
         ctx.silu = silu
-        return conv_forward(x, weight, bias, initial, seq_idx, silu, conv_plan(*x.shape, x.device))
+        return conv_forward(x, weight, bias, initial, seq_idx, silu, conv_plan(x.shape[0], x.shape[1], x.shape[2], x.device))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        plan = conv_plan(*dout.shape, dout.device, backward=True)
-        return *conv_backward(dout, *ctx.saved_tensors, ctx.silu, plan), None, None
+        x, weight, bias, initial, seq_idx = ctx.saved_tensors
+        plan = conv_plan(dout.shape[0], dout.shape[1], dout.shape[2], dout.device, backward=True)
+        return *conv_backward(dout, x, weight, bias, initial, seq_idx, ctx.silu, plan), None, None
 
 
 def conv_forward(

@@ -69,10 +69,10 @@ class _SelectiveScan(torch.autograd.Function):
         keep = any(ctx.needs_input_grad)
         ctx.cuda_plan = None
         if in_cuda.suits(u, delta, A, B, C, z):
-            cuda_plan = in_cuda.forward_plan(*u.shape, u.device)
+            cuda_plan = in_cuda.forward_plan(u.shape[0], u.shape[1], u.shape[2], u.device)
             every = 0
             if keep:
-                ctx.cuda_plan = in_cuda.backward_plan(*u.shape, u.device)
+                ctx.cuda_plan = in_cuda.backward_plan(u.shape[0], u.shape[1], u.shape[2], u.device)
                 every = ctx.every = ctx.cuda_plan.window
             try:
                 out, last_state, checkpoint = in_cuda.scan_forward(

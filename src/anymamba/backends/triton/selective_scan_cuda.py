@@ -61,11 +61,14 @@ def forward_plan(batch: int, channels: int, length: int, device: torch.device) -
 
 
 def backward_plan(batch: int, channels: int, length: int, device: torch.device) -> Plan:
-    """Chunks of the length where the warps do not fill the device twice over: they cost a second pass."""
+    """Chunks of the length where the warps do not fill the device twice over: they cost a second pass. Where there are many, two
+    chunks even out the end."""
     schedulers = 4 * processors(device)
     warps = batch * -(-channels // 16)
-    wanted = 2 if length <= 2048 else 4
-    chunks = 1 if warps >= 5 * schedulers else max(min(-(-wanted * schedulers // warps), length // 64), 1)
+    wanted = 2 if length <= 2048 else 5
+    chunks = min(max(wanted * schedulers // warps, 1), max(length // 64, 1))
+    if warps >= 1.5 * schedulers:
+        chunks = 2 if warps >= 4 * schedulers and length >= 512 else 1
     return Plan(4, 2, 8, 4, window=16, chunks=chunks)
 
 

@@ -1,0 +1,272 @@
+"""Shapes, inputs and variants that gpu_kernels.py times. A family's first variant of a shape is the one that the rule picks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+SCAN_SHAPES = {  # batch, length, channels, states: official forward, backward
+    "B8 L2048 D2048": ((8, 2048, 2048, 16), 0.590, 2.416),
+    "B8 L2048 D5120": ((8, 2048, 5120, 16), 1.447, 6.039),
+    "B1 L8192 D5120": ((1, 8192, 5120, 16), 0.924, 3.373),
+    "B1 L2048 D1536": ((1, 2048, 1536, 16), 0.071, 0.302),
+}
+CONV_SHAPE = (8, 2048, 5120)
+SSD_SHAPES = {  # batch, length, heads, headdim, states: official forward, backward
+    "B8 L2048 H80": ((8, 2048, 80, 64, 128), 1.023, 4.153),
+    "B1 L8192 H80": ((1, 8192, 80, 64, 128), 1.156, 4.759),
+    "B8 L4096 H32": ((8, 4096, 32, 64, 128), 1.081, 4.192),
+}
+DEVICE = torch.device("cuda")
+
+
+def scan_inputs(batch, length, channels, states, dtype=torch.bfloat16):
+    def rows(width):
+        return torch.randn(batch, length, width, device=DEVICE, dtype=dtype).transpose(1, 2)
+
+    torch.manual_seed(0)
+    return {
+        "u": rows(channels),
+        "delta": rows(channels),
+        "A": -torch.rand(channels, states, device=DEVICE).mul(16).clamp_min(0.05),
+        "B": rows(states),
+        "C": rows(states),
+        "D": torch.randn(channels, device=DEVICE),
+        "z": rows(channels),
+        "delta_bias": torch.randn(channels, device=DEVICE) * 0.5 - 4,
+    }
+
+
+_kept: dict = {}
+
+
+def kept(key, make):
+    """Inputs of the case at hand; those of the case before are dropped."""
+    if key not in _kept:
+        _kept.clear()
+        torch.cuda.empty_cache()
+        _kept[key] = make()
+    return _kept[key]
+
+
+def forward_variants():
+    from anymamba.backends.triton import selective_scan_cuda as in_cuda
+
+    for shape, (sizes, official, _) in SCAN_SHAPES.items():
+        batch, length, channels, states = sizes
+        rule = in_cuda.forward_plan(batch, channels, length, DEVICE)
+        plans = [rule]
+        for polynomial in (0, 1, 2) if batch > 1 else (0, 1):
+            if batch > 1:
+                plans += [in_cuda.Plan(8, nc, 16, 1, 8, polynomial=polynomial) for nc in (1, 2)]
+                plans.append(in_cuda.Plan(4, 1, 32, 1, polynomial=polynomial))
+                continue
+            for ns, nc, tile, unroll in ((4, 1, 32, 4), (4, 2, 16, 4), (8, 1, 16, 8), (2, 1, 32, 2)):
+                for chunks in (3, 4, 6, 8, 12) if length > 2048 else (6, 8, 12, 16, 24):
+                    plans.append(in_cuda.Plan(ns, nc, tile, 1, unroll, chunks=chunks, polynomial=polynomial))
+        for plan in dict.fromkeys(plans):
+
+            def run(sizes=sizes, plan=plan, keep=False):
+                given = kept(("scan", sizes), lambda: scan_inputs(*sizes))
+                return in_cuda.scan_forward(*given.values(), True, False, 16 if keep else 0, plan)[:1]
+
+            yield "scan_forward", shape, describe(plan), official, run
+        yield (
+            "scan_forward", shape, "with checkpoints", official,
+            lambda run=run, sizes=sizes, rule=rule: run(sizes, rule, True),
+        )  # fmt: skip
+
+
+def backward_variants():
+    from anymamba.backends.triton import selective_scan as op
+    from anymamba.backends.triton import selective_scan_cuda as in_cuda
+
+    for shape, (sizes, _, official) in SCAN_SHAPES.items():
+        batch, length, channels, states = sizes
+        rule = in_cuda.backward_plan(batch, channels, length, DEVICE)
+        counts = (1, 2) if batch > 1 else (6, 8, 12) if length > 2048 else (8, 11, 16)
+        plans = [rule, *(replace(rule, chunks=chunks) for chunks in counts), replace(rule, tile=4)]
+        for plan in dict.fromkeys(plans):
+
+            def run(sizes=sizes, plan=plan):
+                def make():
+                    given = scan_inputs(*sizes)
+                    dout = torch.randn(sizes[0], sizes[1], sizes[2], device=DEVICE, dtype=torch.bfloat16).transpose(1, 2)
+                    return given, dout
+
+                given, dout = kept(("scan backward", sizes), make)
+                return in_cuda.scan_backward(dout, *given.values(), True, _checkpoint(op, given, plan.window), plan)
+
+            yield "scan_backward", shape, describe(plan), official, run
+
+
+def _checkpoint(op, given, every):
+    key = "checkpoint", every, tuple(given["u"].shape)
+    if _checkpoints.get("key") != key:
+        batch, channels, length = given["u"].shape
+        plan = replace(op.forward_plan(batch, channels, length, 16, DEVICE), every=every)
+        _checkpoints.update(key=key, value=op.scan_forward(*given.values(), True, False, True, plan)[2])
+    return _checkpoints["value"]
+
+
+_checkpoints: dict = {}
+
+
+def conv_variants():
+    from anymamba.backends.triton import causal_conv1d as op
+
+    batch, length, channels = CONV_SHAPE
+
+    def make():
+        torch.manual_seed(0)
+        x, dout = (
+            torch.randn(batch, length, channels, device=DEVICE, dtype=torch.bfloat16).transpose(1, 2) for _ in range(2)
+        )
+        return (
+            x,
+            dout,
+            torch.randn(channels, 4, device=DEVICE, dtype=torch.bfloat16),
+            torch.randn(channels, device=DEVICE, dtype=torch.bfloat16),
+        )
+
+    forward_plan = op.conv_plan(batch, channels, length, DEVICE)
+    backward_plan = op.conv_plan(batch, channels, length, DEVICE, backward=True)
+    plans = [forward_plan, backward_plan, op.Plan(128, 32, 4, 1)]
+    for plan in dict.fromkeys(plans):
+
+        def forward(plan=plan):
+            x, _, weight, bias = kept("conv", make)
+            return (op.conv_forward(x, weight, bias, None, None, True, plan),)
+
+        def backward(plan=plan):
+            x, dout, weight, bias = kept("conv", make)
+            return op.conv_backward(dout, x, weight, bias, None, None, True, plan)[:3]
+
+        if plan is not backward_plan:
+            yield "conv_forward", "B8 L2048 D5120 W4", describe(plan), 0.134, forward
+        if plan is not forward_plan:
+            yield "conv_backward", "B8 L2048 D5120 W4", describe(plan), 0.334, backward
+
+
+def norm_variants():
+    from anymamba.backends.triton import norm, norm_gated, norm_rows
+
+    def make():
+        torch.manual_seed(0)
+        return [torch.randn(16384, 2560, device=DEVICE, dtype=torch.bfloat16) for _ in range(3)] + [
+            torch.randn(2560, device=DEVICE)
+        ]
+
+    def plain():
+        x, residual, _, weight = kept("norm", make)
+        return norm.rms_norm_fn(x, weight, None, residual, prenorm=True)
+
+    def gated():
+        x, z, _, weight = kept("norm", make)
+        return (norm_gated.rmsnorm_fn(x, weight, None, z, norm_before_gate=False),)
+
+    def backward(with_gate, warps, programs):
+        x, other, dy, weight = kept("norm", make)
+        scale = kept_scale(x)
+        residual, z = (None, other) if with_gate else (other, None)
+        return norm_rows.norm_backward(
+            dy, None if with_gate else dy, x, residual, z, weight, None, None, scale, 2560, False, x.dtype,
+            None, warps=warps, programs=programs,
+        )[:4]  # fmt: skip
+
+    def kept_scale(x):
+        return torch.ones(x.shape[0], 1, device=DEVICE)
+
+    bandwidth = 16384 * 2560 * 2 / 4.3e9  # milliseconds to move one such tensor at the copy rate of an H200
+    yield "norm", "16384 x 2560 residual", "forward; x: copy rate", 4 * bandwidth, plain
+    yield "norm", "16384 x 2560 gated", "forward; x: copy rate", 3 * bandwidth, gated
+    for with_gate in (False, True):
+        shape = "16384 x 2560 backward " + ("gated" if with_gate else "residual")
+        for warps in (None, 4):
+            for programs in (None, 3):
+                yield (
+                    "norm", shape, f"warps={warps} programs={programs}; x: copy rate", 5 * bandwidth,
+                    lambda g=with_gate, w=warps, p=programs: backward(g, w, p),
+                )  # fmt: skip
+
+
+def ssd_inputs(batch, length, heads, headdim, states, dtype=torch.bfloat16):
+    """Views into one projection, as the model has them."""
+    torch.manual_seed(0)
+    wide = torch.randn(batch, length, heads * headdim + 2 * states, device=DEVICE, dtype=dtype)
+    x, B, C = wide.split([heads * headdim, states, states], dim=2)
+    return {
+        "x": x.unflatten(2, (heads, headdim)),
+        "dt": torch.randn(batch, length, heads, device=DEVICE, dtype=dtype),
+        "A": -torch.rand(heads, device=DEVICE).mul(15).add(1),
+        "B": B.unsqueeze(2),
+        "C": C.unsqueeze(2),
+        "D": torch.randn(heads, device=DEVICE),
+        "z": None,
+        "dt_bias": torch.randn(heads, device=DEVICE) * 0.5 - 4,
+        "initial": None,
+        "seq_idx": None,
+    }
+
+
+def ssd_forward_variants():
+    from anymamba.backends.triton import ssd as op
+
+    for shape, (sizes, official, _) in SSD_SHAPES.items():
+        batch, length, heads, headdim, states = sizes
+        base = op.forward_plan(batch, length, heads, heads, headdim, states, False, DEVICE)
+        plans = [base, replace(base, heads=8), replace(base, walk_stages=2), replace(base, walk_stages=3)]
+        for plan in dict.fromkeys(plans):
+
+            def run(sizes=sizes, plan=plan):
+                given = kept(("ssd", sizes), lambda: ssd_inputs(*sizes))
+                return op.chunk_scan_forward(*given.values(), True, (0.0, float("inf")), False, False, plan)[:1]
+
+            yield "ssd_forward", shape, describe(plan), official, run
+
+
+def ssd_backward_variants():
+    from anymamba.backends.triton import ssd as op
+
+    for shape, (sizes, _, official) in SSD_SHAPES.items():
+        batch, length, heads, headdim, states = sizes
+        base = op.backward_plan(batch, length, heads, heads, headdim, states, False, DEVICE)
+        plans = [base]
+        for together in (20, 40, 80):
+            for warps in (8, 16):
+                plans.append(replace(base, warps=warps, heads=min(together, heads)))
+        for walk_n in (64, 128):
+            for walk_stages in (2, 3):
+                plans.append(replace(base, walk_n=walk_n, walk_stages=walk_stages))
+        plans.append(replace(base, walk_warps=8))
+        for plan in dict.fromkeys(plans):
+
+            def run(sizes=sizes, plan=plan):
+                def make():
+                    return ssd_inputs(*sizes), torch.randn(sizes[:4], device=DEVICE, dtype=torch.bfloat16)
+
+                given, dout = kept(("ssd backward", sizes), make)
+                return op.chunk_scan_backward(dout, None, *given.values(), None, True, (0.0, float("inf")), plan)
+
+            yield "ssd_backward", shape, describe(plan), official, run
+
+
+FAMILIES = {
+    "scan_forward": forward_variants,
+    "scan_backward": backward_variants,
+    "ssd_backward": ssd_backward_variants,
+    "ssd_forward": ssd_forward_variants,
+    "conv": conv_variants,
+    "norm": norm_variants,
+}
+
+
+def describe(plan):
+    return " ".join(f"{name}={value}" for name, value in vars(plan).items())
+
+
+def variants(only):
+    for name, family in FAMILIES.items():
+        if not only or name in only:
+            yield from family()
