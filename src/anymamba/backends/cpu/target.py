@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import platform
@@ -55,9 +54,7 @@ NEON = Target("aarch64-unknown-linux-gnu", "cortex-a76", "", width=4)
 
 @functools.cache
 def initialize() -> None:
-    """Once a process. llvmlite before 0.45 also needs llvm.initialize(); from then on that call raises."""
-    with contextlib.suppress(RuntimeError):
-        llvm.initialize()
+    """Once a process."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
 
