@@ -99,6 +99,7 @@ def test_contenders_take_turns_and_a_slow_one_runs_once() -> None:
     assert spreads["a"].runs == 3
 
 
+@pytest.mark.slow
 def test_peak_memory_grows_with_the_model() -> None:
     base = {"who": "anymamba", "family": "mamba", "size": "tiny", "length": 8, "dtype": "float32", "device": "cpu", "backend": "torch"}
     small, large = (peak.measure_apart({**base, "layers": layers}) for layers in (1, 60))
