@@ -1,0 +1,240 @@
+"""A plan as a commented script: for another machine, for a container, or to be read before it is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anymamba.installer.releases import EXTENSIONS, MODULES
+from anymamba.installer.step import Plan, Step
+from anymamba.language import say
+
+KINDS = ("bash", "powershell", "Dockerfile")
+_HELPERS = {"narrow": "nvcc_one_architecture.py", "sources": "edit_for_msvc.py"}
+
+
+def emit(plan: Plan, kind: str, image: str = "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-devel") -> str:
+    """plan must not be blocked. image: what a Dockerfile starts from; it needs nvcc where something is compiled."""
+    lines = {"bash": _bash, "powershell": _powershell, "Dockerfile": lambda plan: _dockerfile(plan, image)}[kind](plan)
+    return "\n".join(lines) + "\n"
+
+
+def _head(plan: Plan) -> list[str]:
+    names = ", ".join(f"{choice.package} {choice.version} ({choice.route})" for choice in plan.packages)
+    said = [
+        say("Installs {} into the Python environment that is active.", "将 {} 安装到当前的 Python 环境。").format(
+            names
+        ),
+        say("Written by `anymamba install --emit-script` for:", "由 `anymamba install --emit-script` 为以下机器生成："),
+        *("  " + line for line in plan.found[:5]),
+        *plan.first,
+        say(
+            "Expected: {:.0f} to {:.0f} minutes, up to {:.0f} GB of memory, {:.0f} GB on disk.",
+            "预计：{:.0f} 到 {:.0f} 分钟，最多 {:.0f} GB 内存，{:.0f} GB 磁盘。",
+        ).format(*plan.minutes, plan.memory_gb, plan.disk_gb),
+        *plan.reasons,
+    ]
+    return ["# " + line for line in said]
+
+
+def _needs(step: Step) -> list[str]:
+    """The requirements in the step's first command."""
+    words = step.commands[0]
+    return list(words[words.index("{work}/constraints.txt") + 1 :])
+
+
+def _helper(name: str) -> list[str]:
+    return Path(__file__).with_name(name).read_text("utf-8").rstrip("\n").split("\n")
+
+
+def _check(plan: Plan) -> str:
+    """One line of Python that imports what was installed."""
+    names = [name for choice in plan.packages for name in (EXTENSIONS[choice.package], MODULES[choice.package])]
+    return "import torch, {}".format(", ".join(names))
+
+
+_TORCH = 'import sys, torch; sys.exit(None if torch.version.cuda or torch.version.hip else "torch is a CPU build")'
+
+
+def _bash(plan: Plan) -> list[str]:
+    lines = ["#!/usr/bin/env bash", *_head(plan), "set -euo pipefail", ""]
+    lines += [
+        'PYTHON="${PYTHON:-python3}"',
+        'WORK="$(mktemp -d)"',
+        'LOG="${LOG:-$PWD/anymamba-install.log}"',
+        'mkdir -p "$WORK/wheels"',
+        "trap 'rm -rf \"$WORK\"' EXIT",
+        "",
+        "# "
+        + say(
+            "a CPU build of torch cannot be compiled against: stop before anything is done",
+            "CPU 版 torch 无法用于编译：在做任何事之前停止",
+        ),
+        f'"$PYTHON" -c {_single(_TORCH)}',
+    ]
+    for step in plan.steps:
+        lines += ["", "# " + step.title]
+        lines += _bash_step(step, plan)
+    return lines
+
+
+def _bash_step(step: Step, plan: Plan) -> list[str]:
+    if step.kind == "constraints":
+        unwanted = "|".join(choice.package.replace("-", "[-_]") for choice in plan.packages)
+        return [f'"$PYTHON" -m pip list --format=freeze | grep -viE "^({unwanted})=" > "$WORK/constraints.txt"']
+    if step.kind == "download":
+        assert step.address is not None
+        name = step.address.rsplit("/", 1)[1].replace("%2B", "+")
+        return [f'curl -fL --retry 8 --retry-all-errors -C - -o "$WORK/wheels/{name}" \\', f"  {_single(step.address)}"]
+    if step.kind == "local":
+        return [f'cp {_single(step.address or "")} "$WORK/wheels/"']
+    if step.kind == "narrow":
+        name = _HELPERS["narrow"]
+        return [f"cat > \"$WORK/{name}\" <<'END_OF_FILE'", *_helper(name), "END_OF_FILE"]
+    if step.kind == "dependencies":
+        needs = " ".join(_single(item) for item in _needs(step))
+        return [f'"$PYTHON" -m pip install -c "$WORK/constraints.txt" {needs}']
+    if step.kind == "install":
+        return ['"$PYTHON" -m pip install --no-deps --no-index "$WORK"/wheels/*.whl']
+    if step.kind == "verify":
+        packages = " ".join(choice.package for choice in plan.packages)
+        undo = f'"$PYTHON" -m pip uninstall -y {packages}'
+        return [
+            f'if ! "$PYTHON" -c {_single(_check(plan))}; then',
+            f"  {undo}",
+            "  echo "
+            + _single(say("the packages do not import; they were removed again", "无法导入，已重新移除"))
+            + " >&2",
+            "  exit 1",
+            "fi",
+            'if "$PYTHON" -c "import anymamba" 2>/dev/null; then',
+            f'  "$PYTHON" -m anymamba.installer.verify {packages} || {{ {undo}; exit 1; }}',
+            "fi",
+        ]
+    return _bash_build(step)
+
+
+def _bash_build(step: Step) -> list[str]:
+    lines = []
+    values = dict(step.environment)
+    if "CUDA_HOME" in values:
+        lines.append(f'CUDA_HOME="${{CUDA_HOME:-{values["CUDA_HOME"]}}}"')
+        values["ANYMAMBA_NVCC"] = values["ANYMAMBA_NVCC"].replace(values["CUDA_HOME"], "$CUDA_HOME")
+        values["PATH"] = values["PATH"].replace(values["CUDA_HOME"], "$CUDA_HOME")
+        values["CUDA_HOME"] = "$CUDA_HOME"
+        lines.append('"$CUDA_HOME/bin/nvcc" --version')
+    settings = []
+    for name, value in values.items():
+        text = value.replace("{work}", "$WORK").replace("{python}", "$PYTHON").replace('"', '\\"')
+        text = f"${{MAX_JOBS:-{text}}}" if name == "MAX_JOBS" else text + ":$PATH" if name == "PATH" else text
+        settings.append(f'{name}="{text}"')
+    prefix = ["env " + settings[0], *("  " + item for item in settings[1:])] if settings else []
+    for command in step.commands:
+        words = " ".join(_bash_word(word) for word in command)
+        body = [*prefix, "  " + words] if prefix else [words]
+        end = ' 2>&1 | tee -a "$LOG"' if step.kind == "build" else ""
+        lines += [line + " \\" for line in body[:-1]] + [body[-1] + end]
+    return lines
+
+
+def _bash_word(word: str) -> str:
+    if "{" in word:
+        return '"' + word.replace("{work}", "$WORK").replace("{python}", "$PYTHON") + '"'
+    return word if word.replace("-", "").replace("_", "").isalnum() else _single(word)
+
+
+def _single(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _powershell(plan: Plan) -> list[str]:
+    lines = [*_head(plan), "$ErrorActionPreference = 'Stop'", ""]
+    lines += [
+        "if (-not $env:PYTHON) { $env:PYTHON = 'python' }",
+        "$Python = (Get-Command $env:PYTHON).Source",
+        "$Work = Join-Path ([IO.Path]::GetTempPath()) ('anymamba-' + [guid]::NewGuid().ToString('N'))",
+        "New-Item -ItemType Directory -Force -Path $Work, (Join-Path $Work 'wheels') | Out-Null",
+        'function Invoke-Checked { & $args[0] $args[1..($args.Count - 1)]; if ($LASTEXITCODE -ne 0) { throw "failed: $args" } }',
+        "",
+        "# "
+        + say(
+            "a CPU build of torch cannot be compiled against: stop before anything is done",
+            "CPU 版 torch 无法用于编译：在做任何事之前停止",
+        ),
+        "Invoke-Checked $Python -c 'import sys, torch; sys.exit(0 if torch.version.cuda or torch.version.hip else 1)'",
+    ]
+    for step in plan.steps:
+        lines += ["", "# " + step.title]
+        lines += _powershell_step(step, plan)
+    return [*lines, "", "Remove-Item -Recurse -Force $Work"]
+
+
+def _powershell_step(step: Step, plan: Plan) -> list[str]:
+    if step.kind == "constraints":
+        unwanted = "|".join(choice.package.replace("-", "[-_]") for choice in plan.packages)
+        return [
+            f"& $Python -m pip list --format=freeze | Where-Object {{ $_ -notmatch '^({unwanted})=' }} |"
+            ' Set-Content -Encoding ascii "$Work/constraints.txt"'
+        ]
+    if step.kind == "download":
+        assert step.address is not None
+        name = step.address.rsplit("/", 1)[1].replace("%2B", "+")
+        return [f'Invoke-WebRequest -Uri {_ps(step.address)} -OutFile "$Work/wheels/{name}"']
+    if step.kind == "local":
+        return [f'Copy-Item {_ps(step.address or "")} "$Work/wheels"']
+    if step.kind == "narrow":
+        return _powershell_file(_HELPERS["narrow"])
+    if step.kind == "dependencies":
+        needs = " ".join(_ps(item) for item in _needs(step))
+        return [f'Invoke-Checked $Python -m pip install -c "$Work/constraints.txt" {needs}']
+    if step.kind == "install":
+        return [
+            'Invoke-Checked $Python -m pip install --no-deps --no-index (Get-ChildItem "$Work/wheels/*.whl").FullName'
+        ]
+    if step.kind == "verify":
+        packages = " ".join(choice.package for choice in plan.packages)
+        return [
+            f"& $Python -c {_ps(_check(plan))}",
+            "if ($LASTEXITCODE -ne 0) {",
+            f"    & $Python -m pip uninstall -y {packages}",
+            "    throw " + _ps(say("the packages do not import; they were removed again", "无法导入，已重新移除")),
+            "}",
+            "& $Python -c 'import anymamba'",
+            f"if ($LASTEXITCODE -eq 0) {{ Invoke-Checked $Python -m anymamba.installer.verify {packages} }}",
+        ]
+    lines = _powershell_file(_HELPERS["sources"]) if step.kind == "sources" else []
+    for name, value in step.environment.items():
+        text = _ps_expand(value.replace('"', '`"'))
+        lines.append(f'$env:{name} = "{text};$env:PATH"' if name == "PATH" else f'$env:{name} = "{text}"')
+    for command in step.commands:
+        words = " ".join(_ps_word(word) for word in command)
+        lines.append("Invoke-Checked " + words)
+    return lines
+
+
+def _powershell_file(name: str) -> list[str]:
+    return ["@'", *_helper(name), f'\'@ | Set-Content -Encoding utf8 "$Work/{name}"']
+
+
+def _ps_expand(text: str) -> str:
+    return text.replace("{work}", "$Work").replace("{python}", "$Python")
+
+
+def _ps_word(word: str) -> str:
+    return "$Python" if word == "{python}" else f'"{_ps_expand(word)}"' if "{" in word else _ps(word)
+
+
+def _ps(text: str) -> str:
+    plain = text.replace("-", "").replace("_", "").isalnum()
+    return text if plain else "'" + text.replace("'", "''") + "'"
+
+
+def _dockerfile(plan: Plan, image: str) -> list[str]:
+    lines = [
+        "# syntax=docker/dockerfile:1",
+        *_head(plan),
+        f"FROM {image}",
+        "",
+        "COPY <<'END_OF_SCRIPT' /tmp/install.sh",
+    ]
+    script = _bash(plan)
+    return [*lines, *script, "END_OF_SCRIPT", "RUN bash /tmp/install.sh && rm /tmp/install.sh"]

@@ -1,0 +1,75 @@
+"""Removes what an install has added: the packages, and the dependencies that nothing else has come to need."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+from anymamba.errors import AnymambaError
+from anymamba.installer import rollback
+from anymamba.installer.environment import Environment
+from anymamba.installer.releases import MODULES
+from anymamba.language import say
+
+
+def removable(environment: Environment, packages: list[str]) -> tuple[list[str], list[str]]:
+    """(distributions to remove, why others stay). packages: empty for all that the record names."""
+    record = rollback.read_record(environment)
+    added: dict[str, str] = record["added"]
+    ours = set(added) | set(record["replaced"])
+    wanted = packages or [name for name in MODULES if name in ours]
+    unknown = [name for name in wanted if name not in ours]
+    if unknown or not wanted:
+        raise AnymambaError(
+            "uninstall",
+            say("{} was not installed by anymamba in this environment", "{} 不是由 anymamba 安装到该环境的").format(
+                ", ".join(unknown) or "mamba-ssm, causal-conv1d"
+            ),
+            None,
+            say("remove it yourself: pip uninstall {}", "请自行卸载：pip uninstall {}").format(
+                " ".join(unknown or MODULES)
+            ),
+        )
+    installed, needs = environment.freeze(), environment.requirements()
+    gone = {name for name in wanted if name in installed}
+    said = []
+    candidates = [name for name in added if name not in MODULES and name in installed]
+    changed = True
+    while changed:  # a dependency may be needed by another dependency that goes as well
+        changed = False
+        for name in candidates:
+            users = [user for user, names in needs.items() if name in names and user not in gone and user != name]
+            if name not in gone and not users:
+                gone.add(name)
+                changed = True
+    for name in candidates:
+        if name in gone and installed[name] != added[name]:
+            gone.discard(name)
+            said.append(
+                say("{} stays: it was changed from {} to {} since", "保留 {}：其版本已由 {} 变为 {}").format(
+                    name, added[name], installed[name]
+                )
+            )
+        elif name not in gone:
+            users = [user for user, names in needs.items() if name in names and user not in gone]
+            said.append(say("{} stays: needed by {}", "保留 {}：{} 需要它").format(name, ", ".join(users)))
+    for name, (old, _) in record["replaced"].items():
+        if name in gone:
+            said.append(say("before the install, {} was at {}", "安装之前 {} 的版本为 {}").format(name, old))
+    return sorted(gone), said
+
+
+def remove(environment: Environment, names: list[str]) -> None:
+    """Removes them and takes them off the record."""
+    command = [environment.python, "-m", "pip", "uninstall", "-y", "--disable-pip-version-check", *names]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise AnymambaError("uninstall", say("pip could not remove them", "pip 无法卸载"), done.stderr.strip()[-400:])
+    record: dict[str, Any] = rollback.read_record(environment)
+    kept = {key: {name: value for name, value in record[key].items() if name not in names} for key in record}
+    if any(kept.values()):
+        rollback.write(environment.state / rollback.RECORD, kept)
+    else:
+        (environment.state / rollback.RECORD).unlink(missing_ok=True)
+        if not any(environment.state.iterdir()):
+            environment.state.rmdir()
