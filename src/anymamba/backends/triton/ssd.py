@@ -99,7 +99,8 @@ class _ChunkScan(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor, dfinal: Tensor | None) -> tuple[Tensor | None, ...]:
         x, B = ctx.saved_tensors[0], ctx.saved_tensors[3]
         plan = backward_plan(*_sizes(x, B), x.device)
-        gradients = chunk_scan_backward(dout, dfinal, *ctx.saved_tensors, *ctx.options, plan=plan)
+        softplus, limits = ctx.options
+        gradients = chunk_scan_backward(dout, dfinal, *ctx.saved_tensors, softplus=softplus, limits=limits, plan=plan)
         return *gradients, None, None, None, None
 
 
