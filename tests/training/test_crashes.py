@@ -163,8 +163,11 @@ def test_checkpoints_that_cannot_be_continued(documents_file: Path, tmp_path: Pa
     with pytest.raises(AnymambaError, match=r"optimizer\.safetensors is damaged") as caught:
         train(TrainConfig(**options), "auto", Reporter(quiet=True))
     assert "older step folder" in str(caught.value)
-    result = train(TrainConfig(**options), str(tmp_path / "run" / "step-000002"), Reporter(quiet=True))
-    assert result.steps == 4
+    back = TrainConfig(**{**options, "save_every": 100})
+    result = train(back, str(tmp_path / "run" / "step-000002"), Reporter(quiet=True))
+    assert result.steps == 4 and [row["step"] for row in read_metrics(tmp_path / "run") if "loss" in row] == [1, 2, 3, 4]
+    with pytest.raises(AnymambaError, match="holds no training state"):
+        train(back, str(tmp_path / "run" / "step-000003"), Reporter(quiet=True))
 
     weights = tmp_path / "run" / "step-000004" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

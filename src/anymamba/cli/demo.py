@@ -13,7 +13,7 @@ from anymamba.language import say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--minutes", type=float, default=1.75, metavar="M", help=say("time for training [1.75]", "训练时间（分钟）[1.75]")
+        "--minutes", type=float, default=1.75, metavar="M", help=say("most time for training [1.75]", "训练时间上限（分钟）[1.75]")
     )
     parser.add_argument("--out", default="", metavar="DIR", help=say("run folder [runs/demo]", "运行目录 [runs/demo]"))
     parser.add_argument("--seed", type=int, default=0, metavar="N", help=say("of the weights and the paragraph", "权重与段落的随机种子"))

@@ -142,9 +142,24 @@ def remove_older(run: Path, keep: int) -> None:
     """All step folders but the newest ``keep``; 0: none is removed. A crash in the middle leaves a folder that is not used."""
     steps = sorted((entry for entry in run.glob("step-*") if re.fullmatch(r"step-\d+", entry.name)), key=_step_of)
     for folder in steps[:-keep] if keep else []:
-        gone = folder.with_name("." + folder.name)
-        os.replace(folder, gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        _remove(folder)
+
+
+def remove_newer(run: Path, step: int) -> list[str]:
+    """The names of the step folders beyond ``step``, which are removed: a run that goes back has one future, not two."""
+    newer = [entry for entry in run.glob("step-*") if re.fullmatch(r"step-\d+", entry.name) and _step_of(entry) > step]
+    if newer:
+        write_whole(run / "last.txt", step_name(step) + "\n")
+    for folder in newer:
+        _remove(folder)
+    return [folder.name for folder in newer]
+
+
+def _remove(folder: Path) -> None:
+    """At once for whoever looks, since the name goes first."""
+    gone = folder.with_name("." + folder.name)
+    os.replace(folder, gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def sweep(run: Path) -> None:

@@ -109,6 +109,8 @@ class Loop:
         self.saved = found.folder
         if self.run.processes.main:
             self.run.folder.forget_after(self.step)
+            for gone in checkpoint.remove_newer(self.run.folder.path, self.step):
+                self.run.reporter.note(say(f"{gone} lies ahead of this start and is removed", f"{gone} 在此起点之后，已移除"))
 
     def _schedule(self) -> Schedule:
         config, plan = self.run.config, self.run.plan

@@ -92,8 +92,9 @@ def progress_line(row: dict[str, Any], steps: int, seconds_left: float | None) -
     parts = [
         say(f"step {row['step']}/{steps}", f"步 {row['step']}/{steps}"),
         say(f"loss {row['loss']:.4f}", f"损失 {row['loss']:.4f}"),
-        say(f"{count(row['tokens_per_s'])} tok/s", f"{count(row['tokens_per_s'])} 词元/秒"),
     ]
+    if row["tokens_per_s"]:  # there is nothing to tell before the kernels are compiled
+        parts.append(say(f"{count(row['tokens_per_s'])} tok/s", f"{count(row['tokens_per_s'])} 词元/秒"))
     if row.get("matmul_share") is not None:
         parts.append(say(f"matmul {row['matmul_share']:.0%}", f"矩阵乘 {row['matmul_share']:.0%}"))
     if row.get("memory"):
