@@ -49,8 +49,11 @@ def main(trees: list[str]) -> None:
             module = ".".join(path.relative_to(tree).with_suffix("").parts).removesuffix(".__init__")
             if "mamba3" not in module and (found := of_file(path)):
                 recorded[module] = found
-    json.dump(recorded, sys.stdout, indent=0, sort_keys=True)
-    print()
+    modules = []
+    for module, functions in recorded.items():
+        lines = [f"  {json.dumps(name)}: {json.dumps(parameters)}" for name, parameters in functions.items()]
+        modules.append(f"{json.dumps(module)}: {{\n" + ",\n".join(lines) + "\n}")
+    print("{\n" + ",\n".join(modules) + "\n}")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,12 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict
     return found[0], found[1]
 
 
+def assert_near(actual: torch.Tensor, expected: torch.Tensor, name: str) -> None:
+    """Within float32's rounding of sums: relative to each value and to the largest one."""
+    atol = 2e-5 * max(expected.abs().max().item(), 1e-3)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=atol, msg=lambda text: f"{name}: {text}")
+
+
 @pytest.mark.parametrize("family", CONFIGS)
 def test_nothing_changes_but_who_computes(family: str, both: tuple[dict[str, Any], dict[str, Any]]) -> None:
     plain, ours = (side[family]["results"] for side in both)
@@ -48,10 +54,9 @@ def test_nothing_changes_but_who_computes(family: str, both: tuple[dict[str, Any
         if name == "gradients":
             assert expected.keys() == ours[name].keys() and expected
             for parameter, gradient in expected.items():
-                allowed = 2e-5 * max(gradient.abs().max().item(), 1e-3)
-                torch.testing.assert_close(ours[name][parameter], gradient, rtol=1e-4, atol=allowed, msg=lambda text, p=parameter: f"{p}: {text}")
+                assert_near(ours[name][parameter], gradient, parameter)
         elif expected.is_floating_point():
-            torch.testing.assert_close(ours[name], expected, rtol=1e-4, atol=1e-5 * max(1.0, expected.abs().max().item()), msg=lambda text, n=name: f"{n}: {text}")
+            assert_near(ours[name], expected, name)
         else:
             assert torch.equal(expected, ours[name]), name
 

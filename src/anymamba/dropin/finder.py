@@ -158,7 +158,4 @@ def served_to_transformers(family: str) -> bool:
     module = sys.modules[f"transformers.models.{family}.modeling_{family}"]
     wrapped = getattr(module, "causal_conv1d_fn", None)
     cells = getattr(wrapped, "__closure__", None) or ()
-    for cell in cells:
-        if getattr(cell.cell_contents, "__module__", "").split(".")[0] == "causal_conv1d":
-            return True
-    return False
+    return any(str(getattr(cell.cell_contents, "__module__", "")).split(".")[0] == "causal_conv1d" for cell in cells)

@@ -38,6 +38,9 @@ class ColumnParallelLinear(nn.Linear):
         super().__init__(in_features, out_features, bias=bias, device=device, dtype=dtype)
         self.process_group, self.sequence_parallel = process_group, sequence_parallel
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # upstream's name of the argument
+        return super().forward(x)
+
 
 class RowParallelLinear(ColumnParallelLinear):
     """nn.Linear; raises UnsupportedError for a group of more than one member."""
@@ -48,7 +51,7 @@ class VocabParallelEmbedding(nn.Embedding):
 
     def __init__(self, num_embeddings: int, *args: Any, process_group: Any = None, padding_idx: int | None = None, **kwargs: Any) -> None:
         _one_member(process_group)
-        super().__init__(num_embeddings, *args, padding_idx=padding_idx, **kwargs)
+        super().__init__(num_embeddings, *args, padding_idx=padding_idx, **kwargs)  # type: ignore[misc]
         self.process_group = process_group
 
 
@@ -59,3 +62,37 @@ class ColumnParallelEmbedding(nn.Embedding):
         _one_member(process_group)
         super().__init__(num_embeddings, embedding_dim, *args, **kwargs)
         self.process_group = process_group
+
+
+class ParallelEmbeddings(nn.Module):
+    """Embeddings of tokens and, where max_position_embeddings > 0, of positions; raises UnsupportedError for more than one member."""
+
+    def __init__(
+        self,
+        embed_dim: int,
+        vocab_size: int,
+        max_position_embeddings: int,
+        process_group: Any,
+        padding_idx: int | None = None,
+        sequence_parallel: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.process_group, self.sequence_parallel = process_group, sequence_parallel
+        made: dict[str, Any] = {"process_group": process_group, "device": device, "dtype": dtype}
+        self.word_embeddings = VocabParallelEmbedding(vocab_size, embed_dim, padding_idx=padding_idx, **made)
+        self.max_position_embeddings = max_position_embeddings
+        if max_position_embeddings > 0:
+            self.position_embeddings = ColumnParallelEmbedding(max_position_embeddings, embed_dim, **made)
+
+    def forward(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None, combine_batch_seqlen_dim: bool = False
+    ) -> torch.Tensor:
+        """input_ids: (batch, length). Returns (batch, length, embed_dim), or (batch * length, embed_dim) when asked to combine."""
+        embedded = self.word_embeddings(input_ids)
+        if self.max_position_embeddings > 0:
+            if position_ids is None:
+                position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)
+            embedded = embedded + self.position_embeddings(position_ids)
+        return embedded.flatten(0, 1) if combine_batch_seqlen_dim else embedded

@@ -15,6 +15,8 @@ from .convolution import causal_conv1d_fn, causal_conv1d_update
 class RotaryEmbedding(nn.Module):
     """Turns the first dim channels of each head by an angle that grows with the position. Source: Su et al., 2021."""
 
+    inv_freq: Tensor
+
     def __init__(self, dim: int, base: float = 10000.0, interleaved: bool = False, device: Any = None) -> None:
         super().__init__()
         self.dim, self.interleaved = dim, interleaved

@@ -152,7 +152,7 @@ def _output(sequences: Tensor, scores: tuple[Tensor, ...]) -> Any:
         from transformers.generation import GenerateDecoderOnlyOutput
     except ImportError:
         return SimpleNamespace(sequences=sequences, scores=scores)
-    return GenerateDecoderOnlyOutput(sequences=sequences, scores=scores)
+    return GenerateDecoderOnlyOutput(sequences=sequences, scores=scores)  # type: ignore[arg-type]
 
 
 class GenerationMixin:

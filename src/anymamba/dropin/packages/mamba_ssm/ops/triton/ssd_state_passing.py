@@ -30,7 +30,7 @@ def _state_passing_fwd(
         if seq_idx is not None:
             assert chunk_size is not None, "seq_idx needs chunk_size"
             latest = seq_idx[:, min((chunk + 1) * chunk_size, seq_idx.shape[1]) - 1]
-            decay, document = decay * (latest == document)[:, None], latest
+            decay, document = decay * torch.eq(latest, document)[:, None], latest
         now = decay[..., None] * now + states[:, chunk].float()
     return torch.stack(before, dim=1).to(out_dtype or states.dtype), now
 
