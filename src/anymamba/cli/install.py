@@ -268,4 +268,5 @@ def describe(plan: Any) -> list[str]:
             "预计：{:.0f} 到 {:.0f} 分钟（估计值），最多 {:.0f} GB 内存，{:.0f} GB 磁盘",
         ).format(*plan.minutes, plan.memory_gb, plan.disk_gb)
     )
+    lines = [line.replace("{python}", "python").replace("{work}", "WORK") for line in lines]
     return lines + [say("Changes:", "变化：")] + ["  - " + change for change in plan.changes]

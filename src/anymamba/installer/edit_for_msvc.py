@@ -11,14 +11,14 @@ import tarfile
 LOG2E = "#ifndef M_LOG2E\n#define M_LOG2E 1.4426950408889634074\n#endif\n"
 
 
-def edit(text):
+def edit(text: str) -> str:
     text = re.sub(r"(?<!static )\bconstexpr bool (\w+) = ", r"static constexpr bool \1 = ", text)
     if "M_LOG2E" in text and "#ifndef M_LOG2E" not in text:
         text = text.replace("#pragma once\n", "#pragma once\n" + LOG2E, 1) if "#pragma once\n" in text else LOG2E + text
     return text
 
 
-def main(folder):
+def main(folder: pathlib.Path) -> None:
     for archive in folder.glob("*.tar.gz"):
         with tarfile.open(str(archive)) as file:
             # the archive comes from the package index that pip trusts; only names inside the folder are taken

@@ -75,6 +75,8 @@ def main(journal: Path) -> None:
             children.remove(int(value))
         elif word == "done":
             pid.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it stays where a record was written
+                journal.parent.rmdir()
             return
     for child in children:
         end(child)

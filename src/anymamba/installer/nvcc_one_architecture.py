@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 
-def narrowed(words, architecture):
+def narrowed(words: list, architecture: str) -> list:
     kept, skip = [], False
     for word in words:
         if skip:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from anymamba.installer import refusal, source
@@ -45,6 +46,8 @@ def make_plan(
         if release is None and local and package in local:
             release = find(package, None)
         stop = refusal.of_release(machine, package, release, packages[package])
+        if release is not None and not stop:
+            stop = refusal.of_gpu(release, target)
         if stop or release is None:
             return Plan(machine.kind, "blocked", found, first, blocked=stop)
         releases.append(release)
@@ -72,8 +75,10 @@ def make_plan(
         reasons += source.explain(machine, None if machine.torch_kind == "rocm" else target)
     steps += _finish(machine, releases)
     routes = {choice.route for choice in choices}
-    files, count = sum(release.files for release in built), source.jobs(machine)
-    low, high = (round(files * minutes / count + 1, 1) for minutes in source.FILE_MINUTES) if built else (1.0, 5.0)
+    count = source.jobs(machine)
+    rounds = sum(math.ceil(release.files / count) for release in built)
+    low, high = (round(rounds * minutes + 1, 1) for minutes in source.FILE_MINUTES) if built else (1.0, 5.0)
+    running = min(count, max((release.files for release in built), default=0))
     return Plan(
         machine.kind,
         routes.pop() if len(routes) == 1 else "mixed",
@@ -82,7 +87,7 @@ def make_plan(
         tuple(choices),
         tuple(steps),
         (low, high),
-        count * source.JOB_GB if built else 1.0,
+        running * source.JOB_GB if built else 1.0,
         refusal.BUILD_DISK if built else 1.0,
         refusal.capability(target) if target else ",".join(facts["gpu"]["amd"]) or None,
         tuple(reasons),
@@ -154,7 +159,10 @@ def _found(machine: Machine) -> tuple[str, ...]:
     if machine.container:
         system += ", " + machine.container
     cards = [f"{item['name']} ({item.get('capability') or '?'})" for item in machine.facts["gpu"]["nvidia"]]
+    cards = [f"{cards.count(card)} x {card}" if cards.count(card) > 1 else card for card in dict.fromkeys(cards)]
     cards += machine.facts["gpu"]["amd"]
+    if not cards and machine.architectures:
+        cards = [say("compute capability {}", "计算能力 {}").format(refusal.capability(machine.architectures[0]))]
     nvccs = [item["version"] for item in machine.facts["cuda"]["nvccs"] if item["version"]]
     said = [
         say("system: ", "系统：") + system,
@@ -182,7 +190,7 @@ def _first(machine: Machine) -> tuple[str, ...]:
                 "你并不需要它：anymamba 已用编译好的内核（{1}）计算全部 {0} 个算子，官方包不会带来新功能。{2}",
             ).format(count, ", ".join(names), instead),
         )
-    if not machine.facts["gpu"]["nvidia"] and not machine.facts["gpu"]["amd"]:
+    if not machine.architectures and not machine.facts["gpu"]["amd"]:
         return (
             say(
                 "No GPU is visible here, and the official packages compute on GPUs only: they would bring nothing on this"

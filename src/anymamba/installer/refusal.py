@@ -91,6 +91,22 @@ def of_release(machine: Machine, package: str, release: Release | None, wanted: 
     return None
 
 
+def of_gpu(release: Release, architecture: int | None) -> Refusal | None:
+    """A GPU that neither the release's wheels nor its sources are made for."""
+    if architecture is None:
+        return None
+    if architecture < release.oldest_arch or architecture in (60, 61):
+        return Refusal(
+            "gpu-too-old",
+            say("no code of {} {} exists for compute capability {}", "{} {} 没有适用于计算能力 {} 的代码").format(
+                release.package, release.version, capability(architecture)
+            ),
+            say("use anymamba's own kernels on this GPU", "请在该显卡上使用 anymamba 自带的内核"),
+            _INSTEAD,
+        )
+    return None
+
+
 def of_build(machine: Machine, release: Release, architecture: int | None) -> Refusal | None:
     """What stops a build from source on an NVIDIA machine."""
     major = machine.torch_cuda[0]
@@ -103,15 +119,6 @@ def of_build(machine: Machine, release: Release, architecture: int | None) -> Re
             say("no GPU is visible, so it is not known what to compile for", "看不到显卡，无法确定为哪种架构编译"),
             say("name the compute capability of the GPU that will be used", "请指明将要使用的显卡的计算能力"),
             (f"anymamba install {release.package} --arch 8.6",),
-        )
-    if architecture < release.oldest_arch or architecture in (60, 61):
-        return Refusal(
-            "gpu-too-old",
-            say("no code of {} {} exists for compute capability {}", "{} {} 没有适用于计算能力 {} 的代码").format(
-                release.package, release.version, capability(architecture)
-            ),
-            say("use anymamba's own kernels on this GPU", "请在该显卡上使用 anymamba 自带的内核"),
-            _INSTEAD,
         )
     since = next((version for sm, version in _SINCE if architecture >= sm), (10, 0))
     found = number(nvcc["version"])

@@ -77,8 +77,8 @@ def _scan() -> float:
     u, delta, A, B, C, D = _random((2, 32, 45), (2, 32, 45), (32, 16), (2, 16, 45), (2, 16, 45), (32,))
     A = -A.abs() - 0.1
     return _worst(
-        lambda *values: selective_scan_fn(*values, delta_softplus=True),
-        lambda *values: exact(*values, delta_softplus=True),
+        lambda u, delta, A, B, C, D: selective_scan_fn(u, delta, A, B, C, D, delta_softplus=True),
+        lambda u, delta, A, B, C, D: exact(u, delta, A, B, C, D, delta_softplus=True),
         [u, delta, A, B, C, D],
     )
 
