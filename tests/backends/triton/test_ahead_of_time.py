@@ -24,15 +24,17 @@ from anymamba.backends.triton import (
     selective_scan_plan,
     selective_state_update,
     ssd,
+    ssd_plan,
 )
 
-BYTES_SPILLED: dict[tuple[str, str], tuple[int, str]] = {
-    ("ssd_backward_kernel", "float32"): (
-        1024,
-        "float32 products take three passes of tf32, whose split operands do not fit the registers; exactness comes before speed",
-    ),
+BYTES_SPILLED: dict[str, tuple[int, str]] = {
+    "selective_scan_backward_kernel": (256, "on NVIDIA cards the CUDA kernel takes these calls; this one is for what that cannot do"),
+    "ssd_output_kernel": (16, "chunks of 128 with 8 bytes spilled are 4% faster than chunks of 64 on an H200"),
+    "ssd_walk_kernel": (96, "a walk over a state of 64 x 128; halves of it are as fast on an H200, but not faster"),
+    "ssd_backward_kernel": (1024, "8 warps with spills are 1.3 times as fast as 4 with more of them, on an H200"),
+    "norm_backward_kernel": (64, "32 values a lane and their gates: 1.2 times as fast as 16 without spills, on an H200"),
 }
-"""(kernel, dtype): bytes a lane that may be spilled, and why."""
+"""Kernel: bytes a lane that may be spilled, and why."""
 
 
 def _rows(width: int, dtype: torch.dtype, length: int = 512) -> Tensor:
@@ -125,9 +127,10 @@ def _recorded(op: str, dtype: torch.dtype, target: str, monkeypatch: pytest.Monk
     run, differentiable = OPS[op]
     hip = target.startswith("gfx")
     monkeypatch.setattr(launch, "lanes", lambda device: 64 if target == "gfx942" else 32)
-    for module in (conv, norm_rows, selective_scan_plan):
+    for module in (conv, norm_rows,  selective_scan_plan):
         monkeypatch.setattr(module, "lanes", launch.lanes)
     monkeypatch.setattr(selective_scan_plan, "matrix_unit_for_float32", lambda device: not hip or target == "gfx942")
+    monkeypatch.setattr(ssd_plan, "shared_memory", lambda device: ahead_of_time.SHARED_MEMORY[target])
     with ahead_of_time.launches() as found:
         run(dtype, differentiable)
     assert found
@@ -155,6 +158,6 @@ def test_what_the_op_launches_compiles_and_fits(
         assert shared <= ahead_of_time.SHARED_MEMORY[target], (found.name, shared)
         if target in ("sm_90", "sm_120"):
             registers, spilled = ahead_of_time.registers_and_stack(compiled)
-            allowed = BYTES_SPILLED.get((found.name, str(dtype).removeprefix("torch.")), (0, ""))[0]
+            allowed = BYTES_SPILLED.get(found.name, (0, ""))[0]
             assert spilled <= allowed, (found.name, registers, spilled)
 

@@ -35,6 +35,15 @@ def processors(device: torch.device) -> int:
 
 
 @functools.cache
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that a program may have."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return int(getattr(properties, "shared_memory_per_block_optin", 0) or (64 if torch.version.hip else 99) * 1024)
+    return 64 * 1024
+
+
+@functools.cache
 def lanes(device: torch.device) -> int:
     """Threads of a warp (wavefront): 64 on AMD's CDNA, else 32."""
     if device.type == "cuda" and torch.version.hip is not None:

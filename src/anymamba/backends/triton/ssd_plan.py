@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from anymamba.backends.triton.launch import power_of_2, processors
+from anymamba.backends.triton.launch import power_of_2, processors, shared_memory
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,10 @@ def forward_plan(
 ) -> Plan:
     """wide: float32 operands."""
     # a chunk of 128 halves the states that go through memory; few heads a group spread badly over it
-    small = headdim <= 64 and d_state <= 128 and heads_per_group > 32 and not wide
-    return _plan(128 if small else 64 if not wide else 32, 16, 4, 3, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
+    roomy = shared_memory(device) >= 160 * 1024  # sm_80, sm_90, sm_100; not sm_86, sm_89, sm_120, nor AMD
+    small = roomy and headdim <= 64 and d_state <= 128 and heads_per_group > 32 and not wide
+    q = 128 if small else 64 if not wide else 32
+    return _plan(q, 16, 4, 3 if roomy else 2, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
 
 
 def backward_plan(
