@@ -97,10 +97,12 @@ class _ChunkScan(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dout: Tensor, dfinal: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, B = ctx.saved_tensors[0], ctx.saved_tensors[3]
-        plan = backward_plan(*_sizes(x, B), x.device)
+        x, dt, A, B, C, D, z, dt_bias, initial, seq_idx, ungated = ctx.saved_tensors
         softplus, limits = ctx.options
-        gradients = chunk_scan_backward(dout, dfinal, *ctx.saved_tensors, softplus=softplus, limits=limits, plan=plan)
+        plan = backward_plan(*_sizes(x, B), x.device)
+        gradients = chunk_scan_backward(
+            dout, dfinal, x, dt, A, B, C, D, z, dt_bias, initial, seq_idx, ungated, softplus, limits, plan
+        )
         return *gradients, None, None, None, None
 
 
