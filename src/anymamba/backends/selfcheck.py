@@ -59,8 +59,10 @@ def record(backend: str, package: ModuleType, call: Call, ok: bool, reason: str)
 def run(module: ModuleType, call: Call) -> tuple[bool, str]:
     """Runs the probe now, whatever the cache says."""
     try:
-        # what the caller has switched on must not reach the probe: autocast would round the reference too
-        with torch.inference_mode(False), torch.autocast(call.device.type, enabled=False), torch.device("cpu"):
+        # what the caller has switched on must not reach the probe: autocast would round the reference too, and gradient
+        # checkpointing would count the probe's tensors as the caller's (only the innermost hooks act)
+        kept = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
+        with torch.inference_mode(False), torch.autocast(call.device.type, enabled=False), torch.device("cpu"), kept:
             worst, where = probes.largest_error(getattr(module, call.op), call)
     except Exception as error:  # noqa: BLE001 - a crash of the backend is a verdict
         return False, say("self-check crashed: ", "自检崩溃：") + f"{type(error).__name__}: {error}"
