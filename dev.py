@@ -68,7 +68,7 @@ def main(command: str, *rest: str) -> None:
     elif command == "test":
         setup()
         check()
-        pytest("-m", "not slow and not gpu", *rest)
+        pytest("-m", "not slow and not gpu", "-n", "2", "--dist", "loadfile", *rest)
     elif command == "test-slow":
         setup()
         pytest("-m", "not gpu", *rest)
