@@ -213,9 +213,18 @@ Runner(Environment(sys.argv[1]), lambda line: print(line, flush=True), slow).run
 
 
 @pytest.mark.parametrize(
-    ("after", "delay"), [("take the wheel", 0.1), ("install", 0.0), ("install", 0.5), ("verifying", 0.0)]
+    ("after", "delay", "how"),
+    [
+        ("install", 0.4, signal.SIGKILL),
+        ("verifying", 0.0, signal.SIGKILL),
+        ("verifying", 0.0, signal.SIGTERM),
+        *[
+            pytest.param("install", tenths / 10, signal.SIGKILL, marks=pytest.mark.slow)
+            for tenths in (0, 1, 2, 3, 5, 6, 8, 10, 12, 15)
+        ],
+        pytest.param("take the wheel", 0.1, signal.SIGKILL, marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_at_any_moment(
     environment: Environment, files: tuple[Path, Path], after: str, delay: float, how: signal.Signals
 ) -> None:

@@ -17,7 +17,7 @@ from anymamba.installer import rollback
 
 
 class Guard:
-    """Kept by the install. Write the journal first, then start this, then change the environment."""
+    """Kept by the install. Start this first, then write the journal, then change the environment."""
 
     def __init__(self, journal: Path) -> None:
         source = str(Path(__file__).resolve().parents[2])
@@ -64,6 +64,7 @@ def end(child: int) -> None:
 
 def main(journal: Path) -> None:
     pid = journal.parent / "guard.pid"
+    journal.parent.mkdir(parents=True, exist_ok=True)
     pid.write_text(str(os.getpid()), "ascii")
     print("ready", flush=True)
     children: list[int] = []
@@ -74,15 +75,16 @@ def main(journal: Path) -> None:
         elif word == "ended":
             children.remove(int(value))
         elif word == "done":
-            pid.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it stays where a record was written
-                journal.parent.rmdir()
-            return
-    for child in children:
-        end(child)
+            break
+    else:
+        for child in children:
+            end(child)
+        if journal.exists():
+            rollback.restore(journal)
+        rollback.sweep(journal.parent)
     pid.unlink(missing_ok=True)
-    if journal.exists():
-        rollback.restore(journal)
+    with contextlib.suppress(OSError):  # it stays where a record was written
+        journal.parent.rmdir()
 
 
 if __name__ == "__main__":

@@ -77,6 +77,14 @@ def restore(journal: Path) -> None:
     _remove_empty(journal.parent, {journal.parent.parent})
 
 
+def sweep(state: Path) -> None:
+    """Removes what is left of a journal that was not finished: nothing had been touched then."""
+    for left in state.glob("*.new"):
+        left.unlink(missing_ok=True)
+    if not (state / JOURNAL).exists():
+        shutil.rmtree(state / "backup", ignore_errors=True)
+
+
 def _remove_empty(folder: Path, roots: set[Path]) -> None:
     while folder not in roots and folder.parent != folder:
         try:

@@ -143,9 +143,10 @@ class Runner:
         wheels = sorted((self.work / "wheels").glob("*.whl"))
         step = next(item for item in plan.steps if item.kind == "install")
         self.tell(step.title)
-        journal = rollback.begin(self.environment, wheels, [name for name in packages if name in before])
+        journal = self.environment.state / rollback.JOURNAL
         self.guard = Guard(journal)
         try:
+            rollback.begin(self.environment, wheels, [name for name in packages if name in before])
             self.command((*step.commands[0][:-1], *map(str, wheels)), {}, step, None)
             after = self.environment.freeze()
             self._nothing_else_changed(before, after, packages)
@@ -164,6 +165,7 @@ class Runner:
         except BaseException:
             if journal.exists():
                 rollback.restore(journal)
+            rollback.sweep(journal.parent)
             raise
         finally:
             self.guard.done()

@@ -36,6 +36,13 @@ def _head(plan: Plan) -> list[str]:
     return ["# " + line for line in said]
 
 
+def _title(step: Step) -> str:
+    """A script leaves the finding of dependencies to pip, so that two steps do something else than the program does."""
+    if step.kind == "dependencies":
+        return say("install what is missing of: {}", "安装缺少的依赖：{}").format(", ".join(_needs(step)))
+    return say("install the collected wheels", "安装已收集的 wheel") if step.kind == "install" else step.title
+
+
 def _needs(step: Step) -> list[str]:
     """The requirements in the step's first command."""
     words = step.commands[0]
@@ -72,7 +79,7 @@ def _bash(plan: Plan) -> list[str]:
         f'"$PYTHON" -c {_single(_TORCH)}',
     ]
     for step in plan.steps:
-        lines += ["", "# " + step.title]
+        lines += ["", "# " + _title(step)]
         lines += _bash_step(step, plan)
     return lines
 
@@ -163,7 +170,7 @@ def _powershell(plan: Plan) -> list[str]:
         "Invoke-Checked $Python -c 'import sys, torch; sys.exit(0 if torch.version.cuda or torch.version.hip else 1)'",
     ]
     for step in plan.steps:
-        lines += ["", "# " + step.title]
+        lines += ["", "# " + _title(step)]
         lines += _powershell_step(step, plan)
     return [*lines, "", "Remove-Item -Recurse -Force $Work"]
 
@@ -188,7 +195,9 @@ def _powershell_step(step: Step, plan: Plan) -> list[str]:
         return [f'Invoke-Checked $Python -m pip install -c "$Work/constraints.txt" {needs}']
     if step.kind == "install":
         return [
-            'Invoke-Checked $Python -m pip install --no-deps --no-index (Get-ChildItem "$Work/wheels/*.whl").FullName'
+            '$Wheels = (Get-ChildItem "$Work/wheels/*.whl").FullName',
+            "& $Python -m pip install --no-deps --no-index $Wheels",
+            "if ($LASTEXITCODE -ne 0) { throw 'pip install failed' }",
         ]
     if step.kind == "verify":
         packages = " ".join(choice.package for choice in plan.packages)
@@ -208,6 +217,8 @@ def _powershell_step(step: Step, plan: Plan) -> list[str]:
     for command in step.commands:
         words = " ".join(_ps_word(word) for word in command)
         lines.append("Invoke-Checked " + words)
+    if "PYTHONPATH" in step.environment:  # else pip would take the build requirements for installed
+        lines.append("Remove-Item Env:PYTHONPATH")
     return lines
 
 

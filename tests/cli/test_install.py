@@ -1,0 +1,123 @@
+"""anymamba install and uninstall from the command line; nothing here installs anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from anymamba.cli import main
+from anymamba.installer import verify
+
+MACHINES = Path(__file__).resolve().parents[1] / "installer" / "machines"
+
+
+def plan_for(name: str) -> list[str]:
+    return ["install", "mamba-ssm", "causal-conv1d", "--for", str(MACHINES / f"{name}.json")]
+
+
+def test_plan_for_another_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*plan_for("linux_h100_cu130"), "--lang", "en"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("You do not need this") and "cu13torch2.9" in out and "Changes:" in out
+
+
+def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*plan_for("wsl2_rtx5090_cu128"), "--json", "--from-source", "--lang", "en"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["done"] is False and document["plan"]["route"] == "source"
+
+
+def test_cpu_torch_stops_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*plan_for("cpu_linux"), "--yes", "--lang", "en"]) == 1
+    out = capsys.readouterr().out
+    assert "Stopped before anything was done" in out and "CPU build" in out
+    assert main([*plan_for("cpu_linux"), "--yes", "--lang", "zh"]) == 1
+    assert "CPU 版" in capsys.readouterr().out
+
+
+def test_a_blocked_plan_emits_no_script(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*plan_for("macos_arm64"), "--emit-script", "bash", "--lang", "en"]) == 1
+    assert "#!/usr/bin/env" not in capsys.readouterr().out
+
+
+def test_version_of_a_package(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "install",
+        "mamba-ssm",
+        "--version",
+        "2.3.0",
+        "--for",
+        str(MACHINES / "wsl2_rtx5090_cu128.json"),
+        "--json",
+    ]
+    assert main([*command, "--lang", "en"]) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert [(item["package"], item["version"], item["route"]) for item in plan["packages"]] == [
+        ("mamba-ssm", "2.3.0", "source")
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["torch"],
+        ["mamba-ssm", "--arch", "fast"],
+        ["mamba-ssm", "--wheel", "nothing.whl"],
+        ["mamba-ssm", "--for", "none.json"],
+    ],
+)
+def test_wrong_usage_is_said(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    machine = [] if "--for" in words else ["--for", str(MACHINES / "cpu_linux.json")]
+    assert main(["install", *words, *machine]) == 1
+    assert capsys.readouterr().err
+
+
+def test_a_machine_file_that_lacks_facts_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "machine.json"
+    path.write_text('{"facts": {"system": {}}}', "utf-8")
+    assert main(["install", "mamba-ssm", "--for", str(path), "--lang", "en"]) == 1
+    assert "doctor --json" in capsys.readouterr().err
+
+
+def test_find_links_prefers_your_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "causal_conv1d-1.6.1-py3-none-any.whl").write_bytes(b"")
+    command = [*plan_for("wsl2_rtx5090_cu128"), "--find-links", str(tmp_path), "--json"]
+    assert main(command) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert {item["package"]: item["route"] for item in plan["packages"]} == {
+        "causal-conv1d": "local",
+        "mamba-ssm": "wheel",
+    }
+
+
+def test_uninstall_of_what_was_not_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["uninstall", "mamba-ssm", "--yes", "--lang", "en"]) == 1
+    assert "pip uninstall mamba-ssm" in capsys.readouterr().err
+
+
+def test_verification_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    result = verify.verify(["causal-conv1d"])
+    assert result["ok"] is False and "causal_conv1d_cuda" in result["checks"][0]["text"]
+
+
+def test_verification_compares_gradients_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda self, *a, **k: self.float() if "cuda" in a else self.__class__.to(self, *a, **k)
+    )
+
+    class Wrong(torch.autograd.Function):  # right forward, wrong backward
+        @staticmethod
+        def forward(ctx, x):  # type: ignore[no-untyped-def]
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+            return gradient * 2.1
+
+    values = verify._random((3, 4))
+    assert verify._worst(lambda x: x * 2, lambda x: x * 2, values) < 1e-6
+    assert verify._worst(Wrong.apply, lambda x: x * 2, values) > verify.TOLERANCE
