@@ -94,6 +94,7 @@ def test_status_counts_calls_backends_and_fallbacks(dropin: None, monkeypatch: p
     assert status["calls"] == {"causal_conv1d.causal_conv1d_interface.causal_conv1d_fn": 2}
     assert status["served"] == {"causal_conv1d_fn": {"cpu": 1, "torch": 1}}
     assert status["fell_back"] == []  # torch was asked for by name
+    monkeypatch.setattr("anymamba.errors._said", set())
     monkeypatch.setattr("anymamba.backends.cpu.available", lambda: (False, "switched off"))
     dispatch.forget()
     with pytest.warns(AnymambaWarning):

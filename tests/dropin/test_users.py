@@ -218,3 +218,22 @@ def test_the_private_steps_of_the_scan_make_the_whole(dropin: None) -> None:
     torch.testing.assert_close((Y, last), wanted, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(combined.ssd_selective_scan(x, step, A, B, C), wanted[0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(segsum(dt), segsum_unstable(dt))
+
+
+def test_outputs_may_be_changed_in_place(dropin: None) -> None:
+    """causal_conv1d's own test adds to the output: no op may return a view made inside its autograd node."""
+    from causal_conv1d import causal_conv1d_fn
+    from mamba_ssm import selective_scan_fn
+    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+
+    x = torch.randn(2, 7, 4, requires_grad=True)
+    given = {
+        "conv": causal_conv1d_fn(x.mT, torch.randn(4, 3)),
+        "scan": selective_scan_fn(x.mT, x.mT, -torch.rand(4, 3), torch.randn(2, 3, 7), torch.randn(2, 3, 7), delta_softplus=True),
+        "ssd": mamba_chunk_scan_combined(
+            x[..., None], x, -torch.rand(4), torch.randn(2, 7, 1, 3), torch.randn(2, 7, 1, 3), 4, dt_softplus=True
+        ),
+    }
+    for out in given.values():
+        out *= 2
+        out.sum().backward()

@@ -24,10 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=say("write what was served, as JSON, when the program ends (-: stderr)", "程序结束时写出调用统计（JSON；- 表示标准错误）"),
     )
     parser.add_argument(
+        "-m",
+        dest="module",
+        nargs=argparse.REMAINDER,
+        metavar="module ...",
+        help=say("run a module, as `python -m` does, with the arguments that follow", "像 `python -m` 一样运行模块，其后为参数"),
+    )
+    parser.add_argument(
         "program",
         nargs=argparse.REMAINDER,
-        metavar="script.py ... | -m module ...",
-        help=say("the program and its arguments", "程序及其参数"),
+        metavar="script.py ...",
+        help=say("a script and its arguments", "脚本及其参数"),
     )
 
 
@@ -35,11 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
     """The program's own exit code; 2 when none was named. Its exceptions show their own traceback, as under `python`."""
     import anymamba.dropin
 
-    words = list(arguments.program)
+    as_module = arguments.module is not None
+    words = list(arguments.module if as_module else arguments.program)
     if words[:1] == ["--"]:
-        words = words[1:]
-    as_module = words[:1] == ["-m"]
-    if as_module:
         words = words[1:]
     if not words:
         print(say("name a script or -m module", "请给出脚本或 -m 模块"), file=sys.stderr)
@@ -75,7 +80,7 @@ def _exit_code(target: str, as_module: bool) -> int:
         own = error.__traceback__
         while own is not None and own.tb_frame.f_code.co_filename in (__file__, runpy.__file__, "<frozen runpy>"):
             own = own.tb_next
-        sys.excepthook(type(error), error, own)
+        sys.excepthook(type(error), error.with_traceback(own), own)
         return 1
     return 0
 

@@ -68,7 +68,8 @@ class Guard:
         if spec is not None and spec.loader is not None and hasattr(spec.loader, "exec_module"):
             spec.loader = _Watched(spec.loader)  # type: ignore[assignment]
             return spec
-        return None
+        # a folder of that name without __init__.py would be imported as an empty package
+        return spec_of(name) if importlib.machinery.PathFinder.find_spec(name) is not None else None
 
 
 class _Watched:

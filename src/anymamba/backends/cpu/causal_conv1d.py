@@ -103,7 +103,8 @@ class _Convolution(torch.autograd.Function):
     ) -> Tensor:
         batch, dim, length = x.shape
         arguments = _arguments(x, weight, bias, initial, seq_idx)
-        out = x.new_empty(batch, length, dim)
+        # channels contiguous, and no view: the caller may change a view made in here in place no more than its base
+        out = x.new_empty_strided((batch, dim, length), (length * dim, 1, dim))
         options = dtype_name(x.dtype), weight.shape[1], activation, None if seq_idx is None else dtype_name(seq_idx.dtype)
         # at least four blocks a core and at most 64 tokens each: the result does not depend on it
         wanted = -(-length * batch // (4 * torch.get_num_threads()))
@@ -114,7 +115,7 @@ class _Convolution(torch.autograd.Function):
         ctx.activation = activation
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(x, weight, bias, initial, seq_idx)
-        return out.mT
+        return out
 
     @staticmethod
     @once_differentiable
