@@ -24,6 +24,9 @@ _BLOCK_BYTES = 64 * 2**20
 _CACHE_BYTES = 4 * 2**20
 """Largest piece of a block in float32: the softmax and its gradient pass over it while it is in the processor's cache."""
 
+_ACCELERATOR_BLOCK_BYTES = 512 * 2**20
+"""On a GPU a block is also the piece: small pieces would cost more to launch than to compute."""
+
 
 def linear_cross_entropy(
     hidden: Tensor,
@@ -77,12 +80,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # under no_grad, needs_input_grad still says that a parameter could have a gradient
         needs_hidden, needs_weight = (differentiable and needs for needs in ctx.needs_input_grad[:2])
         tokens, vocabulary = hidden.shape[0], weight.shape[0]
+        block_bytes = _BLOCK_BYTES if hidden.device.type == "cpu" else _ACCELERATOR_BLOCK_BYTES
         table = weight.detach().to(dtype)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight: Tensor | None = None
         with torch.autocast(hidden.device.type, enabled=False):
-            for block in _blocks(tokens, vocabulary * dtype.itemsize, _BLOCK_BYTES):
+            for block in _blocks(tokens, vocabulary * dtype.itemsize, block_bytes):
                 inputs, share = hidden[block].to(dtype), weights[block, None]
                 slope = inputs @ table.t()
                 loss -= (
@@ -118,7 +122,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _log_softmax_and_slope(logits: Tensor, targets: Tensor, slope: bool) -> Tensor:
     """The log-probability of each row's target, (tokens,) float32. With slope, logits become d(cross-entropy) / d(logits)."""
     chosen = torch.empty(targets.shape, dtype=torch.float32, device=logits.device)
-    for rows in _blocks(logits.shape[0], logits.shape[1] * 4, _CACHE_BYTES):
+    piece_bytes = _CACHE_BYTES if logits.device.type == "cpu" else 4 * logits.numel()
+    for rows in _blocks(logits.shape[0], logits.shape[1] * 4, piece_bytes):
         log_probabilities = torch.log_softmax(logits[rows], dim=-1, dtype=torch.float32)
         where = targets[rows, None]
         chosen[rows] = log_probabilities.gather(1, where)[:, 0]
