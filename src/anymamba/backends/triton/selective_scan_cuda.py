@@ -15,7 +15,7 @@ from torch import Tensor
 from anymamba.backends.triton import nvrtc
 from anymamba.backends.triton.launch import processors
 
-WARPS_OF_A_SCHEDULER = 6
+WARPS_OF_A_SCHEDULER = 7
 """That hide the latency of the forward scan's chain of steps, where chunks are cut at all."""
 
 TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}
@@ -50,14 +50,14 @@ class Plan:
 
 
 def forward_plan(batch: int, channels: int, length: int, device: torch.device) -> Plan:
-    """Eight states of a channel a lane, four where the warps are few. Where they do not give every scheduler (four a multiprocessor)
-    two of them, chunks of the length do, of at least 128 steps: they cost a second pass."""
+    """Eight states of a channel a lane. Where the warps do not give every scheduler (four a multiprocessor) enough of them, chunks of
+    the length do, of at least 96 steps: they cost a second pass."""
     schedulers = 4 * processors(device)
-    if batch * channels // 16 >= 1.5 * schedulers:
+    warps = batch * -(-channels // 16)
+    if warps >= 1.5 * schedulers:
         return Plan(8, 1, 16, 1, unroll=8)
-    warps = batch * -(-channels // 8)
-    chunks = max(min(-(-WARPS_OF_A_SCHEDULER * schedulers // warps), length // 128), 1)
-    return Plan(4, 1, 32, 1, chunks=chunks) if warps * chunks >= schedulers else Plan(2, 1, 32, 1, unroll=2)
+    chunks = max(min(-(-WARPS_OF_A_SCHEDULER * schedulers // warps), length // 96), 1)
+    return Plan(8, 1, 16, 1, unroll=8, chunks=chunks)
 
 
 def backward_plan(batch: int, channels: int, length: int, device: torch.device) -> Plan:
@@ -65,7 +65,7 @@ def backward_plan(batch: int, channels: int, length: int, device: torch.device) 
     chunks even out the end."""
     schedulers = 4 * processors(device)
     warps = batch * -(-channels // 16)
-    wanted = 2 if length <= 2048 else 5
+    wanted = 2 if length <= 2048 else 7
     chunks = min(max(wanted * schedulers // warps, 1), max(length // 64, 1))
     if warps >= 1.5 * schedulers:
         chunks = 2 if warps >= 4 * schedulers and length >= 512 else 1

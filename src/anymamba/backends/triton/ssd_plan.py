@@ -60,12 +60,13 @@ def _plan(
     chunks = -(-length // q) * batch
     # several heads a program spare the product C B^T, as long as every multiprocessor still has a few programs
     together = max(min(heads_per_group, most, chunks * heads // (programs * processors(device))), 1)
-    together = -(-heads_per_group // -(-heads_per_group // together))
+    # a program with fewer heads than the others was measured three times slower than equal shares
+    together = next(share for share in range(together, 0, -1) if heads_per_group % share == 0)
     block_p, block_n = max(power_of_2(headdim), 16), max(power_of_2(d_state), 16)
-    walk_p, walk_n = min(block_p, 64), min(block_n, 64 if wide else 128)
+    walk_p, walk_n = min(block_p, 64), min(block_n, 64 if wide or stages == 1 else 128)
     while batch * heads * (block_p // walk_p) * (block_n // walk_n) < 1.5 * processors(device) and walk_n > 32:
         walk_n //= 2
     # walks that leave the device half empty hide more of the latency themselves
     few = batch * heads * (block_p // walk_p) * (block_n // walk_n) < 4 * processors(device)
     warps = 8 if q > 64 or (stages == 1 and block_p * block_n >= 64 * 64) else 4
-    return Plan(q, together, warps, 1 if wide else stages, walk_p, walk_n, 4, 3 if few and not wide else 2)
+    return Plan(q, together, warps, 1 if wide else stages, walk_p, walk_n, 4, 3 if (few or stages == 1) and not wide else 2)
