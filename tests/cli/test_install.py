@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anymamba.cli import main
+from anymamba.cli import install, main
 from anymamba.installer import verify
 
 MACHINES = Path(__file__).resolve().parents[1] / "installer" / "machines"
@@ -120,3 +120,14 @@ def test_verification_compares_gradients_too(monkeypatch: pytest.MonkeyPatch) ->
     values = verify._random((3, 4))
     assert verify._worst(lambda x: x * 2, lambda x: x * 2, values) < 1e-6
     assert verify._worst(Wrong.apply, lambda x: x * 2, values) > verify.TOLERANCE
+
+
+def test_a_failed_build_ends_in_a_diagnosis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "install.log"
+    log.write_text(
+        "$ python -m pip wheel causal-conv1d==1.6.1\nBuilding wheels for collected packages: causal-conv1d\n"
+        "  NameError: name 'bare_metal_version' is not defined\nERROR: Failed to build causal-conv1d\n",
+        "utf-8",
+    )
+    install._diagnose(log)
+    assert "nvcc-missing" in capsys.readouterr().err

@@ -217,7 +217,7 @@ Runner(Environment(sys.argv[1]), lambda line: print(line, flush=True), slow).run
     [
         ("install", 0.4, signal.SIGKILL),
         ("verifying", 0.0, signal.SIGKILL),
-        ("verifying", 0.0, signal.SIGTERM),
+        pytest.param("verifying", 0.0, signal.SIGTERM, marks=pytest.mark.slow),
         *[
             pytest.param("install", tenths / 10, signal.SIGKILL, marks=pytest.mark.slow)
             for tenths in (0, 1, 2, 3, 5, 6, 8, 10, 12, 15)
@@ -262,6 +262,40 @@ def test_a_power_cut_is_put_right_by_the_next_call(environment: Environment, fil
         not (environment.packages / "causal_conv1d").exists() and not (environment.packages / "~ausal_conv1d").exists()
     )
     assert not rollback.recover(environment)
+
+
+def test_out_of_disk_while_files_are_written(
+    environment: Environment, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fingerprint(environment)
+    original = Runner.command
+
+    def command(self: Runner, words: tuple[str, ...], settings: dict[str, str], step: Step, plan: Plan | None) -> None:
+        if step.kind != "install":
+            return original(self, words, settings, step, plan)
+        (environment.packages / "causal_conv1d").mkdir()
+        (environment.packages / "causal_conv1d" / "part1.py").write_text("half of", "utf-8")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Runner, "command", command)
+    with pytest.raises(OSError, match="No space left"):
+        Runner(environment, lambda line: None, passes).run(plan(*files))
+    assert fingerprint(environment) == before and not environment.state.exists()
+
+
+def test_out_of_disk_before_anything_is_touched(
+    environment: Environment, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fingerprint(environment)
+
+    def full(path: Path, document: Any) -> None:
+        path.with_name("journal.json.new").write_text("{", "utf-8")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rollback, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        Runner(environment, lambda line: None, passes).run(plan(*files))
+    assert fingerprint(environment) == before and not environment.state.exists()
 
 
 def test_files_that_were_there_before_are_never_removed(environment: Environment, files: tuple[Path, Path]) -> None:

@@ -22,6 +22,7 @@ from anymamba.installer import rollback
 from anymamba.installer.download import download, published_checksum
 from anymamba.installer.environment import Environment
 from anymamba.installer.guard import Guard, end
+from anymamba.installer.machine import number
 from anymamba.installer.releases import REPOSITORIES
 from anymamba.installer.step import Plan, Step
 from anymamba.installer.wheels import GITHUB
@@ -73,11 +74,18 @@ class Runner:
 
     def _run(self, plan: Plan) -> Result:
         before = self.environment.freeze()
+        if number(before.get("pip")) < (22, 2):
+            raise AnymambaError(
+                "pip",
+                say("pip {} is too old for this", "pip {} 版本过旧").format(before.get("pip")),
+                None,
+                f"{self.environment.python} -m pip install --upgrade pip",
+            )
         packages = [choice.package for choice in plan.packages]
-        for number, step in enumerate(plan.steps, 1):
+        for position, step in enumerate(plan.steps, 1):
             if step.kind in ("install", "verify"):
                 continue
-            self.tell(f"[{number}/{len(plan.steps)}] {step.title}")
+            self.tell(f"[{position}/{len(plan.steps)}] {step.title}")
             self._prepare(step, plan, before, packages)
         return self._install(plan, before, packages)
 
