@@ -48,9 +48,9 @@ def compare(ours: Outcome, plain: Outcome, exact: Outcome, computed: torch.dtype
         error, plain_error = (
             ((r[name].to(want.device, torch.float64) - want).abs().max() / scale).item() for r in (ours, plain)
         )
-        dtype = ours[name].dtype
+        dtype = computed or ours[name].dtype
         epsilon = torch.finfo(dtype).eps
-        allowed = min(2 * plain_error + (epsilon if epsilon > 1e-4 else _ULPS * epsilon), _CAP[computed or dtype])
+        allowed = min(2 * plain_error + (epsilon if epsilon > 1e-4 else _ULPS * epsilon), _CAP[dtype])
         # written so that a NaN counts as infinitely bad
         share = error / allowed if error <= allowed or error > allowed else float("inf")
         if share >= worst[0]:
