@@ -93,12 +93,16 @@ class _Arguments:
         )  # fmt: skip
 
     def forward(self, keep: bool, last: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        out = torch.empty_like(self.u, memory_format=torch.contiguous_format)
+        # no view leaves this node: the caller may not change a view made in here in place
+        rows = self.length * self.channels, 1, self.channels
+        whole = self.u.new_empty_strided((self.batch, self.channels, self.length), rows)
+        out = whole.mT
         kept = self.u.new_empty(self._kept_size() if keep else 0, dtype=torch.float32)
         last_state = self.u.new_empty(self.batch, self.channels, self.state, dtype=torch.float32) if last else None
         arguments: dict[str, Any] = {"kept": kept, "last_state": last_state, "last_state_batch": self.channels * self.state}
         _forward_program(self.options, keep, last).run(**self._cut(False), **self._shared(), **_sequence("out", out), **arguments)
-        return _as_given(out, self.given[0]), last_state, kept if keep else None
+        given = _as_given(out, self.given[0])
+        return whole if given.data_ptr() == whole.data_ptr() else given, last_state, kept if keep else None
 
     def backward(self, dout: Tensor, kept: Tensor) -> tuple[Tensor | None, ...]:
         u, delta, A, B, C, D, z, delta_bias = self.given
