@@ -88,7 +88,7 @@ env MAMBA_FORCE_BUILD="TRUE" \
 "$PYTHON" -m pip install -c "$WORK/constraints.txt" 'einops' 'ninja' 'packaging' 'setuptools>=61.0.0' 'transformers'
 
 # install the collected wheels
-"$PYTHON" -m pip install --no-deps --no-index "$WORK"/wheels/*.whl
+"$PYTHON" -m pip install --force-reinstall --no-deps --no-index "$WORK"/wheels/*.whl
 
 # import in a fresh process; on a GPU, forward and backward against the reference
 if ! "$PYTHON" -c 'import torch, causal_conv1d_cuda, causal_conv1d, selective_scan_cuda, mamba_ssm'; then

@@ -69,7 +69,7 @@ def plan(file: Path, index: Path, needs: tuple[str, ...] = ("tiny-need",), build
         Step("local", "take the wheel", (), {}, "causal-conv1d", str(file)),
         *([build] if build else []),
         Step("dependencies", "dependencies", ((*report, *needs), download)),
-        Step("install", "install", ((*PIP, "install", "--no-deps", "--no-index", "WHEELS"),)),
+        Step("install", "install", ((*PIP, "install", "--force-reinstall", "--no-deps", "--no-index", "WHEELS"),)),
         Step("verify", "verify", (("{python}", "-c", "pass"),)),
     )
     return Plan("linux", "local", (), packages=(Choice("causal-conv1d", "1.6.1", "local", "test"),), steps=steps)
@@ -169,6 +169,16 @@ def test_a_replaced_version_comes_back(environment: Environment, files: tuple[Pa
         Runner(environment, lambda line: None, fails).run(plan(*files))
     assert fingerprint(environment) == before
     assert environment.freeze()["causal-conv1d"] == "1.5.2"
+
+
+def test_a_broken_copy_of_the_same_version_is_replaced(environment: Environment, files: tuple[Path, Path]) -> None:
+    subprocess.run(
+        [environment.python, "-m", "pip", "install", "-q", "--no-index", "--no-deps", str(files[0])], check=True
+    )
+    module = environment.packages / "causal_conv1d" / "__init__.py"
+    module.write_text("broken", "utf-8")
+    result = Runner(environment, lambda line: None, passes).run(plan(*files))
+    assert module.read_text("utf-8").startswith("version") and result.added == {"tiny-need": "2.0"}
 
 
 def test_a_failing_compiler_changes_nothing_and_its_line_is_told(

@@ -138,7 +138,7 @@ def _finish(machine: Machine, releases: list[Release]) -> list[Step]:
                 "install the collected wheels; the environment changes only here",
                 "安装已收集的 wheel；环境仅在这一步改变",
             ),
-            ((*PIP, "install", "--no-deps", "--no-index", "{work}/wheels/*.whl"),),
+            ((*PIP, "install", "--force-reinstall", "--no-deps", "--no-index", "{work}/wheels/*.whl"),),
         ),
         Step(
             "verify",

@@ -101,7 +101,7 @@ def _bash_step(step: Step, plan: Plan) -> list[str]:
         needs = " ".join(_single(item) for item in _needs(step))
         return [f'"$PYTHON" -m pip install -c "$WORK/constraints.txt" {needs}']
     if step.kind == "install":
-        return ['"$PYTHON" -m pip install --no-deps --no-index "$WORK"/wheels/*.whl']
+        return ['"$PYTHON" -m pip install --force-reinstall --no-deps --no-index "$WORK"/wheels/*.whl']
     if step.kind == "verify":
         packages = " ".join(choice.package for choice in plan.packages)
         undo = f'"$PYTHON" -m pip uninstall -y {packages}'
@@ -196,7 +196,7 @@ def _powershell_step(step: Step, plan: Plan) -> list[str]:
     if step.kind == "install":
         return [
             '$Wheels = (Get-ChildItem "$Work/wheels/*.whl").FullName',
-            "& $Python -m pip install --no-deps --no-index $Wheels",
+            "& $Python -m pip install --force-reinstall --no-deps --no-index $Wheels",
             "if ($LASTEXITCODE -ne 0) { throw 'pip install failed' }",
         ]
     if step.kind == "verify":
