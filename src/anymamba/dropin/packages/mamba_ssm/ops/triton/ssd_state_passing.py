@@ -23,7 +23,7 @@ def _state_passing_fwd(
     """
     now = torch.zeros_like(states[:, 0]) if initial_states is None else initial_states
     now, before = now.float(), []
-    document = None if seq_idx is None else torch.zeros_like(seq_idx[:, 0])
+    document = torch.zeros(()) if seq_idx is None else torch.zeros_like(seq_idx[:, 0])
     for chunk in range(states.shape[1]):
         before.append(now)
         decay = torch.exp(dA_chunk_cumsum[:, :, chunk].float())
