@@ -49,7 +49,8 @@ def mamba_chunk_scan_combined(
         if seq_idx is not None and padding is not None:
             steps = steps.masked_fill(padding, 0)  # neither decays the state nor adds to it
             seq_idx = _documents(seq_idx)
-        y, state = _scan(x, steps, A.to(wide), B, C, initial_states, seq_idx)
+        exponents = steps * A.to(wide)
+        y, state = scan(x, steps, exponents, B, C, initial_states, seq_idx)
         if D is not None:
             y = torch.addcmul(y, D.to(wide) if D.dim() == 2 else D.to(wide)[:, None], x.to(wide))
         if z is not None:
@@ -61,33 +62,42 @@ def mamba_chunk_scan_combined(
             outputs.append(state)
         if return_varlen_states:
             assert cu_seqlens is not None
-            states = _varlen_states(x, steps, A.to(wide), B, C, initial_states, seq_idx, cu_seqlens)
+            states = _varlen_states(x, steps, exponents, B, C, initial_states, seq_idx, cu_seqlens)
             outputs.append(states.to(C.dtype if state_dtype is None else state_dtype))
     return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
-def _scan(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_states: Tensor | None, seq_idx: Tensor | None
+def scan(
+    x: Tensor,
+    weights: Tensor,
+    exponents: Tensor,
+    B: Tensor,
+    C: Tensor,
+    initial_states: Tensor | None,
+    seq_idx: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """y: (batch, length, nheads, headdim) and the last state (batch, nheads, headdim, d_state), in dt's dtype.
+    """h[t] = exp(exponents[t]) h[t-1] + weights[t] x[t] B[t]^T;  y[t] = h[t] C[t]. For Mamba-2 weights are dt and exponents dt A.
+
+    x: (batch, length, nheads, headdim); weights, exponents: (batch, length, nheads), in float32 or float64.
+    y: (batch, length, nheads, headdim) and the last state (batch, nheads, headdim, d_state), in the dtype of weights.
 
     seq_idx: (batch, length), never falling; initial_states belong to the first document."""
     batch, length, heads, headdim = x.shape
     groups, d_state = B.shape[2:]
     shape = batch, groups, heads // groups, headdim, d_state
     if initial_states is None:
-        state = dt.new_zeros(shape)
+        state = weights.new_zeros(shape)
     else:
-        state = initial_states.to(dt.dtype).unflatten(1, (groups, -1))
+        state = initial_states.to(weights.dtype).unflatten(1, (groups, -1))
     state_idx = None if seq_idx is None or not length else seq_idx[:, 0]
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, dt, A, B, C, state))
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weights, exponents, B, C, state))
     blocks = _blocks(length, batch * heads, x.device)
     # split, not slices: the gradient of a slice is as long as the sequence, so that of all blocks would be quadratic
-    parts = [t.split([steps for steps, _ in blocks], dim=1) for t in (x, dt, B, C)] if blocks else [()] * 4
+    parts = [t.split([steps for steps, _ in blocks], dim=1) for t in (x, weights, exponents, B, C)] if blocks else [()] * 5
     outputs, begin = [], 0
-    for (steps, chunk), x_part, dt_part, B_part, C_part in zip(blocks, *parts):
+    for (steps, chunk), *operands in zip(blocks, *parts):
         idx = None if seq_idx is None else seq_idx[:, begin : begin + steps]
-        operands = x_part, dt_part, A, B_part, C_part, state, idx, state_idx, chunk
+        operands += [state, idx, state_idx, chunk]
         if needs_grad:
             y, state = checkpoint(
                 _block, *operands, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
@@ -97,7 +107,7 @@ def _scan(
         outputs.append(y)
         state_idx = None if idx is None else idx[:, -1]
         begin += steps
-    y = torch.cat(outputs, dim=1) if outputs else torch.zeros_like(x, dtype=dt.dtype)
+    y = torch.cat(outputs, dim=1) if outputs else torch.zeros_like(x, dtype=weights.dtype)
     return y, state.flatten(1, 2)
 
 
@@ -125,8 +135,8 @@ def _blocks(length: int, sequences: int, device: torch.device) -> list[tuple[int
 
 def _block(
     x: Tensor,
-    dt: Tensor,
-    A: Tensor,
+    weights: Tensor,
+    exponents: Tensor,
     B: Tensor,
     C: Tensor,
     state: Tensor,
@@ -138,10 +148,10 @@ def _block(
 
     state: (b, g, r, p, n) arriving, and the sequence it belongs to, state_idx: (b,)."""
     groups = B.shape[2]
-    dt = dt.unflatten(1, (-1, chunk)).unflatten(3, (groups, -1))  # b c q g r
-    xdt = x.unflatten(1, (-1, chunk)).unflatten(3, (groups, -1)) * dt.unsqueeze(-1)  # b c q g r p
-    B, C = (X.to(dt.dtype).unflatten(1, (-1, chunk)).transpose(2, 3) for X in (B, C))  # b c g q n
-    total = _cumulative_sum(dt * A.unflatten(0, (groups, -1)))  # b c g r q, twice
+    weights, exponents = (t.unflatten(1, (-1, chunk)).unflatten(3, (groups, -1)) for t in (weights, exponents))  # b c q g r
+    xdt = x.unflatten(1, (-1, chunk)).unflatten(3, (groups, -1)) * weights.unsqueeze(-1)  # b c q g r p
+    B, C = (X.to(weights.dtype).unflatten(1, (-1, chunk)).transpose(2, 3) for X in (B, C))  # b c g q n
+    total = _cumulative_sum(exponents)  # b c g r q, twice
     last = total[0][..., -1:], total[1][..., -1:]
     future = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).triu(1)
     steps = torch.arange(chunk, device=x.device)
@@ -190,7 +200,7 @@ def _decays(
     """exp(to_i - since_j) for every pair of steps, (..., i, j), and 0 where never. Masked before the exponential: what lies
     in the future would overflow, and its gradient would be NaN.
 
-    same: where both are one step. Its decay is 1 whatever dt is, but autograd would add and subtract the largest of all gradients
+    same: where both are one step. Its decay is 1 whatever the exponents are, but autograd would add and subtract the largest of all gradients
     there, and what is left of the others is lost in rounding when they are small."""
     difference = to[0].unsqueeze(-1) - since[0].unsqueeze(-2)
     difference = difference + (to[1].unsqueeze(-1) - since[1].unsqueeze(-2))
@@ -200,8 +210,8 @@ def _decays(
 
 def _varlen_states(
     x: Tensor,
-    dt: Tensor,
-    A: Tensor,
+    weights: Tensor,
+    exponents: Tensor,
     B: Tensor,
     C: Tensor,
     initial_states: Tensor | None,
@@ -209,12 +219,13 @@ def _varlen_states(
     cu_seqlens: Tensor,
 ) -> Tensor:
     """The state that each packed sequence leaves on its own: (sequences, nheads, headdim, d_state). No gradient, as upstream."""
-    states = [x.new_zeros(0, *x.shape[2:], B.shape[3], dtype=dt.dtype)]
+    states = [x.new_zeros(0, *x.shape[2:], B.shape[3], dtype=weights.dtype)]
     borders = cu_seqlens.tolist()
     with torch.no_grad():
         for begin, end in zip(borders, borders[1:]):
             part = slice(begin, end)
             initial = initial_states if begin == 0 < end else None
             idx = None if seq_idx is None else seq_idx[:, part]
-            states.append(_scan(x[:, part], dt[:, part], A, B[:, part], C[:, part], initial, idx)[1])
+            own = x[:, part], weights[:, part], exponents[:, part], B[:, part], C[:, part]
+            states.append(scan(*own, initial, idx)[1])
         return torch.cat(states)
