@@ -216,6 +216,53 @@ def _mamba_split_conv1d_scan_combined(random: Random) -> Probe:
     return Probe(inputs, differentiable=tuple(inputs), float32=("A", "D", "dt_bias"), options=options)
 
 
+def _mamba3_siso(random: Random) -> Probe:
+    angles = 4
+    inputs = {
+        "Q": random(_BATCH, _LENGTH, _GROUPS, _STATE),
+        "K": random(_BATCH, _LENGTH, _GROUPS, _STATE),
+        "V": random(_BATCH, _LENGTH, _HEADS, _HEADDIM),
+        "ADT": -random(_BATCH, _HEADS, _LENGTH).exp(),
+        "DT": random(_BATCH, _HEADS, _LENGTH).sigmoid(),
+        "Trap": random(_BATCH, _HEADS, _LENGTH),
+        "Q_bias": random(_HEADS, _STATE),
+        "K_bias": random(_HEADS, _STATE),
+        "Angles": random(_BATCH, _LENGTH, _HEADS, angles),
+        "D": random(_HEADS),
+        "Z": random(_BATCH, _LENGTH, _HEADS, _HEADDIM),
+        "angle_state": random(_BATCH, _HEADS, angles),
+        "ssm_state": random(_BATCH, _HEADS, _HEADDIM, _STATE),
+        "k_state": random(_BATCH, _HEADS, _STATE),
+        "v_state": random(_BATCH, _HEADS, _HEADDIM),
+    }
+    float32 = ("ADT", "DT", "Q_bias", "K_bias", "D", "angle_state", "ssm_state", "k_state")
+    options = {"chunk_size": 16, "return_final_states": True}
+    return Probe(inputs, differentiable=tuple(inputs), float32=float32, options=options)
+
+
+def _mamba3_mimo(random: Random) -> Probe:
+    rank = 3
+    inputs = {
+        "Q": random(_BATCH, _LENGTH, rank, _GROUPS, _STATE),
+        "K": random(_BATCH, _LENGTH, rank, _GROUPS, _STATE),
+        "V": random(_BATCH, _LENGTH, _HEADS, _HEADDIM),
+        "ADT": -random(_BATCH, _HEADS, _LENGTH).exp(),
+        "DT": random(_BATCH, _HEADS, _LENGTH).sigmoid(),
+        "Trap": random(_BATCH, _HEADS, _LENGTH),
+        "Q_bias": random(_HEADS, rank, _STATE),
+        "K_bias": random(_HEADS, rank, _STATE),
+        "MIMO_V": random(_HEADS, rank, _HEADDIM),
+        "MIMO_Z": random(_HEADS, rank, _HEADDIM),
+        "MIMO_Out": random(_HEADS, rank, _HEADDIM),
+        "Angles": random(_BATCH, _LENGTH, _HEADS, _STATE // 4),
+        "D": random(_HEADS),
+        "Z": random(_BATCH, _LENGTH, _HEADS, _HEADDIM),
+    }
+    float32 = ("ADT", "DT", "Q_bias", "K_bias", "MIMO_V", "MIMO_Z", "MIMO_Out", "D")
+    options = {"chunk_size": 16, "rotary_dim_divisor": 4, "dtype": None, "return_state": True}
+    return Probe(inputs, differentiable=tuple(inputs), float32=float32, options=options)
+
+
 def _norm(**options: Any) -> Callable[[Random], Probe]:
     def probe(random: Random) -> Probe:
         inputs = {
@@ -249,6 +296,8 @@ PROBES: dict[str, Callable[[Random], Probe]] = {
     "selective_state_update": _selective_state_update,
     "mamba_chunk_scan_combined": _mamba_chunk_scan_combined,
     "mamba_split_conv1d_scan_combined": _mamba_split_conv1d_scan_combined,
+    "mamba3_siso": _mamba3_siso,
+    "mamba3_mimo": _mamba3_mimo,
     "layer_norm_fn": _norm(),
     "rms_norm_fn": _norm(),
     "layernorm_fn": _gated_norm,

@@ -14,7 +14,7 @@ from anymamba.language import say
 
 _DIFFERENTIABLE = {
     "causal_conv1d_fn", "selective_scan_fn", "mamba_inner_fn", "mamba_chunk_scan_combined", "mamba_split_conv1d_scan_combined",
-    "layer_norm_fn", "rms_norm_fn", "layernorm_fn", "rmsnorm_fn",
+    "mamba3_siso", "mamba3_mimo", "layer_norm_fn", "rms_norm_fn", "layernorm_fn", "rmsnorm_fn",
 }  # fmt: skip
 _OPTIONS = {
     "D", "z", "delta_bias", "delta_softplus", "dt_bias", "dt_softplus", "bias", "activation", "residual", "prenorm", "group_size",

@@ -1,4 +1,4 @@
-"""The public operations of Mamba-1 and Mamba-2, signature for signature those of mamba_ssm and causal_conv1d, on every device.
+"""The public operations of Mamba-1, Mamba-2 and Mamba-3, signature for signature those of mamba_ssm and causal_conv1d, on every device.
 
 Each checks its arguments, asks ``anymamba.backends.dispatch`` which backend serves the call, and runs it there. One keyword more than
 upstream: ``backend`` names a backend for this call. Names of axes and parameters: the glossary in ``anymamba.reference``.
@@ -7,6 +7,8 @@ upstream: ``backend`` names a backend for this call. Names of axes and parameter
 from __future__ import annotations
 
 from anymamba.ops.causal_conv1d import causal_conv1d_fn, causal_conv1d_update, causal_conv1d_varlen_states
+from anymamba.ops.mamba3 import mamba3_siso, mamba3_siso_combined, mamba3_siso_step
+from anymamba.ops.mamba3_mimo import mamba3_mimo
 from anymamba.ops.mamba_inner import mamba_inner_fn
 from anymamba.ops.norm import layer_norm_fn, rms_norm_fn
 from anymamba.ops.norm_gated import layernorm_fn, rmsnorm_fn
@@ -21,6 +23,10 @@ __all__ = [
     "causal_conv1d_varlen_states",
     "layer_norm_fn",
     "layernorm_fn",
+    "mamba3_mimo",
+    "mamba3_siso",
+    "mamba3_siso_combined",
+    "mamba3_siso_step",
     "mamba_chunk_scan_combined",
     "mamba_inner_fn",
     "mamba_split_conv1d_scan_combined",

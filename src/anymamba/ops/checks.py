@@ -153,13 +153,14 @@ def indices_below(op: str, name: str, tensor: Tensor | None, rows: int, of: str)
         value(op, f"max({name})", largest, largest < rows, f"< {rows} ({of})")
 
 
-def borders(op: str, name: str, tensor: Tensor, tokens: int) -> None:
-    """cu_seqlens: (sequences + 1,), never decreasing, from 0 on, at most tokens. Raises ArgumentError."""
+def borders(op: str, name: str, tensor: Tensor, tokens: int, all_tokens: bool = False) -> None:
+    """cu_seqlens: (sequences + 1,), never decreasing, from 0 on, at most tokens; all_tokens: from 0 to tokens. Raises ArgumentError."""
     if tensor.dim() != 1 or not tensor.numel():
         raise wrong_shape(op, name, tensor, "(sequences + 1,)")
     if _values_readable(tensor):
         found = tensor.tolist()
-        ok = found[0] >= 0 and found[-1] <= tokens and all(a <= b for a, b in zip(found[:-1], found[1:]))
+        ok = (found[0] == 0 and found[-1] == tokens) if all_tokens else (found[0] >= 0 and found[-1] <= tokens)
+        ok = ok and all(a <= b for a, b in zip(found[:-1], found[1:]))
         value(op, name, found, ok, say(f"ascending, from 0 to {tokens}", f"从 0 到 {tokens} 递增"))
 
 

@@ -23,6 +23,11 @@ Glossary (the names of the Mamba papers, used everywhere in this package)
     seq_idx                (batch, length): which document a token belongs to; nothing flows between documents
     cu_seqlens             (sequences + 1,): borders of sequences packed into one row
     SSD                    state space duality: Mamba-2's scan as products of small matrices
+    Q, K, V                Mamba-3's names of C, B and x: query, key and value of the state
+    ADT, DT                A * dt and dt of Mamba-3, one a head and token
+    Trap                   Mamba-3: logit of the share that the new token has in a step (the trapezoidal rule has 1/2, Euler's 1)
+    Angles                 Mamba-3: how fast pairs of q and k turn; a complex-valued state written with real numbers
+    SISO, MIMO, rank       one value and key a head and token, or rank of them (multiple input, multiple output)
 """
 
 from __future__ import annotations
@@ -37,6 +42,8 @@ OPS: dict[str, str] = {
     "selective_state_update": "anymamba.reference.selective_state_update",
     "mamba_chunk_scan_combined": "anymamba.reference.ssd",
     "mamba_split_conv1d_scan_combined": "anymamba.reference.ssd_split",
+    "mamba3_siso": "anymamba.reference.mamba3",
+    "mamba3_mimo": "anymamba.reference.mamba3",
     "layer_norm_fn": "anymamba.reference.norm",
     "rms_norm_fn": "anymamba.reference.norm",
     "layernorm_fn": "anymamba.reference.norm_gated",

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from anymamba.backends import REGISTRY, probes
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import verdict
-from anymamba.backends.torch import OPS, selective_scan, ssd
+from anymamba.backends.torch import OPS, mamba3_rotation, selective_scan, ssd
 
 # each has an MPS kernel, or is composed of operators that do, in the native_functions.yaml that PyTorch ships (torchgen/packaged):
 # look a new operator up there before it is added here
@@ -24,6 +24,7 @@ ON_MPS = frozenset(
     mul_ native_layer_norm native_layer_norm_backward neg new_empty new_empty_strided new_ones new_zeros ones ones_like permute pow
     rsqrt select select_backward silu silu_backward slice slice_backward softplus softplus_backward split_with_sizes squeeze stack sub
     sum transpose triu unbind unsqueeze view zeros zeros_like _fused_rms_norm _fused_rms_norm_backward _to_copy t mm alias
+    constant_pad_nd cos remainder sigmoid sigmoid_backward sin tanh tanh_backward
     """.split()  # noqa: SIM905 - a hundred quotes would hide the names
 )
 
@@ -47,7 +48,8 @@ class Operators(TorchDispatchMode):
 @pytest.fixture
 def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The paths that are taken off the CPU, on the CPU."""
-    monkeypatch.setattr(ssd, "has_float64", lambda device: False)
+    for module in (ssd, mamba3_rotation):
+        monkeypatch.setattr(module, "has_float64", lambda device: False)
     monkeypatch.setattr(selective_scan, "_segment_length", lambda device: 4)
     yield
 

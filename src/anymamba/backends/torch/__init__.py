@@ -17,6 +17,8 @@ OPS: dict[str, str] = {
     "selective_scan_fn": "anymamba.backends.torch.selective_scan",
     "selective_state_update": "anymamba.backends.torch.selective_state_update",
     "mamba_chunk_scan_combined": "anymamba.backends.torch.ssd",
+    "mamba3_siso": "anymamba.backends.torch.mamba3",
+    "mamba3_mimo": "anymamba.backends.torch.mamba3",
     "layer_norm_fn": "anymamba.backends.torch.norm",
     "rms_norm_fn": "anymamba.backends.torch.norm",
     "layernorm_fn": "anymamba.backends.torch.norm_gated",

@@ -200,8 +200,8 @@ def _decays(
     """exp(to_i - since_j) for every pair of steps, (..., i, j), and 0 where never. Masked before the exponential: what lies
     in the future would overflow, and its gradient would be NaN.
 
-    same: where both are one step. Its decay is 1 whatever the exponents are, but autograd would add and subtract the largest of all gradients
-    there, and what is left of the others is lost in rounding when they are small."""
+    same: where both are one step. Its decay is 1 whatever the exponents are, but autograd would add and subtract the largest of all
+    gradients there, and what is left of the others is lost in rounding when they are small."""
     difference = to[0].unsqueeze(-1) - since[0].unsqueeze(-2)
     difference = difference + (to[1].unsqueeze(-1) - since[1].unsqueeze(-2))
     difference = difference.masked_fill(same, 0.0)
