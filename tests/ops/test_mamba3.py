@@ -59,7 +59,9 @@ def scan(
 
 
 WITH_STATES: dict[str, Any] = {"states": True, "return_final_states": True}
-SIZES = [(1, 3, 5, 16, 8), (2, 4, 7, 2, 1), (63, 3, 19, 8, 3), (64, 2, 32, 16, 0), (65, 2, 5, 16, 4), (1000, 2, 5, 16, 4), (130, 2, 64, 128, 32)]
+SIZES = [
+    (1, 3, 5, 16, 8), (2, 4, 7, 2, 1), (63, 3, 19, 8, 3), (64, 2, 32, 16, 0), (65, 2, 5, 16, 4), (1000, 2, 5, 16, 4), (130, 2, 64, 128, 32)
+]  # fmt: skip
 PACKED = [0, 1, 1, 20, 34, 63]
 
 CASES = [
@@ -90,8 +92,8 @@ CASES = [
           **dict.fromkeys(("Q_bias", "K_bias"), lambda bias: bias[:, :16])}),
     Case(OP, "heads-before-length", scan(), {name: lambda t: t.transpose(1, 2).contiguous().transpose(1, 2) for name in ("V", "K")}),
     Case(OP, "one-angle-for-all-heads", scan(), {"Angles": lambda t: t[:, :, :1].expand(-1, -1, 4, -1)}, slack=4),
-    Case(OP, "expanded-batch", scan(1, given=("Z",)), {n: layouts.over_batch(3) for n in ("Q", "K", "V", "ADT", "DT", "Trap", "Angles", "Z")},
-         slack=4),
+    Case(OP, "expanded-batch", scan(1, given=("Z",)),
+         {n: layouts.over_batch(3) for n in ("Q", "K", "V", "ADT", "DT", "Trap", "Angles", "Z")}, slack=4),
 ]  # fmt: skip
 
 
