@@ -263,6 +263,28 @@ def _mamba3_mimo(random: Random) -> Probe:
     return Probe(inputs, differentiable=tuple(inputs), float32=float32, options=options)
 
 
+def _mamba3_state_update(random: Random) -> Probe:
+    rank = 3
+    keys, values, projections = (_BATCH, rank, _HEADS, _STATE), (_BATCH, _HEADS, _HEADDIM), (rank, _HEADS, _HEADDIM)
+    inputs = {
+        "state": random(_BATCH, _HEADS, _HEADDIM, _STATE),
+        "Bstate": random(*keys),
+        "Xstate": random(*values),
+        "A": -random(_BATCH, _HEADS).exp(),
+        "B": random(*keys),
+        "C": random(*keys),
+        "D": random(_HEADS),
+        "x": random(*values),
+        "dt": random(_BATCH, _HEADS).sigmoid(),
+        "trap": random(_BATCH, _HEADS).sigmoid(),
+        "xproj": random(*projections),
+        "outproj": random(*projections),
+        "z": random(*values),
+        "zproj": random(*projections),
+    }
+    return Probe(inputs, inplace=("state",), float32=("state", "A", "D", "dt", "xproj", "outproj", "zproj"))
+
+
 def _norm(**options: Any) -> Callable[[Random], Probe]:
     def probe(random: Random) -> Probe:
         inputs = {
@@ -298,6 +320,7 @@ PROBES: dict[str, Callable[[Random], Probe]] = {
     "mamba_split_conv1d_scan_combined": _mamba_split_conv1d_scan_combined,
     "mamba3_siso": _mamba3_siso,
     "mamba3_mimo": _mamba3_mimo,
+    "mamba3_state_update": _mamba3_state_update,
     "layer_norm_fn": _norm(),
     "rms_norm_fn": _norm(),
     "layernorm_fn": _gated_norm,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from anymamba.ops.causal_conv1d import causal_conv1d_fn, causal_conv1d_update, causal_conv1d_varlen_states
 from anymamba.ops.mamba3 import mamba3_siso, mamba3_siso_combined, mamba3_siso_step
 from anymamba.ops.mamba3_mimo import mamba3_mimo
+from anymamba.ops.mamba3_rotation import angle_dt_fwd, apply_rotary_qk_inference_fwd
+from anymamba.ops.mamba3_state_update import mamba3_state_update, mamba3_step_fn
 from anymamba.ops.mamba_inner import mamba_inner_fn
 from anymamba.ops.norm import layer_norm_fn, rms_norm_fn
 from anymamba.ops.norm_gated import layernorm_fn, rmsnorm_fn
@@ -18,6 +20,8 @@ from anymamba.ops.ssd import mamba_chunk_scan_combined
 from anymamba.ops.ssd_split import mamba_split_conv1d_scan_combined
 
 __all__ = [
+    "angle_dt_fwd",
+    "apply_rotary_qk_inference_fwd",
     "causal_conv1d_fn",
     "causal_conv1d_update",
     "causal_conv1d_varlen_states",
@@ -27,6 +31,8 @@ __all__ = [
     "mamba3_siso",
     "mamba3_siso_combined",
     "mamba3_siso_step",
+    "mamba3_state_update",
+    "mamba3_step_fn",
     "mamba_chunk_scan_combined",
     "mamba_inner_fn",
     "mamba_split_conv1d_scan_combined",

@@ -44,6 +44,7 @@ OPS: dict[str, str] = {
     "mamba_split_conv1d_scan_combined": "anymamba.reference.ssd_split",
     "mamba3_siso": "anymamba.reference.mamba3",
     "mamba3_mimo": "anymamba.reference.mamba3",
+    "mamba3_state_update": "anymamba.reference.mamba3_state_update",
     "layer_norm_fn": "anymamba.reference.norm",
     "rms_norm_fn": "anymamba.reference.norm",
     "layernorm_fn": "anymamba.reference.norm_gated",

@@ -24,7 +24,7 @@ ON_MPS = frozenset(
     mul_ native_layer_norm native_layer_norm_backward neg new_empty new_empty_strided new_ones new_zeros ones ones_like permute pow
     rsqrt select select_backward silu silu_backward slice slice_backward softplus softplus_backward split_with_sizes squeeze stack sub
     sum transpose triu unbind unsqueeze view zeros zeros_like _fused_rms_norm _fused_rms_norm_backward _to_copy t mm alias
-    constant_pad_nd cos remainder sigmoid sigmoid_backward sin tanh tanh_backward
+    constant_pad_nd cos remainder rsub sigmoid sigmoid_backward sin tanh tanh_backward
     """.split()  # noqa: SIM905 - a hundred quotes would hide the names
 )
 

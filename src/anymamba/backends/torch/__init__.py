@@ -19,6 +19,7 @@ OPS: dict[str, str] = {
     "mamba_chunk_scan_combined": "anymamba.backends.torch.ssd",
     "mamba3_siso": "anymamba.backends.torch.mamba3",
     "mamba3_mimo": "anymamba.backends.torch.mamba3",
+    "mamba3_state_update": "anymamba.backends.torch.mamba3_state_update",
     "layer_norm_fn": "anymamba.backends.torch.norm",
     "rms_norm_fn": "anymamba.backends.torch.norm",
     "layernorm_fn": "anymamba.backends.torch.norm_gated",

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from anymamba.backends.torch import ssd
 from anymamba.backends.torch import supports as supports
-from anymamba.backends.torch.mamba3_rotation import rotated, running_angles
+from anymamba.backends.torch.mamba3_rotation import packed_tokens, rotated, running_angles
 from anymamba.backends.torch.precision import full_precision, wide_dtype
 
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, "Tensor | None", "Tensor | None"], tuple[Tensor, Tensor]]
@@ -167,10 +167,10 @@ def _rows(
     angle_state, ssm_state, k_state, v_state = states or (None,) * 4
     seq_idx = begins = None
     if cu_seqlens is not None:
-        positions = torch.arange(length, device=steps.device)
-        sequence = torch.searchsorted(cu_seqlens[1:].contiguous(), positions, right=True)
-        seq_idx, begins = sequence.repeat_interleave(rank).expand(batch, -1), cu_seqlens[sequence].long()
-    angles = running_angles(tokens.angles, steps, angle_state, begins, wide)
+        sequence, begins = packed_tokens(cu_seqlens, length)
+        seq_idx = sequence.repeat_interleave(rank).expand(batch, -1)
+    before = None if angle_state is None else angle_state.unsqueeze(1)
+    angles = running_angles(tokens.angles, steps, before, begins, wide)
     q, k = (rotated(x, bias, angles, neighbours) for x, bias in zip((tokens.q, tokens.k), biases))
     v = tokens.v.unsqueeze(2) if up is None else tokens.v.to(wide).unsqueeze(2) * up
     if v_state is not None:
@@ -182,7 +182,8 @@ def _rows(
     earlier = F.pad(gamma, (0, 0, 1, 0))[:, :length]
     weights = torch.exp(tokens.exponents) * (beta + earlier)
     if begins is not None:
-        weights = weights.masked_fill((positions == begins)[:, None], 0)
+        first = torch.arange(length, device=begins.device) == begins
+        weights = weights.masked_fill(first[:, None], 0)
     y, state = _scan_ranks(scan, q, k_before, v_before, weights, tokens.exponents, ssm_state, seq_idx)
     if rank == 1:
         y = torch.addcmul(y, (gamma.unsqueeze(2) * (q * k).sum(-1)).unsqueeze(-1), v.to(wide))

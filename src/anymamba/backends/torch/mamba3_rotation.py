@@ -17,17 +17,25 @@ def running_angles(
 ) -> Tensor:
     """angle[t] = angle[t-1] + pi tanh(Angles[t]) DT[t], between 0 and 2 pi: (batch, length, nheads, num_angles) in dtype wide.
 
-    Angles: (batch, length, nheads, num_angles). DT: (batch, length, nheads). angle_state: (batch, nheads, num_angles), before token 0.
-    begins: (length,), the first token of each token's sequence, where a row holds several; the sum restarts there. The sum of a
-    long sequence is thousands of turns, of which the fraction counts: it is taken in float64 where the device has it."""
+    Angles: (batch, length, nheads, num_angles). DT: (batch, length, nheads). angle_state: (batch, 1 or length, nheads, num_angles), that
+    before a token's sequence. begins: (length,), the first token of each token's sequence, where a row holds several; the sum restarts
+    there. The sum of a long sequence is thousands of turns, of which the fraction counts: it is taken in float64 where the device
+    has it."""
     exact = torch.float64 if has_float64(Angles.device) else wide
     turns = (torch.tanh(Angles.to(wide)) * (DT.to(wide) * math.pi).unsqueeze(-1)).to(exact)
     total = turns.cumsum(1)
     if begins is not None:
         total = total - (total - turns).index_select(1, begins)
     if angle_state is not None:
-        total = total + angle_state.to(exact).unsqueeze(1)
+        total = total + angle_state.to(exact)
     return torch.remainder(total, 2 * math.pi).to(wide)
+
+
+def packed_tokens(cu_seqlens: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The number of each token's sequence and that sequence's first token: (length,) int64. cu_seqlens: from 0 to length."""
+    positions = torch.arange(length, device=cu_seqlens.device)
+    sequence = torch.searchsorted(cu_seqlens[1:].contiguous(), positions, right=True)
+    return sequence, cu_seqlens.long()[sequence]
 
 
 def rotated(x: Tensor, bias: Tensor, angles: Tensor, neighbours: bool) -> Tensor:
