@@ -12,6 +12,7 @@ from torch import Tensor
 
 from anymamba.language import say
 from anymamba.models.lm import LanguageModel
+from anymamba.numerics.document import finite
 from anymamba.numerics.sides import Scorer, Side
 
 PIECE = 512
@@ -21,20 +22,21 @@ PIECE = 512
 @dataclass
 class Window:
     """Of the tokens up to ``position``. logit_difference: largest absolute one; kl: mean KL divergence of the two distributions, nats;
-    disagreements: positions whose likeliest token differs; state_norm: of side A's states; state_difference: relative to it."""
+    disagreements: positions whose likeliest token differs; state_norm: of side A's states; state_difference: relative to it; both
+    None inside a text that a side reads in one pass, which shows its state only at the end."""
 
     position: int
     logit_difference: float
     kl: float
     disagreements: int
-    state_norm: float
-    state_difference: float
+    state_norm: float | None
+    state_difference: float | None
 
 
 @dataclass
 class Drift:
     """Teacher-forced: both sides read the same ``tokens``. slope: change of the largest logit difference over the whole text, by a
-    straight line through the windows; logit_scale: standard deviation of side A's logits."""
+    straight line through the windows; slope_error: its standard error; logit_scale: standard deviation of side A's logits."""
 
     a: str
     b: str
@@ -45,7 +47,8 @@ class Drift:
 
     @property
     def largest(self) -> float:
-        return max((window.logit_difference for window in self.windows), default=0.0)
+        found = [window.logit_difference for window in self.windows]
+        return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)
 
     @property
     def mean_kl(self) -> float:
@@ -57,13 +60,28 @@ class Drift:
 
     @property
     def slope(self) -> float:
-        return slope([w.position for w in self.windows], [w.logit_difference for w in self.windows]) * self.tokens
+        return self._line()[0] * self.tokens
+
+    @property
+    def slope_error(self) -> float | None:
+        error = self._line()[1]
+        return None if error is None else error * self.tokens
+
+    @property
+    def grows(self) -> bool:
+        """Is the difference larger at the end than at the beginning by more than chance and more than a quarter of the largest."""
+        error = self.slope_error
+        return error is not None and self.slope > max(4 * error, self.largest / 4)
+
+    def _line(self) -> tuple[float, float | None]:
+        return line([w.position for w in self.windows], [w.logit_difference for w in self.windows])
 
     def as_dict(self) -> dict[str, Any]:
         totals = {
             "largest_logit_difference": self.largest, "mean_kl": self.mean_kl, "disagreements": self.disagreements, "slope": self.slope,
+            "slope_error": self.slope_error, "grows": self.grows,
         }  # fmt: skip
-        return {**asdict(self), **totals}
+        return finite({**asdict(self), **totals})
 
 
 @dataclass
@@ -88,20 +106,26 @@ def teacher_forced(
     tokens: int,
     progress: Callable[[int], None] | None = None,
 ) -> Drift:
-    """Both sides read ``tokens`` tokens from ``text``, an iterator of pieces (tokens,); memory does not grow with the length."""
+    """Both sides read ``tokens`` tokens from ``text``, an iterator of pieces (tokens,).
+
+    Memory does not grow with the length, unless a side reads the whole text in one pass.
+    """
     scorers = Scorer(model, a), Scorer(model, b)
+    if "whole" in (a.mode, b.mode):
+        ids = torch.cat(list(_first(text, tokens)))
+        for scorer in scorers:
+            scorer.prepare(ids)
+        text = pieces_of(ids)
     drift = Drift(a.name, b.name, 0)
     squares = 0.0
-    for piece in text:
-        piece = piece[: tokens - drift.tokens]
-        if not len(piece):
-            break
+    for piece in _first(text, tokens):
         one, other = (scorer.read(piece) for scorer in scorers)
         states = [scorer.states() for scorer in scorers]
         drift.tokens += len(piece)
         squares += float(one.var(dim=-1).sum())
         drift.windows.append(_window(drift.tokens, one, other, *states))
-        drift.layer_differences = [_relative(x, y) for x, y in zip(*states)]
+        if states[0] is not None and states[1] is not None:
+            drift.layer_differences = [_relative(x, y) for x, y in zip(states[0], states[1])]
         if progress:
             progress(drift.tokens)
     drift.logit_scale = math.sqrt(squares / max(drift.tokens, 1))
@@ -122,13 +146,18 @@ def greedy(model: LanguageModel, a: Side, b: Side, prompt: Tensor, tokens: int) 
     return Divergence(tokens)
 
 
+FINE, COARSE = 1000, 100
+"""Units of rounding, on the scale of the logits, that may add up over the layers: float32 and float64; 16-bit types, whose single
+units stand out of the sum of many."""
+
+
 def verdict(drift: Drift, divergence: Divergence | None, rounding: float) -> tuple[bool, str]:
     """(True: only rounding, or False: a fault; in words). rounding: unit roundoff of the coarser side's dtype.
 
-    Rounding of every layer's products and sums perturbs logits by some hundred units of their own scale; it neither grows without
-    bound, since the state forgets, nor does it overturn a clear choice.
+    Rounding of every layer's products and sums perturbs logits by some ten to a hundred units of their own scale; it neither grows
+    without bound, since the state forgets, nor does it overturn a clear choice.
     """
-    allowed = 1000 * rounding * max(drift.logit_scale, 1e-6)
+    allowed = (FINE if rounding < 1e-5 else COARSE) * rounding * max(drift.logit_scale, 1e-6)
     if not drift.largest <= allowed:  # written so that NaN is a fault
         return False, say(
             f"a fault: logits differ by {drift.largest:.2g}, more than rounding explains ({allowed:.2g})",
@@ -148,18 +177,37 @@ def verdict(drift: Drift, divergence: Divergence | None, rounding: float) -> tup
         )
     if drift.largest == 0:
         return True, say("identical to the last bit", "逐位完全相同")
-    return True, say(
-        f"rounding only: logits differ by at most {drift.largest:.2g}, and the texts are the same",
-        f"仅有舍入误差：logits 最多相差 {drift.largest:.2g}，文本相同",
-    )
+    same = say(", and the texts are the same", "，文本相同") if divergence is not None else ""
+    return True, say("rounding only: logits differ by at most ", "仅有舍入误差：logits 最多相差 ") + f"{drift.largest:.2g}{same}"
 
 
 def slope(x: list[int], y: list[float]) -> float:
     """Of the least-squares line; 0 for fewer than two points."""
+    return line(x, y)[0]
+
+
+def line(x: list[int], y: list[float]) -> tuple[float, float | None]:
+    """Slope of the least-squares line, and its standard error (None for fewer than three points)."""
     if len(x) < 2:
-        return 0.0
+        return 0.0, None
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / sum((a - mean_x) ** 2 for a in x)
+    spread = sum((a - mean_x) ** 2 for a in x)
+    rise = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / spread
+    if len(x) < 3:
+        return rise, None
+    rest = sum((b - mean_y - rise * (a - mean_x)) ** 2 for a, b in zip(x, y))
+    return rise, math.sqrt(rest / (len(x) - 2) / spread)
+
+
+def _first(text: Iterator[Tensor], tokens: int) -> Iterator[Tensor]:
+    """So many tokens of it, in its pieces."""
+    for piece in text:
+        piece = piece[:tokens]
+        tokens -= len(piece)
+        if len(piece):
+            yield piece
+        if tokens <= 0:
+            return
 
 
 def pieces_of(ids: Tensor) -> Iterator[Tensor]:
@@ -180,18 +228,24 @@ def sampled_text(model: LanguageModel, seed: int = 0) -> Iterator[Tensor]:
             piece = []
 
 
-def _window(position: int, one: Tensor, other: Tensor, states: list[Tensor], other_states: list[Tensor]) -> Window:
+def _window(
+    position: int, one: Tensor, other: Tensor, states: list[Tensor] | None, other_states: list[Tensor] | None
+) -> Window:
     log_p, log_q = one.log_softmax(-1), other.log_softmax(-1)
     kl = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
-    norm = math.sqrt(sum(float(state.square().sum()) for state in states))
-    apart = math.sqrt(sum(float((x - y).square().sum()) for x, y in zip(states, other_states)))
+    norm = apart = None
+    if states is not None:
+        norm = math.sqrt(sum(float(state.square().sum()) for state in states))
+        if other_states is not None:
+            squares = sum(float((x - y).square().sum()) for x, y in zip(states, other_states))
+            apart = math.sqrt(squares) / max(norm, 1e-30)
     return Window(
         position,
         float((one - other).abs().max()),
         max(float(kl), 0.0),
         int((one.argmax(-1) != other.argmax(-1)).sum()),
         norm,
-        apart / max(norm, 1e-30),
+        apart,
     )
 
 

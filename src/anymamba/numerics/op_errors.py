@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from anymamba.backends import REGISTRY, dispatch, probes, selfcheck
 from anymamba.backends.call import Call
 from anymamba.language import say
 from anymamba.numerics.cases import CASES, Case
+from anymamba.numerics.document import finite
 
 _ROUNDINGS = {torch.float32: 16, torch.bfloat16: 1, torch.float16: 1}
 """Roundings of the result, on the scale of the tensor, that are always allowed: one in 16 bits, and a few in float32, where the
@@ -45,6 +47,19 @@ class Row:
     where: str
     ok: bool
     reason: str = ""
+
+    @property
+    def share(self) -> float:
+        """Of what is allowed."""
+        return self.error / max(self.allowed, 1e-30)
+
+    @property
+    def refusable(self) -> bool:
+        """Does the dispatcher pass this backend over once it has failed: the plain PyTorch one has nobody behind it."""
+        return REGISTRY[self.backend].checked
+
+    def as_dict(self) -> dict[str, Any]:
+        return finite(vars(self))
 
 
 def measure(

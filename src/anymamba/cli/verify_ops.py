@@ -1,0 +1,117 @@
+"""anymamba verify, without a model: the table of errors of every backend of every op."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+
+if TYPE_CHECKING:
+    import torch
+
+    from anymamba.numerics.op_errors import Row
+
+
+def run(arguments: argparse.Namespace, device: torch.device, dtypes: tuple[torch.dtype, ...]) -> int:
+    """Measures, prints, and has the dispatcher stop using what failed. 1: something did."""
+    from anymamba.backends import machine
+    from anymamba.numerics import op_errors
+
+    started = time.perf_counter()
+    rows = []
+    for row in op_errors.measure(device, dtypes, arguments.only):
+        rows.append(row)
+        if not arguments.json and sys.stderr.isatty():
+            print(f"\r{row.op}: {row.case}".ljust(70), end="", file=sys.stderr, flush=True)
+    if not rows:
+        raise AnymambaError(
+            "usage", say(f"no op is named like {arguments.only!r}", f"没有名称包含 {arguments.only!r} 的算子")
+        )
+    failed = [row for row in rows if not row.ok]
+    for row in failed:
+        op_errors.reject(row, device)
+    seconds = time.perf_counter() - started
+    if arguments.json:
+        document = {
+            "machine": machine.facts(),
+            "device": str(device),
+            "seconds": round(seconds, 1),
+            "ok": not failed,
+            "rows": [row.as_dict() for row in rows],
+        }
+        json.dump(document, sys.stdout, indent=1, ensure_ascii=False)
+        print()
+    else:
+        _print(rows, failed, str(device), arguments.verbose, seconds)
+    return int(bool(failed))
+
+
+def _print(rows: list[Row], failed: list[Row], device: str, verbose: bool, seconds: float) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    if sys.stderr.isatty():
+        print("\r" + " " * 72 + "\r", end="", file=sys.stderr)
+    shown = rows if verbose else _worst(rows)
+    grid = Table(title=say(f"errors against the float64 reference on {device}", f"{device} 上相对 float64 参考的误差"))
+    for heading in (
+        say("op", "算子"),
+        say("backend", "后端"),
+        "dtype",
+        say("worst case", "最差案例"),
+        say("error", "误差"),
+        say("allowed", "允许"),
+        "",
+    ):
+        grid.add_column(heading)
+    for row in shown:
+        mark = "[green]" + say("pass", "通过") + "[/]" if row.ok else "[bold red]" + say("FAIL", "失败") + "[/]"
+        grid.add_row(
+            row.op, row.backend, row.dtype, f"{row.case}: {row.where}", f"{row.error:.1e}", f"{row.allowed:.1e}", mark
+        )
+    console = Console()
+    console.print(grid)
+    for row in failed:
+        console.print(
+            "[bold red]" + escape(f"{row.backend} {row.op} {row.dtype}, {row.case}") + "[/]: " + escape(row.reason),
+            highlight=False,
+        )
+    console.print(_conclusion(rows, failed, seconds), highlight=False)
+
+
+def _conclusion(rows: list[Row], failed: list[Row], seconds: float) -> str:
+    cases = len(rows)
+    if not failed:
+        return say(
+            f"all {cases} measurements are within the criterion ({seconds:.0f} s)", f"全部 {cases} 项测量均符合标准（{seconds:.0f} 秒）"
+        )
+    text = say(f"{len(failed)} of {cases} measurements failed", f"{cases} 项测量中有 {len(failed)} 项失败")
+    names = sorted({f"{row.backend} {row.op}" for row in failed if row.refusable})
+    if names:
+        text += say(
+            f"; from now on not used on this device: {', '.join(names)} (`anymamba backends --check` clears that)",
+            f"；从现在起本设备上不再使用：{', '.join(names)}（`anymamba backends --check` 可清除）",
+        )
+    kept = sorted({f"{row.backend} {row.op}" for row in failed if not row.refusable})
+    if kept:
+        text += say(
+            f"; {', '.join(kept)}: the last resort, nothing can take its place: please report this",
+            f"；{', '.join(kept)}：这是最后的后备实现，无可替代：请报告此问题",
+        )
+    return text
+
+
+def _worst(rows: list[Row]) -> list[Row]:
+    """For each op, backend and dtype the case that used up most of what is allowed."""
+    worst: dict[tuple[str, str, str], Row] = {}
+    for row in rows:
+        key = row.op, row.backend, row.dtype
+        if key not in worst or row.share > worst[key].share:
+            worst[key] = row
+    return list(worst.values())
