@@ -64,10 +64,17 @@ def main() -> None:
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     target = Path(__file__).parent / "results" / f"long-text-{arguments.family}-{today}.json"
     for name, sides in PAIRS.items():
-        document = json.loads(target.read_text("utf-8")) if target.is_file() else head(arguments, model)
-        if arguments.only in name and name not in document["pairs"]:
-            document["pairs"][name] = measured(model, arguments.work / "topics.txt", arguments.tokens, *sides)
-            target.write_text(text_of(document), "utf-8")
+        if arguments.only not in name or name in read(target, arguments, model)["pairs"]:
+            continue
+        found = measured(model, arguments.work / "topics.txt", arguments.tokens, *sides)
+        document = read(target, arguments, model)
+        document["pairs"][name] = found
+        target.write_text(text_of(document), "utf-8")
+
+
+def read(target: Path, arguments: argparse.Namespace, model: Path) -> dict[str, Any]:
+    """What was measured so far."""
+    return json.loads(target.read_text("utf-8")) if target.is_file() else head(arguments, model)
 
 
 def trained(family: str, work: Path) -> Path:
