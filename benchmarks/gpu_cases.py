@@ -226,6 +226,13 @@ def ssd_forward_variants():
             yield "ssd_forward", shape, describe(plan), official, run
 
 
+SSD_BACKWARD_CHANGES = [
+    {"launches": 0},
+    *({"launches": launches, "q": q, "warps": 4, "stages": 2, "heads": 4} for launches, q in ((1, 64), (3, 64), (3, 32))),
+]
+"""Ways of the backward, as changes of the rule's plan."""
+
+
 def ssd_backward_variants():
     from anymamba.backends.triton import ssd as op
 
@@ -233,13 +240,14 @@ def ssd_backward_variants():
         batch, length, heads, headdim, states = sizes
         base = op.backward_plan(batch, length, heads, heads, headdim, states, False, DEVICE)
         plans = [base]
-        for together in (20, 40, 80):
-            for warps in (8, 16):
-                plans.append(replace(base, warps=warps, heads=min(together, heads)))
-        for walk_n in (64, 128):
-            for walk_stages in (2, 3):
-                plans.append(replace(base, walk_n=walk_n, walk_stages=walk_stages))
-        plans.append(replace(base, walk_warps=8))
+        for launches in (1, 3):
+            apart = replace(base, launches=launches, q=64, warps=4, stages=2, heads=20 if heads == 80 else 16)
+            plans.append(apart)
+            plans += [replace(apart, heads=heads // share) for share in (1, 2, 8)]
+            plans += [replace(apart, stages=stages) for stages in (1, 3)]
+        for walk_n, walk_stages, walk_warps in ((32, 3, 4), (64, 2, 4), (128, 2, 4), (128, 3, 4), (128, 3, 8)):
+            plans.append(replace(apart, walk_n=walk_n, walk_stages=walk_stages, walk_warps=walk_warps))
+        plans += [replace(apart, q=32), replace(apart, q=32, launches=1), replace(apart, q=32, warps=8)]
         for plan in dict.fromkeys(plans):
 
             def run(sizes=sizes, plan=plan):

@@ -57,17 +57,21 @@ def median_ms(run, budget_ms=60.0):
     return sorted(begin.elapsed_time(end) for begin, end in pairs)[repeats // 2]
 
 
-def kernel_times(run):
-    """Microseconds of each kernel of one call, by the profiler."""
+def kernel_times(run, calls=5):
+    """[name, microseconds] of each kernel of one call, in order, by the profiler."""
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     run()
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as found:
-        for _ in range(5):
+        for _ in range(calls):
             run()
         torch.cuda.synchronize()
-    return {e.key[:60]: round(e.device_time_total / 5, 1) for e in found.key_averages() if e.device_time_total}
+    kernels = sorted((e for e in found.events() if e.device_type == DeviceType.CUDA), key=lambda e: e.time_range.start)
+    each = max(len(kernels) // calls, 1)
+    times = [sum(e.time_range.elapsed_us() for e in kernels[i::each]) / calls for i in range(each)]
+    return [[e.name[:60], round(us, 1)] for e, us in zip(kernels, times)]
 
 
 def main():
@@ -75,6 +79,7 @@ def main():
     parser.add_argument("--json", default="gpu_kernels.json")
     parser.add_argument("--only", default="")
     parser.add_argument("--workers", type=int, default=12)
+    parser.add_argument("--checks", default="self,scan,ssd,long", help="which checks to make first")
     parser.add_argument("--seconds", type=float, default=430, help="stop timing after this long")
     parser.add_argument(
         "--share", default=None, help="i/n: only compile every n-th variant (used by the worker processes)"
@@ -88,8 +93,13 @@ def main():
     command = [sys.executable, __file__, "--only", arguments.only]
     workers = [subprocess.Popen([*command, "--share", f"{i}/{arguments.workers}"]) for i in range(arguments.workers)]
     document = {"date": datetime.date.today().isoformat(), "machine": machine.facts(), "rows": []}
-    document["self checks"] = self_checks()
-    for name, check in (("scan errors", large_check), ("ssd errors", ssd_check), ("long", long_check)):
+    checks = {
+        "self": ("self checks", self_checks),
+        "scan": ("scan errors", large_check),
+        "ssd": ("ssd errors", ssd_check),
+        "long": ("long", long_check),
+    }
+    for name, check in (checks[wanted] for wanted in arguments.checks.split(",") if wanted):
         try:
             document[name] = check()
         except Exception as error:  # noqa: BLE001 - the timings are still worth having
@@ -163,8 +173,9 @@ def report(document):
         for mark, row in [("rule", timed[0]), *(("    ", row) for row in best)]:
             print(f"  {mark} {row['ms']:.4f} ms  x{row['official ms'] / row['ms']:.2f}  {short(row, rows[0])}")
         profiled = [row for row in timed if "kernels us" in row]
-        times = sorted(profiled[-1]["kernels us"].items(), key=lambda item: -item[1])[:5] if profiled else []
-        print("  " + ", ".join(f"{name[:28]} {us}" for name, us in times))
+        for row in [*profiled[:1], *profiled[1:][-1:]]:
+            times = ", ".join(f"{name[:28]} {us}" for name, us in row["kernels us"] if us >= 5)
+            print(f"  {short(row, rows[0])}: {times}")
 
 
 def short(row, base):

@@ -20,6 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -96,6 +97,9 @@ def _launch(kernel: JITFunction, arguments: tuple, keywords: dict[str, Any]) -> 
         if name in constexpr or value is None or (type(value) is int and value == 1 and name not in plain):
             signature.append((name, "constexpr"))
             constants.append((name, value))
+        elif isinstance(value, TensorDescriptor):
+            block = ", ".join(str(size) for size in value.block_shape)
+            signature.append((name, f"tensordesc<{_TYPES[value.base.dtype][1:]}[{block}]>"))
         elif isinstance(value, torch.Tensor):
             signature.append((name, _TYPES[value.dtype]))
             if value.data_ptr() % 16 == 0:

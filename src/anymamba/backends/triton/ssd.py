@@ -17,6 +17,7 @@ from anymamba.backends.triton.ssd_backward import (
     ssd_gate_backward_kernel,
     ssd_steps_backward_kernel,
 )
+from anymamba.backends.triton.ssd_backward_parts import ssd_backward_parts_kernel, ssd_exponents_backward_kernel
 from anymamba.backends.triton.ssd_forward import ssd_output_kernel, ssd_steps_kernel, ssd_walk_kernel
 from anymamba.backends.triton.ssd_plan import Plan, backward_plan, forward_plan
 from anymamba.language import say
@@ -194,26 +195,59 @@ def chunk_scan_backward(
     def partial(*shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device=device)
 
-    dB, dC = (partial(blocks, batch, length, groups, d_state) for _ in range(2))
-    dsteps, dA = partial(batch, heads, padded), partial(batch, chunks, heads)
-    dD = None if D is None else partial(batch, chunks, heads, headdim)
     ddt = torch.empty((batch, length, heads), dtype=dt.dtype, device=device)
     dbias = None if dt_bias is None else partial(batch, chunks, heads)
-    with on_device(x):
-        ssd_backward_kernel[(groups * blocks, chunks, batch)](
-            x, dy, B, C, A, D, steps, sums, documents, states, dstates, dx, dB, dC, dsteps, dA, dD,
-            *x.stride(), *dy.stride(), *B.stride(), *C.stride(), *_per_channel(D), length, padded, heads, per_group,
-            Q=plan.q, P=headdim, N=d_state, BLOCK_P=_block(headdim), BLOCK_N=_block(d_state), HEADS=plan.heads,
-            HAS_D=D is not None, HAS_SEQ=seq_idx is not None, PRECISION=_precision(x),
-            num_warps=plan.warps, num_stages=plan.stages,
-        )  # fmt: skip
-        ssd_steps_backward_kernel[(chunks, -(-heads // 16), batch)](
-            dt, dt_bias, seq_idx, dsteps, ddt, dbias, *dt.stride(), *_strides(seq_idx, 2), length, heads, padded, *limits,
-            Q=plan.q, BLOCK_H=16, SOFTPLUS=softplus, LIMIT=_limited(softplus, limits), HAS_BIAS=dt_bias is not None,
-            HAS_SEQ=seq_idx is not None, num_warps=4, num_stages=1,
-        )  # fmt: skip
+    dA = partial(batch, chunks, heads)
+    if plan.launches:
+        parts = -(-headdim // _block_p(headdim))
+        dB, dC = (partial(2, blocks, batch, length, groups, d_state) for _ in range(2))
+        of_row = partial(2, batch, heads * parts, padded)
+        of_column, into_state = (partial(batch, heads * parts, padded) for _ in range(2))
+        carried = partial(batch, chunks, heads * parts)
+        wide_D = D is not None and D.dim() == 2
+        dD = own = None
+        if D is not None:
+            dD = partial(batch, chunks, heads, headdim) if wide_D else partial(batch, chunks, heads)
+            own = dD if wide_D else partial(batch, heads * parts, padded)
+        with on_device(x):
+            for part in (3,) if plan.launches == 1 else (0, 1, 2):
+                ssd_backward_parts_kernel[(groups * blocks * (3 if part == 3 else 1), chunks, batch)](
+                    x, dy, B, C, D, steps, sums, documents, states, dstates,
+                    dx, dB, dC, of_row, of_column, into_state, carried, own,
+                    *x.stride(), *dy.stride(), *B.stride(), *C.stride(), *_per_channel(D),
+                    dB[0].numel(), of_row[0].numel(), length, padded, heads, per_group, 0,
+                    Q=plan.q, P=headdim, N=d_state, BLOCK_P=_block_p(headdim), BLOCK_N=_block(d_state), HEADS=plan.heads,
+                    HAS_D=D is not None, WIDE_D=wide_D, HAS_SEQ=seq_idx is not None, PRECISION=_precision(x), PART=part,
+                    num_warps=plan.warps, num_stages=plan.stages,
+                )  # fmt: skip
+            ssd_exponents_backward_kernel[(chunks, -(-heads // 16), batch)](
+                dt, A, dt_bias, seq_idx, steps, of_row, of_column, into_state, carried, None if wide_D else own,
+                ddt, dbias, dA, None if wide_D else dD,
+                *dt.stride(), *_strides(seq_idx, 2), of_row[0].numel(), length, heads, padded, *limits,
+                Q=plan.q, BLOCK_H=16, PARTS=parts, SOFTPLUS=softplus, LIMIT=_limited(softplus, limits),
+                HAS_BIAS=dt_bias is not None, HAS_SEQ=seq_idx is not None, HAS_D=D is not None and not wide_D,
+                num_warps=4, num_stages=1,
+            )  # fmt: skip
+        dB, dC = dB.flatten(0, 1), dC.flatten(0, 1)
+    else:
+        dB, dC = (partial(blocks, batch, length, groups, d_state) for _ in range(2))
+        dsteps = partial(batch, heads, padded)
+        dD = None if D is None else partial(batch, chunks, heads, headdim)
+        with on_device(x):
+            ssd_backward_kernel[(groups * blocks, chunks, batch)](
+                x, dy, B, C, A, D, steps, sums, documents, states, dstates, dx, dB, dC, dsteps, dA, dD,
+                *x.stride(), *dy.stride(), *B.stride(), *C.stride(), *_per_channel(D), length, padded, heads, per_group,
+                Q=plan.q, P=headdim, N=d_state, BLOCK_P=_block(headdim), BLOCK_N=_block(d_state), HEADS=plan.heads,
+                HAS_D=D is not None, HAS_SEQ=seq_idx is not None, PRECISION=_precision(x),
+                num_warps=plan.warps, num_stages=plan.stages,
+            )  # fmt: skip
+            ssd_steps_backward_kernel[(chunks, -(-heads // 16), batch)](
+                dt, dt_bias, seq_idx, dsteps, ddt, dbias, *dt.stride(), *_strides(seq_idx, 2), length, heads, padded, *limits,
+                Q=plan.q, BLOCK_H=16, SOFTPLUS=softplus, LIMIT=_limited(softplus, limits), HAS_BIAS=dt_bias is not None,
+                HAS_SEQ=seq_idx is not None, num_warps=4, num_stages=1,
+            )  # fmt: skip
     if D is not None and dD is not None:
-        dD = dD.sum((0, 1)) if D.dim() == 2 else dD.sum((0, 1, 3))
+        dD = dD.sum((0, 1, 3)) if dD.dim() == 4 and D.dim() == 1 else dD.sum((0, 1))
     return (
         dx,
         ddt,
@@ -333,6 +367,10 @@ def _of_one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def _block(size: int) -> int:
     return max(power_of_2(size), 16)
+
+
+def _block_p(headdim: int) -> int:
+    return min(_block(headdim), 64)
 
 
 def _limited(softplus: bool, limits: tuple[float, float]) -> bool:

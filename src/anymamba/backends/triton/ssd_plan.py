@@ -22,6 +22,7 @@ class Plan:
     walk_n: int
     walk_warps: int
     walk_stages: int
+    launches: int = 0
 
 
 def forward_plan(

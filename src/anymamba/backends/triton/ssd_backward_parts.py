@@ -1,0 +1,310 @@
+"""Mamba-2's scan, backward, over all chunks at once, in three parts with programs of their own: columns, rows and inside.
+
+With s[t] the running sum of dt * A inside a chunk, L[t, s] = exp(s[t] - s[s]) for t >= s and M = C B^T * L,
+
+    out[t] = sum over s of M[t, s] dt[s] x[s] + exp(s[t]) C[t] . state + D x[t]
+
+A program takes one chunk and several heads, one after another. Columns are the tokens s: dx, and the share of dB that passes through
+the state after the chunk. Rows are the tokens t: the share of dC that comes from the state before the chunk. Inside is what both have
+through C B^T, and the gradients of the exponents. A program keeps one large sum in registers, not three, so several of them fit on a
+multiprocessor and one computes while another waits for memory. Columns and inside compute the transposes of the matrices, so that
+no tile changes its layout between two products.
+
+headdim is cut into parts of at most BLOCK_P: they are heads of their own with the same step sizes.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from anymamba.backends.triton.elementary import sigmoid, softplus
+
+
+@triton.jit
+def heads_of_block(place, heads_per_group, HEADS: tl.constexpr, PARTS: tl.constexpr):
+    """Group, number of the block in its group, first part of a head, one after the last."""
+    blocks = tl.cdiv(heads_per_group, HEADS)
+    g = place // blocks
+    block = place % blocks
+    first = g * heads_per_group + block * HEADS
+    last = tl.minimum(first + HEADS, (g + 1) * heads_per_group)
+    return g, block, first * PARTS, last * PARTS
+
+
+@triton.jit
+def ssd_columns(
+    x_ptr, dy_ptr, B_ptr, C_ptr, D_ptr, steps_ptr, sums_ptr, documents_ptr, dstates_ptr, dx_ptr, dB_ptr, into_state_ptr, dD_ptr,
+    x_b, x_l: tl.constexpr, x_h, x_p: tl.constexpr, dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr,
+    B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, D_h, D_p,
+    place, c, b, batch, chunks, length, padded, heads: tl.constexpr, heads_per_group, zero,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, HEADS: tl.constexpr,
+    HAS_D: tl.constexpr, WIDE_D: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    PARTS: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
+    g, block, first, last = heads_of_block(place, heads_per_group, HEADS, PARTS)
+    n = tl.arange(0, BLOCK_N)
+    q = tl.arange(0, Q)
+    t = c * Q + q
+    start = (c * Q).to(tl.int64)
+    rows = (t < length)[:, None]
+    in_N = rows & (n < N)[None, :]
+    B = tl.load(B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + (q[:, None] * B_l + n[None, :] * B_n), mask=in_N, other=0.0)
+    C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + (q[:, None] * C_l + n[None, :] * C_n), mask=in_N, other=0.0)
+    seen = q[:, None] <= q[None, :]
+    diagonal = q[:, None] == q[None, :]
+    if HAS_SEQ:
+        documents_ptr += b * padded
+        documents = tl.load(documents_ptr + t)
+        after = tl.load(documents_ptr + c * Q + Q - 1)
+        seen = seen & (documents[:, None] == documents[None, :])
+    CB = tl.where(seen, tl.dot(B, tl.trans(C), input_precision=PRECISION), 0.0)
+    dB = tl.zeros([Q, BLOCK_N], tl.float32)
+    for j in range(first, last):
+        i = j ^ zero
+        head = tl.cast(i // PARTS, tl.int64)
+        p = (i % PARTS) * BLOCK_P + tl.arange(0, BLOCK_P)
+        in_P = rows & (p < P)[None, :]
+        in_state = (p < P)[:, None] & (n < N)[None, :]
+        sums = tl.load(sums_ptr + (b * heads + head) * padded + t)
+        total = tl.load(sums_ptr + (b * heads + head) * padded + c * Q + Q - 1)
+        steps = tl.load(steps_ptr + (b * heads + head) * padded + t)
+        x = tl.load(x_ptr + b * x_b + head * x_h + start * x_l + (q[:, None] * x_l + p[None, :] * x_p), mask=in_P, other=0.0)
+        dy = tl.load(dy_ptr + b * dy_b + head * dy_h + start * dy_l + (q[:, None] * dy_l + p[None, :] * dy_p), mask=in_P, other=0.0)
+        state_at = ((b * chunks + c) * heads + head) * P * N
+        dstate = tl.load(dstates_ptr + state_at + (p[:, None] * N + n[None, :]), mask=in_state, other=0.0)
+        to_end = tl.exp2(total - sums)
+        if HAS_SEQ:
+            to_end = tl.where(documents == after, to_end, 0.0)
+        weighted = (x.to(tl.float32) * (to_end * steps)[:, None]).to(dstate.dtype)
+        dB = tl.dot(weighted, dstate, acc=dB, input_precision=PRECISION)
+        # gradient of dt * x, times dt. CB is zero where a token is not seen; the minimum keeps the decay finite there
+        v = tl.dot(B, tl.trans(dstate), input_precision=PRECISION)
+        tl.store(into_state_ptr + (b * heads * PARTS + i) * padded + t, to_end * tl.sum(v * x.to(tl.float32), axis=1))
+        v *= (to_end * steps)[:, None]
+        mixing = CB * tl.exp2(tl.minimum(sums[None, :] - sums[:, None], 0.0)) * steps[:, None]
+        if HAS_D and not WIDE_D:
+            mixing += tl.where(diagonal, tl.load(D_ptr + head * D_h).to(tl.float32), 0.0)
+        v = tl.dot(mixing.to(dy.dtype), dy, acc=v, input_precision=PRECISION)
+        if WIDE_D:
+            D = tl.load(D_ptr + head * D_h + p * D_p, mask=p < P, other=0.0).to(tl.float32)
+            v += D[None, :] * dy.to(tl.float32)
+            dD_at = dD_ptr + ((b * chunks + c) * heads + head) * P + p
+            tl.store(dD_at, tl.sum(dy.to(tl.float32) * x.to(tl.float32), axis=0), mask=p < P)
+        dx_at = q[:, None] * (heads * P) + p[None, :]
+        tl.store(dx_ptr + ((b * length + start) * heads + head) * P + dx_at, v.to(dx_ptr.dtype.element_ty), mask=in_P)
+    groups = heads // heads_per_group
+    out_at = (((block * batch + b) * length + start) * groups + g) * N + (q[:, None] * (groups * N) + n[None, :])
+    tl.store(dB_ptr + out_at, dB, mask=in_N)
+
+
+@triton.jit
+def ssd_rows(
+    dy_ptr, C_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr, dC_ptr, of_row_ptr, carried_ptr,
+    dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr, C_b, C_l, C_g, C_n,
+    place, c, b, batch, chunks, length, padded, heads: tl.constexpr, heads_per_group, zero,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, HEADS: tl.constexpr,
+    HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    PARTS: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
+    g, block, first, last = heads_of_block(place, heads_per_group, HEADS, PARTS)
+    n = tl.arange(0, BLOCK_N)
+    q = tl.arange(0, Q)
+    t = c * Q + q
+    start = (c * Q).to(tl.int64)
+    rows = (t < length)[:, None]
+    in_N = rows & (n < N)[None, :]
+    C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + (q[:, None] * C_l + n[None, :] * C_n), mask=in_N, other=0.0)
+    if HAS_SEQ:
+        documents_ptr += b * padded
+        documents = tl.load(documents_ptr + t)
+        before = tl.load(documents_ptr + tl.maximum(c * Q - 1, 0)) * tl.where(c > 0, 1, 0)
+        after = tl.load(documents_ptr + c * Q + Q - 1)
+    dC = tl.zeros([Q, BLOCK_N], tl.float32)
+    for j in range(first, last):
+        i = j ^ zero
+        head = tl.cast(i // PARTS, tl.int64)
+        p = (i % PARTS) * BLOCK_P + tl.arange(0, BLOCK_P)
+        in_state = (p < P)[:, None] & (n < N)[None, :]
+        reach = tl.exp2(tl.load(sums_ptr + (b * heads + head) * padded + t))
+        carried = tl.exp2(tl.load(sums_ptr + (b * heads + head) * padded + c * Q + Q - 1))
+        if HAS_SEQ:
+            reach = tl.where(documents == before, reach, 0.0)
+            carried = tl.where(before == after, carried, 0.0)
+        dy_at = dy_ptr + b * dy_b + head * dy_h + start * dy_l + (q[:, None] * dy_l + p[None, :] * dy_p)
+        dy = tl.load(dy_at, mask=rows & (p < P)[None, :], other=0.0)
+        at = p[:, None] * N + n[None, :]
+        state_at = ((b * chunks + c) * heads + head) * P * N
+        state = tl.load(states_ptr + state_at + at, mask=in_state, other=0.0)
+        dstate = tl.load(dstates_ptr + state_at + at, mask=in_state, other=0.0)
+        weighted = dy.to(tl.float32) * reach[:, None]
+        from_state = tl.dot(C, tl.trans(state), input_precision=PRECISION)
+        tl.store(of_row_ptr + (b * heads * PARTS + i) * padded + t, tl.sum(from_state * weighted, axis=1))
+        dC = tl.dot(weighted.to(state.dtype), state, acc=dC, input_precision=PRECISION)
+        product = tl.sum(tl.sum(state.to(tl.float32) * dstate.to(tl.float32), axis=1), axis=0)
+        tl.store(carried_ptr + (b * chunks + c) * heads * PARTS + i, carried * product)
+    groups = heads // heads_per_group
+    out_at = (((block * batch + b) * length + start) * groups + g) * N + (q[:, None] * (groups * N) + n[None, :])
+    tl.store(dC_ptr + out_at, dC, mask=in_N)
+
+
+@triton.jit
+def ssd_inside(
+    x_ptr, dy_ptr, B_ptr, C_ptr, steps_ptr, sums_ptr, documents_ptr, dB_ptr, dC_ptr, of_row_ptr, of_column_ptr, dD_ptr,
+    x_b, x_l: tl.constexpr, x_h, x_p: tl.constexpr, dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr,
+    B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n,
+    place, c, b, batch, length, padded, heads: tl.constexpr, heads_per_group, zero,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, HEADS: tl.constexpr,
+    HAS_D: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    PARTS: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
+    g, block, first, last = heads_of_block(place, heads_per_group, HEADS, PARTS)
+    n = tl.arange(0, BLOCK_N)
+    q = tl.arange(0, Q)
+    t = c * Q + q
+    start = (c * Q).to(tl.int64)
+    rows = (t < length)[:, None]
+    in_N = rows & (n < N)[None, :]
+    B = tl.load(B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + (q[:, None] * B_l + n[None, :] * B_n), mask=in_N, other=0.0)
+    C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + (q[:, None] * C_l + n[None, :] * C_n), mask=in_N, other=0.0)
+    seen = q[:, None] <= q[None, :]
+    if HAS_SEQ:
+        documents = tl.load(documents_ptr + b * padded + t)
+        seen = seen & (documents[:, None] == documents[None, :])
+    CB = tl.dot(B, tl.trans(C), input_precision=PRECISION)
+    dCB = tl.zeros([Q, Q], tl.float32)
+    for j in range(first, last):
+        i = j ^ zero
+        head = tl.cast(i // PARTS, tl.int64)
+        p = (i % PARTS) * BLOCK_P + tl.arange(0, BLOCK_P)
+        in_P = rows & (p < P)[None, :]
+        sums = tl.load(sums_ptr + (b * heads + head) * padded + t)
+        steps = tl.load(steps_ptr + (b * heads + head) * padded + t)
+        x = tl.load(x_ptr + b * x_b + head * x_h + start * x_l + (q[:, None] * x_l + p[None, :] * x_p), mask=in_P, other=0.0)
+        dy = tl.load(dy_ptr + b * dy_b + head * dy_h + start * dy_l + (q[:, None] * dy_l + p[None, :] * dy_p), mask=in_P, other=0.0)
+        d = tl.dot(x, tl.trans(dy), input_precision=PRECISION)
+        row = (b * heads * PARTS + i) * padded + t
+        if HAS_D:
+            tl.store(dD_ptr + row, tl.sum(tl.where(q[:, None] == q[None, :], d, 0.0), axis=1))
+        d *= tl.where(seen, tl.exp2(sums[None, :] - sums[:, None]), 0.0)
+        through = d * CB
+        tl.store(of_column_ptr + row, tl.sum(through, axis=1))
+        dCB += d * steps[:, None]
+        tl.store(of_row_ptr + row, tl.sum(through * steps[:, None], axis=0))
+    groups = heads // heads_per_group
+    out_at = (((block * batch + b) * length + start) * groups + g) * N + (q[:, None] * (groups * N) + n[None, :])
+    narrow = dCB.to(B.dtype)
+    tl.store(dB_ptr + out_at, tl.dot(narrow, C, input_precision=PRECISION), mask=in_N)
+    tl.store(dC_ptr + out_at, tl.dot(tl.trans(narrow), B, input_precision=PRECISION), mask=in_N)
+
+
+@triton.jit
+def ssd_backward_parts_kernel(
+    x_ptr, dy_ptr, B_ptr, C_ptr, D_ptr, steps_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr,
+    dx_ptr, dB_ptr, dC_ptr, of_row_ptr, of_column_ptr, into_state_ptr, carried_ptr, dD_ptr,
+    x_b, x_l: tl.constexpr, x_h, x_p: tl.constexpr, dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr,
+    B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, D_h, D_p,
+    share, row_share, length, padded, heads: tl.constexpr, heads_per_group, zero,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, HEADS: tl.constexpr,
+    HAS_D: tl.constexpr, WIDE_D: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr, PART: tl.constexpr,
+):  # fmt: skip
+    """PART: 0 columns, 1 rows, 2 inside, 3 all in one launch. Grid: (groups * blocks of HEADS heads, times three for all; chunks;
+    batch).
+
+    states: before each chunk; dstates: gradient of those after it. dx: (batch, length, heads, P) contiguous. dB, dC: (2, blocks,
+    batch, length, groups, N): the share through the states, and the one from inside, share apart. of_row: (2, batch, heads * parts,
+    padded), likewise, row_share apart; of_column, into_state: (batch, heads * parts, padded). carried: (batch,
+    chunks, heads * parts). dD: (batch, heads * parts, padded), or with WIDE_D (D has a headdim) (batch, chunks, heads, P). All but dx
+    are float32. zero: 0; an exclusive or with it keeps the compiler from turning every address into a variable of the loop, of which
+    there would be more than registers.
+    """
+    place = tl.program_id(0)
+    c = tl.program_id(1)
+    chunks = tl.num_programs(1)
+    b = tl.program_id(2).to(tl.int64)
+    batch = tl.num_programs(2)
+    part = PART
+    if PART == 3:
+        # neighbours: what one has read is in the second-level cache for the others
+        part = place % 3
+        place = place // 3
+    if part == 0:
+        ssd_columns(
+            x_ptr, dy_ptr, B_ptr, C_ptr, D_ptr, steps_ptr, sums_ptr, documents_ptr, dstates_ptr, dx_ptr, dB_ptr, into_state_ptr, dD_ptr,
+            x_b, x_l, x_h, x_p, dy_b, dy_l, dy_h, dy_p, B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, D_h, D_p,
+            place, c, b, batch, chunks, length, padded, heads, heads_per_group, zero,
+            Q, P, N, BLOCK_P, BLOCK_N, HEADS, HAS_D, WIDE_D, HAS_SEQ, PRECISION,
+        )  # fmt: skip
+    elif part == 1:
+        ssd_rows(
+            dy_ptr, C_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr, dC_ptr, of_row_ptr, carried_ptr,
+            dy_b, dy_l, dy_h, dy_p, C_b, C_l, C_g, C_n,
+            place, c, b, batch, chunks, length, padded, heads, heads_per_group, zero,
+            Q, P, N, BLOCK_P, BLOCK_N, HEADS, HAS_SEQ, PRECISION,
+        )  # fmt: skip
+    else:
+        ssd_inside(
+            x_ptr, dy_ptr, B_ptr, C_ptr, steps_ptr, sums_ptr, documents_ptr,
+            dB_ptr + share, dC_ptr + share, of_row_ptr + row_share, of_column_ptr, dD_ptr,
+            x_b, x_l, x_h, x_p, dy_b, dy_l, dy_h, dy_p, B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n,
+            place, c, b, batch, length, padded, heads, heads_per_group, zero,
+            Q, P, N, BLOCK_P, BLOCK_N, HEADS, HAS_D and not WIDE_D, HAS_SEQ, PRECISION,
+        )  # fmt: skip
+
+
+@triton.jit
+def ssd_exponents_backward_kernel(
+    dt_ptr, A_ptr, bias_ptr, seq_ptr, steps_ptr, of_row_ptr, of_column_ptr, into_state_ptr, carried_ptr, own_ptr,
+    ddt_ptr, dbias_ptr, dA_ptr, dD_ptr,
+    dt_b, dt_l, dt_h, seq_b, seq_l, row_share, length, heads, padded, low, high,
+    Q: tl.constexpr, BLOCK_H: tl.constexpr, PARTS: tl.constexpr, SOFTPLUS: tl.constexpr, LIMIT: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_SEQ: tl.constexpr, HAS_D: tl.constexpr,
+):  # fmt: skip
+    """Puts the gradients of the exponents of a chunk together. Grid as ssd_steps_kernel; inputs as ssd_backward_parts_kernel left
+    them. ddt: (batch, length, heads), contiguous. dbias, dA, dD: (batch, chunks, heads), partial sums. A clamped step passes nothing
+    on to dt."""
+    b = tl.program_id(2).to(tl.int64)
+    c = tl.program_id(0)
+    t = c * Q + tl.arange(0, Q)
+    h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
+    real = (h < heads)[None, :]
+    steps = tl.load(steps_ptr + (b * heads + h[None, :]) * padded + t[:, None], mask=real, other=0.0)
+    row = b * tl.num_programs(0) + c
+    direct = tl.zeros([Q, BLOCK_H], tl.float32)
+    of_row = tl.zeros([Q, BLOCK_H], tl.float32)
+    at_end = tl.zeros([BLOCK_H], tl.float32)
+    dD = tl.zeros([BLOCK_H], tl.float32)
+    for part in tl.static_range(PARTS):
+        at = ((b * heads + h[None, :]) * PARTS + part) * padded + t[:, None]
+        into_state = tl.load(into_state_ptr + at, mask=real, other=0.0)
+        direct += tl.load(of_column_ptr + at, mask=real, other=0.0) + into_state
+        of_row += tl.load(of_row_ptr + at, mask=real, other=0.0) + tl.load(of_row_ptr + row_share + at, mask=real, other=0.0)
+        at_end += tl.load(carried_ptr + (row * heads + h) * PARTS + part, mask=h < heads, other=0.0)
+        at_end += tl.sum(into_state * steps, axis=0)
+        if HAS_D:
+            dD += tl.sum(tl.load(own_ptr + at, mask=real, other=0.0), axis=0)
+    # the sum s[t] stands in the exponents of row t and column t; the last one in those of the state as well
+    suffix = tl.cumsum(of_row - steps * direct, axis=0, reverse=True) + at_end[None, :]
+    A = tl.load(A_ptr + h, mask=h < heads, other=0.0).to(tl.float32)
+    gradient = direct + A[None, :] * suffix
+    tl.store(dA_ptr + row * heads + h, tl.sum(suffix * steps, axis=0), mask=h < heads)
+    if HAS_D:
+        tl.store(dD_ptr + row * heads + h, dD, mask=h < heads)
+    live = (t < length)[:, None] & real
+    dt = tl.load(dt_ptr + b * dt_b + t.to(tl.int64)[:, None] * dt_l + h[None, :] * dt_h, mask=live, other=0.0).to(tl.float32)
+    if HAS_BIAS:
+        dt += tl.load(bias_ptr + h, mask=h < heads, other=0.0).to(tl.float32)[None, :]
+    if LIMIT:
+        step = dt
+        if SOFTPLUS:
+            step = softplus(dt)
+        gradient = tl.where((step >= low) & (step <= high), gradient, 0.0)
+    if HAS_SEQ:
+        kept = tl.load(seq_ptr + b * seq_b + t * seq_l, mask=t < length, other=-1) >= 0
+        gradient = tl.where(kept[:, None], gradient, 0.0)
+    if SOFTPLUS:
+        gradient *= sigmoid(dt)
+    gradient = tl.where(live, gradient, 0.0)
+    tl.store(ddt_ptr + (b * length + t[:, None]) * heads + h[None, :], gradient.to(ddt_ptr.dtype.element_ty), mask=live)
+    if HAS_BIAS:
+        tl.store(dbias_ptr + row * heads + h, tl.sum(gradient, axis=0), mask=h < heads)
