@@ -1,9 +1,8 @@
-"""mamba_ssm of anymamba: the API of mamba_ssm 2.3.2.post1 on any device, without Mamba-3."""
-
-from typing import Any
+"""mamba_ssm of anymamba: the API of mamba_ssm 2.3.2.post1 on any device."""
 
 from .models.mixer_seq_simple import MambaLMHeadModel
 from .modules.mamba2 import Mamba2
+from .modules.mamba3 import Mamba3
 from .modules.mamba_simple import Mamba
 from .ops.for_transformers import mamba_inner_fn
 from .ops.selective_scan_interface import selective_scan_fn
@@ -15,6 +14,7 @@ __anymamba__ = True
 __all__ = [
     "Mamba",
     "Mamba2",
+    "Mamba3",
     "MambaLMHeadModel",
     "mamba_chunk_scan_combined",
     "mamba_inner_fn",
@@ -22,9 +22,3 @@ __all__ = [
     "selective_scan_fn",
     "selective_state_update",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "Mamba3":
-        raise ImportError("anymamba's drop-in has no Mamba-3 yet")
-    raise AttributeError(f"module 'mamba_ssm' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Language models of Mamba-1, Mamba-2 and attention layers."""
+"""Language models of Mamba-1, Mamba-2, Mamba-3 and attention layers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anymamba.dropin.borrowed import borrowed
+
 from ..modules.block import Block
 from ..modules.mamba2 import Mamba2
+from ..modules.mamba3 import Mamba3
 from ..modules.mamba_simple import Mamba
 from ..modules.mha import MHA
 from ..modules.mlp import GatedMLP
@@ -23,7 +26,7 @@ from ..utils.hf import load_config_hf, load_state_dict_hf
 from .config_mamba import MambaConfig
 
 CausalLMOutput = namedtuple("CausalLMOutput", ["logits"])
-_MIXERS = {"Mamba1": Mamba, "Mamba2": Mamba2}
+_MIXERS = {"Mamba1": Mamba, "Mamba2": Mamba2, "Mamba3": Mamba3}
 
 
 def create_block(
@@ -199,3 +202,6 @@ class MambaLMHeadModel(nn.Module, GenerationMixin):
         torch.save(self.state_dict(), os.path.join(save_directory, "pytorch_model.bin"))
         with open(os.path.join(save_directory, "config.json"), "w", encoding="utf-8") as file:
             json.dump(self.config.__dict__, file, indent=4)
+
+
+__getattr__ = borrowed(__name__, "import copy; from ..ops.triton.layer_norm import rms_norm_fn")
