@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from anymamba import ops
+from anymamba.dropin.borrowed import borrowed
 from anymamba.dropin.counting import counted
 from anymamba.reference import causal_conv1d as exact
 
@@ -51,3 +52,10 @@ def causal_conv1d_update_ref(
     """The step in plain torch. x: (batch, dim) or (batch, dim, steps); conv_state: (batch, dim, state_len), changed in place."""
     with torch.no_grad():
         return exact.causal_conv1d_update(x, conv_state, weight, bias, activation, cache_seqlens)
+
+
+__getattr__ = borrowed(
+    __name__,
+    "import torch.nn.functional as F; "
+    "from .cpp_functions import causal_conv1d_bwd_function, causal_conv1d_fwd_function, causal_conv1d_update_function",
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch as torch
 from torch import Tensor
 
 from anymamba import ops

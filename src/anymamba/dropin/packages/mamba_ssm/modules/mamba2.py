@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from anymamba.dropin.borrowed import borrowed
+
 from ..distributed.distributed_utils import all_reduce, reduce_scatter
 from ..distributed.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from ..ops.triton.layernorm_gated import RMSNorm as RMSNormGated
@@ -112,7 +114,7 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
                 return self.step(u, conv_state, ssm_state)[0]
         zxbcdt = self.in_proj(u)
         if seqlen is not None:
-            zxbcdt = zxbcdt.unflatten(0, (batch, seqlen))
+            zxbcdt = zxbcdt.unflatten(0, (-1, seqlen))
         if self.use_mem_eff_path and inference_params is None:
             out = mamba_split_conv1d_scan_combined(
                 zxbcdt,
@@ -230,3 +232,6 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
 
     def _D(self) -> Tensor:
         return self.D.unflatten(0, (self.nheads, self.headdim)) if self.D_has_hdim else self.D
+
+
+__getattr__ = borrowed(__name__, "from einops import rearrange, repeat")

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anymamba.dropin.borrowed import borrowed
+
 from ..ops.triton.layernorm_gated import RMSNorm as RMSNormGated
 from ..ops.triton.ssd_combined import mamba_chunk_scan_combined, mamba_split_conv1d_scan_combined
 from .convolution import causal_conv1d_fn
@@ -89,3 +91,10 @@ class Mamba2Simple(nn.Module):
             chunk_size=self.chunk_size, D=self.D, initial_states=first, seq_idx=seq_idx, dt_limit=self.dt_limit,
         )  # fmt: skip
         return self.out_proj(self.norm(y.flatten(2), z))
+
+
+__getattr__ = borrowed(
+    __name__,
+    "from einops import rearrange, repeat"
+    "; from ..ops.triton.layernorm_gated import LayerNorm",
+)

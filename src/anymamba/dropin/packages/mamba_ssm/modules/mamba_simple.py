@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anymamba.dropin.borrowed import borrowed
+
 from ..ops.selective_scan_interface import mamba_inner_fn, selective_scan_fn
 from ..ops.triton.selective_state_update import selective_state_update
 from .block import Block as Block  # older code imports it from here
@@ -172,3 +174,10 @@ def marked(parameter: Any, name: str) -> Any:
     """The parameter with that attribute true: optimizers and initialisers look for it."""
     setattr(parameter, name, True)
     return parameter
+
+
+__getattr__ = borrowed(
+    __name__,
+    "from einops import rearrange, repeat"
+    "; from ..ops.triton.layer_norm import RMSNorm, layer_norm_fn, rms_norm_fn",
+)

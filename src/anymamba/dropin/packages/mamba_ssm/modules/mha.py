@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anymamba.dropin.borrowed import borrowed
+
 from .convolution import causal_conv1d_fn, causal_conv1d_update
 
 
@@ -133,3 +135,6 @@ class MHA(nn.Module):
         if conv_state is not None:
             conv_state.copy_(F.pad(qkv.mT, (self.d_conv - qkv.shape[1], 0)))
         return causal_conv1d_fn(qkv.mT, weight, bias).mT
+
+
+__getattr__ = borrowed(__name__, "from einops import rearrange; from flash_attn import flash_attn_with_kvcache")

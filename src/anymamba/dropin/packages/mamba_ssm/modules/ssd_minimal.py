@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from anymamba.dropin.borrowed import borrowed
+
 from ..ops.triton.ssd_state_passing import state_passing_ref
 
 
@@ -45,3 +47,11 @@ def ssd_minimal_discrete(
     shape = states.shape[3:]
     between = torch.einsum("bclhn,bchpn,bhcl->bclhp", C, before.unflatten(3, shape), torch.exp(total))
     return (inside + between).flatten(1, 2), final.unflatten(2, shape)
+
+
+__getattr__ = borrowed(
+    __name__,
+    "from einops import rearrange, repeat"
+    "; import torch.nn.functional as F"
+    "; from ..ops.triton.ssd_combined import mamba_chunk_scan_combined",
+)

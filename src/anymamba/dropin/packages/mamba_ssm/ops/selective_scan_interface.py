@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anymamba import ops
+from anymamba.dropin.borrowed import borrowed
 from anymamba.dropin.counting import counted
 from anymamba.reference import norm as exact_norm
 from anymamba.reference import selective_scan as exact_scan
@@ -96,3 +97,15 @@ def rms_norm_forward(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float 
     y = exact_norm.layer_norm_fn(x, weight, bias, eps=eps, is_rms_norm=is_rms_norm)
     assert isinstance(y, Tensor)
     return y
+
+
+__getattr__ = borrowed(
+    __name__,
+    "from einops import rearrange, repeat"
+    "; import torch"
+    "; import selective_scan_cuda"
+    "; from causal_conv1d import causal_conv1d_fn"
+    "; from causal_conv1d.cpp_functions import causal_conv1d_bwd_function, causal_conv1d_fwd_function, causal_conv1d_update_function"
+    "; from ..utils.torch import custom_bwd, custom_fwd"
+    "; from .triton.layer_norm import _layer_norm_fwd",
+)

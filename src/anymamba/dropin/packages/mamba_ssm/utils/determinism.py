@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 _mode: bool | None = None
 
@@ -27,3 +29,27 @@ def set_deterministic_mode(value: bool | None) -> None:
 def autotune_configs(configs: Any) -> Any:
     """The configurations as they are: nothing of this package is tuned by Triton's autotuner."""
     return configs
+
+
+def alloc_tile_workspace(
+    base_shape: Sequence[int] | None,
+    tile_dim: int,
+    dtype: torch.dtype,
+    device: Any,
+    deterministic: bool,
+    *,
+    zero_init: bool = True,
+) -> tuple[Tensor | None, int]:
+    """Room for a sum over tiles: base_shape, and when deterministic a last axis of tile_dim partial sums, with its stride (else 0)."""
+    if base_shape is None:
+        return None, 0
+    if not deterministic:
+        return torch.empty(*base_shape, device=device, dtype=dtype), 0
+    make = torch.zeros if zero_init else torch.empty
+    workspace = make(*base_shape, tile_dim, device=device, dtype=dtype)
+    return workspace, workspace.stride(-1)
+
+
+def finalize_tile_workspace(tensor: Tensor | None, deterministic: bool) -> Tensor | None:
+    """The sum over the tiles of such a workspace."""
+    return tensor.sum(dim=-1) if tensor is not None and deterministic else tensor

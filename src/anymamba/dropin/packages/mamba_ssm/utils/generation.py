@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anymamba.dropin.borrowed import borrowed
 from anymamba.errors import warn_once
 from anymamba.language import say
 
@@ -253,3 +254,13 @@ def capture_graph(
         ).logits.clone()
 
     return step
+
+
+__getattr__ = borrowed(
+    __name__,
+    "from einops import rearrange, repeat"
+    "; import torch.nn.functional as F"
+    "; from torch.profiler import ProfilerActivity, profile, record_function"
+    "; from transformers import TextStreamer"
+    "; from transformers.generation import GenerateDecoderOnlyOutput",
+)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anymamba.dropin.borrowed import borrowed
+
 
 def load_config_hf(model_name: str) -> dict[str, Any]:
     """The contents of config.json. Raises FileNotFoundError, or what the download raises."""
@@ -42,3 +44,10 @@ def _file(model_name: str, name: str) -> str:
     from huggingface_hub import hf_hub_download
 
     return hf_hub_download(model_name, name)
+
+
+__getattr__ = borrowed(
+    __name__,
+    "from transformers.utils import CONFIG_NAME, WEIGHTS_NAME"
+    "; from transformers.utils.hub import cached_file",
+)

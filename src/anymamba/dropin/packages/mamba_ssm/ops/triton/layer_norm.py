@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anymamba import ops
+from anymamba.dropin.borrowed import borrowed
 from anymamba.dropin.counting import counted
 
 layer_norm_fn = counted(__name__, ops.layer_norm_fn)
@@ -139,6 +140,14 @@ class RMSNorm(nn.Module):
         )  # fmt: skip
 
 
+class LayerNormLinearFn:
+    """Kept for callers of the class: ``apply`` is layer_norm_linear_fn, differentiated by autograd."""
+
+    @staticmethod
+    def apply(*arguments: Any) -> Any:
+        return layer_norm_linear_fn(*arguments)
+
+
 def layer_norm_linear_fn(
     x: Tensor,
     norm_weight: Tensor,
@@ -199,3 +208,6 @@ def _layer_norm_fwd(
         kept = residual_dtype or (x.dtype if residual is None else residual.dtype)
         out = total.to(kept) if added else x
         return y, y1, mean, rstd, out, None, mask, mask1
+
+
+__getattr__ = borrowed(__name__, "from ...utils.torch import custom_bwd, custom_fwd")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from anymamba import ops
+from anymamba.dropin.borrowed import borrowed
 from anymamba.dropin.counting import counted
 from anymamba.reference import norm_gated as exact
 
@@ -41,6 +42,32 @@ def rms_norm_ref(
     y = (groups * torch.rsqrt(groups.square().mean(dim=-1, keepdim=True) + eps)).flatten(-2) * weight
     y = y if bias is None else y + bias
     return (y if z is None or not norm_before_gate else y * nn.functional.silu(z)).to(x.dtype)
+
+
+def _layer_norm_fwd(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    eps: float,
+    z: Tensor | None = None,
+    out: Tensor | None = None,
+    group_size: int | None = None,
+    norm_before_gate: bool = True,
+    is_rms_norm: bool = False,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The norm of rows and what a backward pass needs. x, z: (rows, dim). No gradient passes.
+
+    Returns y, written to out where it is given, and in float32 the mean (None for RMS) and 1 / deviation, (groups * rows,) with the
+    rows of a group together.
+    """
+    with torch.no_grad():
+        y = layernorm_fn(x, weight, bias, z, eps, group_size, norm_before_gate, is_rms_norm)
+        y = y if out is None else out.copy_(y)
+        values = x.float() if z is None or norm_before_gate else x.float() * nn.functional.silu(z.float())
+        groups = values.unflatten(-1, (-1, group_size or x.shape[-1])).transpose(0, 1).flatten(0, 1)
+        mean = None if is_rms_norm else groups.mean(dim=-1)
+        centred = groups if mean is None else groups - mean[:, None]
+        return y, mean, torch.rsqrt(centred.square().mean(dim=-1) + eps)
 
 
 class LayerNorm(nn.Module):
@@ -96,3 +123,6 @@ class RMSNorm(nn.Module):
         return rmsnorm_fn(
             x, self.weight, self.bias, z=z, eps=self.eps, group_size=self.group_size, norm_before_gate=self.norm_before_gate
         )
+
+
+__getattr__ = borrowed(__name__, "from einops import rearrange; import torch.nn.functional as F")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from anymamba import ops
+from anymamba.dropin.borrowed import borrowed
 from anymamba.dropin.counting import counted
 from anymamba.reference import selective_state_update as exact
 
@@ -27,3 +28,11 @@ def selective_state_update_ref(
     """The step in plain torch; state (batch, dim, d_state) or (batch, nheads, headdim, d_state) is changed in place."""
     with torch.no_grad():
         return exact.selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus)
+
+
+__getattr__ = borrowed(
+    __name__,
+    "from einops import rearrange, repeat"
+    "; import torch.nn.functional as F"
+    "; from .softplus import softplus",
+)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from anymamba.dropin.borrowed import borrowed
+
 from .chunks import chunked
 
 
@@ -28,3 +30,6 @@ def _bmm_chunk_fwd(
         out = out.masked_fill((ids[:, :, :, None] != ids[:, :, None, :])[:, :, None], 0)
     out = out.to(output_dtype or a.dtype)
     return out if a.dim() == 4 else out[:, :, 0]
+
+
+__getattr__ = borrowed(__name__, "from einops import rearrange, repeat; import torch.nn.functional as F")

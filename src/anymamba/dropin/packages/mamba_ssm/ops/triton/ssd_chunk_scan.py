@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from anymamba.dropin.borrowed import borrowed
 
 from .chunks import chunked, per_head
 from .ssd_bmm import _bmm_chunk_fwd
@@ -49,6 +53,14 @@ def _chunk_scan_fwd(
     return (y * F.silu(z.float())).to(x.dtype), y.to(x.dtype)
 
 
+class ChunkScanFn:
+    """Kept for callers of the class: ``apply`` is chunk_scan, differentiated by autograd."""
+
+    @staticmethod
+    def apply(*arguments: Any) -> Any:
+        return chunk_scan(*arguments)
+
+
 def chunk_scan(
     B: Tensor,
     C: Tensor,
@@ -89,3 +101,10 @@ def chunk_scan_ref(
     if D is not None:
         out = out + D.float().reshape(nheads, -1) * x.float()
     return (out if z is None else out * F.silu(z.float())).to(x.dtype)
+
+
+__getattr__ = borrowed(
+    __name__,
+    "from einops import rearrange, repeat"
+    "; from ...utils.determinism import alloc_tile_workspace, finalize_tile_workspace, use_deterministic_mode",
+)

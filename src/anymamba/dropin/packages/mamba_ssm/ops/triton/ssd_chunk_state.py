@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from anymamba.dropin.borrowed import borrowed
 
 from .chunks import chunked, per_head
 
@@ -53,6 +57,14 @@ def _chunk_state_fwd(
     return out if states_in_fp32 else out.to(B.dtype)
 
 
+class ChunkStateFn:
+    """Kept for callers of the class: ``apply`` is chunk_state, differentiated by autograd."""
+
+    @staticmethod
+    def apply(*arguments: Any) -> Any:
+        return chunk_state(*arguments)
+
+
 def chunk_state(B: Tensor, x: Tensor, dt: Tensor, dA_cumsum: Tensor, states_in_fp32: bool = True) -> Tensor:
     """The state of each chunk, differentiable; shapes as in _chunk_state_fwd."""
     return _chunk_state_fwd(B, x, dt, dA_cumsum, states_in_fp32=states_in_fp32)
@@ -95,3 +107,11 @@ def chunk_state_varlen(B: Tensor, x: Tensor, dt: Tensor, dA_cumsum: Tensor, cu_s
             state = state + chunk_states[chunk].float() * torch.exp(last)[..., None]
         states[index] = state.to(states.dtype)
     return states
+
+
+__getattr__ = borrowed(
+    __name__,
+    "from einops import rearrange, repeat"
+    "; from .softplus import softplus"
+    "; from ...utils.determinism import alloc_tile_workspace, finalize_tile_workspace, use_deterministic_mode",
+)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anymamba import ops
+from anymamba.dropin.borrowed import borrowed
 from anymamba.dropin.counting import counted
 from anymamba.reference import causal_conv1d as exact_conv
 from anymamba.reference import ssd as exact
@@ -239,3 +240,15 @@ def _mamba_chunk_scan_combined_fwd(
     if cu_seqlens is None:
         return kept
     return (*kept, chunk_state_varlen(B[0], x[0], steps[0], dA_cumsum[0], cu_seqlens, before[0]))
+
+
+__getattr__ = borrowed(
+    __name__,
+    "from einops import rearrange, repeat"
+    "; from causal_conv1d import causal_conv1d_fn"
+    "; from causal_conv1d.cpp_functions import causal_conv1d_bwd_function, causal_conv1d_fwd_function, causal_conv1d_update_function"
+    "; from ...utils.torch import custom_bwd, custom_fwd"
+    "; from ...utils.determinism import alloc_tile_workspace, finalize_tile_workspace, use_deterministic_mode"
+    "; from .k_activations import _swiglu_bwd, _swiglu_fwd"
+    "; from .layernorm_gated import _layer_norm_fwd, rmsnorm_fn",
+)

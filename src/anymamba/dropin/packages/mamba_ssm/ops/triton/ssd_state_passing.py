@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from anymamba.dropin.borrowed import borrowed
 
 
 def _state_passing_fwd(
@@ -35,6 +39,14 @@ def _state_passing_fwd(
     return torch.stack(before, dim=1).to(out_dtype or states.dtype), now
 
 
+class StatePassingFn:
+    """Kept for callers of the class: ``apply`` is state_passing, differentiated by autograd."""
+
+    @staticmethod
+    def apply(*arguments: Any) -> Any:
+        return state_passing(*arguments)
+
+
 def state_passing(states: Tensor, dA_chunk_cumsum: Tensor, initial_states: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The state before each chunk and the last one, differentiable; shapes as in _state_passing_fwd."""
     return _state_passing_fwd(states, dA_chunk_cumsum, initial_states)
@@ -49,3 +61,6 @@ def state_passing_ref(states: Tensor, dA_chunk_cumsum: Tensor, initial_states: T
     decay = torch.exp((total[..., :, None] - total[..., None, :]).masked_fill(later, float("-inf")))
     out = torch.einsum("bhzc,bchd->bzhd", decay.to(states.dtype), every)
     return out[:, :-1], out[:, -1]
+
+
+__getattr__ = borrowed(__name__, "from einops import rearrange, repeat; import torch.nn.functional as F")
