@@ -105,7 +105,7 @@ def conv_forward(
 ) -> Tensor:
     """out (batch, dim, length) in the dtype and layout of x."""
     batch, channels, length = x.shape
-    rows = _channels_last(x)
+    rows, bias = _channels_last(x), _contiguous(bias)
     out = torch.empty((batch, length, channels), dtype=x.dtype, device=x.device).transpose(1, 2)
     if x.numel():
         grid = (-(-channels // plan.block), -(-length // plan.stretch), batch)
@@ -133,7 +133,7 @@ def conv_backward(
     """Gradients of x, weight, bias and the initial states."""
     batch, channels, length = x.shape
     width, device = weight.shape[1], x.device
-    rows, dout = _channels_last(x), _channels_last(dout)
+    rows, dout, bias = _channels_last(x), _channels_last(dout), _contiguous(bias)
     dx = torch.empty((batch, length, channels), dtype=x.dtype, device=device).transpose(1, 2)
     if not x.numel():
         dinitial = None if initial is None else torch.zeros_like(initial)
@@ -172,6 +172,7 @@ def causal_conv1d_update(
     new = x.unsqueeze(-1) if x.dim() == 2 else x
     batch, channels, steps = new.shape
     out = torch.empty_like(new)
+    bias = _contiguous(bias)
     state_len = conv_state.shape[2]
     if out.numel():
         block = min(power_of_2(channels), 128)
@@ -189,6 +190,10 @@ def causal_conv1d_update(
 
 def _channels_last(x: Tensor) -> Tensor:
     return x if x.stride(1) == 1 else x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def _contiguous(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.contiguous()
 
 
 def _strides(x: Tensor | None, dimensions: int) -> tuple[int, ...]:

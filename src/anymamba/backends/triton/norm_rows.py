@@ -25,6 +25,7 @@ def norm_forward(
     mean (None for RMS) and scale, (rows, groups) float32."""
     rows, width = x.shape
     groups = width // group_size
+    weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
     y = torch.empty((rows, width), dtype=x.dtype, device=x.device)
     total = None if sum_dtype is None else torch.empty((rows, width), dtype=sum_dtype, device=x.device)
     scale = torch.empty((rows, groups), dtype=torch.float32, device=x.device)
@@ -61,6 +62,7 @@ def norm_backward(
     rows, width = x.shape
     groups = width // group_size
     device = x.device
+    weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
     dx = torch.empty((rows, width), dtype=dx_dtype, device=device)
     dresidual = None if dresidual_dtype is None else torch.empty((rows, width), dtype=dresidual_dtype, device=device)
     dz = None if z is None else torch.empty((rows, width), dtype=z.dtype, device=device)

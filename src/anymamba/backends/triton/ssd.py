@@ -54,6 +54,8 @@ def mamba_chunk_scan_combined(
 ) -> Tensor | tuple[Tensor, ...]:
     """See anymamba.ops.mamba_chunk_scan_combined. x, z: (batch, length, nheads, headdim), any strides; chunk_size changes nothing."""
     limits = float(dt_limit[0]), float(dt_limit[1])
+    # a value a head: the kernels read these without strides
+    A, dt_bias = A.contiguous(), None if dt_bias is None else dt_bias.contiguous()
     out, final_states = _ChunkScan.apply(
         x, dt, A, B, C, D, z, dt_bias, initial_states, seq_idx, bool(dt_softplus), limits, bool(return_final_states)
     )
