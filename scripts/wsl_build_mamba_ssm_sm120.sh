@@ -6,7 +6,7 @@
 #   torch 2.8.0+cu128
 #   GPU: NVIDIA GeForce RTX 5090 (12.0)
 #   nvcc: 12.8
-# Expected: 2 to 6 minutes, up to 30 GB of memory, 3 GB on disk.
+# Expected: 5 to 21 minutes, up to 30 GB of memory, 3 GB on disk.
 # torch 2.8.0+cu128 stays as it is: every installed package is pinned to its version; if that cannot be kept, nothing is installed
 # --no-build-isolation: compiled against the torch 2.8.0+cu128 that is installed, not against a newer one that pip would fetch
 # MAX_JOBS=10: 16 cores, 31.2 GB of memory, 3 GB a compiler
@@ -30,9 +30,9 @@ trap 'rm -rf "$WORK"' EXIT
 
 # a stand-in for nvcc that compiles for sm_120 only (torch takes it from PYTORCH_NVCC)
 cat > "$WORK/nvcc_one_architecture.py" <<'END_OF_FILE'
-"""Stands for nvcc in a build: passes everything on, but compiles for one architecture instead of the package's own list.
+"""Stands for nvcc in a build: passes everything on, but compiles for the GPUs of this machine instead of the package's own list.
 
-torch takes the compiler's name from PYTORCH_NVCC. ANYMAMBA_NVCC names the real nvcc, ANYMAMBA_ARCH the architecture (89).
+torch takes the compiler's name from PYTORCH_NVCC. ANYMAMBA_NVCC names the real nvcc, ANYMAMBA_ARCH the architectures (89, or 86,120).
 """
 
 import os
@@ -40,7 +40,7 @@ import subprocess
 import sys
 
 
-def narrowed(words: list, architecture: str) -> list:
+def narrowed(words: list, architectures: str) -> list:
     kept, skip = [], False
     for word in words:
         if skip:
@@ -51,7 +51,9 @@ def narrowed(words: list, architecture: str) -> list:
             ("-gencode=", "--generate-code=", "-arch=", "--gpu-architecture=", "-code=", "--gpu-code=")
         ):
             kept.append(word)
-    return kept + ["-gencode", f"arch=compute_{architecture},code=sm_{architecture}"]
+    for architecture in architectures.split(","):
+        kept += ["-gencode", f"arch=compute_{architecture},code=sm_{architecture}"]
+    return kept
 
 
 if __name__ == "__main__":

@@ -285,9 +285,9 @@ def test_out_of_disk_while_files_are_written(
     before = fingerprint(environment)
     original = Runner.command
 
-    def command(self: Runner, words: tuple[str, ...], settings: dict[str, str], step: Step, plan: Plan | None) -> None:
+    def command(self: Runner, words: tuple[str, ...], settings: dict[str, str], step: Step) -> None:
         if step.kind != "install":
-            return original(self, words, settings, step, plan)
+            return original(self, words, settings, step)
         (environment.packages / "causal_conv1d").mkdir()
         (environment.packages / "causal_conv1d" / "part1.py").write_text("half of", "utf-8")
         raise OSError(28, "No space left on device")
@@ -304,6 +304,7 @@ def test_out_of_disk_before_anything_is_touched(
     before = fingerprint(environment)
 
     def full(path: Path, document: Any) -> None:
+        path.parent.mkdir()
         path.with_name("journal.json.new").write_text("{", "utf-8")
         raise OSError(28, "No space left on device")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from anymamba.errors import AnymambaError
 from anymamba.language import say
 
 PACKAGES = ("mamba-ssm", "causal-conv1d")
+# failures whose log the doctor reads: a command, the dependencies, the check of what was installed
+DIAGNOSED = ("step", "dependencies", "verification")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     facts = _facts(arguments.machine)
     packages = _packages(arguments.packages, arguments.release)
-    local = _local(arguments, packages)
+    local, passed_over = _local(arguments, packages, facts)
+    for line in passed_over:
+        print(line, file=sys.stderr)
     options: dict[str, Any] = {"architecture": _architecture(arguments.arch), "github": arguments.mirror or GITHUB}
     without = frozenset(packages) if arguments.from_source else frozenset()
     plan = make_plan(facts, packages, local=local, without_wheels=without, **options)
@@ -102,7 +107,7 @@ def _carry_out(plan: Any, facts: Any, packages: Any, local: Any, options: dict[s
     from anymamba.installer.download import NotPublished
     from anymamba.installer.environment import Environment
     from anymamba.installer.plan import make_plan
-    from anymamba.installer.run import Runner, StepFailed
+    from anymamba.installer.run import Runner
     from anymamba.installer.verify import lines
 
     runner = Runner(Environment(), lambda line: print(line, file=sys.stderr, flush=True))
@@ -117,7 +122,9 @@ def _carry_out(plan: Any, facts: Any, packages: Any, local: Any, options: dict[s
             if plan.blocked:
                 return 1
             result = runner.run(plan)
-    except StepFailed as error:
+    except AnymambaError as error:
+        if error.code not in DIAGNOSED:
+            raise
         print(error, file=sys.stderr)
         _diagnose(runner.log)
         print(say("the environment is as it was before", "环境与安装前一致"), file=sys.stderr)
@@ -205,30 +212,46 @@ def _packages(words: list[str], release: str | None) -> dict[str, str | None]:
     return found
 
 
-def _local(arguments: argparse.Namespace, packages: dict[str, str | None]) -> dict[str, str]:
-    """Package to the path of a wheel file of the user's."""
-    from anymamba.installer.environment import normal
+def _local(
+    arguments: argparse.Namespace, packages: dict[str, str | None], facts: dict[str, Any]
+) -> tuple[dict[str, str], list[str]]:
+    """Package to the path of a wheel file of the user's, and which files were passed over and why."""
+    from anymamba.installer.machine import Machine
+    from anymamba.installer.wheels import fits, parts
 
+    machine = Machine(facts)
     found: dict[str, str] = {}
-    tag = f"cp3{sys.version_info[1]}-"
-    files = sorted(Path(arguments.find_links).glob("*.whl")) if arguments.find_links else []
-    for path in files:
-        if normal(path.name.split("-")[0]) in packages and (tag in path.name or "-py3-none-any" in path.name):
-            found[normal(path.name.split("-")[0])] = str(path.resolve())
-    for name in arguments.wheel:
-        path = Path(name)
-        package = normal(path.name.split("-")[0])
-        if not path.is_file() or package not in PACKAGES:
-            raise AnymambaError(
-                "usage",
-                say(
-                    "{} is no wheel file of mamba-ssm or causal-conv1d",
-                    "{} 不是 mamba-ssm 或 causal-conv1d 的 wheel 文件",
-                ).format(name),
-            )
-        packages.setdefault(package, None)
-        found[package] = str(path.resolve())
-    return found
+    passed_over: list[str] = []
+    folder = Path(arguments.find_links or ".")
+    if not folder.is_dir():
+        raise AnymambaError("usage", say("there is no folder {}", "没有文件夹 {}").format(folder))
+    files = {path: parts(path.name) for path in folder.glob("*.whl")} if arguments.find_links else {}
+    for path, name in sorted(files.items(), key=lambda item: _newer(item[1].version if item[1] else "")):
+        if name is None or name.package not in packages:
+            continue
+        wanted = packages[name.package]
+        ok, why = fits(machine, path.name)
+        if ok and wanted not in (None, name.version):
+            ok, why = False, say("version {} was asked for", "要求的版本为 {}").format(wanted)
+        if ok:
+            found[name.package] = str(path.resolve())
+        else:
+            passed_over.append(say("{} is not taken: {}", "不使用 {}：{}").format(path.name, why))
+    for given in arguments.wheel:
+        path = Path(given)
+        ok, why = fits(machine, path.name)
+        name = parts(path.name)
+        if ok and not path.is_file():
+            ok, why = False, say("there is no such file", "没有该文件")
+        if not ok or name is None:
+            raise AnymambaError("usage", say("--wheel {} cannot be used", "无法使用 --wheel {}").format(given), why)
+        packages.setdefault(name.package, None)
+        found[name.package] = str(path.resolve())
+    return found, passed_over
+
+
+def _newer(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def _architecture(text: str | None) -> int | None:

@@ -29,8 +29,13 @@ def run(arguments: argparse.Namespace) -> int:
     from anymamba.cli.install import ask
     from anymamba.installer import rollback, uninstall
     from anymamba.installer.environment import Environment, normal
+    from anymamba.installer.guard import busy
+    from anymamba.installer.lock import Lock
 
     environment = Environment()
+    lock = Lock(environment.state)  # held until this process ends
+    if not lock.take():
+        raise busy()
     rollback.recover(environment)
     names, said = uninstall.removable(environment, [normal(name) for name in arguments.packages])
     print(say("to be removed: {}", "将移除：{}").format(", ".join(names)), file=sys.stderr)

@@ -1,25 +1,31 @@
-"""A process beside an install: when the install is killed, it ends pip and puts the environment back.
+"""A process beside an install: when the install is killed, it ends what that has started and puts everything back.
 
-It reads lines from the install: "child PID" (pip has begun), "done". The end of the lines without "done" is a death.
+It reads lines from the install: "child PID" (a command has begun), "ended PID", "done". The end of the lines without "done" is a
+death. It holds the environment's lock, so that no other install begins before everything is back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from anymamba.errors import AnymambaError
 from anymamba.installer import rollback
+from anymamba.installer.lock import Lock
+from anymamba.language import say
 
 
 class Guard:
-    """Kept by the install. Start this first, then write the journal, then change the environment."""
+    """Kept by the install from its first to its last moment. work: the folder in which everything is collected."""
 
-    def __init__(self, journal: Path) -> None:
+    def __init__(self, state: Path, work: Path) -> None:
+        """Raises AnymambaError ("busy") when another install or uninstall is going on in this environment."""
         source = str(Path(__file__).resolve().parents[2])
         environment = dict(
             os.environ, PYTHONPATH=os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
@@ -30,7 +36,7 @@ class Guard:
             else {"start_new_session": True}
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "anymamba.installer.guard", str(journal)],
+            [sys.executable, "-m", "anymamba.installer.guard", str(state), str(work)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -38,34 +44,74 @@ class Guard:
             **apart,  # type: ignore[call-overload]
         )
         assert self._process.stdout is not None
-        self._process.stdout.readline()  # it is ready
+        if self._process.stdout.readline().strip() != b"ready":
+            self._process.communicate()
+            raise busy()
 
     def tell(self, line: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(line.encode("ascii") + b"\n")
         self._process.stdin.flush()
 
-    def done(self) -> None:
-        self.tell("done")
+    def close(self, done: bool) -> None:
+        """done: nothing is left to put back; else the guard does it now, as if the install had been killed."""
+        with contextlib.suppress(BrokenPipeError):
+            if done:
+                self.tell("done")
         self._process.communicate()
 
 
-def end(child: int) -> None:
-    """Ends pip with everything that it has started."""
+def busy() -> AnymambaError:
+    return AnymambaError(
+        "busy",
+        say(
+            "another anymamba install or uninstall is going on in this environment",
+            "该环境中正在进行另一个 anymamba 安装或卸载",
+        ),
+        None,
+        say("wait until it has ended, then try again", "请等它结束后再试"),
+    )
+
+
+MARK = "ANYMAMBA_INSTALL_WORK"
+
+
+def end(child: int | None, work: Path) -> None:
+    """Ends a command with everything that it has started; returns when none of it is left. Commands have MARK=work set."""
     if sys.platform == "win32":
-        subprocess.run(["taskkill", "/T", "/F", "/PID", str(child)], capture_output=True)
+        if child is not None:
+            subprocess.run(["taskkill", "/T", "/F", "/PID", str(child)], capture_output=True)
         return
-    with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
-        os.killpg(child, signal.SIGKILL)
-        for _ in range(100):  # it must not write a file after it was put back
-            os.kill(child, 0)
-            time.sleep(0.02)
+    mark = f"{MARK}={work}".encode()
+    deadline = time.monotonic() + 10.0
+    while (members := _members(child, mark)) and time.monotonic() < deadline:  # none may write after it was put back
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
 
 
-def main(journal: Path) -> None:
-    pid = journal.parent / "guard.pid"
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    pid.write_text(str(os.getpid()), "ascii")
+def _members(child: int | None, mark: bytes) -> list[int]:
+    """The living processes of a command. Its process group is too little: ninja puts every compiler into one of its own."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):  # it may have ended meanwhile, or be somebody else's
+            # pid (name) state ppid pgrp session ...; the name may hold anything
+            state, _, _, session = (folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[:4]
+            if state not in "ZX" and (int(session) == child or mark in (folder / "environ").read_bytes().split(b"\0")):
+                found.append(int(folder.name))
+    if not found and child is not None and not Path("/proc/self/stat").exists():  # not Linux
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, 0)
+            found = [-child]
+    return found
+
+
+def main(state: Path, work: Path) -> None:
+    lock = Lock(state)
+    if not lock.take():
+        print("busy", flush=True)
+        return
     print("ready", flush=True)
     children: list[int] = []
     for line in sys.stdin:
@@ -75,17 +121,15 @@ def main(journal: Path) -> None:
         elif word == "ended":
             children.remove(int(value))
         elif word == "done":
-            break
-    else:
-        for child in children:
-            end(child)
-        if journal.exists():
-            rollback.restore(journal)
-        rollback.sweep(journal.parent)
-    pid.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # it stays where a record was written
-        journal.parent.rmdir()
+            return
+    for child in [*children, None]:  # None: one that has begun a moment ago and was not told yet
+        end(child, work)
+    journal = state / rollback.JOURNAL
+    if journal.exists():
+        rollback.restore(journal)
+    rollback.sweep(state)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -7,6 +7,8 @@ from typing import Any
 
 from anymamba.doctor.machine import compiler
 
+# torch's headers are C++17
+OLDEST_GCC = 9
 # Jetson boards: their CUDA is not the one of other ARM machines
 _TEGRA = {53, 62, 72, 87, 110}
 
@@ -77,7 +79,7 @@ class Machine:
     def triton(self) -> tuple[int, int]:
         return number(self.facts.get("triton", {}).get("version"))
 
-    def nvcc(self) -> dict[str, str] | None:
+    def nvcc(self) -> dict[str, Any] | None:
         """The nvcc with torch's CUDA major version; of several the one nearest to torch's minor, not older where possible."""
         same = [
             item
@@ -86,7 +88,7 @@ class Machine:
         ]
         used = self.facts["cuda"].get("used") or {}
 
-        def rank(item: dict[str, str]) -> tuple[bool, int, bool]:
+        def rank(item: dict[str, Any]) -> tuple[bool, int, bool]:
             distance = number(item["version"])[1] - self.torch_cuda[1]
             return distance < 0, abs(distance), item["path"] != used.get("path")
 
@@ -94,6 +96,14 @@ class Machine:
 
     def gcc(self) -> dict[str, Any] | None:
         return self.facts["compiler"].get("gcc")
+
+    def accepted_gcc(self, nvcc_version: str) -> dict[str, Any] | None:
+        """The g++ for this nvcc: the usual one, or else the newest other one that both nvcc and torch's headers accept."""
+        limit = self.gcc_limit(nvcc_version) or 1000
+        usual = self.gcc()
+        others = sorted(self.facts["compiler"].get("others", []), key=lambda item: -item["major"])
+        every = [item for item in [usual, *others] if item]
+        return next((item for item in every if OLDEST_GCC <= item["major"] < limit), None)
 
     def gcc_limit(self, nvcc_version: str) -> int | None:
         """The first major version of gcc that this nvcc refuses."""

@@ -1,6 +1,6 @@
-"""Stands for nvcc in a build: passes everything on, but compiles for one architecture instead of the package's own list.
+"""Stands for nvcc in a build: passes everything on, but compiles for the GPUs of this machine instead of the package's own list.
 
-torch takes the compiler's name from PYTORCH_NVCC. ANYMAMBA_NVCC names the real nvcc, ANYMAMBA_ARCH the architecture (89).
+torch takes the compiler's name from PYTORCH_NVCC. ANYMAMBA_NVCC names the real nvcc, ANYMAMBA_ARCH the architectures (89, or 86,120).
 """
 
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 
-def narrowed(words: list, architecture: str) -> list:
+def narrowed(words: list, architectures: str) -> list:
     kept, skip = [], False
     for word in words:
         if skip:
@@ -19,7 +19,9 @@ def narrowed(words: list, architecture: str) -> list:
             ("-gencode=", "--generate-code=", "-arch=", "--gpu-architecture=", "-code=", "--gpu-code=")
         ):
             kept.append(word)
-    return kept + ["-gencode", f"arch=compute_{architecture},code=sm_{architecture}"]
+    for architecture in architectures.split(","):
+        kept += ["-gencode", f"arch=compute_{architecture},code=sm_{architecture}"]
+    return kept
 
 
 if __name__ == "__main__":

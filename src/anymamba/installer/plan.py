@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from typing import Any
 
 from anymamba.installer import refusal, source
@@ -10,7 +10,7 @@ from anymamba.installer.machine import Machine
 from anymamba.installer.releases import MODULES, Release, find
 from anymamba.installer.source import PIP
 from anymamba.installer.step import Choice, Plan, Refusal, Step
-from anymamba.installer.wheels import GITHUB, address, wheel_for
+from anymamba.installer.wheels import GITHUB, address, parts, wheel_for
 from anymamba.language import say
 
 # build order: mamba-ssm uses causal-conv1d
@@ -35,7 +35,7 @@ def make_plan(
     blocked = refusal.of_machine(machine)
     if blocked:
         return Plan(machine.kind, "blocked", found, first, blocked=blocked)
-    target = architecture or (machine.architectures[0] if machine.architectures else None)
+    targets = [architecture] if architecture else machine.architectures
     choices: list[Choice] = []
     steps: list[Step] = [_constraints()]
     reasons: list[str] = [_torch_stays(machine)]
@@ -47,37 +47,41 @@ def make_plan(
             release = find(package, None)
         stop = refusal.of_release(machine, package, release, packages[package])
         if release is not None and not stop:
-            stop = refusal.of_gpu(release, target)
+            stop = next(filter(None, (refusal.of_gpu(release, target) for target in targets)), None)
         if stop or release is None:
             return Plan(machine.kind, "blocked", found, first, blocked=stop)
         releases.append(release)
         here = machine.installed(MODULES[package])
         if local and package in local:
-            choices.append(Choice(package, release.version, "local", say("your own file", "你提供的文件"), here))
+            name = parts(re.split(r"[/\\]", local[package])[-1])
+            version = name.version if name else release.version
+            choices.append(Choice(package, version, "local", say("your own file", "你提供的文件"), here))
             steps.append(
                 Step("local", say("take {}", "使用 {}").format(local[package]), (), {}, package, local[package])
             )
             continue
-        name, why = wheel_for(machine, release)
-        stop = _stop(machine, release, target)
-        if name and package not in without_wheels:
+        file, why = wheel_for(machine, release)
+        stop = _stop(machine, release, targets)
+        if file and package not in without_wheels:
             choices.append(Choice(package, release.version, "wheel", why, here))
-            where = address(release, name, github)
-            steps.append(Step("download", say("download {}", "下载 {}").format(name), (), {}, package, where))
+            where = address(release, file, github)
+            steps.append(Step("download", say("download {}", "下载 {}").format(file), (), {}, package, where))
             reasons.append(_fallback(package, stop))
             continue
         if stop:
             return Plan(machine.kind, "blocked", found, first, reasons=(f"{package}: {why}",), blocked=stop)
         choices.append(Choice(package, release.version, "source", why, here))
         built.append(release)
-    steps += _build(machine, built, target)
+    targets = [] if machine.torch_kind == "rocm" else targets
+    steps += _build(machine, built, targets)
     if built:
-        reasons += source.explain(machine, None if machine.torch_kind == "rocm" else target)
+        reasons += source.explain(machine, targets)
     steps += _finish(machine, releases)
     routes = {choice.route for choice in choices}
     count = source.jobs(machine)
-    rounds = sum(math.ceil(release.files / count) for release in built)
-    low, high = (round(rounds * minutes + 1, 1) for minutes in source.FILE_MINUTES) if built else (1.0, 5.0)
+    # finding, fetching and checking takes a minute to five besides
+    times = [(1.0, 5.0), *(step.minutes for step in steps)]
+    low, high = (round(sum(item[end] for item in times), 1) for end in (0, 1))
     running = min(count, max((release.files for release in built), default=0))
     return Plan(
         machine.kind,
@@ -89,27 +93,27 @@ def make_plan(
         (low, high),
         running * source.JOB_GB if built else 1.0,
         refusal.BUILD_DISK if built else 1.0,
-        refusal.capability(target) if target else ",".join(facts["gpu"]["amd"]) or None,
+        ",".join(refusal.capability(target) for target in targets) or ",".join(facts["gpu"]["amd"]) or None,
         tuple(reasons),
         _changes(choices, machine),
     )
 
 
-def _stop(machine: Machine, release: Release, target: int | None) -> Refusal | None:
+def _stop(machine: Machine, release: Release, targets: list[int]) -> Refusal | None:
     if machine.torch_kind == "rocm":
         return refusal.of_rocm_build(machine, release)
-    return refusal.of_build(machine, release, target)
+    asked: list[int | None] = [*targets] or [None]
+    return next(filter(None, (refusal.of_build(machine, release, target) for target in asked)), None)
 
 
-def _build(machine: Machine, built: list[Release], target: int | None) -> list[Step]:
+def _build(machine: Machine, built: list[Release], targets: list[int]) -> list[Step]:
     if not built:
         return []
-    target = None if machine.torch_kind == "rocm" else target
     steps = [source.tools_step()]
-    if target is not None:
-        steps.append(source.narrow_step(source.code_architecture(target)))
+    if targets:
+        steps.append(source.narrow_step(targets))
     for release in built:
-        steps += source.build_steps(machine, release, target)
+        steps += source.build_steps(machine, release, targets)
     return steps
 
 
@@ -130,7 +134,7 @@ def _finish(machine: Machine, releases: list[Release]) -> list[Step]:
         Step(
             "dependencies",
             say("find and download what is missing of: {}", "查找并下载缺少的依赖：{}").format(", ".join(needs)),
-            ((*report, *needs), (*PIP, "download", "--no-deps", "-d", "{work}/wheels", "NAME==VERSION ...")),
+            ((*report, *needs), (*PIP, "wheel", "--no-deps", "-w", "{work}/wheels", "NAME==VERSION ...")),
         ),
         Step(
             "install",
@@ -163,7 +167,7 @@ def _found(machine: Machine) -> tuple[str, ...]:
     cards += machine.facts["gpu"]["amd"]
     if not cards and machine.architectures:
         cards = [say("compute capability {}", "计算能力 {}").format(refusal.capability(machine.architectures[0]))]
-    nvccs = [item["version"] for item in machine.facts["cuda"]["nvccs"] if item["version"]]
+    nvccs = dict.fromkeys(item["version"] for item in machine.facts["cuda"]["nvccs"] if item["version"])
     said = [
         say("system: ", "系统：") + system,
         f"Python 3.{machine.python_minor}",

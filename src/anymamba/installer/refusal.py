@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anymamba.installer.machine import Machine, number
+from anymamba.installer.machine import OLDEST_GCC, Machine, number
 from anymamba.installer.releases import Release, versions
 from anymamba.installer.step import Refusal
 from anymamba.language import say
@@ -28,6 +28,19 @@ def of_machine(machine: Machine) -> Refusal | None:
                 "使用 anymamba 自带的内核；替身模块可服务于导入 mamba_ssm 的程序",
             ),
             _INSTEAD,
+        )
+    if machine.facts["python"].get("environment") == "system, externally managed":
+        return Refusal(
+            "externally-managed",
+            say(
+                "this Python belongs to the operating system, and pip refuses to install into it",
+                "该 Python 由操作系统管理，pip 拒绝在其中安装",
+            ),
+            say(
+                "work in an environment of your own; torch goes into it first",
+                "请使用自己的环境，并先在其中安装 torch",
+            ),
+            ("python3 -m venv ~/mamba", "source ~/mamba/bin/activate"),
         )
     if machine.torch_kind == "missing":
         return Refusal(
@@ -133,6 +146,15 @@ def of_build(machine: Machine, release: Release, architecture: int | None) -> Re
                 "请安装 CUDA 工具包 {}（与 torch 的主版本 {} 一致）",
             ).format("{}.{}".format(*since) if found < since else "12.9", major),
         )
+    if "headers" in nvcc and nvcc["headers"] is None:
+        return Refusal(
+            "cuda-headers-missing",
+            say(
+                "the CUDA toolkit of {} is incomplete: cuda_runtime.h is missing", "{} 所属的 CUDA 工具包不完整：缺少 cuda_runtime.h"
+            ).format(nvcc["path"]),
+            say("install the whole toolkit {}", "请安装完整的工具包 {}").format(nvcc["version"]),
+            (_toolkit_command(machine, nvcc["version"]),),
+        )
     return _host_compiler(machine, nvcc) or _disk(machine)
 
 
@@ -166,7 +188,6 @@ def capability(architecture: int) -> str:
 
 def _no_nvcc(machine: Machine) -> Refusal:
     cuda = machine.torch["cuda"]
-    dashed = ".".join(cuda.split(".")[:2]).replace(".", "-")
     there = ", ".join(item["version"] for item in machine.facts["cuda"]["nvccs"] if item["version"])
     if there:
         reason = say(
@@ -174,11 +195,6 @@ def _no_nvcc(machine: Machine) -> Refusal:
         ).format(cuda, there)
     else:
         reason = say("there is no nvcc (CUDA compiler) on this machine", "本机没有 nvcc（CUDA 编译器）")
-    command = (
-        f"winget install Nvidia.CUDA --version {cuda}"
-        if machine.kind == "windows"
-        else f"sudo apt-get install cuda-toolkit-{dashed}"
-    )
     return Refusal(
         "nvcc-missing",
         reason,
@@ -186,8 +202,14 @@ def _no_nvcc(machine: Machine) -> Refusal:
             "install the CUDA toolkit {} (same major version as torch's CUDA)",
             "请安装 CUDA 工具包 {}（主版本须与 torch 的 CUDA 相同）",
         ).format(cuda),
-        (command, "conda install -c nvidia cuda-toolkit={}".format(".".join(cuda.split(".")[:2]))),
+        (_toolkit_command(machine, cuda), "conda install -c nvidia cuda-toolkit={}".format(".".join(cuda.split(".")[:2]))),
     )
+
+
+def _toolkit_command(machine: Machine, cuda: str) -> str:
+    if machine.kind == "windows":
+        return f"winget install Nvidia.CUDA --version {cuda}"
+    return "sudo apt-get install cuda-toolkit-{}-{}".format(*number(cuda))
 
 
 def _host_compiler(machine: Machine, nvcc: dict[str, str]) -> Refusal | None:
@@ -204,6 +226,8 @@ def _host_compiler(machine: Machine, nvcc: dict[str, str]) -> Refusal | None:
             ("winget install Microsoft.VisualStudio.2022.BuildTools",),
         )
     gcc = machine.gcc()
+    if machine.accepted_gcc(nvcc["version"]):
+        return None
     if gcc is None:
         return Refusal(
             "gcc-missing",
@@ -222,7 +246,7 @@ def _host_compiler(machine: Machine, nvcc: dict[str, str]) -> Refusal | None:
             say("install an older one beside it and name it", "请并行安装较旧版本并指定"),
             (f"sudo apt-get install g++-{newest}", f"export CC=gcc-{newest} CXX=g++-{newest} NVCC_CCBIN=g++-{newest}"),
         )
-    if gcc["major"] < 9:
+    if gcc["major"] < OLDEST_GCC:
         return Refusal(
             "gcc-too-old",
             say("torch's headers need g++ 9 or newer, here is {}", "torch 的头文件需要 g++ 9 或更新，本机为 {}").format(

@@ -33,6 +33,7 @@ _X86, _ANY = ("x86_64",), ("x86_64", "aarch64")
 class Release:
     """tag: of the wheels on the release page. needs: Python packages at run time besides torch and triton.
 
+    minutes: of processor time that its files take with one architecture, all of them and the longest one.
     pythons: first and last minor version of Python 3 with wheels. glibc: oldest for the wheels. files: sources compiled.
     source: whether the archive on PyPI holds the sources; triton: oldest it accepts. oldest_arch: lowest compute capability.
     """
@@ -49,6 +50,7 @@ class Release:
     triton: tuple[int, int] | None = None
     oldest_arch: int = 53
     files: int = 10
+    minutes: tuple[float, float] = (20.0, 4.0)
 
 
 def _mamba(version: str, pythons: tuple[int, int], torches: dict, **other: object) -> Release:  # type: ignore[type-arg]
@@ -56,7 +58,8 @@ def _mamba(version: str, pythons: tuple[int, int], torches: dict, **other: objec
 
 
 def _conv(version: str, pythons: tuple[int, int], torches: dict, tag: str = "", **other: object) -> Release:  # type: ignore[type-arg]
-    values = {"needs": ("packaging", "ninja"), "files": 4, **other}
+    # measured: scripts/build_check_causal_conv1d.log; the file of the backward kernels takes most of it
+    values = {"needs": ("packaging", "ninja"), "files": 4, "minutes": (7.5, 6.0), **other}
     return Release("causal-conv1d", version, tag or "v" + version, pythons, torches, **values)  # type: ignore[arg-type]
 
 

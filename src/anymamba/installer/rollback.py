@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +81,7 @@ def sweep(state: Path) -> None:
         left.unlink(missing_ok=True)
     if not (state / JOURNAL).exists():
         shutil.rmtree(state / "backup", ignore_errors=True)
+        _remove_empty(state, {state.parent})
 
 
 def _remove_empty(folder: Path, roots: set[Path]) -> None:
@@ -112,26 +111,12 @@ def finish(environment: Environment, before: dict[str, str], after: dict[str, st
     shutil.rmtree(environment.state / "backup", ignore_errors=True)
 
 
-def recover(environment: Environment, wait: float = 60.0) -> bool:
-    """Restores after an install that never ended; True when there was one. A guard at work is waited for."""
+def recover(environment: Environment) -> bool:
+    """Restores after an install that never ended; True when there was one. The caller holds the environment's lock."""
     journal = environment.state / JOURNAL
     if not journal.exists():
         return False
-    deadline = time.monotonic() + wait
-    while journal.exists() and _guard_alive(environment.state / "guard.pid") and time.monotonic() < deadline:
-        time.sleep(0.2)
-    if journal.exists():
-        restore(journal)
-    return True
-
-
-def _guard_alive(path: Path) -> bool:
-    if sys.platform == "win32":
-        return False
-    try:
-        os.kill(int(path.read_text("ascii")), 0)
-    except (OSError, ValueError):
-        return False
+    restore(journal)
     return True
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,21 +20,20 @@ from anymamba.errors import AnymambaError
 from anymamba.installer import rollback
 from anymamba.installer.download import download, published_checksum
 from anymamba.installer.environment import Environment
-from anymamba.installer.guard import Guard, end
+from anymamba.installer.guard import MARK, Guard, end
 from anymamba.installer.machine import number
+from anymamba.installer.progress import Progress, first_error
 from anymamba.installer.releases import REPOSITORIES
 from anymamba.installer.step import Plan, Step
-from anymamba.installer.wheels import GITHUB
 from anymamba.language import say
-
-# seconds between two lines of progress while nothing new is known
-HEARTBEAT = 30.0
-_COMPILED = re.compile(r"^\s*\[(\d+)/(\d+)\]")
-_COMPILER_ERROR = re.compile(r"error:|fatal error|fatal\s*:|error C\d{4}|ninja: error|Killed\b|No space left on device")
 
 
 class StepFailed(AnymambaError):
     """A command of the plan failed. line: the compiler's or pip's first line that says why."""
+
+
+class FilesFailed(AnymambaError, OSError):
+    """A file could not be read or written: a full disk, a missing permission."""
 
 
 @dataclass
@@ -60,20 +58,50 @@ class Runner:
         folder = cache_folder() / "install-logs"
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / time.strftime(f"install-%Y%m%d-%H%M%S-{os.getpid()}.log")
-        self.guard: Guard | None = None
 
     def run(self, plan: Plan) -> Result:
         """Raises AnymambaError after having put everything back; download.NotPublished when a wheel is not there."""
-        rollback.recover(self.environment)
         self.work = Path(tempfile.mkdtemp(prefix="anymamba-install-"))
-        (self.work / "wheels").mkdir()
+        journal = self.environment.state / rollback.JOURNAL
         try:
-            return self._run(plan)
+            self.guard = Guard(self.environment.state, self.work)
+        except BaseException:
+            shutil.rmtree(self.work, ignore_errors=True)
+            raise
+        try:
+            return self._run(plan, journal)
+        except AnymambaError:
+            raise
+        except OSError as error:
+            raise FilesFailed(
+                "files",
+                say(
+                    "a file could not be written or read; the environment is as it was before",
+                    "文件无法写入或读取；环境与安装前一致",
+                ),
+                str(error),
+                _room() if error.errno in (errno.ENOSPC, errno.EDQUOT) else None,
+            ) from error
         finally:
             shutil.rmtree(self.work, ignore_errors=True)
+            self.guard.close(done=not journal.exists())
 
-    def _run(self, plan: Plan) -> Result:
+    def _run(self, plan: Plan, journal: Path) -> Result:
+        rollback.recover(self.environment)
+        for folder in ("wheels", "temporary"):
+            (self.work / folder).mkdir()
         before = self.environment.freeze()
+        self._fit_for_use(before)
+        self._note("\n".join([*plan.found, *plan.reasons]))
+        packages = [choice.package for choice in plan.packages]
+        for position, step in enumerate(plan.steps, 1):
+            if step.kind in ("install", "verify"):
+                continue
+            self.tell(f"[{position}/{len(plan.steps)}] {step.title}")
+            self._prepare(step, before, packages)
+        return self._install(plan, before, packages, journal)
+
+    def _fit_for_use(self, before: dict[str, str]) -> None:
         if number(before.get("pip")) < (22, 2):
             raise AnymambaError(
                 "pip",
@@ -81,15 +109,16 @@ class Runner:
                 None,
                 f"{self.environment.python} -m pip install --upgrade pip",
             )
-        packages = [choice.package for choice in plan.packages]
-        for position, step in enumerate(plan.steps, 1):
-            if step.kind in ("install", "verify"):
-                continue
-            self.tell(f"[{position}/{len(plan.steps)}] {step.title}")
-            self._prepare(step, plan, before, packages)
-        return self._install(plan, before, packages)
+        if not os.access(self.environment.packages, os.W_OK):
+            # pip would install into the user's own folder instead, beside this environment
+            raise AnymambaError(
+                "permission",
+                say("{} cannot be written to", "无法写入 {}").format(self.environment.packages),
+                None,
+                say("work in an environment of your own: python -m venv", "请使用自己的环境：python -m venv"),
+            )
 
-    def _prepare(self, step: Step, plan: Plan, before: dict[str, str], packages: list[str]) -> None:
+    def _prepare(self, step: Step, before: dict[str, str], packages: list[str]) -> None:
         """One step before the environment is touched."""
         if step.kind == "constraints":
             pins = [f"{name}=={version}" for name, version in before.items() if name not in packages]
@@ -105,15 +134,13 @@ class Runner:
             for name in ("nvcc_one_architecture.py", "edit_for_msvc.py"):
                 shutil.copy2(Path(__file__).with_name(name), self.work)
             for command in step.commands:
-                self.command(command, step.environment, step, plan)
+                self.command(command, step.environment, step)
 
     def _download(self, step: Step) -> None:
         assert step.address is not None and step.package is not None
         name = step.address.rsplit("/", 1)[1].replace("%2B", "+")
         tag = step.address.split("/")[-2]
-        checksum = (
-            published_checksum(REPOSITORIES[step.package], tag, name) if step.address.startswith(GITHUB) else None
-        )
+        checksum = published_checksum(REPOSITORIES[step.package], tag, name)
         self.tell(
             say("  checked against the published SHA-256", "  将与公布的 SHA-256 核对")
             if checksum
@@ -128,11 +155,13 @@ class Runner:
                 shown[0] = time.monotonic()
                 self.tell(f"  {have / 1e6:.0f}/{total / 1e6:.0f} MB")
 
-        download(step.address, self.work / "wheels", checksum=checksum, progress=progress)
+        # what has arrived is kept when this is interrupted, and the next call goes on from there
+        path = download(step.address, cache_folder() / "install-downloads", checksum=checksum, progress=progress)
+        shutil.move(path, self.work / "wheels")
 
     def _dependencies(self, step: Step) -> None:
         try:
-            self.command(step.commands[0], {}, step, None)
+            self.command(step.commands[0], {}, step)
         except StepFailed as error:
             raise AnymambaError(
                 "dependencies",
@@ -145,17 +174,15 @@ class Runner:
         report = json.loads((self.work / "needed.json").read_text("utf-8"))
         wanted = [f"{item['metadata']['name']}=={item['metadata']['version']}" for item in report["install"]]
         if wanted:
-            self.command((*step.commands[1][:-1], *wanted), {}, step, None)
+            self.command((*step.commands[1][:-1], *wanted), {}, step)
 
-    def _install(self, plan: Plan, before: dict[str, str], packages: list[str]) -> Result:
+    def _install(self, plan: Plan, before: dict[str, str], packages: list[str], journal: Path) -> Result:
         wheels = sorted((self.work / "wheels").glob("*.whl"))
         step = next(item for item in plan.steps if item.kind == "install")
         self.tell(step.title)
-        journal = self.environment.state / rollback.JOURNAL
-        self.guard = Guard(journal)
         try:
             rollback.begin(self.environment, wheels, [name for name in packages if name in before])
-            self.command((*step.commands[0][:-1], *map(str, wheels)), {}, step, None)
+            self.command((*step.commands[0][:-1], *map(str, wheels)), {}, step)
             after = self.environment.freeze()
             self._nothing_else_changed(before, after, packages)
             self.tell(next(item.title for item in plan.steps if item.kind == "verify"))
@@ -175,9 +202,6 @@ class Runner:
                 rollback.restore(journal)
             rollback.sweep(journal.parent)
             raise
-        finally:
-            self.guard.done()
-            self.guard = None
         added = {name: version for name, version in after.items() if name not in before}
         replaced = {
             name: (before[name], after[name])
@@ -199,95 +223,66 @@ class Runner:
     def _verify(self, packages: list[str]) -> dict[str, Any]:
         command = [self.environment.python, "-m", "anymamba.installer.verify", "--json", *packages]
         done = subprocess.run(command, capture_output=True, text=True)
+        self._note("$ {}\n{}{}".format(" ".join(command), done.stdout, done.stderr))
         for line in reversed(done.stdout.splitlines()):
             if line.startswith("{"):
                 return dict(json.loads(line))
         text = (done.stderr.strip() or f"exit code {done.returncode}")[-400:]
         return {"ok": False, "gpu": False, "checks": [{"name": ", ".join(packages), "ok": False, "text": text}]}
 
-    def command(self, words: tuple[str, ...], environment: dict[str, str], step: Step, plan: Plan | None) -> None:
+    def command(self, words: tuple[str, ...], environment: dict[str, str], step: Step) -> None:
         """Runs one command with its output in the log and its progress told; raises StepFailed."""
-        values = {name: self._fill(value) for name, value in environment.items()}
-        settings = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1", PYTHONUNBUFFERED="1", **values)
-        if "PATH" in values:
-            settings["PATH"] = values["PATH"] + os.pathsep + os.environ.get("PATH", "")
         filled = [self._fill(word) for word in words]
         apart = {"start_new_session": True} if sys.platform != "win32" else {}
-        started, first = time.monotonic(), self.log.stat().st_size if self.log.exists() else 0
-        with open(self.log, "ab") as log:
+        with open(self.log, "ab", buffering=0) as log:
+            start = log.tell()
             log.write("$ {}\n".format(" ".join(filled)).encode())
             process = subprocess.Popen(
                 filled,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=settings,
+                env=self._settings(environment),
                 **apart,  # type: ignore[call-overload]
             )
-            if self.guard:
-                self.guard.tell(f"child {process.pid}")
-            stop = threading.Event()
-            watch = _Progress(self.tell, step, plan, started)
-            threading.Thread(target=watch.beat, args=(stop,), daemon=True).start()
+            self.guard.tell(f"child {process.pid}")
+            watch = Progress(self.tell, step, lambda: end(process.pid, self.work))
             try:
                 for line in process.stdout:
                     log.write(line)
                     watch.see(line.decode("utf-8", "replace"))
                 code = process.wait()
             except BaseException:
-                end(process.pid)
+                end(process.pid, self.work)
                 process.wait()
                 raise
             finally:
-                stop.set()
-                if self.guard:
-                    self.guard.tell(f"ended {process.pid}")
+                watch.close()
+                self.guard.tell(f"ended {process.pid}")
         if code:
             raise StepFailed(
                 "step",
-                say("{} failed (exit code {})", "{} 失败（退出码 {}）").format(step.title, code),
-                _first_error(self.log, first),
+                say("this step failed: {}", "该步骤失败：{}").format(step.title),
+                first_error(self.log, start),
                 say("the whole log: {}", "完整日志：{}").format(self.log),
             )
 
+    def _settings(self, environment: dict[str, str]) -> dict[str, str]:
+        """The environment variables of a command; what it leaves for a while lies in the work folder, which goes at the end."""
+        values = {name: self._fill(value) for name, value in environment.items()}
+        values.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.work / "temporary")))
+        values[MARK] = str(self.work)
+        if "PATH" in values:
+            values["PATH"] += os.pathsep + os.environ.get("PATH", "")
+        return dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1", PYTHONUNBUFFERED="1", **values)
+
+    def _note(self, text: str) -> None:
+        with open(self.log, "ab") as log:
+            log.write((text.rstrip() + "\n").encode("utf-8"))
+
     def _fill(self, word: str) -> str:
-        return word.replace("{work}", str(getattr(self, "work", ""))).replace("{python}", self.environment.python)
+        return word.replace("{work}", str(self.work)).replace("{python}", self.environment.python)
 
 
-class _Progress:
-    """Turns ninja's [3/10] into lines for a person."""
-
-    def __init__(self, tell: Callable[[str], None], step: Step, plan: Plan | None, started: float) -> None:
-        self.tell, self.step, self.plan, self.started = tell, step, plan, started
-        self.done, self.total = 0, step.files
-
-    def see(self, line: str) -> None:
-        found = _COMPILED.match(line)
-        if found and self.step.kind == "build" and int(found.group(1)) > self.done:
-            self.done, self.total = int(found.group(1)), int(found.group(2))
-            self.say_so()
-
-    def beat(self, stop: threading.Event) -> None:
-        while not stop.wait(HEARTBEAT):
-            if self.step.kind == "build":
-                self.say_so()
-
-    def say_so(self) -> None:
-        elapsed = int(time.monotonic() - self.started)
-        text = say("  {} of {} files, {}:{:02d} elapsed", "  {}/{} 个文件，已用 {}:{:02d}").format(
-            self.done, self.total, elapsed // 60, elapsed % 60
-        )
-        if self.plan:
-            text += say(", expected {:.0f} to {:.0f} minutes in all", "，预计共 {:.0f} 到 {:.0f} 分钟").format(
-                *self.plan.minutes
-            )
-        self.tell(text)
-
-
-def _first_error(log: Path, start: int) -> str | None:
-    """The first line after start that names an error, else the last line: wrappers only repeat it further down."""
-    with open(log, "rb") as file:
-        file.seek(start)
-        lines = file.read().decode("utf-8", "replace").splitlines()[1:]
-    named = next((line.strip() for line in lines if _COMPILER_ERROR.search(line)), None)
-    return named or next((line.strip() for line in reversed(lines) if line.strip()), None)
+def _room() -> str:
+    return say("free some space, or point TMPDIR to another disk", "请释放空间，或将 TMPDIR 指向其他磁盘")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ntpath
 import posixpath
+from dataclasses import replace
 
 from anymamba.installer.machine import Machine
 from anymamba.installer.refusal import capability
@@ -14,8 +15,8 @@ from anymamba.language import say
 PIP = ("{python}", "-m", "pip")
 # GB that one nvcc may take with one architecture: the backward kernels of the scan
 JOB_GB = 3.0
-# minutes that one source file takes with one architecture, from quick to slow cores; an estimate
-FILE_MINUTES = (0.5, 2.5)
+# a quick and a slow machine against the one on which Release.minutes was measured
+SPEEDS = (0.4, 1.6)
 BUILD_TOOLS = ("setuptools>=61.0.0", "wheel", "packaging", "ninja")
 _FORCE = {"mamba-ssm": "MAMBA_FORCE_BUILD", "causal-conv1d": "CAUSAL_CONV1D_FORCE_BUILD"}
 
@@ -26,6 +27,13 @@ def jobs(machine: Machine) -> int:
     return max(1, min(machine.cores, by_memory))
 
 
+def minutes(machine: Machine, release: Release, architectures: int) -> tuple[float, float]:
+    """(least, most) that a build takes: its files are shared out among the compilers, but the longest one has one of them."""
+    total, longest = release.minutes
+    work = max(total / jobs(machine), longest) * max(1, architectures)
+    return round(SPEEDS[0] * work, 1), round(SPEEDS[1] * work, 1)
+
+
 def tools_step() -> Step:
     return Step(
         "tools",
@@ -34,24 +42,32 @@ def tools_step() -> Step:
     )
 
 
-def narrow_step(architecture: int) -> Step:
+def narrow_step(architectures: list[int]) -> Step:
     return Step(
         "narrow",
         say(
-            "a stand-in for nvcc that compiles for sm_{} only (torch takes it from PYTORCH_NVCC)",
-            "一个代替 nvcc 的脚本，只为 sm_{} 编译（torch 从 PYTORCH_NVCC 读取）",
-        ).format(architecture),
+            "a stand-in for nvcc that compiles for {} only (torch takes it from PYTORCH_NVCC)",
+            "一个代替 nvcc 的脚本，只为 {} 编译（torch 从 PYTORCH_NVCC 读取）",
+        ).format(", ".join(f"sm_{code}" for code in codes(architectures))),
     )
 
 
-def code_architecture(architecture: int) -> int:
+def codes(architectures: list[int]) -> list[int]:
     """What to compile for: causal-conv1d computes wrongly on sm_103 when compiled for it by nvcc 13 (its issue 105)."""
-    return 100 if architecture == 103 else architecture
+    return sorted({100 if architecture == 103 else architecture for architecture in architectures})
 
 
-def build_steps(machine: Machine, release: Release, architecture: int | None) -> list[Step]:
-    """architecture: None for ROCm."""
-    environment = _environment(machine, release, architecture)
+def build_steps(machine: Machine, release: Release, architectures: list[int]) -> list[Step]:
+    """architectures: none for ROCm."""
+    environment = _environment(machine, release, architectures)
+    build = Step(
+        "build",
+        "",
+        environment=environment,
+        package=release.package,
+        files=release.files,
+        minutes=minutes(machine, release, len(architectures)),
+    )
     title = say("compile {} {}: {} source files", "编译 {} {}：{} 个源文件").format(
         release.package, release.version, release.files
     )
@@ -67,13 +83,11 @@ def build_steps(machine: Machine, release: Release, architecture: int | None) ->
             release.package,
         )
         unpacked = f"{folder}/mamba_ssm-{release.version}"
-        return [edit, Step("build", title, ((*wheel, unpacked),), environment, release.package, files=release.files)]
-    return [
-        Step("build", title, ((*wheel, _specification(release)),), environment, release.package, files=release.files)
-    ]
+        return [edit, replace(build, title=title, commands=((*wheel, unpacked),))]
+    return [replace(build, title=title, commands=((*wheel, _specification(release)),))]
 
 
-def explain(machine: Machine, architecture: int | None) -> list[str]:
+def explain(machine: Machine, architectures: list[int]) -> list[str]:
     """Why the build is set up like this."""
     count = jobs(machine)
     said = [
@@ -86,13 +100,13 @@ def explain(machine: Machine, architecture: int | None) -> list[str]:
             "MAX_JOBS={}：{} 个核心，{} GB 内存，每个编译进程 {:.0f} GB",
         ).format(count, machine.cores, machine.memory_gb if machine.memory_gb is not None else "?", JOB_GB),
     ]
-    if architecture is not None:
+    if architectures:
         said.append(
             say(
                 "only compute capability {} is compiled. TORCH_CUDA_ARCH_LIST has no effect on these packages, because they pass"
                 " a -gencode list of their own; a stand-in for nvcc replaces that list",
                 "只为计算能力 {} 编译。TORCH_CUDA_ARCH_LIST 对这些包无效，因为它们自带 -gencode 列表；这里用一个代替 nvcc 的脚本替换该列表",
-            ).format(capability(code_architecture(architecture)))
+            ).format(", ".join(capability(code) for code in codes(architectures)))
         )
     else:
         said.append(
@@ -120,14 +134,14 @@ def _specification(release: Release) -> str:
     return f"git+https://github.com/{REPOSITORIES[release.package]}@{ref}"
 
 
-def _environment(machine: Machine, release: Release, architecture: int | None) -> dict[str, str]:
+def _environment(machine: Machine, release: Release, architectures: list[int]) -> dict[str, str]:
     values = {_FORCE[release.package]: "TRUE", "MAX_JOBS": str(jobs(machine)), "PYTHONPATH": "{work}/tools"}
     if release.package == "mamba-ssm" and release.version == "main":
         values["MAMBA_KEEP_CUDA_BUILD"] = "TRUE"
     paths = ["{work}/tools/bin"]
     if machine.kind == "windows":
         paths.append("{work}/tools/Scripts")
-    if architecture is None:
+    if not architectures:
         values["HIP_ARCHITECTURES"] = ",".join(machine.facts["gpu"]["amd"]) or "native"
         if machine.facts["cuda"].get("rocm"):
             values["ROCM_PATH"] = machine.facts["cuda"]["rocm"]
@@ -135,14 +149,29 @@ def _environment(machine: Machine, release: Release, architecture: int | None) -
         nvcc = machine.nvcc()
         assert nvcc is not None, "of_build refuses without"
         folder = ntpath if machine.kind == "windows" else posixpath
-        home = folder.dirname(folder.dirname(nvcc["path"]))
+        home = nvcc.get("root") or folder.dirname(folder.dirname(nvcc["path"]))
         paths.insert(0, folder.join(home, "bin"))
         values["CUDA_HOME"] = home
         values["PYTORCH_NVCC"] = '"{python}" "{work}/nvcc_one_architecture.py"'
-        values["ANYMAMBA_NVCC"] = nvcc["path"]
-        values["ANYMAMBA_ARCH"] = str(code_architecture(architecture))
+        values["ANYMAMBA_NVCC"] = folder.join(home, "bin", folder.basename(nvcc["path"]))
+        values["ANYMAMBA_ARCH"] = ",".join(map(str, codes(architectures)))
+        # conda and NVIDIA's own packages for cross compilation keep the headers elsewhere than torch looks
+        headers = nvcc.get("headers")
+        if headers and headers != folder.join(home, "include"):
+            values["CPATH"] = headers
+        if machine.kind != "windows":
+            values.update(_host_compiler(machine, nvcc))
     if machine.kind == "windows":
         values["CUDA_PATH"] = values["CUDA_HOME"]
         values["CL"] = "/DWIN32_LEAN_AND_MEAN /D_USE_MATH_DEFINES"
     values["PATH"] = (";" if machine.kind == "windows" else ":").join(paths)
     return values
+
+
+def _host_compiler(machine: Machine, nvcc: dict[str, str]) -> dict[str, str]:
+    """Names an older g++ of this machine where nvcc does not accept the one that would be used."""
+    usual, accepted = machine.gcc(), machine.accepted_gcc(nvcc["version"])
+    if accepted is None or accepted == usual:
+        return {}
+    path = accepted["path"]
+    return {"CC": path.replace("g++", "gcc"), "CXX": path, "NVCC_CCBIN": path}

@@ -11,6 +11,7 @@ class Step:
     """kind: constraints, tools, narrow, sources, build, download, local, dependencies, install or verify.
 
     commands: each a list of words. environment: set for these commands; PATH is put before the present one.
+    files: sources that a build compiles; minutes: (least, most) that it takes, an estimate.
     """
 
     kind: str
@@ -20,6 +21,7 @@ class Step:
     package: str | None = None
     address: str | None = None
     files: int = 0
+    minutes: tuple[float, float] = (0, 0)
 
 
 @dataclass(frozen=True)

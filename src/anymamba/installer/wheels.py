@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import NamedTuple
+
 from anymamba.installer.machine import Machine
 from anymamba.installer.releases import MODULES, REPOSITORIES, Release
 from anymamba.language import say
@@ -29,6 +32,51 @@ def address(release: Release, name: str, github: str = GITHUB) -> str:
     """Where the file lies; github: the start of the address, another one for a mirror."""
     path = "{}/releases/download/{}/{}".format(REPOSITORIES[release.package], release.tag, name.replace("+", "%2B"))
     return github.rstrip("/") + "/" + path
+
+
+class Name(NamedTuple):
+    """The parts of a wheel's file name; version without what follows a +, made_for the part after it."""
+
+    package: str
+    version: str
+    made_for: str
+    python: str
+    platform: str
+
+
+def parts(file: str) -> Name | None:
+    """None for a name that no wheel of the official packages has."""
+    found = re.fullmatch(r"([\w.]+)-([\w.!]+)(?:\+([\w.]+))?(?:-\d\w*)?-([\w.]+)-[\w.]+-([\w.]+)\.whl", file)
+    if not found:
+        return None
+    package = found.group(1).lower().replace("_", "-").replace(".", "-")
+    return Name(package, found.group(2), found.group(3) or "", found.group(4), found.group(5)) if package in MODULES else None
+
+
+def fits(machine: Machine, file: str) -> tuple[bool, str]:
+    """Whether a wheel file of the user's is made for this machine, by its name: (ok, why not)."""
+    name = parts(file)
+    if name is None:
+        return False, say(
+            "it is no wheel file of mamba-ssm or causal-conv1d", "不是 mamba-ssm 或 causal-conv1d 的 wheel 文件"
+        )
+    if not {f"cp3{machine.python_minor}", "py3"} & set(name.python.split(".")):
+        return False, say("it is made for Python {}, here is 3.{}", "它面向 Python {}，本机为 3.{}").format(
+            name.python, machine.python_minor
+        )
+    system = "win_amd64" if machine.kind == "windows" else machine.processor
+    if name.platform != "any" and not name.platform.endswith(system):
+        return False, say("it is made for {}, here is {}", "它面向 {}，本机为 {}").format(name.platform, system)
+    made_for = re.fullmatch(r"cu(\d\d)\d*torch(\d+\.\d+)[\d.]*cxx11abi(TRUE|FALSE)", name.made_for)
+    if not made_for:
+        return True, ""
+    there = (str(machine.torch_cuda[0]), machine.torch_minor, machine.abi or made_for.group(3))
+    if made_for.groups() != there:
+        return False, say(
+            "it is made for CUDA {}, torch {}, C++11 ABI {}; here are {}, {}, {}",
+            "它面向 CUDA {}、torch {}、C++11 ABI {}；本机为 {}、{}、{}",
+        ).format(*made_for.groups(), *there)
+    return True, ""
 
 
 def _problem(machine: Machine, release: Release) -> str | None:

@@ -15,16 +15,20 @@ _LIMITS = (((13, 0), 16), ((12, 8), 15), ((12, 3), 14), ((12, 0), 13), ((11, 4),
 
 
 def gather(nvcc_version: Optional[str]) -> Dict[str, Any]:
-    facts: Dict[str, Any] = {"limit": limit(nvcc_version), "gcc": None, "msvc": None}
-    name = os.environ.get("CXX") or "g++"
-    answer = ask([name, "-dumpfullversion", "-dumpversion"]) if shutil.which(name) else None
-    if answer and not answer.error:
-        number = re.match(r"(\d+)[\d.]*", answer.first_line)
-        if number:
-            facts["gcc"] = {"path": shutil.which(name), "version": answer.first_line, "major": int(number.group(1))}
+    facts: Dict[str, Any] = {"limit": limit(nvcc_version), "gcc": None, "others": [], "msvc": None}
+    facts["gcc"] = _gcc(os.environ.get("CXX") or "g++")
+    # Linux distributions install older ones beside the usual one under such names
+    facts["others"] = [item for item in (_gcc("g++-{}".format(major)) for major in range(9, 20)) if item]
     if sys.platform == "win32":
         facts["msvc"] = _msvc()
     return facts
+
+
+def _gcc(name: str) -> Optional[Dict[str, Any]]:
+    path = shutil.which(name)
+    answer = ask([path, "-dumpfullversion", "-dumpversion"]) if path else None
+    number = re.match(r"(\d+)[\d.]*", answer.first_line) if answer and not answer.error else None
+    return {"path": path, "version": answer.first_line, "major": int(number.group(1))} if answer and number else None
 
 
 def limit(nvcc_version: Optional[str]) -> Optional[int]:

@@ -13,13 +13,14 @@ from anymamba.doctor.machine.command import ask
 
 
 def gather() -> Dict[str, Any]:
-    found: List[Dict[str, str]] = []
+    found: List[Dict[str, Any]] = []
     for path in _candidates():
         real = os.path.realpath(path)
         if os.path.exists(path) and real not in [os.path.realpath(item["path"]) for item in found]:
             answer = ask([path, "--version"])
             number = re.search(r"release (\d+\.\d+)", answer.output)
             found.append({"path": path, "version": number.group(1) if number else "", "error": answer.error or ""})
+            found[-1].update(_toolkit(path))
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     return {
         "nvccs": found,
@@ -33,6 +34,22 @@ def gather() -> Dict[str, Any]:
 
 def _nvcc(home: str) -> str:
     return os.path.join(home, "bin", "nvcc.exe" if sys.platform == "win32" else "nvcc")
+
+
+def _toolkit(path: str) -> Dict[str, Any]:
+    """"root": the folder that CUDA_HOME must name, "headers": where cuda_runtime.h lies; None where it is not found.
+
+    An nvcc on PATH may be a script that calls the real one (Debian, conda): then nvcc itself says where it lies.
+    """
+    real = os.path.realpath(path)
+    roots = [os.path.dirname(os.path.dirname(item)) for item in (path, real)]
+    said = re.search(r"TOP=(.+)", ask([path, "--dryrun", "-E", "-x", "cu", os.devnull]).output)
+    roots += [os.path.normpath(said.group(1).strip())] if said else []
+    for root in roots:
+        for include in [os.path.join(root, "include"), *glob.glob(os.path.join(root, "targets", "*", "include"))]:
+            if os.path.exists(os.path.join(include, "cuda_runtime.h")):
+                return {"root": root, "headers": include}
+    return {"root": roots[-1], "headers": None}
 
 
 def _candidates() -> List[str]:
@@ -50,7 +67,7 @@ def _candidates() -> List[str]:
     return places
 
 
-def _used(found: List[Dict[str, str]], home: Optional[str]) -> Optional[Dict[str, str]]:
+def _used(found: List[Dict[str, Any]], home: Optional[str]) -> Optional[Dict[str, Any]]:
     if home:
         return next((item for item in found if item["path"] == _nvcc(home) and item["version"]), None)
     on_path = shutil.which("nvcc")
