@@ -102,7 +102,7 @@ def _launch(kernel: JITFunction, arguments: tuple, keywords: dict[str, Any]) -> 
             signature.append((name, f"tensordesc<{_TYPES[value.base.dtype][1:]}[{block}]>"))
         elif isinstance(value, torch.Tensor):
             signature.append((name, _TYPES[value.dtype]))
-            if value.data_ptr() % 16 == 0:
+            if value.storage_offset() * value.element_size() % 16 == 0:
                 aligned.append(name)
         elif isinstance(value, float):
             signature.append((name, "fp32"))

@@ -141,8 +141,8 @@ def chunk_scan_forward(
         ssd_output_kernel[(groups * blocks, states.shape[1], batch)](
             x, B, C, D, z, seq_idx, steps, sums, documents, states, out, ungated,
             *x.stride(), *B.stride(), *C.stride(), *_strides(z, 4), *_strides(seq_idx, 2), *_per_channel(D),
-            length, steps.shape[2], heads, heads // groups,
-            Q=plan.q, P=headdim, N=d_state, BLOCK_P=_block(headdim), BLOCK_N=_block(d_state), HEADS=plan.heads,
+            length, steps.shape[2], heads, heads // groups, plan.heads,
+            Q=plan.q, P=headdim, N=d_state, BLOCK_P=_block(headdim), BLOCK_N=_block(d_state),
             HAS_D=D is not None, HAS_Z=z is not None, HAS_UNGATED=keep_ungated, HAS_SEQ=seq_idx is not None,
             PRECISION=_precision(x), num_warps=plan.warps, num_stages=plan.stages,
         )  # fmt: skip
@@ -217,8 +217,8 @@ def chunk_scan_backward(
                     x, dy, B, C, D, steps, sums, documents, states, dstates,
                     dx, dB, dC, of_row, of_column, into_state, carried, own,
                     *x.stride(), *dy.stride(), *B.stride(), *C.stride(), *_per_channel(D),
-                    dB[0].numel(), of_row[0].numel(), length, padded, heads, per_group, 0,
-                    Q=plan.q, P=headdim, N=d_state, BLOCK_P=_block_p(headdim), BLOCK_N=_block(d_state), HEADS=plan.heads,
+                    dB[0].numel(), of_row[0].numel(), length, padded, heads, per_group, plan.heads, 0,
+                    Q=plan.q, P=headdim, N=d_state, BLOCK_P=_block_p(headdim), BLOCK_N=_block(d_state),
                     HAS_D=D is not None, WIDE_D=wide_D, HAS_SEQ=seq_idx is not None, PRECISION=_precision(x), PART=part,
                     num_warps=plan.warps, num_stages=plan.stages,
                 )  # fmt: skip

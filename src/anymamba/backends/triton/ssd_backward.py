@@ -120,7 +120,7 @@ def ssd_backward_kernel(
     tl.store(dC_ptr + out_at, dC, mask=in_N)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "heads", "padded"])
 def ssd_steps_backward_kernel(
     dt_ptr, bias_ptr, seq_ptr, dsteps_ptr, ddt_ptr, dbias_ptr,
     dt_b, dt_l, dt_h, seq_b, seq_l, length, heads, padded, low, high,
@@ -153,7 +153,7 @@ def ssd_steps_backward_kernel(
         tl.store(dbias_ptr + row * heads + h, tl.sum(gradient, axis=0), mask=h < heads)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "heads"])
 def ssd_gate_backward_kernel(
     dout_ptr, z_ptr, ungated_ptr, dy_ptr, dz_ptr,
     dout_b, dout_l, dout_h, dout_p, z_b, z_l, z_h, z_p, length, heads,

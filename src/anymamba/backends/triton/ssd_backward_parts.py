@@ -22,13 +22,13 @@ from anymamba.backends.triton.elementary import sigmoid, softplus
 
 
 @triton.jit
-def heads_of_block(place, heads_per_group, HEADS: tl.constexpr, PARTS: tl.constexpr):
+def heads_of_block(place, heads_per_group, together, PARTS: tl.constexpr):
     """Group, number of the block in its group, first part of a head, one after the last."""
-    blocks = tl.cdiv(heads_per_group, HEADS)
+    blocks = tl.cdiv(heads_per_group, together)
     g = place // blocks
     block = place % blocks
-    first = g * heads_per_group + block * HEADS
-    last = tl.minimum(first + HEADS, (g + 1) * heads_per_group)
+    first = g * heads_per_group + block * together
+    last = tl.minimum(first + together, (g + 1) * heads_per_group)
     return g, block, first * PARTS, last * PARTS
 
 
@@ -37,12 +37,12 @@ def ssd_columns(
     x_ptr, dy_ptr, B_ptr, C_ptr, D_ptr, steps_ptr, sums_ptr, documents_ptr, dstates_ptr, dx_ptr, dB_ptr, into_state_ptr, dD_ptr,
     x_b, x_l: tl.constexpr, x_h, x_p: tl.constexpr, dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr,
     B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, D_h, D_p,
-    place, c, b, batch, chunks, length, padded, heads: tl.constexpr, heads_per_group, zero,
-    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, HEADS: tl.constexpr,
+    place, c, b, batch, chunks, length, padded, heads: tl.constexpr, heads_per_group, together, zero,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
     HAS_D: tl.constexpr, WIDE_D: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     PARTS: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
-    g, block, first, last = heads_of_block(place, heads_per_group, HEADS, PARTS)
+    g, block, first, last = heads_of_block(place, heads_per_group, together, PARTS)
     n = tl.arange(0, BLOCK_N)
     q = tl.arange(0, Q)
     t = c * Q + q
@@ -102,12 +102,12 @@ def ssd_columns(
 def ssd_rows(
     dy_ptr, C_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr, dC_ptr, of_row_ptr, carried_ptr,
     dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr, C_b, C_l, C_g, C_n,
-    place, c, b, batch, chunks, length, padded, heads: tl.constexpr, heads_per_group, zero,
-    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, HEADS: tl.constexpr,
+    place, c, b, batch, chunks, length, padded, heads: tl.constexpr, heads_per_group, together, zero,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
     HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     PARTS: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
-    g, block, first, last = heads_of_block(place, heads_per_group, HEADS, PARTS)
+    g, block, first, last = heads_of_block(place, heads_per_group, together, PARTS)
     n = tl.arange(0, BLOCK_N)
     q = tl.arange(0, Q)
     t = c * Q + q
@@ -153,12 +153,12 @@ def ssd_inside(
     x_ptr, dy_ptr, B_ptr, C_ptr, steps_ptr, sums_ptr, documents_ptr, dB_ptr, dC_ptr, of_row_ptr, of_column_ptr, dD_ptr,
     x_b, x_l: tl.constexpr, x_h, x_p: tl.constexpr, dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr,
     B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n,
-    place, c, b, batch, length, padded, heads: tl.constexpr, heads_per_group, zero,
-    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, HEADS: tl.constexpr,
+    place, c, b, batch, length, padded, heads: tl.constexpr, heads_per_group, together, zero,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
     HAS_D: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     PARTS: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
-    g, block, first, last = heads_of_block(place, heads_per_group, HEADS, PARTS)
+    g, block, first, last = heads_of_block(place, heads_per_group, together, PARTS)
     n = tl.arange(0, BLOCK_N)
     q = tl.arange(0, Q)
     t = c * Q + q
@@ -198,18 +198,18 @@ def ssd_inside(
     tl.store(dC_ptr + out_at, tl.dot(tl.trans(narrow), B, input_precision=PRECISION), mask=in_N)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["share", "row_share", "length", "padded", "heads_per_group", "together", "zero"])
 def ssd_backward_parts_kernel(
     x_ptr, dy_ptr, B_ptr, C_ptr, D_ptr, steps_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr,
     dx_ptr, dB_ptr, dC_ptr, of_row_ptr, of_column_ptr, into_state_ptr, carried_ptr, dD_ptr,
     x_b, x_l: tl.constexpr, x_h, x_p: tl.constexpr, dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr,
     B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, D_h, D_p,
-    share, row_share, length, padded, heads: tl.constexpr, heads_per_group, zero,
-    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, HEADS: tl.constexpr,
+    share, row_share, length, padded, heads: tl.constexpr, heads_per_group, together, zero,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
     HAS_D: tl.constexpr, WIDE_D: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    """PART: 0 columns, 1 rows, 2 inside, 3 all in one launch. Grid: (groups * blocks of HEADS heads, times three for all; chunks;
-    batch).
+    """PART: 0 columns, 1 rows, 2 inside, 3 all in one launch. Grid: (groups * blocks of heads, times three for all; chunks; batch);
+    together: heads of a block.
 
     states: before each chunk; dstates: gradient of those after it. dx: (batch, length, heads, P) contiguous. dB, dC: (2, blocks,
     batch, length, groups, N): the share through the states, and the one from inside, share apart. of_row: (2, batch, heads * parts,
@@ -232,27 +232,27 @@ def ssd_backward_parts_kernel(
         ssd_columns(
             x_ptr, dy_ptr, B_ptr, C_ptr, D_ptr, steps_ptr, sums_ptr, documents_ptr, dstates_ptr, dx_ptr, dB_ptr, into_state_ptr, dD_ptr,
             x_b, x_l, x_h, x_p, dy_b, dy_l, dy_h, dy_p, B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, D_h, D_p,
-            place, c, b, batch, chunks, length, padded, heads, heads_per_group, zero,
-            Q, P, N, BLOCK_P, BLOCK_N, HEADS, HAS_D, WIDE_D, HAS_SEQ, PRECISION,
+            place, c, b, batch, chunks, length, padded, heads, heads_per_group, together, zero,
+            Q, P, N, BLOCK_P, BLOCK_N, HAS_D, WIDE_D, HAS_SEQ, PRECISION,
         )  # fmt: skip
     elif part == 1:
         ssd_rows(
             dy_ptr, C_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr, dC_ptr, of_row_ptr, carried_ptr,
             dy_b, dy_l, dy_h, dy_p, C_b, C_l, C_g, C_n,
-            place, c, b, batch, chunks, length, padded, heads, heads_per_group, zero,
-            Q, P, N, BLOCK_P, BLOCK_N, HEADS, HAS_SEQ, PRECISION,
+            place, c, b, batch, chunks, length, padded, heads, heads_per_group, together, zero,
+            Q, P, N, BLOCK_P, BLOCK_N, HAS_SEQ, PRECISION,
         )  # fmt: skip
     else:
         ssd_inside(
             x_ptr, dy_ptr, B_ptr, C_ptr, steps_ptr, sums_ptr, documents_ptr,
             dB_ptr + share, dC_ptr + share, of_row_ptr + row_share, of_column_ptr, dD_ptr,
             x_b, x_l, x_h, x_p, dy_b, dy_l, dy_h, dy_p, B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n,
-            place, c, b, batch, length, padded, heads, heads_per_group, zero,
-            Q, P, N, BLOCK_P, BLOCK_N, HEADS, HAS_D and not WIDE_D, HAS_SEQ, PRECISION,
+            place, c, b, batch, length, padded, heads, heads_per_group, together, zero,
+            Q, P, N, BLOCK_P, BLOCK_N, HAS_D and not WIDE_D, HAS_SEQ, PRECISION,
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["row_share", "length", "heads", "padded"])
 def ssd_exponents_backward_kernel(
     dt_ptr, A_ptr, bias_ptr, seq_ptr, steps_ptr, of_row_ptr, of_column_ptr, into_state_ptr, carried_ptr, own_ptr,
     ddt_ptr, dbias_ptr, dA_ptr, dD_ptr,

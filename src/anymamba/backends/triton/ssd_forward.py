@@ -13,7 +13,7 @@ import triton.language as tl
 from anymamba.backends.triton.elementary import LOG2E, sigmoid, softplus
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "heads", "padded"])
 def ssd_steps_kernel(
     dt_ptr, A_ptr, bias_ptr, seq_ptr, steps_ptr, sums_ptr,
     dt_b, dt_l, dt_h, seq_b, seq_l, length, heads, padded, low, high,
@@ -41,7 +41,7 @@ def ssd_steps_kernel(
     tl.store(sums_ptr + at, tl.cumsum(dt * A[None, :], axis=0), mask=(h < heads)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "padded", "heads", "heads_per_group", "chunks"])
 def ssd_walk_kernel(
     x_ptr, B_ptr, steps_ptr, sums_ptr, documents_ptr, first_ptr, states_ptr, last_ptr,
     x_b, x_l, x_h, x_p, B_b, B_l, B_g, B_n, length, padded, heads, heads_per_group, chunks,
@@ -101,16 +101,17 @@ def ssd_walk_kernel(
         tl.store(last_ptr + (b * heads + h) * P * N + at, state, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "padded", "heads", "heads_per_group", "together"])
 def ssd_output_kernel(
     x_ptr, B_ptr, C_ptr, D_ptr, z_ptr, seq_ptr, steps_ptr, sums_ptr, documents_ptr, states_ptr, out_ptr, ungated_ptr,
     x_b, x_l, x_h, x_p, B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, z_b, z_l, z_h, z_p, seq_b, seq_l, D_h, D_p,
-    length, padded, heads, heads_per_group,
-    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, HEADS: tl.constexpr,
+    length, padded, heads, heads_per_group, together,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
     HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_UNGATED: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Grid: (groups * blocks of HEADS heads, chunks, batch). out, ungated (before the gate): (batch, length, heads, P), contiguous."""
-    blocks = tl.cdiv(heads_per_group, HEADS)
+    """Grid: (groups * blocks of heads, chunks, batch); together: heads of a block.
+    out, ungated (before the gate): (batch, length, heads, P), contiguous."""
+    blocks = tl.cdiv(heads_per_group, together)
     g = tl.program_id(0) // blocks
     c = tl.program_id(1)
     chunks = tl.num_programs(1)
@@ -133,8 +134,8 @@ def ssd_output_kernel(
         before = tl.load(documents_ptr + tl.maximum(c * Q - 1, 0)) * tl.where(c > 0, 1, 0)
         causal = causal & (documents[:, None] == documents[None, :])
         padding = tl.load(seq_ptr + b * seq_b + t * seq_l, mask=t < length, other=0) < 0
-    first = g * heads_per_group + (tl.program_id(0) % blocks) * HEADS
-    for h in range(first, tl.minimum(first + HEADS, (g + 1) * heads_per_group)):
+    first = g * heads_per_group + (tl.program_id(0) % blocks) * together
+    for h in range(first, tl.minimum(first + together, (g + 1) * heads_per_group)):
         head = tl.cast(h, tl.int64)
         sums = tl.load(sums_ptr + (b * heads + head) * padded + t)
         steps = tl.load(steps_ptr + (b * heads + head) * padded + t)

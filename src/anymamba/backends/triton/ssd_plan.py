@@ -57,7 +57,7 @@ def _plan(
     wide: bool,
     device: torch.device,
 ) -> Plan:
-    q = min(q, max(power_of_2(length), 16))
+    q = q if length > 16 else 16
     chunks = -(-length // q) * batch
     # several heads a program spare the product C B^T, as long as every multiprocessor still has a few programs
     together = max(min(heads_per_group, most, chunks * heads // (programs * processors(device))), 1)

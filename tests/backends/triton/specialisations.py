@@ -1,0 +1,235 @@
+"""What the ops may launch on a GPU that is not here: every plan that a rule can give, and every option of the ops' own test cases.
+
+Nothing is listed by hand that a rule could change. ``plan_calls`` asks the plans for a wide range of sizes, on the GPU at hand, and
+takes one size of each plan that leads to another compilation. ``option_calls`` runs the cases of tests/ops through the dispatcher.
+Both record launches instead of making them; sizes cost nothing, because tensors of the former are on the meta device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import itertools
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from tests.backends.triton import ahead_of_time
+from tests.ops import harness
+from torch import Tensor
+
+from anymamba import ops
+from anymamba.backends import dispatch, selfcheck
+from anymamba.backends import triton as package
+from anymamba.backends.triton import causal_conv1d as conv
+from anymamba.backends.triton import launch, norm, norm_gated, selective_scan, selective_state_update, ssd
+from anymamba.errors import BackendError
+
+PROCESSORS = {"sm_80": 108, "sm_90": 132, "sm_100": 148, "sm_120": 170, "gfx942": 304, "gfx1100": 96}
+
+CASES = {
+    "causal_conv1d": ("CASES", "STEPS"),
+    "selective_scan": ("CASES",),
+    "selective_state_update": ("CASES",),
+    "ssd": ("CASES",),
+    "norm": ("CASES", "GATED_CASES"),
+}
+"""Files of tests/ops and their lists of cases."""
+
+
+@contextlib.contextmanager
+def on(target: str, monkeypatch: Any) -> Iterator[list[ahead_of_time.Launch]]:
+    """The facts about a device are those of the target, wherever a module of the backend has taken their functions to; launches
+    are recorded."""
+    hip = target.startswith("gfx")
+    facts: dict[str, Callable[[Any], Any]] = {
+        "processors": lambda device: PROCESSORS[target],
+        "shared_memory": lambda device: ahead_of_time.SHARED_MEMORY[target],
+        "lanes": lambda device: 64 if target == "gfx942" else 32,
+        "matrix_unit_for_float32": lambda device: not hip or target == "gfx942",
+    }
+    with monkeypatch.context() as patch:
+        for name in modules():
+            module = importlib.import_module(name)
+            for fact, answer in facts.items():
+                if getattr(module, fact, None) is getattr(launch, fact) and module is not launch:
+                    patch.setattr(module, fact, answer)
+        for fact, answer in facts.items():
+            patch.setattr(launch, fact, answer)
+        patch.setattr(ssd, "_precision", lambda x: "ieee" if hip else "tf32x3")
+        with ahead_of_time.launches() as found:
+            yield found
+
+
+@functools.cache
+def modules() -> tuple[str, ...]:
+    """Those of the backend that its ops are made of."""
+    for name in package.OPS.values():
+        importlib.import_module(name)
+    return tuple(f"{package.__name__}.{found.name}" for found in pkgutil.iter_modules(package.__path__) if not found.name.endswith("_cuda"))
+
+
+def option_calls(name: str, dtype: torch.dtype, monkeypatch: Any) -> None:
+    """Every case of a file of tests/ops, forward and backward, through the public op with this backend chosen."""
+    monkeypatch.setattr(launch, "interpreted", lambda: True)
+    monkeypatch.setattr(selfcheck, "passed", lambda *_: (True, "nothing runs here"))
+    file = importlib.import_module(f"tests.ops.test_{name}")
+    for case in itertools.chain.from_iterable(getattr(file, each) for each in CASES[name]):
+        dispatch.forget()
+        try:
+            harness._run(case, functools.partial(getattr(ops, case.op), backend="triton"), dtype, torch.device("cpu"))
+        except BackendError as error:
+            # what supports() turns away is not launched; the interpreter test says which cases these are
+            if harness._crashed(error):
+                raise
+    dispatch.forget()
+
+
+def _rows(batch: int, width: int, length: int, dtype: torch.dtype, grad: bool) -> Tensor:
+    return torch.empty(batch, length, width, dtype=dtype, device="meta").transpose(1, 2).requires_grad_(grad)
+
+
+def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def _backward(*outputs: Tensor | None) -> None:
+    given = [out for out in outputs if out is not None and out.requires_grad]
+    torch.autograd.backward(given, [torch.empty_like(out) for out in given])
+
+
+def conv_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
+    def run(channels: int, width: int, options: bool) -> None:
+        x = _rows(2, channels, 512, dtype, True)
+        bias = _empty(channels, dtype=dtype) if options else None
+        _backward(conv.causal_conv1d_fn(x, _empty(channels, width, dtype=dtype), bias, activation="silu" if options else None))
+
+    def update(channels: int, width: int, options: bool) -> None:
+        state = _empty(2, channels, width - 1 if options else width + 3, dtype=dtype)
+        bias = _empty(channels, dtype=dtype) if options else None
+        x = _empty(2, channels, dtype=dtype)
+        conv.causal_conv1d_update(x, state, _empty(channels, width, dtype=dtype), bias, "silu" if options else None)
+
+    for channels in (3, 16, 20, 32, 64, 128, 256, 512, 768, 1536, 5120):
+        plans = [conv.conv_plan(2, channels, 512, torch.device("meta"), backward=grad) for grad in (False, True)]
+        key = tuple((plan.block, plan.tile, plan.warps) for plan in plans), channels % 16 == 0
+        yield ("sequence", key, 4), functools.partial(run, channels, 4, True)
+        yield ("step", min(channels, 128), 4), functools.partial(update, channels, 4, True)
+    for width in range(1, conv.LARGEST_WIDTH + 1):
+        for options in (False, True):
+            yield ("sequence", "width", width, options), functools.partial(run, 1536, width, options)
+            if width > 1:
+                yield ("step", "width", width, options), functools.partial(update, 1536, width, options)
+
+
+def scan_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
+    def run(batch: int, channels: int, length: int, states: int, options: bool) -> None:
+        u, delta, z = (_rows(batch, channels, length, dtype, True) for _ in range(3))
+        B, C = (_rows(batch, states, length, dtype, True) for _ in range(2))
+        channel = _empty(channels) if options else None
+        selected: Any = selective_scan.selective_scan_fn(
+            u, delta, _empty(channels, states), B, C, channel, z if options else None, channel, options, options
+        )
+        _backward(selected[0] if options else selected)
+
+    device = torch.device("meta")
+    for states, channels, length, batch in itertools.product(
+        (1, 4, 5, 8, 16, 32, 64, 128, 256), (3, 24, 1536, 2048), (1, 37, 2048), (1, 8)
+    ):
+        forward = selective_scan.forward_plan(batch, channels, length, states, device)
+        backward = selective_scan.backward_plan(batch, channels, length, states, device)
+        key = tuple(
+            (*(plan.block_n, plan.block_d, plan.warps, plan.tile, plan.every, plan.dot), plan.chunks > 1, length % plan.every == 0)
+            for plan in (forward, backward)
+        )
+        full = channels % forward.block_d == 0
+        yield (states, full, *key), functools.partial(run, batch, channels, length, states, True)
+        yield (states, full, *key, "bare"), functools.partial(run, batch, channels, length, states, False)
+
+
+def update_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
+    def run(headdim: int, states: int, options: bool, tied: bool) -> None:
+        heads = 24
+        x = _empty(2, heads, headdim, dtype=dtype)
+        head = _empty(heads)
+        dt = head.to(dtype)[None, :, None].expand(2, heads, headdim) if tied else x
+        A = head[:, None, None].expand(heads, headdim, states) if tied else _empty(heads, headdim, states)
+        bias = (head[:, None].expand(heads, headdim) if tied else _empty(heads, headdim)) if options else None
+        B = _empty(2, 1, states, dtype=dtype)
+        selective_state_update.selective_state_update(
+            _empty(2, heads, headdim, states), x, dt, A, B, B, bias, x if options else None, bias, options
+        )
+
+    for headdim, states, options, tied in itertools.product((1, 5, 32, 64, 128, 1536), (1, 7, 16, 64, 128, 256), *2 * [(False, True)]):
+        yield (headdim, states, options, tied), functools.partial(run, headdim, states, options, tied)
+
+
+def ssd_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
+    def run(batch: int, length: int, heads: int, groups: int, headdim: int, states: int, options: bool, grad: bool) -> None:
+        wide = _empty(batch, length, heads * headdim + 2 * groups * states, dtype=dtype).requires_grad_(grad)
+        x, B, C = wide.split([heads * headdim, groups * states, groups * states], dim=2)
+        x = x.unflatten(2, (heads, headdim))
+        B, C = (t.unflatten(2, (groups, states)) for t in (B, C))
+        head = _empty(heads) if options else None
+        given: dict[str, Any] = {}
+        if options:
+            given = {
+                "z": x,
+                "initial_states": _empty(batch, heads, headdim, states),
+                "seq_idx": torch.empty(batch, length, dtype=torch.int32, device="meta"),
+                "dt_limit": (0.1, 1.0),
+                "return_final_states": True,
+            }
+        out: Any = ssd.mamba_chunk_scan_combined(
+            x, _empty(batch, length, heads, dtype=dtype), _empty(heads), B, C, 256, D=head, dt_bias=head, dt_softplus=options, **given
+        )
+        if grad:
+            _backward(*(out if options else (out,)))
+
+    device = torch.device("meta")
+    for headdim, states, (heads, groups), (batch, length) in itertools.product(
+        (16, 32, 64, 80, 128), (16, 24, 64, 128, 256), ((80, 1), (24, 1), (64, 8)), ((8, 2048), (1, 2048), (64, 4096), (1, 9))
+    ):
+        sizes = batch, length, heads, heads // groups, headdim, states, dtype == torch.float32, device
+        for grad, rule in ((False, ssd.forward_plan), (True, ssd.backward_plan)):
+            plan = tuple(value for name, value in vars(rule(*sizes)).items() if name != "heads")
+            for options in (True, False) if (headdim, states) in ((64, 128), (80, 24)) else (True,):
+                call = functools.partial(run, batch, length, heads, groups, headdim, states, options, grad)
+                yield (headdim, states, grad, plan, options), call
+
+
+def norm_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
+    def plain(width: int, residual: bool, rms: bool) -> None:
+        x = _empty(64, width, dtype=dtype).requires_grad_()
+        given = _empty(64, width) if residual else None
+        out: Any = norm.layer_norm_fn(x, _empty(width), None if rms else _empty(width), given, prenorm=residual, is_rms_norm=rms)
+        _backward(*(out if residual else (out,)))
+
+    def gated(width: int, group: int, first: bool, rms: bool) -> None:
+        x, z = (_empty(64, width, dtype=dtype).requires_grad_() for _ in range(2))
+        bias = None if rms else _empty(width)
+        _backward(norm_gated.layernorm_fn(x, _empty(width), bias, z, 1e-5, group, first, rms))
+
+    for width, one, other in itertools.product((1, 20, 64, 256, 512, 768, 1024, 1536, 2560, 4096, 5120, 8192), *2 * [(False, True)]):
+        yield ("plain", width, one, other), functools.partial(plain, width, one, other)
+        yield ("gated", width, one, other), functools.partial(gated, width, width, one, other)
+
+
+PLANS: dict[str, Callable[[torch.dtype], Iterator[tuple[Any, Callable[[], None]]]]] = {
+    "causal_conv1d": conv_calls,
+    "selective_scan": scan_calls,
+    "selective_state_update": update_calls,
+    "ssd": ssd_calls,
+    "norm": norm_calls,
+}
+
+
+def plan_calls(name: str, dtype: torch.dtype) -> None:
+    """One call of every distinct plan that the op's rules give; to be made inside ``on``."""
+    seen = set()
+    for key, call in PLANS[name](dtype):
+        if key not in seen:
+            seen.add(key)
+            call()
