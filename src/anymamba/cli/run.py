@@ -21,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report",
         metavar="FILE",
-        help=say("write what was served, as JSON, when the program ends (-: stderr)", "程序结束时写出调用统计（JSON；- 表示标准错误）"),
+        help=say(
+            "write what was served in the program's own process, as JSON, when it ends (-: stderr)",
+            "程序结束时写出其自身进程的调用统计（JSON；- 表示标准错误）",
+        ),
     )
     parser.add_argument(
         "-m",
@@ -52,7 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
     target = words[0]
     if not as_module and not os.path.exists(target):
         raise AnymambaError("usage", say(f"there is no file {target}", f"没有文件 {target}"))
+    from anymamba.dropin import finder, inherit
+
     anymamba.dropin.install(override=arguments.override)
+    inherit.to_children(finder.NAMES if arguments.override else ())
     sys.argv = words
     try:
         return _exit_code(target, as_module)

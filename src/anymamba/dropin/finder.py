@@ -128,10 +128,11 @@ _finder, _guard = Finder(), Guard()
 
 def install(override: Iterable[str] = ()) -> None:
     """Puts both in place; calling it again only adds names to override."""
-    unknown = set(override) - set(NAMES)
+    names = set(override)
+    unknown = names - set(NAMES)
     if unknown:
         raise ValueError(say("not a name of the drop-in: ", "不是替身模块提供的名称：") + ", ".join(sorted(unknown)))
-    _guard.overridden.update(override)
+    _guard.overridden.update(names)
     if _guard not in sys.meta_path:
         sys.meta_path.insert(0, _guard)  # type: ignore[arg-type]
     if _finder not in sys.meta_path:
