@@ -14,7 +14,8 @@ from anymamba.errors import AnymambaError
 from anymamba.language import say
 
 if TYPE_CHECKING:
-    from anymamba.generation.engine import Timing
+    from anymamba.generation.engine import Reader, Timing
+    from anymamba.models.cache import Cache
     from anymamba.models.lm import LanguageModel
     from anymamba.models.tokenizer import Tokenizer
 
@@ -45,6 +46,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "标出低概率词元并报告熵：提示可能的编造之处",
         ),
     )
+    group = parser.add_argument_group(say("rounding in long texts (see `anymamba verify`)", "长文本中的舍入（见 `anymamba verify`）"))
+    group.add_argument(
+        "--residual", choices=("float32", "dtype"),
+        help=say(
+            "residual stream in float32 or in the weights' dtype; default: the checkpoint's", "残差流用 float32 或权重的类型；默认同检查点"
+        ),
+    )  # fmt: skip
+    group.add_argument(
+        "--resync", type=int, default=0, metavar="N",
+        help=say("every N tokens read them again in one parallel pass (0: never)", "每 N 个词元以并行方式重读一遍（0 表示不重读）"),
+    )  # fmt: skip
     parser.add_argument(
         "--json", action="store_true", help=say("one JSON document on stdout", "在标准输出打印一个 JSON 文档")
     )
@@ -60,11 +72,27 @@ def run(arguments: argparse.Namespace) -> int:
                 "--prompts 不能与 --save-state、--load-state、--confidence 同用",
             ),
         )
+    if arguments.resync < 0:
+        raise AnymambaError("usage", say(f"--resync {arguments.resync}: must not be negative", f"--resync {arguments.resync}：不能为负"))
+    from anymamba.determinism import deterministic
+
     sampling = sampling_of(arguments)
-    model, tokenizer = load_model(arguments)
-    if arguments.prompts:
-        return _batch(arguments, model, tokenizer)
-    return _one(arguments, model, tokenizer, sampling)
+    with deterministic(arguments.deterministic):
+        model, tokenizer = load_model(arguments)
+        if arguments.residual:
+            from anymamba.generation.mitigation import keep_residual_in_float32
+
+            keep_residual_in_float32(model, arguments.residual == "float32")
+        if arguments.prompts:
+            return _batch(arguments, model, tokenizer)
+        return _one(arguments, model, tokenizer, sampling)
+
+
+def _reader(arguments: argparse.Namespace, model: LanguageModel, rows: int = 1, cache: Cache | None = None) -> Reader:
+    from anymamba.generation.engine import Reader
+    from anymamba.generation.mitigation import ResynchronisedReader
+
+    return ResynchronisedReader(model, rows, cache, arguments.resync) if arguments.resync else Reader(model, rows, cache)
 
 
 def _one(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer, sampling: Any) -> int:
@@ -72,13 +100,12 @@ def _one(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokeniz
 
     from anymamba.cli.confidence import Marker
     from anymamba.generation import saved_state
-    from anymamba.generation.engine import Reader
     from anymamba.generation.text import encode_prompt, pieces
 
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     cache, pending = saved_state.load(arguments.load_state, model) if arguments.load_state else (None, [])
     ids = pending + (tokenizer.encode(prompt) if pending else encode_prompt(tokenizer, prompt))
-    reader = Reader(model, cache=cache)
+    reader = _reader(arguments, model, cache=cache)
     if arguments.max_tokens == 0:
         return _only_read(arguments, reader, ids)
     reader.read(torch.tensor([ids]).to(model.device))
@@ -132,7 +159,6 @@ def _only_read(arguments: argparse.Namespace, reader: Any, ids: list[int]) -> in
 
 
 def _batch(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer) -> int:
-    from anymamba.generation.engine import Reader
     from anymamba.generation.text import encode_prompt, generate_batch
 
     path = Path(arguments.prompts)
@@ -143,7 +169,7 @@ def _batch(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Token
     prompts = [line for line in lines if line.strip()]
     if not prompts:
         raise AnymambaError("data", say(f"{path} has no prompt", f"{path} 中没有提示"))
-    reader = Reader(model, rows=len(prompts))
+    reader = _reader(arguments, model, len(prompts))
     texts = generate_batch(
         reader,
         tokenizer,

@@ -114,13 +114,14 @@ def load_model(arguments: argparse.Namespace) -> tuple[LanguageModel, Tokenizer]
 
     from anymamba.backends import machine
     from anymamba.backends.dispatch import use_backend
+    from anymamba.determinism import switch_on
     from anymamba.models import hub
     from anymamba.models.tokenizer import load_tokenizer
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.deterministic:
-        torch.use_deterministic_algorithms(True)
+        switch_on()
     if arguments.backend:
         use_backend(arguments.backend)
     device = torch.device(arguments.device) if arguments.device else machine.default_device()

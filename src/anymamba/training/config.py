@@ -81,6 +81,11 @@ class TrainConfig:
     save_every: int = _option(0, "steps between checkpoints", "两次保存检查点之间的步数", same_run=False)
     keep: int = _option(2, "checkpoints kept; 0: all", "保留的检查点个数；0 表示全部", same_run=False)
     seed: int = _option(0, "of the weights and of the order of the data", "权重与数据顺序的随机种子")
+    deterministic: bool = _option(
+        False,
+        "the same loss curve and weights, bit for bit, on every run of the same backend and number of threads",
+        "在同一后端与线程数下，每次运行的损失曲线与权重逐位相同",
+    )
     device: str = _option("auto", "cpu, cuda, xpu, mps", "cpu、cuda、xpu、mps", same_run=False)
     threads: int = _option(0, "CPU threads", "CPU 线程数", same_run=False)
     backend: str = _option("", "backend of the kernels (see `anymamba backends`)", "内核后端（见 `anymamba backends`）", same_run=False)
@@ -200,6 +205,13 @@ def checked_ranges(config: TrainConfig) -> TrainConfig:
             raise _out_of_range(one, value, say("must be at least 0 and below 1", "应在 0（含）与 1 之间"))
     if config.steps and config.epochs:
         raise AnymambaError("usage", say("give --steps or --epochs, not both", "--steps 与 --epochs 只能给一个"))
+    if config.deterministic and config.max_minutes:
+        raise AnymambaError(
+            "usage",
+            say("--max-minutes makes the number of steps depend on the clock", "--max-minutes 使步数取决于时钟"),
+            why=say("--deterministic asks for the same run every time", "--deterministic 要求每次运行相同"),
+            fix=say("give --steps or --epochs instead", "请改用 --steps 或 --epochs"),
+        )
     return config
 
 

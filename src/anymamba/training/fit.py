@@ -65,6 +65,24 @@ def choose_rows(per_row: int, rows: int, length: int, device: torch.device, rese
     return max(size for size in range(1, min(cap, rows) + 1) if rows % size == 0)
 
 
+def fixed_rows(per_row: int, rows: int, length: int, device: torch.device, reserved: int) -> int:
+    """The same on every run, whatever is free at the moment: what the device can use. Raises AnymambaError when that is too much."""
+    cap = max(1, (GPU_TOKENS if device.type in ("cuda", "xpu") else CPU_TOKENS) // length)
+    chosen = max(size for size in range(1, min(cap, rows) + 1) if rows % size == 0)
+    free, needed = memory.left(device), int(chosen * per_row * TRANSIENT) + reserved
+    if free and needed > free:
+        raise AnymambaError(
+            "memory",
+            say(
+                f"{chosen} rows at once take {memory.text(needed)}, and {memory.text(max(0, free))} are free",
+                f"一次处理 {chosen} 行需要 {memory.text(needed)}，可用 {memory.text(max(0, free))}",
+            ),
+            why=say("--deterministic does not fit the rows to the memory of the moment", "--deterministic 不会按当时的内存调整行数"),
+            fix=say(f"--micro-batch {max(1, chosen // 2)}", f"--micro-batch {max(1, chosen // 2)}"),
+        )
+    return chosen
+
+
 def nothing_fits(per_row: int, reserved: int, device: torch.device) -> AnymambaError:
     """The error for a row that does not fit even with activation checkpointing."""
     return _too_large(

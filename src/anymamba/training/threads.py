@@ -14,8 +14,9 @@ import torch
 from anymamba.language import say
 
 
-def choose_threads(asked: int, before: int = 0) -> tuple[int, str]:
-    """(threads, why). asked: --threads, 0 for none. before: of the run that is continued, 0 for none: sums depend on it."""
+def choose_threads(asked: int, before: int = 0, deterministic: bool = False) -> tuple[int, str]:
+    """(threads, why). asked: --threads, 0 for none. before: of the run that is continued, 0 for none: sums depend on it.
+    deterministic: whatever other programs do now."""
     if asked:
         return asked, say("asked for", "由用户指定")
     if before:
@@ -26,7 +27,7 @@ def choose_threads(asked: int, before: int = 0) -> tuple[int, str]:
     quota = container_cores()
     if quota is not None and quota < most:
         most, why = max(1, int(quota)), say(f"the container may use {quota:g} cores", f"容器可用 {quota:g} 个核心")
-    busy = others_load()
+    busy = 0.0 if deterministic else others_load()
     if busy >= 0.75 and most > 1:
         return max(1, most - round(busy)), say(
             f"other programs keep about {busy:.1f} cores busy", f"其他程序约占用 {busy:.1f} 个核心"

@@ -12,6 +12,7 @@ import torch
 
 from anymamba import __version__
 from anymamba.backends import dispatch, machine
+from anymamba.determinism import deterministic
 from anymamba.language import say
 from anymamba.models.tokenizer import Tokenizer
 from anymamba.training import checkpoint, disk, fit, memory, optim
@@ -41,7 +42,8 @@ def train(config: TrainConfig, resume: str = "", reporter: Reporter | None = Non
     processes = processes or Processes(config.device)
     reporter = reporter or Reporter(quiet=not processes.main)
     try:
-        with dispatch.use_backend(config.backend) if config.backend else contextlib.nullcontext():
+        backend = dispatch.use_backend(config.backend) if config.backend else contextlib.nullcontext()
+        with deterministic(config.deterministic), backend:
             run = prepare(config, resume, processes, reporter)
             loop = Loop(run)
             result = loop.train()
@@ -64,7 +66,7 @@ def prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Re
     with processes.main_first() as main:
         folder = open_run(config, resume, main)
     before = folder.resumed.state.get("threads", 0) if folder.resumed is not None else 0
-    threads, threads_why = choose_threads(config.threads, before)
+    threads, threads_why = choose_threads(config.threads, before, config.deterministic)
     torch.set_num_threads(threads)
     trackers = open_trackers(config.report_to, folder.path, config_document(config)) if processes.main else []
     tokenizer, data = tokenizer_and_data(config, folder, processes, reporter)
@@ -127,6 +129,9 @@ def _fit_memory(run: Run, parameters: int) -> str:
     one = run.feeder.batch(0, run.processes.rank, run.processes.world).part(0, 1).to(device)
     reserved = 12 * parameters // (run.processes.world if config.shard else 1)
     per_row = fit.kept_bytes(model, one, run.autocast)
+    if config.deterministic:
+        run.micro_batch = fit.fixed_rows(per_row, mine, run.plan.length, device, reserved)
+        return say("the same on every run", "每次运行相同")
     chosen = fit.choose_rows(per_row, mine, run.plan.length, device, reserved)
     if not chosen and config.checkpointing == "auto":
         model.backbone.gradient_checkpointing = True
