@@ -92,6 +92,37 @@ def test_find_links_prefers_your_files(tmp_path: Path, capsys: pytest.CaptureFix
     }
 
 
+def test_a_wheel_file_that_does_not_fit_is_passed_over_or_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = tmp_path / "causal_conv1d-1.6.1+cu12torch2.7cxx11abiTRUE-cp312-cp312-linux_x86_64.whl"
+    wrong.write_bytes(b"")
+    command = [*plan_for("wsl2_rtx5090_cu128"), "--json", "--lang", "en"]
+    assert main([*command, "--find-links", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["plan"]["route"] == "wheel"
+    assert "is not taken: it is made for CUDA 12, torch 2.7" in said.err
+    assert main([*command, "--wheel", str(wrong)]) == 1
+    assert "made for CUDA 12, torch 2.7" in capsys.readouterr().err
+
+
+def test_find_links_takes_the_newest_or_the_version_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for version in ("1.5.2", "1.6.1", "1.5.10"):
+        (tmp_path / f"causal_conv1d-{version}-cp312-cp312-linux_x86_64.whl").write_bytes(b"")
+    machine = ["--for", str(MACHINES / "wsl2_rtx5090_cu128.json"), "--find-links", str(tmp_path), "--json"]
+    for word, version in (("causal-conv1d", "1.6.1"), ("causal-conv1d==1.5.2", "1.5.2")):
+        assert main(["install", word, *machine]) == 0
+        package = json.loads(capsys.readouterr().out)["plan"]["packages"][0]
+        assert (package["version"], package["route"]) == (version, "local")
+
+
+def test_commands_are_shown_as_a_shell_takes_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*plan_for("linux_h100_cu130"), "--lang", "en"]) == 0
+    assert '"setuptools>=61.0.0"' in capsys.readouterr().out
+
+
 def test_uninstall_of_what_was_not_installed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["uninstall", "mamba-ssm", "--yes", "--lang", "en"]) == 1
     assert "pip uninstall mamba-ssm" in capsys.readouterr().err

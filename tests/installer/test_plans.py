@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from anymamba.cli.install import describe
+from anymamba.installer.machine import Machine
 from anymamba.installer.plan import make_plan
 from anymamba.installer.releases import RELEASES
+from anymamba.installer.wheels import fits
 from anymamba.language import set_language
 
 HERE = Path(__file__).parent
@@ -97,6 +99,8 @@ def test_cpu_torch_stops_before_anything() -> None:
         ("disk", lambda facts: facts["system"].update(temporary_free_gb=0.5)),
         ("no-gpu", lambda facts: (facts["gpu"].update(nvidia=[]), facts["torch"].pop("capability"))),
         ("torch-missing", lambda facts: facts.update(torch={"installed": False})),
+        ("cuda-headers-missing", lambda facts: facts["cuda"]["nvccs"][0].update(root="/opt/cuda", headers=None)),
+        ("externally-managed", lambda facts: facts["python"].update(environment="system, externally managed")),
     ],
 )
 def test_what_stops_a_build(code: str, change: Any) -> None:
@@ -155,3 +159,69 @@ def test_your_own_wheel_is_taken() -> None:
         local={"causal-conv1d": "/tmp/causal_conv1d-1.6.1-x.whl"},
     )
     assert plan.route == "local" and not [step for step in plan.steps if step.kind in ("build", "download")]
+    assert plan.packages[0].version == "1.6.1"
+
+
+def build_of(facts: dict[str, Any]) -> dict[str, str]:
+    plan = make_plan(facts, {"causal-conv1d": None}, without_wheels=frozenset(BOTH))
+    return next(step for step in plan.steps if step.kind == "build").environment
+
+
+def test_cuda_home_is_where_the_toolkit_really_lies() -> None:
+    """An nvcc on PATH may be a script that calls the real one."""
+    facts = machine("wsl2_rtx5090_cu128")
+    root = "/opt/conda/pkgs/cuda"
+    headers = root + "/targets/x86_64-linux/include"
+    facts["cuda"]["nvccs"] = [{"path": "/usr/bin/nvcc", "version": "12.8", "error": "", "root": root, "headers": headers}]
+    environment = build_of(facts)
+    assert environment["CUDA_HOME"] == root and environment["ANYMAMBA_NVCC"] == root + "/bin/nvcc"
+    assert environment["CPATH"] == headers and environment["PATH"].startswith(root + "/bin:")
+
+
+def test_another_compiler_of_this_machine_is_named_where_the_usual_one_is_too_new() -> None:
+    facts = machine("wsl2_rtx5090_cu128")
+    assert "CC" not in build_of(facts)
+    facts["compiler"]["gcc"].update(version="15.1.0", major=15)
+    others = [{"path": f"/usr/bin/g++-{major}", "version": f"{major}.1.0", "major": major} for major in (12, 13, 16)]
+    facts["compiler"]["others"] = others
+    environment = build_of(facts)
+    assert (environment["CC"], environment["CXX"]) == ("/usr/bin/gcc-13", "/usr/bin/g++-13")
+    assert environment["NVCC_CCBIN"] == "/usr/bin/g++-13"
+
+
+def test_every_kind_of_gpu_is_compiled_for() -> None:
+    facts = machine("wsl2_rtx5090_cu128")
+    facts["gpu"]["nvidia"].append({"name": "NVIDIA GeForce RTX 3090", "capability": "8.6", "memory": "24576 MiB"})
+    assert build_of(facts)["ANYMAMBA_ARCH"] == "86,120"
+
+
+def test_what_is_not_needed_is_said_first() -> None:
+    """Compositions and ops that the official package lacks do not count; one slow kernel does."""
+    facts = machine("linux_h100_cu130")
+    assert make_plan(facts, dict(BOTH)).first[0].startswith("You do not need this")
+    assert "7 ops" in make_plan(facts, dict(BOTH)).first[0]
+    facts["backends"]["ops"]["selective_scan_fn"] = {"triton": {"ok": False, "chosen": False}, "torch": {"chosen": True}}
+    assert make_plan(facts, dict(BOTH)).first == ()
+    assert make_plan(facts, {"causal-conv1d": None}).first[0].startswith("You do not need this")
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("mamba_ssm-2.3.1+cu12torch2.8cxx11abiTRUE-cp312-cp312-linux_x86_64.whl", None),
+        ("mamba_ssm-2.3.1-cp312-cp312-linux_x86_64.whl", None),
+        ("causal_conv1d-1.6.1+cu122torch2.8cxx11abiTRUE-cp312-cp312-manylinux_2_28_x86_64.whl", None),
+        ("mamba_ssm-2.3.1+cu12torch2.7cxx11abiTRUE-cp312-cp312-linux_x86_64.whl", "torch 2.7"),
+        ("mamba_ssm-2.3.1+cu13torch2.8cxx11abiTRUE-cp312-cp312-linux_x86_64.whl", "CUDA 13"),
+        ("mamba_ssm-2.3.1+cu12torch2.8cxx11abiFALSE-cp312-cp312-linux_x86_64.whl", "ABI FALSE"),
+        ("mamba_ssm-2.3.1+cu12torch2.8cxx11abiTRUE-cp311-cp311-linux_x86_64.whl", "Python cp311"),
+        ("mamba_ssm-2.3.1+cu12torch2.8cxx11abiTRUE-cp312-cp312-linux_aarch64.whl", "linux_aarch64"),
+        ("mamba_ssm-2.3.1-cp312-cp312-win_amd64.whl", "win_amd64"),
+        ("torch-2.8.0-cp312-cp312-linux_x86_64.whl", "no wheel file"),
+        ("mamba_ssm.whl", "no wheel file"),
+    ],
+)
+def test_which_wheel_files_fit(file: str, reason: str | None) -> None:
+    ok, why = fits(Machine(machine("wsl2_rtx5090_cu128")), file)
+    assert ok is (reason is None)
+    assert reason is None or reason in why

@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from anymamba.errors import AnymambaError
-from anymamba.installer import rollback, uninstall
+from anymamba.installer import progress, rollback, uninstall
 from anymamba.installer.environment import Environment
+from anymamba.installer.guard import MARK, _members
+from anymamba.installer.lock import Lock
 from anymamba.installer.run import Runner, StepFailed
 from anymamba.installer.step import Choice, Plan, Step
 
@@ -200,6 +202,30 @@ def test_a_failing_compiler_changes_nothing_and_its_line_is_told(
     assert fingerprint(environment) == before and records(environment.state) == kept
 
 
+def test_a_failing_build_does_not_wait_for_the_other_compilers(
+    environment: Environment, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ninja tells a failure at once and then waits for what runs beside it."""
+    monkeypatch.setattr(progress, "PATIENCE", 0.2)
+    code = "print('FAILED: a.o'); print('a.cu(3): error: no such thing'); import time; time.sleep(60)"
+    build = Step("build", "compile causal-conv1d", (("{python}", "-c", code),), files=4)
+    started = time.monotonic()
+    with pytest.raises(StepFailed) as caught:
+        Runner(environment, lambda line: None, passes).run(plan(*files, build=build))
+    assert caught.value.why == "a.cu(3): error: no such thing" and time.monotonic() - started < 30
+
+
+@pytest.mark.slow  # the guard waits for one that may be putting things back
+def test_one_install_at_a_time(environment: Environment, files: tuple[Path, Path]) -> None:
+    lock = Lock(environment.state)
+    assert lock.take(0.0)
+    with pytest.raises(AnymambaError) as caught:
+        Runner(environment, lambda line: None, passes).run(plan(*files))
+    assert caught.value.code == "busy"
+    lock.release()
+    assert Lock(environment.state).take(0.0)
+
+
 def test_a_dependency_that_would_replace_something_stops(
     environment: Environment, files: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -263,6 +289,54 @@ def test_killed_at_any_moment(
         time.sleep(0.1)
     assert not environment.state.exists()
     assert fingerprint(environment) == before and environment.freeze() == frozen
+
+
+# a compiler as ninja starts it: in a process group of its own, below the command that the install has started
+_BUILD = """
+import os, subprocess, sys, time
+subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], process_group=0) if sys.version_info >= (3, 11) else (
+    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], preexec_fn=os.setpgrp))
+print('[1/4] nvcc a.cu', flush=True)
+time.sleep(60)
+"""
+_KILLED_BUILD = """
+import sys
+from pathlib import Path
+from tests.installer.test_run import _BUILD, Step, passes, plan
+from anymamba.installer.environment import Environment
+from anymamba.installer.run import Runner
+build = Step("build", "compile", (("{python}", "-c", _BUILD),), files=4)
+runner = Runner(Environment(sys.argv[1]), lambda line: print(line, runner.work, flush=True), passes)
+runner.run(plan(Path(sys.argv[2]), Path(sys.argv[3]), build=build))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_build_leaves_no_compiler_and_no_folder(
+    environment: Environment, files: tuple[Path, Path], how: signal.Signals
+) -> None:
+    before = fingerprint(environment)
+    settings = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "src")]))
+    process = subprocess.Popen(
+        [sys.executable, "-c", _KILLED_BUILD, environment.python, *map(str, files)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=settings,
+    )
+    assert process.stdout is not None
+    work = next(line.split()[-1] for line in process.stdout if "1 of 4" in line or "1/4" in line)
+    mark = f"{MARK}={work}".encode()
+    running = _members(None, mark)
+    assert len(running) == 2
+    process.send_signal(how)
+    process.wait()
+    deadline = time.monotonic() + 20
+    while (Path(work).exists() or _members(None, mark)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(work).exists() and not _members(None, mark)
+    assert fingerprint(environment) == before and not environment.state.exists()
 
 
 def test_a_power_cut_is_put_right_by_the_next_call(environment: Environment, files: tuple[Path, Path]) -> None:

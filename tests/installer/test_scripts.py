@@ -67,7 +67,10 @@ def test_bash_accepts_the_scripts(name: str, language: str, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+SHELLCHECK = shutil.which("shellcheck", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+
+
+@pytest.mark.skipif(not SHELLCHECK, reason="shellcheck is not installed")
 def test_shellcheck_has_nothing_to_say(language: str, tmp_path: Path) -> None:
     for name, plan in PLANS.items():
         (tmp_path / f"{name}.sh").write_text(emit(plan, "bash"), "utf-8")
@@ -75,42 +78,32 @@ def test_shellcheck_has_nothing_to_say(language: str, tmp_path: Path) -> None:
         str(path) for path in (ROOT / "scripts").glob("*.sh")
     ]
     done = subprocess.run(
-        ["shellcheck", *paths], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C.UTF-8"}
+        [str(SHELLCHECK), *paths], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C.UTF-8"}
     )
     assert done.returncode == 0, done.stdout
 
 
 def powershell_errors(text: str) -> list[str]:
-    """Brackets and quotes that do not close; here-strings, comments, strings and backtick escapes are understood."""
-    text = re.sub(r"(?ms)^.*@'$.*?^'@", lambda found: found.group().split("@'")[0] + "''", text)
-    stack: list[str] = []
-    quote, index, errors = "", 0, []
-    while index < len(text):
-        character = text[index]
-        if quote == '"' and character == "`":
-            index += 1
-        elif quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        elif character == "#":
-            index = text.find("\n", index)
-        elif character in "([{":
-            stack.append(character)
-        elif character in ")]}" and (not stack or stack.pop() + character not in ("()", "[]", "{}")):
-            errors.append(f"{character} at {index}")
-        index += 1
-    return errors + ([f"open {quote}"] if quote else []) + stack
+    """What a PowerShell grammar does not understand."""
+    tree_sitter, grammar = pytest.importorskip("tree_sitter"), pytest.importorskip("tree_sitter_powershell")
+    root = tree_sitter.Parser(tree_sitter.Language(grammar.language())).parse(text.encode("utf-8")).root_node
+    found, open_nodes = [], [root]
+    while open_nodes:
+        node = open_nodes.pop()
+        open_nodes += node.children
+        if node.is_error or node.is_missing:
+            found.append(f"line {node.start_point[0] + 1}: {node.text.decode('utf-8')[:80]!r}")
+    return found
 
 
-def test_the_bracket_check_finds_faults() -> None:
+def test_the_parser_finds_faults() -> None:
     assert powershell_errors("if ($x) { 'a(' }") == []
-    for broken in ("if ($x { 'a' }", "'open", '"a`"', "foo }", "f (1]"):
-        assert powershell_errors(broken)
+    for broken in ("if ($x { 'a' }", "'open", '"a`"', "foo }", "f (1]", "$x = ", "@'\nopen"):
+        assert powershell_errors(broken), broken
 
 
 @pytest.mark.parametrize("name", sorted(PLANS))
-def test_powershell_scripts_are_balanced(name: str, language: str, tmp_path: Path) -> None:
+def test_powershell_scripts_parse(name: str, language: str, tmp_path: Path) -> None:
     machine, _, how = name.rpartition("-")
     text = emit(planned(machine, how == "source"), "powershell")
     assert powershell_errors(text) == []
@@ -158,6 +151,8 @@ def test_one_architecture_is_left() -> None:
         "-arch=sm_70",
     ]
     assert narrowed(words, "120") == ["-c", "a.cu", "-O3", "-gencode", "arch=compute_120,code=sm_120"]
+    two = ["-gencode", "arch=compute_86,code=sm_86", "-gencode", "arch=compute_120,code=sm_120"]
+    assert narrowed(words, "86,120")[3:] == two
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for nvcc is a shell script here")

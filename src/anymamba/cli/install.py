@@ -266,6 +266,11 @@ def _architecture(text: str | None) -> int | None:
     return int(number)
 
 
+def _word(word: str) -> str:
+    """As a shell takes it: setuptools>=61.0.0 would else write a file."""
+    return f'"{word}"' if re.search(r"[\s<>|&;*]", word) else word
+
+
 def describe(plan: Any) -> list[str]:
     """The plan for a person."""
     lines = [*plan.first, ""] if plan.first else []
@@ -280,7 +285,7 @@ def describe(plan: Any) -> list[str]:
     for number, step in enumerate(plan.steps, 1):
         lines.append(f"  {number}. {step.title}")
         lines += [f"       {name}={value}" for name, value in step.environment.items()]
-        lines += ["       $ " + " ".join(command) for command in step.commands]
+        lines += ["       $ " + " ".join(map(_word, command)) for command in step.commands]
         if step.kind == "download":
             lines.append("       " + step.address)
     lines.append(say("Why:", "原因："))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from anymamba.doctor.machine import compiler
+from anymamba.installer.releases import KERNELS
 
 # torch's headers are C++17
 OLDEST_GCC = 9
@@ -109,11 +111,15 @@ class Machine:
         """The first major version of gcc that this nvcc refuses."""
         return compiler.limit(nvcc_version)
 
-    def fast_ops(self) -> tuple[int, list[str]]:
-        """How many ops anymamba computes with compiled kernels here, and by which backends; (0, []) when not known or not all."""
-        ops = self.facts.get("backends", {}).get("ops", {})
-        chosen = [next((name for name, entry in table.items() if entry.get("chosen")), "-") for table in ops.values()]
-        slow = [name for name in chosen if name in ("-", "torch", "reference")]
+    def fast_ops(self, packages: Iterable[str]) -> tuple[int, list[str]]:
+        """How many of the packages' kernels anymamba has compiled here too, and by which backends; (0, []) when not all.
+
+        Compositions such as mamba_inner_fn are no kernels of their own, so that no backend is chosen for them.
+        """
+        table = self.facts.get("backends", {}).get("ops", {})
+        ops = [op for package in packages for op in KERNELS[package]]
+        chosen = [next((name for name, entry in table.get(op, {}).items() if entry.get("chosen")), "-") for op in ops]
+        slow = [name for name in chosen if name in ("-", "torch", "reference", "official")]
         return (len(chosen), sorted(set(chosen))) if chosen and not slow else (0, [])
 
     def installed(self, module: str) -> str | None:

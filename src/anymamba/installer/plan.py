@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from anymamba.installer import refusal, source
@@ -31,7 +32,7 @@ def make_plan(
     architecture: compute capability to compile for (89) where no GPU is visible. without_wheels: their download has failed.
     """
     machine = Machine(facts)
-    found, first = _found(machine), _first(machine)
+    found, first = _found(machine), _first(machine, packages)
     blocked = refusal.of_machine(machine)
     if blocked:
         return Plan(machine.kind, "blocked", found, first, blocked=blocked)
@@ -180,20 +181,11 @@ def _found(machine: Machine) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _first(machine: Machine) -> tuple[str, ...]:
-    count, names = machine.fast_ops()
+def _first(machine: Machine, packages: Iterable[str]) -> tuple[str, ...]:
     instead = say(
         "A program that imports mamba_ssm runs on them unchanged: `anymamba run PROGRAM`.",
         "导入 mamba_ssm 的程序无需修改即可使用：`anymamba run 程序`。",
     )
-    if count:
-        return (
-            say(
-                "You do not need this: anymamba already computes all {} ops here with compiled kernels ({}), so the official"
-                " package would bring nothing new. {}",
-                "你并不需要它：anymamba 已用编译好的内核（{1}）计算全部 {0} 个算子，官方包不会带来新功能。{2}",
-            ).format(count, ", ".join(names), instead),
-        )
     if not machine.architectures and not machine.facts["gpu"]["amd"]:
         return (
             say(
@@ -202,7 +194,16 @@ def _first(machine: Machine) -> tuple[str, ...]:
                 "本机没有可见的显卡，而官方包只能在显卡上计算：在本机不会带来任何好处。anymamba 的内核可在 CPU 上运行。{}",
             ).format(instead),
         )
-    return ()
+    count, names = machine.fast_ops(packages)
+    if not count:
+        return ()
+    return (
+        say(
+            "You do not need this: anymamba already computes all {} ops of {} here with compiled kernels ({}), so the official"
+            " package would bring nothing new. {}",
+            "你并不需要它：anymamba 已用编译好的内核（{2}）计算 {1} 的全部 {0} 个算子，官方包不会带来新功能。{3}",
+        ).format(count, ", ".join(packages), ", ".join(names), instead),
+    )
 
 
 def _torch_stays(machine: Machine) -> str:

@@ -11,6 +11,17 @@ from dataclasses import dataclass
 REPOSITORIES = {"mamba-ssm": "state-spaces/mamba", "causal-conv1d": "Dao-AILab/causal-conv1d"}
 MODULES = {"mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv1d"}
 EXTENSIONS = {"mamba-ssm": "selective_scan_cuda", "causal-conv1d": "causal_conv1d_cuda"}
+# the ops that a package has kernels for, by their names in anymamba.ops
+KERNELS = {
+    "causal-conv1d": ("causal_conv1d_fn", "causal_conv1d_update"),
+    "mamba-ssm": (
+        "selective_scan_fn",
+        "selective_state_update",
+        "mamba_chunk_scan_combined",
+        "layer_norm_fn",
+        "rms_norm_fn",
+    ),
+}
 
 # one entry per torch minor version: the CUDA majors and C++11 ABIs that have wheels
 _BOTH, _NEW = ("FALSE", "TRUE"), ("TRUE",)

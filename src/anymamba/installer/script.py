@@ -179,7 +179,7 @@ def _powershell_step(step: Step, plan: Plan) -> list[str]:
     if step.kind == "constraints":
         unwanted = "|".join(choice.package.replace("-", "[-_]") for choice in plan.packages)
         return [
-            f"& $Python -m pip list --format=freeze | Where-Object {{ $_ -notmatch '^({unwanted})=' }} |"
+            f"& $Python -m pip list '--format=freeze' | Where-Object {{ $_ -notmatch '^({unwanted})=' }} |"
             ' Set-Content -Encoding ascii "$Work/constraints.txt"'
         ]
     if step.kind == "download":
