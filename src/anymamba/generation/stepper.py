@@ -1,4 +1,4 @@
-"""The ways to read one token: a fused program on the CPU, a CUDA graph on a GPU, or the model's own step.
+"""The ways to read one token: a fused program on the CPU, one fused kernel or a CUDA graph on a GPU, or the model's own step.
 
 A stepper may keep the recurrent state in a layout of its own; ``write_back`` brings the cache up to date.
 """
@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from anymamba.errors import warn_once
-from anymamba.generation import cpu_stepper, graph_stepper
+from anymamba.generation import cpu_stepper, cuda_stepper, graph_stepper
 from anymamba.language import say
 from anymamba.models.cache import Cache
 from anymamba.models.lm import LanguageModel
@@ -50,7 +50,7 @@ class ModelStepper:
 def choose_stepper(model: LanguageModel, cache: Cache) -> Stepper:
     """The fastest that can serve this model here. What goes wrong in a faster one is said once, and the next serves."""
     reasons: list[str] = []
-    for kind in (cpu_stepper, graph_stepper):
+    for kind in (cpu_stepper, cuda_stepper, graph_stepper):
         ok, reason = kind.supports(model, cache)
         if ok:
             try:

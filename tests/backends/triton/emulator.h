@@ -1,4 +1,7 @@
-// one block at a time, lanes as fibers
+// TOGETHER blocks at a time (one, unless they exchange), lanes as fibres
+#ifndef TOGETHER
+#define TOGETHER 1
+#endif
 #include <ucontext.h>
 #include <cmath>
 #include <cstring>
@@ -19,14 +22,14 @@ static inline float4 make_float4(float a,float b,float c,float d){return {a,b,c,
 static inline float __uint_as_float(unsigned u){float f;memcpy(&f,&u,4);return f;}
 static inline unsigned __float_as_uint(float f){unsigned u;memcpy(&u,&f,4);return u;}
 struct D3{unsigned x,y,z;}; static D3 threadIdx,blockIdx;
-static const int MAXT=1024; static ucontext_t ctx[MAXT],mainctx; static int cur,nthreads; static bool done_[MAXT];
+static const int MAXT=1024*TOGETHER; static ucontext_t ctx[MAXT],mainctx; static int cur,nthreads; static bool done_[MAXT];
 static std::vector<char> stacks; static float slot_[MAXT];
 static void (*body)();
 static void yield_(){ swapcontext(&ctx[cur],&mainctx);} 
 // every sync point is a full-block rendezvous of the round robin within the warp: counts per warp
-static long wcount[64],wgen[64]; static long bcount,bgen; static int walive[64],balive;
+static long wcount[MAXT/32],wgen[MAXT/32],bcount[TOGETHER],bgen[TOGETHER]; static int walive[MAXT/32],balive[TOGETHER];
 static void wbar(){int w=cur/32; long g=wgen[w]; if(++wcount[w]>=walive[w]){wcount[w]=0;wgen[w]++;} else while(wgen[w]==g) yield_();}
-static void bbar(){long g=bgen; if(++bcount>=balive){bcount=0;bgen++;} else while(bgen==g) yield_();}
+static void bbar(){int b=cur/nthreads; long g=bgen[b]; if(++bcount[b]>=balive[b]){bcount[b]=0;bgen[b]++;} else while(bgen[b]==g) yield_();}
 #define __syncwarp() wbar()
 #define __syncthreads() bbar()
 static inline float exchange(float x,int m){slot_[cur]=x; wbar(); float r=slot_[cur^m]; wbar(); return r;}
@@ -35,12 +38,13 @@ static inline unsigned short bf(float f){unsigned u=__float_as_uint(f); if(f!=f)
 static inline unsigned two_bf16(float a,float b){return bf(a)|(unsigned(bf(b))<<16);} 
 static inline float from_half(unsigned b){_Float16 h;unsigned short s=b;memcpy(&h,&s,2);return (float)h;}
 static inline unsigned two_half(float a,float b){_Float16 x=a,y=b;unsigned short s,t;memcpy(&s,&x,2);memcpy(&t,&y,2);return s|(unsigned(t)<<16);} 
-alignas(16) static float shared[65536];
-static void tramp(){ body(); done_[cur]=true; int w=cur/32; walive[w]--; balive--; 
-  if(walive[w]&&wcount[w]>=walive[w]){wcount[w]=0;wgen[w]++;} if(balive&&bcount>=balive){bcount=0;bgen++;} while(1) yield_(); }
-static void run_grid(long grid,int threads,void(*f)()){ body=f; nthreads=threads; stacks.resize((size_t)threads*131072);
- for(long b=0;b<grid;b++){ blockIdx={(unsigned)b,0,0}; for(int i=0;i<65536;i++) shared[i]=NAN;
-  memset(wcount,0,sizeof wcount); bcount=0; balive=threads; for(int i=0;i<threads;i++){walive[i/32]=0;} for(int i=0;i<threads;i++) walive[i/32]++;
-  for(int i=0;i<threads;i++){done_[i]=false; getcontext(&ctx[i]); ctx[i].uc_stack.ss_sp=&stacks[(size_t)i*131072]; ctx[i].uc_stack.ss_size=131072; ctx[i].uc_link=&mainctx; makecontext(&ctx[i],tramp,0);} 
-  bool any=true; while(any){any=false; for(int i=0;i<threads;i++) if(!done_[i]){any=true; cur=i; threadIdx={(unsigned)i,0,0}; swapcontext(&mainctx,&ctx[i]);} }
+alignas(16) static float shared_of[TOGETHER][65536];
+#define shared (shared_of[cur/nthreads])
+static void tramp(){ body(); done_[cur]=true; int w=cur/32,b=cur/nthreads; walive[w]--; balive[b]--;
+  if(walive[w]&&wcount[w]>=walive[w]){wcount[w]=0;wgen[w]++;} if(balive[b]&&bcount[b]>=balive[b]){bcount[b]=0;bgen[b]++;} while(1) yield_(); }
+static void run_grid(long grid,int threads,void(*f)()){ body=f; nthreads=threads; int fibres=threads*TOGETHER; stacks.resize((size_t)fibres*131072);
+ for(long b=0;b<grid;b+=TOGETHER){ for(int t=0;t<TOGETHER;t++){ for(int i=0;i<65536;i++) shared_of[t][i]=NAN; bcount[t]=0; balive[t]=threads; }
+  memset(wcount,0,sizeof wcount); for(int i=0;i<fibres/32;i++) walive[i]=0; for(int i=0;i<fibres;i++) walive[i/32]++;
+  for(int i=0;i<fibres;i++){done_[i]=false; getcontext(&ctx[i]); ctx[i].uc_stack.ss_sp=&stacks[(size_t)i*131072]; ctx[i].uc_stack.ss_size=131072; ctx[i].uc_link=&mainctx; makecontext(&ctx[i],tramp,0);}
+  bool any=true; while(any){any=false; for(int i=0;i<fibres;i++) if(!done_[i]){any=true; cur=i; threadIdx={(unsigned)(i%threads),0,0}; blockIdx={(unsigned)(b+i/threads),0,0}; swapcontext(&mainctx,&ctx[i]);} }
  }}

@@ -135,15 +135,19 @@ class Kernel:
             raise NotCompiled(str(error)) from error
         self._shared = 0
 
-    def launch(self, grid: int, threads: int, shared: int, arguments: list[int]) -> None:
-        """arguments: pointers and integers, 8 bytes each, as the kernel's one struct has them."""
+    def launch(self, grid: int, threads: int, shared: int, arguments: list[int], together: bool = False) -> None:
+        """arguments: pointers and integers, 8 bytes each, as the kernel's one struct has them. together: all blocks run at the same
+        time, or the launch fails."""
         if shared > max(self._shared, 48 * 1024):
             _call("cuFuncSetAttribute", self._function, 8, shared)  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             self._shared = shared
         packed = ctypes.create_string_buffer(struct.pack(f"{len(arguments)}q", *arguments), 8 * len(arguments))
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(packed))
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        _call("cuLaunchKernel", self._function, grid, 1, 1, threads, 1, 1, shared, stream, parameters, None)
+        if together:
+            _call("cuLaunchCooperativeKernel", self._function, grid, 1, 1, threads, 1, 1, shared, stream, parameters)
+        else:
+            _call("cuLaunchKernel", self._function, grid, 1, 1, threads, 1, 1, shared, stream, parameters, None)
 
 
 @functools.cache

@@ -72,6 +72,7 @@ template <> struct Format<float> {
         x.w[i] = __float_as_uint(low), x.w[i + 1] = __float_as_uint(high);
     }
     static __device__ __forceinline__ float one(const void* p, i64 i) { return static_cast<const float*>(p)[i]; }
+    static __device__ __forceinline__ void set(void* p, i64 i, float x) { static_cast<float*>(p)[i] = x; }
 };
 template <> struct Format<bf16> {
     template <int W> static __device__ __forceinline__ float get(const Words<W>& x, int i) {
@@ -83,6 +84,9 @@ template <> struct Format<bf16> {
     static __device__ __forceinline__ float one(const void* p, i64 i) {
         return __uint_as_float(unsigned(static_cast<const unsigned short*>(p)[i]) << 16);
     }
+    static __device__ __forceinline__ void set(void* p, i64 i, float x) {
+        static_cast<unsigned short*>(p)[i] = static_cast<unsigned short>(two_bf16(x, 0.0f));
+    }
 };
 template <> struct Format<f16> {
     template <int W> static __device__ __forceinline__ float get(const Words<W>& x, int i) {
@@ -92,6 +96,9 @@ template <> struct Format<f16> {
         x.w[i / 2] = two_half(low, high);
     }
     static __device__ __forceinline__ float one(const void* p, i64 i) { return from_half(static_cast<const unsigned short*>(p)[i]); }
+    static __device__ __forceinline__ void set(void* p, i64 i, float x) {
+        static_cast<unsigned short*>(p)[i] = static_cast<unsigned short>(two_half(x, 0.0f));
+    }
 };
 
 constexpr float LOG2E = 1.4426950408889634f;

@@ -1,0 +1,101 @@
+"""The fused decode step on a GPU: checked against the model's own step, then timed, with variants of its queue and its block.
+
+    python benchmarks/decode_step.py --json decode_step.json [--only mamba-130m,...] [--variants]
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import time
+
+import torch
+
+from anymamba.backends import machine
+from anymamba.backends.triton import decode_cuda
+from anymamba.bench import model_cases, official
+from anymamba.generation import cuda_stepper
+from anymamba.models.lm import LanguageModel
+
+DEVICE = torch.device("cuda")
+CASES = list(official.DECODE.items())
+VARIANTS = [(512, 16, 2)]
+MORE = [(512, 16, 1), (512, 16, 4), (512, 8, 2), (384, 16, 2), (640, 12, 2)]
+STEPS = 200
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", default="decode_step.json")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--variants", action="store_true")
+    arguments = parser.parse_args()
+    only = [name for name in arguments.only.split(",") if name]
+    document = {"date": datetime.date.today().isoformat(), "machine": machine.facts(), "rows": []}
+    for (family, size), rate in CASES:
+        if only and f"{family}-{size}" not in only:
+            continue
+        torch.manual_seed(0)
+        with DEVICE:
+            model = LanguageModel(model_cases.configuration(family, size)).to(torch.bfloat16).requires_grad_(False)
+        for threads, depth, unroll in VARIANTS + (MORE if arguments.variants else []):
+            decode_cuda.THREADS, decode_cuda.DEEPEST, decode_cuda.UNROLL = threads, depth, unroll
+            row = {"model": f"{family}-{size}", "threads": threads, "depth": depth, "unroll": unroll, "official H100": rate}
+            try:
+                row.update(measure(model))
+            except Exception as error:  # noqa: BLE001 - one variant must not end the run
+                row["failed"] = f"{type(error).__name__}: {error}"[:300]
+            else:
+                row["x"] = round(row["tokens/s"] / rate, 2)
+            document["rows"].append(row)
+            print({name: value for name, value in row.items() if name != "official H100"}, flush=True)
+            with open(arguments.json, "w") as file:
+                json.dump(document, file, indent=1)
+        del model
+        torch.cuda.empty_cache()
+
+
+@torch.inference_mode()
+def measure(model):
+    """error: of the logits after eight tokens, relative, against the model's own step; equal: ten runs of it gave the same bits."""
+    cache, own = model.make_cache(), model.make_cache()
+    started = time.perf_counter()
+    stepper = cuda_stepper.CudaStepper(model, cache, "")
+    compiled = time.perf_counter() - started
+    worst = 0.0
+    for token in range(1, 9):
+        ids = torch.full((1,), token, device=DEVICE)
+        got, want = stepper.step(ids).double(), model(ids[:, None], cache=own).logits[:, -1].double()
+        worst = max(worst, float((got - want).norm() / want.norm()))
+    runs = []
+    for _ in range(10):
+        cache.reset()
+        runs.append(torch.cat([stepper.step(torch.full((1,), token, device=DEVICE)).clone() for token in range(1, 5)]))
+    ids, bare = torch.ones(1, dtype=torch.long, device=DEVICE), []
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for _ in range(3):
+        begin.record()
+        for _ in range(STEPS):
+            stepper.step(ids)
+        end.record()
+        torch.cuda.synchronize()
+        bare.append(begin.elapsed_time(end) / STEPS * 1e3)
+    loop = []
+    for _ in range(5):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(STEPS):
+            ids = stepper.step(ids).argmax(-1)
+        torch.cuda.synchronize()
+        loop.append((time.perf_counter() - started) / STEPS)
+    loop.sort()
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    return {
+        "error": f"{worst:.1e}", "equal": all(torch.equal(runs[0], run) for run in runs), "compile s": round(compiled, 1),
+        "kernel us": round(sorted(bare)[1], 1), "tokens/s": round(1 / loop[2], 1), "TB/s": round(weights / loop[2] / 1e12, 2),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""One token through a whole Mamba model in one launch, on NVIDIA cards: what the kernels cuda/decode_*.cu are given.
+
+Op by op, a step of a small model is hundreds of kernels of a few microseconds that wait for one another, and a product of a matrix
+with one vector through the vendor's library leaves most of the memory's bandwidth unused. See cuda/decode.cuh for how it works.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from anymamba.backends.triton import nvrtc
+from anymamba.backends.triton.launch import processors, shared_memory
+from anymamba.language import say
+
+TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16", torch.int8: "int8"}
+
+THREADS = 512
+UNROLL = 1
+PAGES = 4
+DEEPEST = 16
+"""Pieces of 512 bytes of weights that every warp has under way: 128 KiB a multiprocessor, several microseconds of its bandwidth."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """weight: (out, in), contiguous. scale: (out,) float32 of int8 rows. bias: (out,)."""
+
+    weight: Tensor
+    scale: Tensor | None = None
+    bias: Tensor | None = None
+
+
+@dataclass
+class Layer:
+    """matrices: in the order of the kernel's kinds. other: dt_proj's weight in Mamba-1. conv: (channels, taps - 1), ssm: float32; both
+    are changed in place. constants: name -> numbers that are read as float32."""
+
+    matrices: Sequence[Linear]
+    conv: Tensor
+    ssm: Tensor
+    constants: dict[str, Tensor | None]
+    other: Sequence[Tensor] = ()
+
+
+@dataclass
+class Model:
+    """family: "mamba1" or "mamba2". sizes, floats: further #defines of the kernel file."""
+
+    family: str
+    layers: Sequence[Layer]
+    embedding: Tensor
+    last_norm: Tensor
+    head: Linear
+    sizes: Mapping[str, int]
+    floats: Mapping[str, float] = field(default_factory=dict)
+
+
+CONSTANTS = {
+    "NORM": "norm", "CONV_WEIGHT": "conv_weight", "CONV_BIAS": "conv_bias", "DT_BIAS": "dt_bias", "A_LOG2": "A_log2", "SKIP": "D",
+    "GATED_NORM": "gated_norm", "IN_SCALE": "in_scale", "X_SCALE": "x_scale", "OUT_SCALE": "out_scale", "IN_BIAS": "in_bias",
+    "OUT_BIAS": "out_bias",
+}  # fmt: skip
+"""#define -> key of Layer.constants: where a layer's constants begin."""
+
+
+def suits(model: Model, device: torch.device) -> tuple[bool, str]:
+    """Can the kernels serve this model on this device. Looks at sizes and dtypes only."""
+    ok, reason = nvrtc.usable(device)
+    if not ok:
+        return ok, reason
+    sizes, weights = model.sizes, [linear.weight for layer in model.layers for linear in layer.matrices] + [model.head.weight]
+    kinds = {weight.dtype for weight in weights}
+    if len(kinds) > 1 or not kinds <= set(TYPES):
+        names = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+        return False, say(f"no fused step for weights in {names}", f"没有适用于 {names} 权重的融合单步")
+    entries = 16 // weights[0].element_size()
+    if any(weight.shape[1] % entries or weight.data_ptr() % 16 or not weight.is_contiguous() for weight in weights):
+        return False, say(f"rows of the matrices must be multiples of {entries} long", f"矩阵每行长度必须是 {entries} 的倍数")
+    n = sizes["N"]
+    fits = n in (2, 4, 8, 16, 32) if model.family == "mamba1" else n in (32, 64, 128, 256)
+    if not fits:
+        return False, say(f"no fused step for d_state {n}", f"没有适用于 d_state {n} 的融合单步")
+    if not _depth(model, processors(device), shared_memory(device)):
+        return False, say("the vectors do not fit in shared memory", "向量放不进共享内存")
+    return True, say("the whole step is one CUDA kernel", "整个单步是一个 CUDA 内核")
+
+
+class Step:
+    """The kernel with everything it points to. The model's tensors are used where they lie; constants are copied once."""
+
+    def __init__(self, model: Model, device: torch.device) -> None:
+        self._model, self._device = model, device
+        self.blocks = blocks(model, processors(device))
+        defines, self._shared = defines_of(model, self.blocks, shared_memory(device))
+        self._kernel = nvrtc.kernel(f"decode_{model.family}.cu", f"decode_{model.family}", defines, device)
+        self._constants, self._table = pack(model, device)
+        self._boxes = torch.zeros(boxes(model, self.blocks), 4, dtype=torch.int32, device=device)
+        self._last_norm = model.last_norm.detach().float().contiguous()
+        self.logits = torch.empty(1, model.head.weight.shape[0], dtype=torch.float32, device=device)
+        self._tag = 1
+
+    def __call__(self, token: Tensor) -> Tensor:
+        """token: one int64 on the device. Returns logits (1, vocabulary) float32, valid until the next call; the states have moved on."""
+        model, scale = self._model, self._model.head.scale
+        with torch.cuda.device(self._device):
+            self._kernel.launch(self.blocks, THREADS, self._shared, [
+                self._table.data_ptr(), self._constants.data_ptr(), self._last_norm.data_ptr(), model.embedding.data_ptr(),
+                token.data_ptr(), 0 if scale is None else scale.data_ptr(), self._boxes.data_ptr(), self.logits.data_ptr(), self._tag,
+            ], together=True)  # fmt: skip
+        # 32 bits of it are compared, and a letter is overwritten at every step: no old tag is met again
+        self._tag = (self._tag + len(model.layers)) % 2**32
+        return self.logits
+
+
+def blocks(model: Model, processors: int) -> int:
+    """One a multiprocessor, as long as each keeps a channel and a row of the layers' output: blocks without any would not be waited
+    for, and could miss a letter that is overwritten in the next layer."""
+    return min(processors, model.sizes["D_MODEL"], model.sizes["D_INNER"])
+
+
+def boxes(model: Model, count: int) -> int:
+    """Letters, of three numbers each, of all vectors that the blocks exchange."""
+    sizes = model.sizes
+    common = sizes["RANK"] + 2 * sizes["N"] if model.family == "mamba1" else 2 * sizes["GROUPS"] * sizes["N"] + sizes["HEADS"]
+    vectors = [sizes["D_MODEL"], common, *[sizes["D_INNER"]] * (2 if model.family == "mamba1" else 1)]
+    return sum(count * -(-max(share(size, count)) // 3) for size in vectors)
+
+
+def pack(model: Model, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Constants (layers, stride) float32; table: addresses of every layer's matrices, other, conv and ssm, then of the head."""
+    rows = [[x.detach().float().reshape(-1) for x in _constants(layer) if x is not None] for layer in model.layers]
+    constants = torch.stack([torch.cat(row) for row in rows]).to(device).contiguous()
+    addresses: list[int] = []
+    for layer in model.layers:
+        tensors = [linear.weight for linear in layer.matrices] + [*layer.other, layer.conv, layer.ssm]
+        addresses += [tensor.data_ptr() for tensor in tensors]
+    return constants, torch.tensor([*addresses, model.head.weight.data_ptr()], dtype=torch.int64, device=device)
+
+
+def _constants(layer: Layer) -> list[Tensor | None]:
+    return [layer.constants.get(name) for name in CONSTANTS.values()]
+
+
+def defines_of(model: Model, count: int, memory: int) -> tuple[dict[str, object], int]:
+    """The kernel's #defines for that many blocks, and the bytes of shared memory that a block needs of ``memory``."""
+    sizes, layer = model.sizes, model.layers[0]
+    weight = layer.matrices[0].weight
+    starts, at = {}, 0
+    for define, name in CONSTANTS.items():
+        starts[define] = at
+        at += 0 if layer.constants.get(name) is None else layer.constants[name].numel()  # type: ignore[union-attr]
+    depth = _depth(model, count, memory)
+    vector, partial, squares, mine, common = _memory(model, count)
+    names = ("IN", "X", "OUT") if model.family == "mamba1" else ("IN", "OUT")
+    matrices = dict(zip((*names, "HEAD"), [*layer.matrices, model.head]))
+    other = layer.other[0].dtype if layer.other else weight.dtype
+    defines: dict[str, object] = {
+        "NT": THREADS, "UNROLL": UNROLL, "BLOCKS": count, "DEPTH": depth, "LAYERS": len(model.layers), **sizes, **starts, "CONSTANTS": at,
+        "TW": TYPES[weight.dtype], "TE": TYPES[model.embedding.dtype], "TCONV": TYPES[layer.conv.dtype], "TDT": TYPES[other],
+        "HAS_SCALE": int(layer.matrices[0].scale is not None), "HAS_BIAS": int(layer.constants.get("in_bias") is not None),
+        "VOCABULARY": model.head.weight.shape[0], "ROWS": _most_rows(model, count), "VECTOR": vector, "PARTIAL": partial, "SQUARES": squares, "MINE": mine,
+        "CHANNELS": -(-sizes["D_INNER"] // count), **{name: f"{value!r}f" for name, value in model.floats.items()},
+        **{f"{name}_SHARERS": sharers(model, name, linear.weight, count) for name, linear in matrices.items()},
+    }  # fmt: skip
+    return defines, _bytes(model, count, depth)
+
+
+def share(rows: int, count: int) -> list[int]:
+    """How many rows each block keeps."""
+    return [rows * (block + 1) // count - rows * block // count for block in range(count)]
+
+
+def rows_of(model: Model, name: str, weight: Tensor, count: int) -> list[int]:
+    """The same for a matrix by its name in the kernel: in_proj goes by channels."""
+    if name != "IN":
+        return share(weight.shape[0], count)
+    channels = share(model.sizes["D_INNER"], count)
+    rest = share(weight.shape[0] - 2 * model.sizes["D_INNER"], count)
+    return [2 * own + other for own, other in zip(channels, rest)]
+
+
+def sharers(model: Model, name: str, weight: Tensor, count: int) -> int:
+    """Warps that share one row, at most: a block deals its units, rows by segments, to its warps in equal runs."""
+    across, warps, most = -(-weight.shape[1] // (32 * 16 // weight.element_size())), THREADS // 32, 1
+    for rows in set(rows_of(model, name, weight, count)):
+        units = rows * across
+        if units < warps:
+            most = max(most, across)
+            continue
+        for row in range(rows):
+            first, last = (warps * (row * across + 1) - 1) // units, (warps * (row + 1) * across - 1) // units
+            most = max(most, last - first + 1)
+    return most
+
+
+def _memory(model: Model, count: int) -> tuple[int, int, int, int, int]:
+    """Floats in shared memory: the vector of a product, partial sums, sums of squares, what a block keeps of its channels, and a vector
+    that every block needs."""
+    sizes, layer = model.sizes, model.layers[0]
+    names = ("IN", "X", "OUT") if model.family == "mamba1" else ("IN", "OUT")
+    segment = 32 * 16 // layer.matrices[0].weight.element_size()
+    vector = -(-max(sizes["D_INNER"], sizes["D_MODEL"]) // segment) * segment
+    partial = 0
+    for name, linear in zip((*names, "HEAD"), [*layer.matrices, model.head]):
+        most = max(rows_of(model, name, linear.weight, count))
+        partial = max(partial, most * sharers(model, name, linear.weight, count))
+    groups = sizes.get("GROUPS", 1)
+    common = sizes["RANK"] + 2 * sizes["N"] if model.family == "mamba1" else 2 * groups * sizes["N"] + sizes["HEADS"]
+    own = 3 * -(-sizes["D_INNER"] // count) + 2  # the last letter is read to its end
+    return vector, *(-(-size // 4) * 4 for size in (partial, max(THREADS // 32, groups), own, common))  # type: ignore[return-value]
+
+
+def _most_rows(model: Model, count: int) -> int:
+    """Of a matrix of a layer, that one block keeps."""
+    names = ("IN", "X", "OUT") if model.family == "mamba1" else ("IN", "OUT")
+    return max(max(rows_of(model, name, linear.weight, count)) for name, linear in zip(names, model.layers[0].matrices))
+
+
+def _bytes(model: Model, count: int, depth: int) -> int:
+    layer = model.layers[0]
+    entries = len(layer.matrices) + len(layer.other) + 2
+    table = (len(model.layers) * entries + 2) // 2 * 2
+    kinds = len(layer.matrices)
+    runs, parts = 32 * (kinds + 1) * THREADS // 32, -(-kinds * _most_rows(model, count) // 4) * 4
+    return depth * THREADS * 16 + 8 * PAGES * THREADS // 32 + 8 * table + runs + 4 * (parts + -(-model.sizes["D_MODEL"] // 4) * 4 + sum(_memory(model, count)))
+
+
+def _depth(model: Model, processors: int, memory: int) -> int:
+    """The deepest ring that fits, 0 when not even the smallest does."""
+    count = blocks(model, processors)
+    rest = memory - _bytes(model, count, 0)
+    return next((depth for depth in (DEEPEST, DEEPEST // 2, DEEPEST // 4) if rest >= depth * THREADS * 16), 0)
+
+
+def log2_decay(A_log: Tensor) -> Tensor:
+    """A = -exp(A_log), times log2(e): the kernels raise 2 to dt times this."""
+    return -torch.exp(A_log.detach().float()) / math.log(2)

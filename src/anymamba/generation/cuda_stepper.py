@@ -1,0 +1,147 @@
+"""One token of one text on an NVIDIA card: the whole model as a single launch of a kernel that NVRTC compiles."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anymamba.backends.dispatch import requested_backend
+from anymamba.backends.triton import decode_cuda
+from anymamba.backends.triton.decode_cuda import Layer, Linear, Model, Step
+from anymamba.generation.quantize import QuantizedLinear
+from anymamba.language import say
+from anymamba.models.cache import Cache, LayerState
+from anymamba.models.lm import LanguageModel
+
+FAMILIES = ("mamba", "mamba2", "falcon_mamba")
+
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Of the first step's logits against the model's own, relative, by the dtype in which the model rounds what lies between its ops."""
+
+
+def supports(model: LanguageModel, cache: Cache) -> tuple[bool, str]:
+    """(True, why it is used) or (False, why not)."""
+    if model.device.type != "cuda" or torch.version.hip is not None:
+        return False, say("the fused CUDA step is for NVIDIA cards", "融合的 CUDA 单步只用于 NVIDIA 显卡")
+    if cache.batch != 1:
+        return False, say(
+            f"the fused CUDA step serves one text, not a batch of {cache.batch}",
+            f"融合的 CUDA 单步只支持单个文本，不支持批大小 {cache.batch}",
+        )
+    if model.config.model_type not in FAMILIES:
+        return False, say(f"no fused step for {model.config.model_type}", f"{model.config.model_type} 没有融合单步")
+    requested = requested_backend()
+    if requested not in (None, "triton"):
+        return False, say(f"backend {requested!r} was asked for", f"用户指定了后端 {requested!r}")
+    return decode_cuda.suits(describe(model, cache), model.device)
+
+
+def make(model: LanguageModel, cache: Cache, why: str) -> CudaStepper:
+    """Raises RuntimeError when the first step is not what the model's own step gives."""
+    _check(model)
+    return CudaStepper(model, cache, why)
+
+
+class CudaStepper:
+    """Weights are used where they lie; the cache's tensors are read and changed in place."""
+
+    name = "cuda kernel"
+
+    def __init__(self, model: LanguageModel, cache: Cache, why: str) -> None:
+        self.why = why
+        self._cache = cache
+        self._step = Step(describe(model, cache), model.device)
+
+    def step(self, ids: Tensor) -> Tensor:
+        logits = self._step(ids if ids.dtype == torch.int64 else ids.long())
+        self._cache.advance(1)
+        return logits
+
+    def write_back(self) -> None:
+        """The kernel changes the cache's own tensors."""
+
+
+@functools.lru_cache(maxsize=8)
+def _passed(kind: tuple[Any, ...]) -> list[str]:
+    """Empty until the kernel of this kind of model was checked on this device; then what was wrong, or "" ."""
+    return []
+
+
+def _check(model: LanguageModel) -> None:
+    """Two tokens by the kernel and by the model, once for a kind of model on a device."""
+    config, dtype = model.config, model.backbone.embeddings.weight.dtype
+    found = _passed((str(model.device), repr(config), str(dtype), type(model.lm_head).__name__))
+    if not found:
+        ours, theirs = model.make_cache(), model.make_cache()
+        for layer, other in zip(ours.layers, theirs.layers):
+            layer.ssm.normal_(std=0.1)
+            other.ssm.copy_(layer.ssm)
+        stepper = CudaStepper(model, ours, "")
+        worst = 0.0
+        for token in (1, 0):
+            ids = torch.full((1,), token % config.vocab_size, dtype=torch.long, device=model.device)
+            wanted = model(ids[:, None], cache=theirs).logits
+            assert wanted is not None
+            logits, wanted = stepper.step(ids).double(), wanted[:, -1].double()
+            worst = max(worst, float((logits - wanted).norm() / wanted.norm()))
+        most = TOLERANCE[torch.float32 if dtype == torch.float32 else dtype]
+        wrong = say(f"the fused step is off by {worst:.1e}, allowed {most:.0e}", f"融合单步误差为 {worst:.1e}，允许 {most:.0e}")
+        found.append("" if worst <= most else wrong)
+    if found[0]:
+        raise RuntimeError(found[0])
+
+
+def describe(model: LanguageModel, cache: Cache) -> Model:
+    """The model and the cache as the kernel takes them."""
+    config: Any = model.config
+    second = config.model_type == "mamba2"
+    sizes = {"D_MODEL": config.hidden_size, "D_INNER": config.d_inner, "N": config.state_size, "TAPS": config.conv_kernel}
+    floats = {"EPSILON": config.layer_norm_epsilon}
+    if second:
+        sizes |= {"HEADS": config.num_heads, "GROUPS": config.n_groups}
+        low, high = config.time_step_limit
+        floats |= {"GATED_EPSILON": config.layer_norm_epsilon, "DT_LOW": low, "DT_HIGH": min(high, 3e38)}
+    else:
+        eps = getattr(config, "mixer_rms_eps", None)
+        sizes |= {"RANK": int(config.time_step_rank), "MIXER_NORM": int(eps is not None)}
+        floats |= {"MIXER_EPSILON": eps or 0.0}
+    layers = [
+        (_second if second else _first)(block, state) for block, state in zip(model.backbone.layers, cache.layers)
+    ]
+    embedding, last_norm = model.backbone.embeddings.weight.detach(), model.backbone.norm_f.weight
+    return Model("mamba2" if second else "mamba1", layers, embedding, last_norm, _linear(model.lm_head), sizes, floats)
+
+
+def _first(block: Any, state: LayerState) -> Layer:
+    mixer = block.mixer
+    matrices = [_linear(mixer.in_proj), _linear(mixer.x_proj), _linear(mixer.out_proj)]
+    constants = _shared_constants(block, matrices[0], matrices[2])
+    constants |= {"dt_bias": mixer.dt_proj.bias, "A_log2": decode_cuda.log2_decay(mixer.A_log), "D": mixer.D, "x_scale": matrices[1].scale}
+    return Layer(matrices, state.conv[0], state.ssm[0], constants, [mixer.dt_proj.weight.detach().contiguous()])
+
+
+def _second(block: Any, state: LayerState) -> Layer:
+    mixer = block.mixer
+    matrices = [_linear(mixer.in_proj), _linear(mixer.out_proj)]
+    constants = _shared_constants(block, *matrices)
+    constants |= {
+        "dt_bias": mixer.dt_bias, "A_log2": decode_cuda.log2_decay(mixer.A_log), "D": mixer.D, "gated_norm": mixer.norm.weight,
+    }  # fmt: skip
+    return Layer(matrices, state.conv[0], state.ssm[0], constants)
+
+
+def _shared_constants(block: Any, in_proj: Linear, out_proj: Linear) -> dict[str, Tensor | None]:
+    conv1d = block.mixer.conv1d
+    bias = conv1d.bias if conv1d.bias is not None else torch.zeros_like(conv1d.weight[:, 0, 0])
+    return {
+        "norm": block.norm.weight, "conv_weight": conv1d.weight, "conv_bias": bias,
+        "in_scale": in_proj.scale, "out_scale": out_proj.scale, "in_bias": in_proj.bias, "out_bias": out_proj.bias,
+    }  # fmt: skip
+
+
+def _linear(linear: Any) -> Linear:
+    scale = linear.scale if isinstance(linear, QuantizedLinear) else None
+    return Linear(linear.weight.detach(), scale, linear.bias)
