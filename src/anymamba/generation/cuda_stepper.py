@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+import importlib.util
+import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from anymamba.backends.dispatch import requested_backend
-from anymamba.backends.triton import decode_cuda
-from anymamba.backends.triton.decode_cuda import Layer, Linear, Model, Step
 from anymamba.generation.quantize import QuantizedLinear
 from anymamba.language import say
 from anymamba.models.cache import Cache, LayerState
 from anymamba.models.lm import LanguageModel
+
+if TYPE_CHECKING:  # it imports triton, which a machine without a GPU need not have
+    from anymamba.backends.triton.decode_cuda import Layer, Linear, Model
 
 FAMILIES = ("mamba", "mamba2", "falcon_mamba")
 
@@ -36,6 +39,10 @@ def supports(model: LanguageModel, cache: Cache) -> tuple[bool, str]:
     requested = requested_backend()
     if requested not in (None, "triton"):
         return False, say(f"backend {requested!r} was asked for", f"用户指定了后端 {requested!r}")
+    if importlib.util.find_spec("triton") is None:
+        return False, say("triton is not installed", "未安装 triton")
+    from anymamba.backends.triton import decode_cuda
+
     return decode_cuda.suits(describe(model, cache), model.device)
 
 
@@ -51,6 +58,8 @@ class CudaStepper:
     name = "cuda kernel"
 
     def __init__(self, model: LanguageModel, cache: Cache, why: str) -> None:
+        from anymamba.backends.triton.decode_cuda import Step
+
         self.why = why
         self._cache = cache
         self._step = Step(describe(model, cache), model.device)
@@ -96,6 +105,8 @@ def _check(model: LanguageModel) -> None:
 
 def describe(model: LanguageModel, cache: Cache) -> Model:
     """The model and the cache as the kernel takes them."""
+    from anymamba.backends.triton.decode_cuda import Model
+
     config: Any = model.config
     second = config.model_type == "mamba2"
     sizes = {"D_MODEL": config.hidden_size, "D_INNER": config.d_inner, "N": config.state_size, "TAPS": config.conv_kernel}
@@ -116,19 +127,23 @@ def describe(model: LanguageModel, cache: Cache) -> Model:
 
 
 def _first(block: Any, state: LayerState) -> Layer:
+    from anymamba.backends.triton.decode_cuda import Layer
+
     mixer = block.mixer
     matrices = [_linear(mixer.in_proj), _linear(mixer.x_proj), _linear(mixer.out_proj)]
     constants = _shared_constants(block, matrices[0], matrices[2])
-    constants |= {"dt_bias": mixer.dt_proj.bias, "A_log2": decode_cuda.log2_decay(mixer.A_log), "D": mixer.D, "x_scale": matrices[1].scale}
+    constants |= {"dt_bias": mixer.dt_proj.bias, "A_log2": _log2_decay(mixer.A_log), "D": mixer.D, "x_scale": matrices[1].scale}
     return Layer(matrices, state.conv[0], state.ssm[0], constants, [mixer.dt_proj.weight.detach().contiguous()])
 
 
 def _second(block: Any, state: LayerState) -> Layer:
+    from anymamba.backends.triton.decode_cuda import Layer
+
     mixer = block.mixer
     matrices = [_linear(mixer.in_proj), _linear(mixer.out_proj)]
     constants = _shared_constants(block, *matrices)
     constants |= {
-        "dt_bias": mixer.dt_bias, "A_log2": decode_cuda.log2_decay(mixer.A_log), "D": mixer.D, "gated_norm": mixer.norm.weight,
+        "dt_bias": mixer.dt_bias, "A_log2": _log2_decay(mixer.A_log), "D": mixer.D, "gated_norm": mixer.norm.weight,
     }  # fmt: skip
     return Layer(matrices, state.conv[0], state.ssm[0], constants)
 
@@ -143,5 +158,12 @@ def _shared_constants(block: Any, in_proj: Linear, out_proj: Linear) -> dict[str
 
 
 def _linear(linear: Any) -> Linear:
+    from anymamba.backends.triton.decode_cuda import Linear
+
     scale = linear.scale if isinstance(linear, QuantizedLinear) else None
     return Linear(linear.weight.detach(), scale, linear.bias)
+
+
+def _log2_decay(A_log: Tensor) -> Tensor:
+    """A = -exp(A_log), times log2(e): the kernels raise 2 to dt times this."""
+    return -torch.exp(A_log.detach().float()) / math.log(2)

@@ -6,7 +6,6 @@ with one vector through the vendor's library leaves most of the memory's bandwid
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -235,8 +234,3 @@ def _depth(model: Model, processors: int, memory: int) -> int:
     count = blocks(model, processors)
     rest = memory - _bytes(model, count, 0)
     return next((depth for depth in (DEEPEST, DEEPEST // 2, DEEPEST // 4) if rest >= depth * THREADS * 16), 0)
-
-
-def log2_decay(A_log: Tensor) -> Tensor:
-    """A = -exp(A_log), times log2(e): the kernels raise 2 to dt times this."""
-    return -torch.exp(A_log.detach().float()) / math.log(2)
