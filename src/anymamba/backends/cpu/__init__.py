@@ -15,6 +15,8 @@ OPS: dict[str, str] = {
     "causal_conv1d_update": "anymamba.backends.cpu.causal_conv1d",
     "selective_scan_fn": "anymamba.backends.cpu.selective_scan",
     "mamba_chunk_scan_combined": "anymamba.backends.cpu.ssd",
+    "mamba3_siso": "anymamba.backends.cpu.mamba3",
+    "mamba3_mimo": "anymamba.backends.cpu.mamba3",
     "layer_norm_fn": "anymamba.backends.cpu.norm",
     "rms_norm_fn": "anymamba.backends.cpu.norm",
     "layernorm_fn": "anymamba.backends.cpu.norm_gated",

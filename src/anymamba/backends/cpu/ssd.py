@@ -58,12 +58,12 @@ def mamba_chunk_scan_combined(
         # to the scan, a padding token is one with a step of zero: it changes no state
         padding = seq_idx < 0
         steps = steps.masked_fill(padding[:, :, None], 0.0)
-        carry = _carries(seq_idx, padding)
+        carry = carries(seq_idx, padding)
     dtype, given = x.dtype, (x, B, C) if z is None else (x, B, C, z)
     if any(tensor.dtype != dtype for tensor in given):
         x, B, C, z = x.float(), B.float(), C.float(), None if z is None else z.float()
     arguments = (x, steps.mT.contiguous(), A.float().contiguous(), B, C, D, z, initial_states, carry)
-    out, final_states = _Scan.apply(*arguments, return_final_states)
+    out, final_states = Scan.apply(*arguments, None, return_final_states)
     if padding is not None:
         out = out.masked_fill(padding[:, :, None, None], 0.0)
     returned = [out.to(dtype)]
@@ -76,7 +76,7 @@ def mamba_chunk_scan_combined(
     return returned[0] if len(returned) == 1 else tuple(returned)
 
 
-def _carries(seq_idx: Tensor, padding: Tensor) -> Tensor:
+def carries(seq_idx: Tensor, padding: Tensor) -> Tensor:
     """(batch, length) float32: 0 where a token's document is not that of the last token that is no padding, else 1."""
     positions = torch.arange(seq_idx.shape[1]).expand_as(seq_idx)
     last_real = torch.where(padding, -1, positions).cummax(dim=1).values
@@ -99,7 +99,7 @@ def _varlen_states(arguments: tuple[Any, ...], cu_seqlens: Tensor) -> Tensor:
         # a sequence that starts inside a document has no state to drop at its first token
         own = None if carry is None else F.pad(carry[:, first + 1 : end], (1, 0), value=1.0)
         inputs = x[:, part], steps[:, :, part].contiguous(), A, B[:, part], C[:, part], D, None, start, own
-        states.append(_Scan.apply(*inputs, True)[1])
+        states.append(Scan.apply(*inputs, None, True)[1])
     return torch.cat(states) if states else x.new_zeros(0, *x.shape[2:], B.shape[3], dtype=torch.float32)
 
 
@@ -122,16 +122,20 @@ def _padded(size: int, to: int) -> int:
 
 class _Problem:
     """The arguments that all kernels of one call share. x (batch, length, nheads, headdim), steps (batch, nheads, length) float32,
-    B, C (batch, length, groups, d_state), D (nheads,) or (nheads, headdim), initial_states (batch, nheads, headdim, d_state)."""
+    B, C (batch, length, groups, d_state), D (nheads,) or (nheads, headdim), initial_states (batch, nheads, headdim, d_state), exponents
+    like steps, or None: those are steps * A."""
 
-    def __init__(self, x: Tensor, steps: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, carry: Tensor | None):
+    def __init__(
+        self, x: Tensor, steps: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, carry: Tensor | None,
+        exponents: Tensor | None,
+    ):  # fmt: skip
         batch, length, nheads, headdim = x.shape
         groups, d_state = B.shape[2:]
         width = host().width
         self.batch, self.length, self.nheads, self.groups, self.d_state = batch, length, nheads, groups, d_state
         self.rows, self.columns, self.chunks = _padded(d_state, width), _padded(headdim, width), -(-length // CHUNK)
         self.square = self.rows * self.columns
-        self.dtype, self.gated = dtype_name(x.dtype), z is not None
+        self.dtype, self.gated, self.apart = dtype_name(x.dtype), z is not None, exponents is not None
         shape = batch * groups * self.chunks * CHUNK
         self.arguments: dict[str, Any] = {
             "packed_B": x.new_empty(shape * self.rows, dtype=torch.float32),
@@ -157,6 +161,8 @@ class _Problem:
             if lines is not None:
                 self.arguments.update(zip((f"{name}_batch", f"{name}_token", f"{name}_head"), lines.stride()))
         self.arguments["z"] = z
+        if exponents is not None:
+            self.arguments["exponents"] = exponents
 
     def states(self, states: Tensor | None) -> Tensor | None:
         """(batch, nheads, headdim, d_state) to (batch, nheads, columns, rows) float32, zeros behind."""
@@ -167,7 +173,7 @@ class _Problem:
 
     def run_forward(self, out: Tensor, initial: Tensor | None, final: Tensor | None, kept: Tensor | None, ungated: Tensor | None) -> None:
         room = _room(Decays.SCRATCH + 3 * self.columns * CHUNK + self.square)
-        flags = self.gated, initial is not None, final is not None, kept is not None
+        flags = self.apart, self.gated, initial is not None, final is not None, kept is not None
         program = _program("ssd_forward", ssd_forward.forward, self.dtype, *flags, room)
         states: dict[str, Any] = {"initial_states": initial, "final_states": final, "kept": kept, "ungated": ungated}
         program.run(self.batch * self.nheads, out=out, **states, **self.arguments)
@@ -181,7 +187,7 @@ class _Problem:
         x = self.arguments["x"]
         sizes = {"parts_B": self.rows, "parts_C": self.rows, "parts_K": CHUNK}
         parts = {name: x.new_empty(shape * size, dtype=torch.float32) for name, size in sizes.items()}
-        flags = self.gated, initial is not None, dfinal is not None
+        flags = self.apart, self.gated, initial is not None, dfinal is not None
         arguments: dict[str, Any] = tensors  # type: ignore[assignment]
         program = _program("ssd_backward", ssd_backward.backward, self.dtype, *flags, room)
         program.run(
@@ -209,16 +215,19 @@ def _last_contiguous(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
 
 
-class _Scan(torch.autograd.Function):
+class Scan(torch.autograd.Function):
+    """exponents (batch, nheads, length): logarithms of the decays, for recurrences where they are not steps * A (Mamba-3); steps then
+    weigh the inputs alone, and A gets no gradient."""
+
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, steps: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-        initial_states: Tensor | None, carry: Tensor | None, return_final_states: bool,
+        initial_states: Tensor | None, carry: Tensor | None, exponents: Tensor | None, return_final_states: bool,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         ctx.set_materialize_grads(False)
         x, B, C = (_last_contiguous(tensor) for tensor in (x, B, C))
         z = None if z is None else _last_contiguous(z)
-        problem = _Problem(x, steps, A, B, C, D, z, carry)
+        problem = _Problem(x, steps, A, B, C, D, z, carry, exponents)
         initial = problem.states(initial_states)
         ungated: Tensor | None
         shape = problem.batch, problem.nheads, problem.columns, problem.rows
@@ -229,7 +238,7 @@ class _Scan(torch.autograd.Function):
             segments = (problem.chunks - 1) // ssd_forward.SEGMENT
             kept = x.new_empty(*shape[:2], segments, *shape[2:], dtype=torch.float32)
             ungated = None if z is None else x.new_empty(x.shape)
-            ctx.save_for_backward(x, steps, A, B, C, D, z, initial_states, carry, kept, ungated)
+            ctx.save_for_backward(x, steps, A, B, C, D, z, initial_states, carry, exponents, kept, ungated)
         problem.run_forward(out, initial, final, kept, ungated)
         if final is None or final.shape[2:] == (x.shape[3], B.shape[3]):
             return out, final
@@ -238,17 +247,18 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor | None, dfinal: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, steps, A, B, C, D, z, initial_states, carry, kept, ungated = ctx.saved_tensors
-        problem = _Problem(x, steps, A, B, C, D, z, carry)
+        x, steps, A, B, C, D, z, initial_states, carry, exponents, kept, ungated = ctx.saved_tensors
+        problem = _Problem(x, steps, A, B, C, D, z, carry, exponents)
         initial = problem.states(initial_states)
         dout = x.new_zeros(x.shape) if dout is None else dout.contiguous()
         dx, dz = x.new_empty(x.shape), None if z is None else x.new_empty(x.shape)
         dsteps, dA = torch.empty_like(steps), steps.new_empty(steps.shape[:2])
         dD = steps.new_empty(*steps.shape[:2], problem.columns)
         dinitial = None if initial is None else torch.empty_like(initial)
+        of_exponents = {} if exponents is None else {"dexponents": torch.empty_like(exponents)}
         dB, dC = problem.run_backward(
             problem.states(dfinal), initial, kept=kept, ungated=ungated, dout=dout, dx=dx, dz=dz, ddt=dsteps, dA=dA,
-            dD=dD, dinitial=dinitial,
+            dD=dD, dinitial=dinitial, **of_exponents,
         )  # fmt: skip
         dskip = None
         if D is not None:
@@ -256,4 +266,5 @@ class _Scan(torch.autograd.Function):
             dskip = (dskip.sum(1) if D.dim() == 1 else dskip).to(D.dtype)
         if dinitial is not None:
             dinitial = dinitial[:, :, : x.shape[3], : B.shape[3]].to(initial_states.dtype)
-        return dx, dsteps, dA.sum(0), dB, dC, dskip, dz, dinitial, None, None
+        of_A = dA.sum(0) if exponents is None else None
+        return dx, dsteps, of_A, dB, dC, dskip, dz, dinitial, None, of_exponents.get("dexponents"), None

@@ -25,9 +25,10 @@ from anymamba.backends.cpu.ssd_tiles import CHUNK, TILE_ROWS, Decays, Room, Tile
 from anymamba.backends.cpu.vecmath import sigmoid
 
 
-def backward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, room: int) -> None:
+def backward(k: Kernel, dtype: str, apart: bool, gated: bool, starts: bool, ends: bool, room: int) -> None:
     """Task: (batch, group, block of heads); the heads of a block add up their parts of the gradients of B and C one after another.
 
+    apart: as in forward; then dexponents (batch, nheads, length) is written too, and ddt is the gradient of the weights alone.
     Reads what forward read and kept, ``dout`` (batch, length, nheads, headdim) and, if ends, ``dfinal`` like final_states.
     Writes dx (and dz) like dout, ddt (batch, nheads, length), dA (batch, nheads), dD (batch, nheads, columns), dinitial like
     initial_states, and the block's parts_B, parts_C (tasks, chunks, CHUNK, rows) without K's share, parts_K (tasks, chunks, CHUNK, CHUNK).
@@ -42,6 +43,7 @@ def backward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, room:
     x_batch, x_token, x_head = (k.size(name) for name in ("x_batch", "x_token", "x_head"))
     initial = k.pointer("initial_states", "float32") if starts else None
     dfinal = k.pointer("dfinal", "float32") if ends else None
+    of_exponents = [k.pointer(name, "float32") for name in ("exponents", "dexponents")] if apart else []
     gate: list[Pointer] = []
     if gated:
         z_batch, z_token, z_head = (k.size(name) for name in ("z_batch", "z_token", "z_head"))
@@ -64,6 +66,7 @@ def backward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, room:
     with k.loop(first_head, end_head) as head:
         lane = batch * heads + head
         rate, D_head, dD_head, steps = A.scalar(head), D.at(head * columns), dD.at(lane * columns), dt.at(lane * length)
+        exponents, dexponents = (pointer.at(lane * length) for pointer in of_exponents) if apart else (None, None)
         x_head_first = x.at(batch * x_batch + head * x_head)
         out_offset = (batch * length * heads + head) * headdim
         out_token = heads * headdim
@@ -92,7 +95,8 @@ def backward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, room:
             def load_x(chunk: Value) -> tuple[Value, Value]:
                 start = chunk * CHUNK
                 tokens = k.minimum(length - start, CHUNK)
-                decays.fill(steps.at(start), carry.at(batch * length + start), rate, tokens)
+                decay = rate if exponents is None else exponents.at(start)
+                decays.fill(steps.at(start), carry.at(batch * length + start), decay, tokens)
                 pack(k, x_chunk, x_head_first.at(start * x_token), x_token, tokens, headdim, columns)
                 scale_rows(k, x_weighted, x_chunk, columns, decays.to_end, decays.step)
                 return start, tokens
@@ -206,7 +210,12 @@ def backward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, room:
                     step, later = decays.step.scalar(t), to_later.scalar(t)
                     along_decay = of_decay.scalar(t) + total.value
                     dA_total.set(dA_total.value + step * along_decay)
-                    ddt.store_scalar(lane * length + start + t, of_step.scalar(t) + later + rate * along_decay)
+                    of_weight = of_step.scalar(t) + later
+                    if dexponents is None:
+                        of_weight = of_weight + rate * along_decay
+                    else:
+                        dexponents.store_scalar(start + t, along_decay)
+                    ddt.store_scalar(lane * length + start + t, of_weight)
                     total.set(total.value + step * later)
 
                 tiles.product(

@@ -35,9 +35,10 @@ def prepare(k: Kernel, dtype: str, room: int) -> None:
     tiles.product(out, CHUNK, C_rows, rows, 1, B_columns, CHUNK, CHUNK, CHUNK, rows)
 
 
-def forward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, keeps: bool, room: int) -> None:
+def forward(k: Kernel, dtype: str, apart: bool, gated: bool, starts: bool, ends: bool, keeps: bool, room: int) -> None:
     """out (batch, length, nheads, headdim). Task: (batch, head).
 
+    apart: decays are exp of ``exponents`` (batch, nheads, length) float32 and not of dt A, so dt is but the weight of a token's input.
     gated: z is given. starts, ends: initial states are given, final states are asked for, both (tasks, columns, rows) float32.
     keeps: a backward pass follows: states at the borders of segments (tasks, segments - 1, columns, rows) and, if gated, ``ungated``,
     the output before the gate, like out, are written too.
@@ -58,6 +59,8 @@ def forward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, keeps:
     if gated and keeps:
         ungated = k.pointer("ungated", dtype).at((batch * length * heads + head) * headdim)
 
+    exponents = k.pointer("exponents", "float32").at(k.task * length) if apart else None
+
     memory = Room(k, room)
     decays = Decays(k, memory.take(Decays.SCRATCH))
     x_chunk, x_weighted, y_chunk = (memory.take(columns * CHUNK) for _ in range(3))
@@ -74,7 +77,8 @@ def forward(k: Kernel, dtype: str, gated: bool, starts: bool, ends: bool, keeps:
         tokens = k.minimum(length - start, CHUNK)
         padded = (tokens + (TILE_ROWS - 1)) / TILE_ROWS * TILE_ROWS
         B_chunk, C_chunk = (packed.at((group * chunks + chunk) * rows * CHUNK) for packed in (B, C))
-        decays.fill(dt.at(k.task * length + start), carry.at(batch * length + start), rate, tokens)
+        decay = rate if exponents is None else exponents.at(start)
+        decays.fill(dt.at(k.task * length + start), carry.at(batch * length + start), decay, tokens)
         decays.fill_between(tokens)
         pack(k, x_chunk, x.at(start * x_token), x_token, tokens, headdim, columns)
         fetch(k, x.at((start + CHUNK) * x_token), x_token, k.minimum(length - start - CHUNK, CHUNK), headdim)

@@ -172,14 +172,16 @@ class Decays:
         self.whole = scratch.at(4 * CHUNK)
         self.between = scratch.at(4 * CHUNK + 16)
 
-    def fill(self, dt: Pointer, carry: Pointer, rate: Value, tokens: Value) -> None:
-        """dt, carry: of the chunk's tokens; past them dt counts as 0. carry: 0 where a document starts, else 1. rate: A."""
+    def fill(self, dt: Pointer, carry: Pointer, rate: Value | Pointer, tokens: Value) -> None:
+        """dt, carry: of the chunk's tokens; past them dt counts as 0. carry: 0 where a document starts, else 1. rate: A; a pointer: to
+        the logarithms of the tokens' factors, which then have nothing to do with dt."""
         k = self.k
         for offset in range(0, CHUNK, k.width):
             left = tokens - offset
             step = dt.load(offset, left)
             self.step.store(offset, step)
-            self.factor.store(offset, exp_for_products(step * rate) * carry.load(offset, left))
+            exponent = rate.load(offset, left) if isinstance(rate, Pointer) else step * rate
+            self.factor.store(offset, exp_for_products(exponent) * carry.load(offset, left))
         product = k.variable(k.scalar(1.0))
         with k.loop(0, tokens) as t:
             product.set(product.value * self.factor.scalar(t))
