@@ -109,9 +109,13 @@ def test_what_each_transformers_reaches() -> None:
     assert report.transformers_reach("5.15.0")["reached"] and report.transformers_reach("5.23.0")["reached"]
     import torch
 
-    if not torch.cuda.is_available():
-        assert not report.transformers_reach("5.14.1")["reached"]
-    assert not report.transformers_reach("4.57.6")["reached"]
+    assert report.transformers_reach("5.14.1")["reached"] == torch.cuda.is_available()
+    assert not report.transformers_reach("4.57.6")["reached"] and "metadata" in report.transformers_reach("4.57.6")["how"]
+
+
+def test_names_to_override_may_be_an_iterator(dropin: None) -> None:
+    finder.install(name for name in ("mamba_ssm",))
+    assert finder.overridden() == {"mamba_ssm"}
 
 
 def run_in(folder: Path, code: str) -> str:

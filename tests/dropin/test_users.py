@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import io
 import json
 import pkgutil
@@ -237,3 +238,72 @@ def test_outputs_may_be_changed_in_place(dropin: None) -> None:
     for out in given.values():
         out *= 2
         out.sum().backward()
+
+
+def test_the_reference_functions_ask_no_backend(dropin: None) -> None:
+    """They are what others test kernels against, so they must not be the kernels."""
+    from mamba_ssm.ops.selective_scan_interface import mamba_inner_fn, mamba_inner_ref, selective_scan_ref
+    from mamba_ssm.ops.triton.ssd_combined import mamba_split_conv1d_scan_ref, ssd_chunk_scan_combined_ref
+
+    from anymamba.dropin import counting
+
+    xz, A = torch.randn(2, 16, 9), -torch.rand(8, 4)
+    inner = (xz, torch.randn(8, 1, 3), None, torch.randn(10, 8), torch.randn(8, 2), torch.randn(5, 8), None, A)
+    x, B = torch.randn(2, 9, 4, 3), torch.randn(2, 9, 1, 5)
+    counting.forget()
+    expected = mamba_inner_ref(*inner)
+    selective_scan_ref(xz[:, :8], xz[:, 8:], A, torch.randn(2, 4, 9), torch.randn(2, 4, 9))
+    ssd_chunk_scan_combined_ref(x, torch.rand(2, 9, 4), A[:4, 0], B, B, 4)
+    mamba_split_conv1d_scan_ref(
+        torch.randn(2, 9, 38), torch.randn(22, 3), None, torch.rand(4), A[:4, 0], torch.ones(4), 4, headdim=3
+    )
+    assert not counting.served
+    torch.testing.assert_close(mamba_inner_fn(*inner), expected, rtol=1e-4, atol=1e-4)
+    assert counting.served
+
+
+def test_state_dict_keys_of_every_class(dropin: None) -> None:
+    """Read in the sources of 2.3.2.post1."""
+    from mamba_ssm.modules.block import Block
+    from mamba_ssm.modules.mamba2 import Mamba2
+    from mamba_ssm.modules.mamba2_simple import Mamba2Simple
+    from mamba_ssm.modules.mha import MHA
+    from mamba_ssm.modules.mlp import GatedMLP
+    from mamba_ssm.ops.triton import layer_norm, layernorm_gated
+
+    linear = {"in_proj.weight", "out_proj.weight"}
+    expected: list[tuple[nn.Module, set[str]]] = [
+        (Mamba2(16, headdim=8, rmsnorm=False, conv_bias=False, bias=True),
+         linear | {"in_proj.bias", "out_proj.bias", "conv1d.weight", "dt_bias", "A_log", "D"}),
+        (Mamba2Simple(16, headdim=8, learnable_init_states=True),
+         linear | {"conv1d.weight", "conv1d.bias", "init_states", "dt_bias", "A_log", "D", "norm.weight"}),
+        (MHA(16, 4, d_conv=3, qkv_proj_bias=False), linear | {"out_proj.bias", "conv1d.weight", "conv1d.bias"}),
+        (MHA(16, 4, rotary_emb_dim=4, out_proj_bias=False), linear | {"in_proj.bias"}),
+        (GatedMLP(16), {"fc1.weight", "fc2.weight"}),
+        (Block(16, lambda d: nn.Linear(d, d), lambda d: nn.Linear(d, d)),
+         {f"{part}.{name}" for part in ("norm", "norm2", "mixer", "mlp") for name in ("weight", "bias")}),
+        (layer_norm.RMSNorm(16), {"weight"}),
+        (layernorm_gated.RMSNorm(16), {"weight"}),
+        (layernorm_gated.LayerNorm(16), {"weight", "bias"}),
+    ]  # fmt: skip
+    for module, keys in expected:
+        assert set(module.state_dict()) == keys, type(module).__name__
+
+
+@pytest.mark.parametrize("index", [0, 2, 4])
+def test_training_under_torch_compile_and_export_of_each_mixer(index: int, dropin: None) -> None:
+    mixer, x = mixers()[index], torch.randn(1, 6, 16)
+    expected = mixer(x)
+    expected.square().sum().backward()
+    wanted = {name: p.grad.clone() for name, p in mixer.named_parameters() if p.grad is not None}
+    mixer.zero_grad()
+    y = torch.compile(mixer, backend="aot_eager")(x)
+    torch.testing.assert_close(y, expected)
+    y.square().sum().backward()
+    for name, parameter in mixer.named_parameters():
+        torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-4, atol=1e-5)
+    argument = next(iter(inspect.signature(mixer.forward).parameters))
+    length = 3 * torch.export.Dim("k", min=1, max=20)
+    program = torch.export.export(mixer.eval(), (x,), dynamic_shapes={argument: {1: length}})
+    longer = torch.randn(1, 12, 16)
+    torch.testing.assert_close(program.module()(longer), mixer(longer))

@@ -62,7 +62,10 @@ def status() -> dict[str, Any]:
 
 
 def _bound_without_us() -> list[str]:
-    """Modeling files that were imported while neither package could be."""
+    """Modeling files that were imported while neither package could be. Before 5.15 transformers looks when a model is made."""
+    version = str(getattr(sys.modules.get("transformers"), "__version__", "5.15"))
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < (5, 15):
+        return []
     return [
         f"modeling_{family}"
         for family in _FAMILIES

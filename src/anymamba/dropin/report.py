@@ -77,6 +77,14 @@ def transformers_reach(version: str | None = None) -> dict[str, Any]:
             "granitemoehybrid，以及 lfm2、qwen3_next、kimi_linear 等的卷积",
         )
         return {"version": version, "reached": True, "how": how}
+    if release < (5, 0):
+        how = say(
+            "not: 4.x asks for the metadata of an installed distribution, and the drop-in installs no fake one; upgrade to 5.15 or newer. "
+            "`from mamba_ssm import ...` in your own code is served",
+            "不可用：4.x 要求存在已安装发行包的元数据，而替身模块不会安装假的发行包；请升级到 5.15 或更新版本。"
+            "你自己代码中的 `from mamba_ssm import ...` 不受影响",
+        )
+        return {"version": version, "reached": False, "how": how}
     if not _cuda():
         how = say(
             "not on this machine: before 5.15 transformers asks for CUDA before it looks for mamba_ssm; upgrade to 5.15 or newer. "
@@ -85,17 +93,12 @@ def transformers_reach(version: str | None = None) -> dict[str, Any]:
             "你自己代码中的 `from mamba_ssm import ...` 不受影响",
         )
         return {"version": version, "reached": False, "how": how}
-    if release >= (5, 0):
-        how = say(
-            "by version of the imported package, on CUDA tensors only; falcon_mamba only through the `kernels` package",
-            "按所导入包的版本判断，仅限 CUDA 张量；falcon_mamba 只能通过 `kernels` 包",
-        )
-        return {"version": version, "reached": True, "how": how}
     how = say(
-        "not: 4.x asks for the metadata of an installed distribution, and the drop-in installs no fake one; upgrade to 5.15 or newer",
-        "不可用：4.x 要求存在已安装发行包的元数据，而替身模块不会安装假的发行包；请升级到 5.15 或更新版本",
+        "by version of the imported package, on CUDA tensors only; of falcon_mamba only the convolution, its scan only through the "
+        "`kernels` package",
+        "按所导入包的版本判断，仅限 CUDA 张量；falcon_mamba 只有卷积可达，其扫描只能通过 `kernels` 包",
     )
-    return {"version": version, "reached": False, "how": how}
+    return {"version": version, "reached": True, "how": how}
 
 
 def _cuda() -> bool:
