@@ -227,8 +227,10 @@ def ssd_forward_variants():
 
 
 SSD_BACKWARD_CHANGES = [
-    {"launches": 0},
-    *({"launches": launches, "q": q, "warps": 4, "stages": 2, "heads": 4} for launches, q in ((1, 64), (3, 64), (3, 32))),
+    {},
+    {"launches": 1, "heads": 4},
+    {"q": 32, "heads": 4},
+    {"launches": 0, "q": 32, "warps": 8, "stages": 1},
 ]
 """Ways of the backward, as changes of the rule's plan."""
 
@@ -239,15 +241,15 @@ def ssd_backward_variants():
     for shape, (sizes, _, official) in SSD_SHAPES.items():
         batch, length, heads, headdim, states = sizes
         base = op.backward_plan(batch, length, heads, heads, headdim, states, False, DEVICE)
-        plans = [base]
-        for launches in (1, 3):
-            apart = replace(base, launches=launches, q=64, warps=4, stages=2, heads=20 if heads == 80 else 16)
-            plans.append(apart)
-            plans += [replace(apart, heads=heads // share) for share in (1, 2, 8)]
+        fused = replace(base, launches=0, q=32, warps=8, stages=1, heads=40 if heads == 80 else 32, walk_n=64 if batch > 1 else 32)
+        plans = [base, fused]
+        for launches in (3, 1):
+            apart = replace(base, launches=launches)
+            plans += [replace(apart, heads=heads // share) for share in (1, 2, 4, 8)]
             plans += [replace(apart, stages=stages) for stages in (1, 3)]
-        for walk_n, walk_stages, walk_warps in ((32, 3, 4), (64, 2, 4), (128, 2, 4), (128, 3, 4), (128, 3, 8)):
-            plans.append(replace(apart, walk_n=walk_n, walk_stages=walk_stages, walk_warps=walk_warps))
-        plans += [replace(apart, q=32), replace(apart, q=32, launches=1), replace(apart, q=32, warps=8)]
+        for walk_n, walk_stages, walk_warps in ((32, 3, 4), (64, 2, 4), (64, 3, 8), (128, 2, 4), (128, 3, 4), (128, 3, 8)):
+            plans.append(replace(base, walk_n=walk_n, walk_stages=walk_stages, walk_warps=walk_warps))
+        plans += [replace(base, q=32), replace(base, q=32, launches=1), replace(base, q=32, warps=8)]
         for plan in dict.fromkeys(plans):
 
             def run(sizes=sizes, plan=plan):

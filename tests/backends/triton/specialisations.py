@@ -190,7 +190,7 @@ def ssd_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
 
     device = torch.device("meta")
     for headdim, states, (heads, groups), (batch, length) in itertools.product(
-        (16, 32, 64, 80, 128), (16, 24, 64, 128, 256), ((80, 1), (24, 1), (64, 8)), ((8, 2048), (1, 2048), (64, 4096), (1, 9))
+        (64, 32, 16, 80, 128), (128, 64, 16, 24, 256), ((80, 1), (24, 1), (64, 8)), ((8, 2048), (1, 2048), (64, 4096), (1, 9))
     ):
         sizes = batch, length, heads, heads // groups, headdim, states, dtype == torch.float32, device
         for grad, rule in ((False, ssd.forward_plan), (True, ssd.backward_plan)):

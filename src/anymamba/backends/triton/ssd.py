@@ -201,31 +201,31 @@ def chunk_scan_backward(
     dbias = None if dt_bias is None else partial(batch, chunks, heads)
     dA = partial(batch, chunks, heads)
     if plan.launches:
-        parts = -(-headdim // _block_p(headdim))
+        parts = -(-headdim // plan.block_p)
         dB, dC = (partial(2, blocks, batch, length, groups, d_state) for _ in range(2))
         of_row = partial(2, batch, heads * parts, padded)
         of_column, into_state = (partial(batch, heads * parts, padded) for _ in range(2))
         carried = partial(batch, chunks, heads * parts)
         wide_D = D is not None and D.dim() == 2
-        dD = own = None
+        own, own_CB = partial(batch, heads * parts, padded), partial(batch, groups, padded)
+        dD = None
         if D is not None:
             dD = partial(batch, chunks, heads, headdim) if wide_D else partial(batch, chunks, heads)
-            own = dD if wide_D else partial(batch, heads * parts, padded)
         with on_device(x):
             for part in (3,) if plan.launches == 1 else (0, 1, 2):
                 ssd_backward_parts_kernel[(groups * blocks * (3 if part == 3 else 1), chunks, batch)](
                     x, dy, B, C, D, steps, sums, documents, states, dstates,
-                    dx, dB, dC, of_row, of_column, into_state, carried, own,
+                    dx, dB, dC, of_row, of_column, into_state, carried, own, own_CB, dD,
                     *x.stride(), *dy.stride(), *B.stride(), *C.stride(), *_per_channel(D),
                     dB[0].numel(), of_row[0].numel(), length, padded, heads, per_group, plan.heads, 0,
-                    Q=plan.q, P=headdim, N=d_state, BLOCK_P=_block_p(headdim), BLOCK_N=_block(d_state),
+                    Q=plan.q, P=headdim, N=d_state, BLOCK_P=plan.block_p, BLOCK_N=_block(d_state),
                     HAS_D=D is not None, WIDE_D=wide_D, HAS_SEQ=seq_idx is not None, PRECISION=_precision(x), PART=part,
                     num_warps=plan.warps, num_stages=plan.stages,
                 )  # fmt: skip
             ssd_exponents_backward_kernel[(chunks, -(-heads // 16), batch)](
-                dt, A, dt_bias, seq_idx, steps, of_row, of_column, into_state, carried, None if wide_D else own,
+                dt, A, dt_bias, seq_idx, steps, of_row, of_column, into_state, carried, own, own_CB,
                 ddt, dbias, dA, None if wide_D else dD,
-                *dt.stride(), *_strides(seq_idx, 2), of_row[0].numel(), length, heads, padded, *limits,
+                *dt.stride(), *_strides(seq_idx, 2), of_row[0].numel(), length, heads, per_group, padded, *limits,
                 Q=plan.q, BLOCK_H=16, PARTS=parts, SOFTPLUS=softplus, LIMIT=_limited(softplus, limits),
                 HAS_BIAS=dt_bias is not None, HAS_SEQ=seq_idx is not None, HAS_D=D is not None and not wide_D,
                 num_warps=4, num_stages=1,
@@ -369,10 +369,6 @@ def _of_one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def _block(size: int) -> int:
     return max(power_of_2(size), 16)
-
-
-def _block_p(headdim: int) -> int:
-    return min(_block(headdim), 64)
 
 
 def _limited(softplus: bool, limits: tuple[float, float]) -> bool:

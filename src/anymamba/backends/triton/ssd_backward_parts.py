@@ -150,12 +150,12 @@ def ssd_rows(
 
 @triton.jit
 def ssd_inside(
-    x_ptr, dy_ptr, B_ptr, C_ptr, steps_ptr, sums_ptr, documents_ptr, dB_ptr, dC_ptr, of_row_ptr, of_column_ptr, dD_ptr,
+    x_ptr, dy_ptr, B_ptr, C_ptr, steps_ptr, sums_ptr, documents_ptr, dB_ptr, dC_ptr, of_row_ptr, of_column_ptr, own_ptr, own_CB_ptr,
     x_b, x_l: tl.constexpr, x_h, x_p: tl.constexpr, dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr,
     B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n,
     place, c, b, batch, length, padded, heads: tl.constexpr, heads_per_group, together, zero,
     Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
-    HAS_D: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     PARTS: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
     g, block, first, last = heads_of_block(place, heads_per_group, together, PARTS)
@@ -172,6 +172,11 @@ def ssd_inside(
         documents = tl.load(documents_ptr + b * padded + t)
         seen = seen & (documents[:, None] == documents[None, :])
     CB = tl.dot(B, tl.trans(C), input_precision=PRECISION)
+    groups = heads // heads_per_group
+    diagonal = q[:, None] == q[None, :]
+    tl.store(own_CB_ptr + (b * groups + g) * padded + t, tl.sum(tl.where(diagonal, CB, 0.0), axis=1))
+    # no exponent stands in what a token gives itself: left in, it would be added and subtracted again, and drown what decayed
+    CB = tl.where(diagonal, 0.0, CB)
     dCB = tl.zeros([Q, Q], tl.float32)
     for j in range(first, last):
         i = j ^ zero
@@ -184,14 +189,12 @@ def ssd_inside(
         dy = tl.load(dy_ptr + b * dy_b + head * dy_h + start * dy_l + (q[:, None] * dy_l + p[None, :] * dy_p), mask=in_P, other=0.0)
         d = tl.dot(x, tl.trans(dy), input_precision=PRECISION)
         row = (b * heads * PARTS + i) * padded + t
-        if HAS_D:
-            tl.store(dD_ptr + row, tl.sum(tl.where(q[:, None] == q[None, :], d, 0.0), axis=1))
+        tl.store(own_ptr + row, tl.sum(tl.where(diagonal, d, 0.0), axis=1))
         d *= tl.where(seen, tl.exp2(sums[None, :] - sums[:, None]), 0.0)
         through = d * CB
         tl.store(of_column_ptr + row, tl.sum(through, axis=1))
         dCB += d * steps[:, None]
         tl.store(of_row_ptr + row, tl.sum(through * steps[:, None], axis=0))
-    groups = heads // heads_per_group
     out_at = (((block * batch + b) * length + start) * groups + g) * N + (q[:, None] * (groups * N) + n[None, :])
     narrow = dCB.to(B.dtype)
     tl.store(dB_ptr + out_at, tl.dot(narrow, C, input_precision=PRECISION), mask=in_N)
@@ -201,7 +204,7 @@ def ssd_inside(
 @triton.jit(do_not_specialize=["share", "row_share", "length", "padded", "heads_per_group", "together", "zero"])
 def ssd_backward_parts_kernel(
     x_ptr, dy_ptr, B_ptr, C_ptr, D_ptr, steps_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr,
-    dx_ptr, dB_ptr, dC_ptr, of_row_ptr, of_column_ptr, into_state_ptr, carried_ptr, dD_ptr,
+    dx_ptr, dB_ptr, dC_ptr, of_row_ptr, of_column_ptr, into_state_ptr, carried_ptr, own_ptr, own_CB_ptr, dD_ptr,
     x_b, x_l: tl.constexpr, x_h, x_p: tl.constexpr, dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr,
     B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, D_h, D_p,
     share, row_share, length, padded, heads: tl.constexpr, heads_per_group, together, zero,
@@ -214,9 +217,9 @@ def ssd_backward_parts_kernel(
     states: before each chunk; dstates: gradient of those after it. dx: (batch, length, heads, P) contiguous. dB, dC: (2, blocks,
     batch, length, groups, N): the share through the states, and the one from inside, share apart. of_row: (2, batch, heads * parts,
     padded), likewise, row_share apart; of_column, into_state: (batch, heads * parts, padded). carried: (batch,
-    chunks, heads * parts). dD: (batch, heads * parts, padded), or with WIDE_D (D has a headdim) (batch, chunks, heads, P). All but dx
-    are float32. zero: 0; an exclusive or with it keeps the compiler from turning every address into a variable of the loop, of which
-    there would be more than registers.
+    chunks, heads * parts). own: x . dy of every token, as of_column; own_CB: B . C of every token, (batch, groups, padded). dD, with
+    WIDE_D (D has a headdim): (batch, chunks, heads, P). All but dx are float32. zero: 0; an exclusive or with it keeps the compiler
+    from turning every address into a variable of the loop, of which there would be more than registers.
     """
     place = tl.program_id(0)
     c = tl.program_id(1)
@@ -245,18 +248,18 @@ def ssd_backward_parts_kernel(
     else:
         ssd_inside(
             x_ptr, dy_ptr, B_ptr, C_ptr, steps_ptr, sums_ptr, documents_ptr,
-            dB_ptr + share, dC_ptr + share, of_row_ptr + row_share, of_column_ptr, dD_ptr,
+            dB_ptr + share, dC_ptr + share, of_row_ptr + row_share, of_column_ptr, own_ptr, own_CB_ptr,
             x_b, x_l, x_h, x_p, dy_b, dy_l, dy_h, dy_p, B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n,
             place, c, b, batch, length, padded, heads, heads_per_group, together, zero,
-            Q, P, N, BLOCK_P, BLOCK_N, HAS_D and not WIDE_D, HAS_SEQ, PRECISION,
+            Q, P, N, BLOCK_P, BLOCK_N, HAS_SEQ, PRECISION,
         )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["row_share", "length", "heads", "padded"])
+@triton.jit(do_not_specialize=["row_share", "length", "heads", "heads_per_group", "padded"])
 def ssd_exponents_backward_kernel(
-    dt_ptr, A_ptr, bias_ptr, seq_ptr, steps_ptr, of_row_ptr, of_column_ptr, into_state_ptr, carried_ptr, own_ptr,
+    dt_ptr, A_ptr, bias_ptr, seq_ptr, steps_ptr, of_row_ptr, of_column_ptr, into_state_ptr, carried_ptr, own_ptr, own_CB_ptr,
     ddt_ptr, dbias_ptr, dA_ptr, dD_ptr,
-    dt_b, dt_l, dt_h, seq_b, seq_l, row_share, length, heads, padded, low, high,
+    dt_b, dt_l, dt_h, seq_b, seq_l, row_share, length, heads, heads_per_group, padded, low, high,
     Q: tl.constexpr, BLOCK_H: tl.constexpr, PARTS: tl.constexpr, SOFTPLUS: tl.constexpr, LIMIT: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_SEQ: tl.constexpr, HAS_D: tl.constexpr,
 ):  # fmt: skip
@@ -273,7 +276,7 @@ def ssd_exponents_backward_kernel(
     direct = tl.zeros([Q, BLOCK_H], tl.float32)
     of_row = tl.zeros([Q, BLOCK_H], tl.float32)
     at_end = tl.zeros([BLOCK_H], tl.float32)
-    dD = tl.zeros([BLOCK_H], tl.float32)
+    own = tl.zeros([Q, BLOCK_H], tl.float32)
     for part in tl.static_range(PARTS):
         at = ((b * heads + h[None, :]) * PARTS + part) * padded + t[:, None]
         into_state = tl.load(into_state_ptr + at, mask=real, other=0.0)
@@ -281,15 +284,16 @@ def ssd_exponents_backward_kernel(
         of_row += tl.load(of_row_ptr + at, mask=real, other=0.0) + tl.load(of_row_ptr + row_share + at, mask=real, other=0.0)
         at_end += tl.load(carried_ptr + (row * heads + h) * PARTS + part, mask=h < heads, other=0.0)
         at_end += tl.sum(into_state * steps, axis=0)
-        if HAS_D:
-            dD += tl.sum(tl.load(own_ptr + at, mask=real, other=0.0), axis=0)
+        own += tl.load(own_ptr + at, mask=real, other=0.0)
+    groups = heads // heads_per_group
+    own_CB = tl.load(own_CB_ptr + (b * groups + h[None, :] // heads_per_group) * padded + t[:, None], mask=real, other=0.0)
     # the sum s[t] stands in the exponents of row t and column t; the last one in those of the state as well
     suffix = tl.cumsum(of_row - steps * direct, axis=0, reverse=True) + at_end[None, :]
     A = tl.load(A_ptr + h, mask=h < heads, other=0.0).to(tl.float32)
-    gradient = direct + A[None, :] * suffix
+    gradient = direct + own * own_CB + A[None, :] * suffix
     tl.store(dA_ptr + row * heads + h, tl.sum(suffix * steps, axis=0), mask=h < heads)
     if HAS_D:
-        tl.store(dD_ptr + row * heads + h, dD, mask=h < heads)
+        tl.store(dD_ptr + row * heads + h, tl.sum(own, axis=0), mask=h < heads)
     live = (t < length)[:, None] & real
     dt = tl.load(dt_ptr + b * dt_b + t.to(tl.int64)[:, None] * dt_l + h[None, :] * dt_h, mask=live, other=0.0).to(tl.float32)
     if HAS_BIAS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,7 +12,8 @@ from anymamba.backends.triton.launch import power_of_2, processors, shared_memor
 @dataclass(frozen=True)
 class Plan:
     """q: tokens of a chunk. heads: heads that a program of the chunk kernel handles one after another. walk_p, walk_n: the part of
-    the state (headdim, d_state) that a program of the walk holds."""
+    the state (headdim, d_state) that a program of the walk holds. launches, of the backward: 3 or 1 for its three parts, 0 for one
+    kernel that does the work of all. block_p: the part of headdim that a program of the parts takes at a time."""
 
     q: int
     heads: int
@@ -23,6 +24,7 @@ class Plan:
     walk_warps: int
     walk_stages: int
     launches: int = 0
+    block_p: int = 64
 
 
 def forward_plan(
@@ -39,8 +41,14 @@ def forward_plan(
 def backward_plan(
     batch: int, length: int, heads: int, heads_per_group: int, headdim: int, d_state: int, wide: bool, device: torch.device
 ) -> Plan:
-    # one program a chunk and half of the heads, of many warps: what the heads share is then read once or twice
-    return _plan(32, 40, 3, 1, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
+    # Hopper's matrix unit takes 64 rows; elsewhere, and for the three products that a float32 one is made of, registers limit q
+    hopper = shared_memory(device) >= 200 * 1024
+    q, block_p = (16, 32) if wide else (64 if hopper else 32, 64)
+    plan = _plan(q, 20, 4, 1 if wide else 2, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
+    return replace(
+        plan, launches=3, block_p=min(block_p, max(power_of_2(headdim), 16)), warps=8 if d_state > 128 else 4,
+        walk_n=min(plan.walk_n, 64), walk_stages=2 if wide else 3,
+    )  # fmt: skip
 
 
 def _plan(
