@@ -45,15 +45,13 @@ def passed(backend: str, package: ModuleType, module: ModuleType, call: Call) ->
             kept = run(module, call)
         finally:
             _running.discard(key)
-        _load()[key] = kept
-        cachefolder.write_json(_FILE, _load())
+        _keep(key, kept)
     return bool(kept[0]), str(kept[1])
 
 
 def record(backend: str, package: ModuleType, call: Call, ok: bool, reason: str) -> None:
     """Takes over a verdict that was reached elsewhere (`anymamba verify`), in memory and on disk."""
-    _load()[_key(backend, package, call)] = (ok, reason)
-    cachefolder.write_json(_FILE, _load())
+    _keep(_key(backend, package, call), (ok, reason))
 
 
 def run(module: ModuleType, call: Call) -> tuple[bool, str]:
@@ -80,6 +78,13 @@ def forget() -> None:
     global _verdicts
     _verdicts = {}
     cachefolder.write_json(_FILE, {})
+
+
+def _keep(key: str, verdict: tuple[bool, str]) -> None:
+    """In memory, and on disk beside what other processes have found since this one read the file."""
+    _load()[key] = verdict
+    kept = cachefolder.read_json(_FILE)
+    cachefolder.write_json(_FILE, {**_load(), **(kept if isinstance(kept, dict) else {}), key: verdict})
 
 
 def _load() -> dict[str, Any]:

@@ -20,7 +20,7 @@ _OPTIONS = {
     "D", "z", "delta_bias", "delta_softplus", "dt_bias", "dt_softplus", "bias", "activation", "residual", "prenorm", "group_size",
     "initial_states", "return_final_states",
 }  # fmt: skip
-_COMPOSED = {
+COMPOSED = {
     "mamba_inner_fn": ("causal_conv1d_fn", "selective_scan_fn"),
     "mamba_split_conv1d_scan_combined": ("causal_conv1d_fn", "mamba_chunk_scan_combined", "rmsnorm_fn"),
 }
@@ -68,11 +68,11 @@ def _chosen(op: str, call: Call) -> tuple[str | None, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AnymambaWarning)
         try:
-            fused = dispatch.choose_fused(call) if op in _COMPOSED else dispatch.choose(call)
+            fused = dispatch.choose_fused(call) if op in COMPOSED else dispatch.choose(call)
             if fused:
                 return fused.backend, fused.why
             parts = [
-                (part, dispatch.choose(_typical_call(part, call.device, call.dtype)).backend) for part in _COMPOSED[op]
+                (part, dispatch.choose(_typical_call(part, call.device, call.dtype)).backend) for part in COMPOSED[op]
             ]
         except BackendError as error:
             return None, str(error)

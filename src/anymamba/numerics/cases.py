@@ -1,14 +1,12 @@
-"""Realistic and hostile inputs of every op: long sequences, tiny and huge step sizes, states that grow, borders of every chunk size."""
+"""Realistic and hostile inputs of every op: long sequences, tiny and huge step sizes, states that grow, borders of every chunk size,
+every option, layouts and sizes that no tile divides. Short wherever length is not the point: the whole table takes a minute."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from anymamba.backends import probes
-from anymamba.backends.probes import Probe, Random
+from anymamba.numerics.builders import Build, conv, conv_step, norm, scan, ssd, state_step
 
 
 @dataclass(frozen=True)
@@ -17,112 +15,115 @@ class Case:
 
     op: str
     name: str
-    build: Callable[[Random], Probe]
+    build: Build
     grad: bool = True
 
 
-_BORDERS = 261
+BORDERS = 261
 """Tokens that cross the borders of chunks of 16 to 256 tokens, and end just after one."""
 
+_CASES: dict[str, dict[str, Build]] = {
+    "selective_scan_fn": {
+        "chunk borders": scan(BORDERS),
+        "tiny dt": scan(70, dt=-13.0),
+        "huge dt": scan(70, dt=40.0),
+        "large states": scan(70, size=1e4, decay=1e-3),
+        "one state, odd channels": scan(37, dim=13, states=1),
+        "64 states": scan(37, dim=7, states=64),
+        "3 groups, batch 3": scan(37, batch=3, dim=21, groups=3, last=False),
+        "length contiguous": scan(67, batch=2, dim=19, contiguous=True, last=False),
+        "no options": scan(37, batch=2, without=("D", "z", "delta_bias"), last=False),
+        "no gate": scan(35, batch=2, dim=33, without=("z",)),
+        "5 tokens": scan(5, batch=2),
+        "1 token": scan(1, batch=2),
+        "B and C constant": scan(37, batch=2, constant=True),
+    },
+    "mamba_chunk_scan_combined": {
+        "chunk borders": ssd(BORDERS),
+        "tiny dt": ssd(70, dt=-13.0),
+        "huge dt": ssd(70, dt=8.0),
+        "large states": ssd(70, size=1e4, decay=1e-3),
+        "packed documents": ssd(BORDERS, documents=67),
+        "packed documents, batch 2": ssd(75, batch=2, documents=19, without=("initial_states",), chunk=32, final=False),
+        "odd sizes": ssd(131, heads=3, headdim=9, groups=1, states=5),
+        "views of one tensor, batch 3": ssd(67, batch=3, one_tensor=True, chunk=16),
+        "no options": ssd(67, batch=2, without=("D", "z", "dt_bias", "initial_states"), chunk=32, final=False),
+        "states, no gate": ssd(40, batch=2, groups=4, without=("z",), chunk=32),
+        "D by channel, limited dt": ssd(40, batch=2, wide_D=True, limit=(0.05, 0.2), chunk=32),
+        "5 tokens": ssd(5, batch=2, chunk=16),
+        "1 token": ssd(1, batch=2, chunk=16),
+        "a model's sizes": ssd(70, heads=2, headdim=64, groups=1, states=128, without=("z", "initial_states"), final=False),
+    },
+    "causal_conv1d_fn": {
+        "chunk borders": conv(BORDERS, 4),
+        "width 3 with states": conv(67, 3, states=True),
+        "width 2, no activation": conv(67, 2, activation=None, contiguous=True),
+        "width 4 with states": conv(35, 4, states=True, batch=3, dim=13, bias=False),
+        "large inputs": conv(67, 4, size=1e4),
+        "length contiguous": conv(67, 4, contiguous=True, dim=33),
+        "packed documents": conv(67, 4, documents=9),
+        "2 tokens with states": conv(2, 4, states=True),
+        "1 token": conv(1, 4),
+    },
+    "rms_norm_fn": {
+        "large inputs": norm(7, 300, 1e4),
+        "tiny inputs": norm(7, 300, 1e-4),
+        "bias": norm(5, 33, bias=True),
+        "no residual": norm(5, 64, without=("residual",)),
+        "float32 residual": norm(5, 96, residual_in_fp32=True),
+        "one row, not prenorm": norm(1, 1030, prenorm=False),
+    },
+    "layer_norm_fn": {
+        "bias": norm(5, 33, bias=True),
+        "no residual": norm(5, 64, without=("residual",)),
+        "large inputs": norm(7, 300, 1e4, bias=True, prenorm=False),
+    },
+    "rmsnorm_fn": {
+        "large inputs": norm(7, 300, 1e4, gated=True),
+        "groups": norm(5, 96, gated=True, group=32),
+        "norm before gate": norm(5, 33, gated=True, norm_first=True, bias=True),
+        "no gate": norm(5, 64, gated=True, without=("z",)),
+        "norm before gate, groups": norm(5, 64, gated=True, norm_first=True, group=16),
+    },
+    "layernorm_fn": {
+        "bias": norm(5, 33, gated=True, bias=True),
+        "norm before gate, groups": norm(5, 64, gated=True, norm_first=True, group=16, bias=True),
+        "no gate": norm(5, 300, gated=True, without=("z",)),
+    },
+}
 
-def _scan(
-    length: int,
-    batch: int = 1,
-    dim: int = 20,
-    states: int = 16,
-    dt: float = -2.0,
-    decay: float = 1.0,
-    size: float = 1.0,
-) -> Callable[[Random], Probe]:
-    """dt: mean of delta before softplus. decay: factor on A. size: factor on u."""
-
-    def build(random: Random) -> Probe:
-        inputs = {
-            "u": (random(batch, length, dim) * size).transpose(1, 2),
-            "delta": (random(batch, length, dim) * 0.5).transpose(1, 2),
-            "A": -random(dim, states).exp() * decay,
-            "B": random(batch, length, states).transpose(1, 2),
-            "C": random(batch, length, states).transpose(1, 2),
-            "D": random(dim),
-            "z": random(batch, length, dim).transpose(1, 2),
-            "delta_bias": random(dim) * 0.1 + dt,
-        }
-        options = {"delta_softplus": True, "return_last_state": True}
-        return Probe(inputs, differentiable=tuple(inputs), float32=("A", "D", "delta_bias"), options=options)
-
-    return build
-
-
-def _ssd(
-    length: int, heads: int = 4, headdim: int = 16, groups: int = 2, states: int = 24, dt: float = -2.0, decay: float = 1.0,
-    size: float = 1.0, documents: bool = False,
-) -> Callable[[Random], Probe]:  # fmt: skip
-    def build(random: Random) -> Probe:
-        inputs = {
-            "x": random(1, length, heads, headdim) * size,
-            "dt": random(1, length, heads) * 0.5,
-            "A": -random(heads).exp() * decay,
-            "B": random(1, length, groups, states),
-            "C": random(1, length, groups, states),
-            "D": random(heads),
-            "z": random(1, length, heads, headdim),
-            "dt_bias": random(heads) * 0.1 + dt,
-            "initial_states": random(1, heads, headdim, states),
-        }
-        names = tuple(inputs)
-        if documents:
-            ids = torch.arange(length).div(67, rounding_mode="floor").int()
-            inputs["seq_idx"] = ids[None]
-        options = {"chunk_size": 64, "dt_softplus": True, "return_final_states": True}
-        return Probe(inputs, differentiable=names, float32=("A", "D", "dt_bias", "initial_states"), options=options)
-
-    return build
-
-
-def _conv(length: int, width: int, size: float = 1.0, states: bool = False) -> Callable[[Random], Probe]:
-    def build(random: Random) -> Probe:
-        inputs = {"x": (random(2, length, 20) * size).transpose(1, 2), "weight": random(20, width), "bias": random(20)}
-        options = {"activation": "silu"}
-        if states:
-            inputs["initial_states"] = random(2, width - 1, 20).transpose(1, 2)
-            options["return_final_states"] = True  # type: ignore[assignment]
-        return Probe(inputs, differentiable=tuple(inputs), options=options)
-
-    return build
-
-
-def _norm(rows: int, size: int, scale: float, gated: bool) -> Callable[[Random], Probe]:
-    def build(random: Random) -> Probe:
-        inputs = {"x": random(1, rows, size) * scale, "weight": random(size), "bias": None}
-        if gated:
-            inputs["z"] = random(1, rows, size)
-            return Probe(inputs, differentiable=("x", "weight", "z"), options={"norm_before_gate": False})
-        inputs["residual"] = random(1, rows, size) * scale
-        return Probe(inputs, differentiable=("x", "weight", "residual"), options={"prenorm": True})
-
-    return build
-
+_FORWARD: dict[str, dict[str, Build]] = {
+    "selective_scan_fn": {"1,100 tokens, slow decay": scan(1100, dim=8, dt=-4.0, decay=0.01)},
+    "mamba_chunk_scan_combined": {
+        "1,100 tokens, slow decay": ssd(1100, heads=2, dt=-4.0, decay=0.01),
+        "ends of sequences": ssd(75, groups=1, varlen=True, without=("initial_states", "z")),
+    },
+    "causal_conv1d_update": {
+        "batch 1, width 3": conv_step(3, batch=1, dim=13),
+        "no activation, no bias": conv_step(4, batch=3, activation=None, bias=False),
+        "width 2": conv_step(2),
+        "3 tokens": conv_step(4, tokens=3),
+        "longer state": conv_step(4, kept=7),
+        "circular state": conv_step(4, kept=6, circular=True),
+        "states by index": conv_step(4, indexed=True),
+        "a wide layer": conv_step(4, batch=1, dim=1030),
+    },
+    "selective_state_update": {
+        "Mamba-1": state_step(heads=0, headdim=37),
+        "Mamba-1, batch 1": state_step(batch=1, heads=0, headdim=130, states=16, without=("z",)),
+        "decay by head, batch 3": state_step(batch=3, own_A=False),
+        "decay by head, a model's sizes": state_step(batch=1, heads=2, headdim=64, groups=1, states=128, own_A=False, without=("z",)),
+        "no options": state_step(batch=3, without=("D", "z", "dt_bias")),
+        "one state, odd channels": state_step(heads=3, headdim=7, groups=1, states=1),
+        "tiny dt": state_step(dt=-13.0),
+        "huge dt": state_step(dt=40.0),
+        "large states": state_step(size=1e6),
+        "states by index": state_step(indexed=True),
+    },
+}
 
 CASES: tuple[Case, ...] = (
     *(Case(op, "typical", build, grad=not op.endswith("_update")) for op, build in probes.PROBES.items()),
-    Case("selective_scan_fn", "chunk borders", _scan(_BORDERS)),
-    Case("selective_scan_fn", "1,100 tokens, slow decay", _scan(1100, dim=8, dt=-4.0, decay=0.01), grad=False),
-    Case("selective_scan_fn", "tiny dt", _scan(131, dt=-13.0)),
-    Case("selective_scan_fn", "huge dt", _scan(131, dt=40.0)),
-    Case("selective_scan_fn", "large states", _scan(131, size=1e4, decay=1e-3)),
-    Case("selective_scan_fn", "one state, odd channels", _scan(131, dim=13, states=1)),
-    Case("selective_scan_fn", "64 states", _scan(131, dim=7, states=64)),
-    Case("mamba_chunk_scan_combined", "chunk borders", _ssd(_BORDERS)),
-    Case("mamba_chunk_scan_combined", "1,100 tokens, slow decay", _ssd(1100, heads=2, dt=-4.0, decay=0.01), grad=False),
-    Case("mamba_chunk_scan_combined", "tiny dt", _ssd(131, dt=-13.0)),
-    Case("mamba_chunk_scan_combined", "huge dt", _ssd(131, dt=8.0)),
-    Case("mamba_chunk_scan_combined", "large states", _ssd(131, size=1e4, decay=1e-3)),
-    Case("mamba_chunk_scan_combined", "packed documents", _ssd(_BORDERS, documents=True)),
-    Case("mamba_chunk_scan_combined", "odd sizes", _ssd(131, heads=3, headdim=9, groups=1, states=5)),
-    Case("causal_conv1d_fn", "chunk borders", _conv(_BORDERS, 4)),
-    Case("causal_conv1d_fn", "width 3 with states", _conv(131, 3, states=True)),
-    Case("causal_conv1d_fn", "large inputs", _conv(131, 4, size=1e4)),
-    Case("rms_norm_fn", "large inputs", _norm(7, 300, 1e4, gated=False)),
-    Case("rms_norm_fn", "tiny inputs", _norm(7, 300, 1e-4, gated=False)),
-    Case("rmsnorm_fn", "large inputs", _norm(7, 300, 1e4, gated=True)),
+    *(Case(op, name, build) for op, builds in _CASES.items() for name, build in builds.items()),
+    *(Case(op, name, build, grad=False) for op, builds in _FORWARD.items() for name, build in builds.items()),
 )
