@@ -26,12 +26,14 @@ import torch
 from anymamba import __version__
 from anymamba.backends import machine
 from anymamba.cli import main as anymamba
+from anymamba.cli.plot import write
 from anymamba.models import hub
 from anymamba.models.config import Config
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
 from anymamba.models.mamba2 import Mamba2Config
 from anymamba.models.tokenizer import byte_tokenizer
+from anymamba.training.axes import COLOURS, Axes, Curve
 from anymamba.training.demo import sections
 
 PAIRS: dict[str, tuple[str, str, int]] = {
@@ -58,8 +60,11 @@ def main() -> None:
     parser.add_argument("family", choices=("mamba", "mamba2"))
     parser.add_argument("--tokens", type=int, default=100_000)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anymamba-long-text", help="models and text")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what is there of the newest result, and measure nothing")
     parser.add_argument("--only", default="", help="pairs whose name contains this")
     arguments = parser.parse_args()
+    if arguments.plot:
+        return plot(arguments.family, arguments.plot)
     model = trained(arguments.family, arguments.work)
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     target = Path(__file__).parent / "results" / f"long-text-{arguments.family}-{today}.json"
@@ -70,6 +75,24 @@ def main() -> None:
         document = read(target, arguments, model)
         document["pairs"][name] = found
         target.write_text(text_of(document), "utf-8")
+
+
+DRAWN = (
+    "cpu against reference", "chunked against reference", "triton-interpreted against reference", "cpu: step by step against one pass",
+    "reference against float64",
+)  # fmt: skip
+
+
+def plot(family: str, target: Path) -> None:
+    """The largest logit difference over position, a curve for each pair."""
+    newest = max((Path(__file__).parent / "results").glob(f"long-text-{family}-*.json"))
+    pairs = json.loads(newest.read_text("utf-8"))["pairs"]
+    curves = []
+    for colour, name in zip(COLOURS, [name for name in DRAWN if name in pairs]):
+        columns = pairs[name]["windows"]
+        points = list(zip(map(float, columns["position"]), columns["logit_difference"]))
+        curves.append(Curve(name, colour, [(x, y) for x, y in points if y > 0]))
+    write(Axes(curves, "tokens", f"largest logit difference, {family}", log_y=True), target)
 
 
 def read(target: Path, arguments: argparse.Namespace, model: Path) -> dict[str, Any]:
