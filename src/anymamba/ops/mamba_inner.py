@@ -108,7 +108,8 @@ def mamba_inner_fn(
 
     def scanned(xz: Tensor) -> Tensor:
         """(batch, dim, length): everything before the output projection."""
-        x, z = xz.chunk(2, dim=1)
+        # along the last dimension: where channels lie side by side, the gradients are joined again without a walk across memory
+        x, z = (part.mT for part in xz.mT.chunk(2, dim=2))
         u = causal_conv1d_fn(x, conv1d_weight[:, 0], conv1d_bias, activation="silu", backend=backend)
         assert isinstance(u, Tensor)
         parts = list(linear(u.mT, x_proj_weight).split([dt_rank, *(row for given in (B, C) if given is None)], dim=2))

@@ -17,6 +17,7 @@ OPS: dict[str, str] = {
     "causal_conv1d_fn": "anymamba.backends.triton.causal_conv1d",
     "causal_conv1d_update": "anymamba.backends.triton.causal_conv1d",
     "selective_scan_fn": "anymamba.backends.triton.selective_scan",
+    "mamba_inner_fn": "anymamba.backends.triton.mamba_inner",
     "selective_state_update": "anymamba.backends.triton.selective_state_update",
     "mamba_chunk_scan_combined": "anymamba.backends.triton.ssd",
     "layer_norm_fn": "anymamba.backends.triton.norm",

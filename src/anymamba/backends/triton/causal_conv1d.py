@@ -129,12 +129,14 @@ def conv_backward(
     seq_idx: Tensor | None,
     silu: bool,
     plan: Plan,
+    dx: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Gradients of x, weight, bias and the initial states."""
+    """Gradients of x, weight, bias and the initial states. dx: memory for x's, like x, channel stride 1."""
     batch, channels, length = x.shape
     width, device = weight.shape[1], x.device
     rows, dout, bias = _channels_last(x), _channels_last(dout), _contiguous(bias)
-    dx = torch.empty((batch, length, channels), dtype=x.dtype, device=device).transpose(1, 2)
+    if dx is None:
+        dx = torch.empty((batch, length, channels), dtype=x.dtype, device=device).transpose(1, 2)
     if not x.numel():
         dinitial = None if initial is None else torch.zeros_like(initial)
         return dx, torch.zeros_like(weight), None if bias is None else torch.zeros_like(bias), dinitial

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -51,6 +52,67 @@ def selective_scan_fn(
     return (out, last_state) if return_last_state else out
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What backward has to know of forward: every how many steps it kept the state, and the plan of the CUDA kernel if it was that."""
+
+    every: int
+    cuda_plan: in_cuda.Plan | None
+
+
+def forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    return_last_state: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Kept]:
+    """out, last state or None, with keep the states that backward starts from; by the fastest kernel that takes these tensors."""
+    batch, channels, length = u.shape
+    if in_cuda.suits(u, delta, A, B, C, z):
+        cuda_plan = in_cuda.forward_plan(batch, channels, length, u.device)
+        back = in_cuda.backward_plan(batch, channels, length, u.device)
+        every = back.window if keep else 0
+        try:
+            found = in_cuda.scan_forward(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, every, cuda_plan)
+            return *found, Kept(every, back)
+        except nvrtc.NotCompiled as error:
+            nvrtc.give_up(u.device, str(error))
+    plan = forward_plan(batch, channels, length, A.shape[1], u.device)
+    return *scan_forward(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, keep, plan), Kept(plan.every, None)
+
+
+def backward(
+    dout: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    checkpoint: Tensor,
+    kept: Kept,
+    dz: Tensor | None = None,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of u, delta, A, B, C, D, z, delta_bias. dz: memory for z's, like z, channel stride 1."""
+    if kept.cuda_plan is not None:
+        try:
+            return in_cuda.scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, softplus, checkpoint, kept.cuda_plan, dz)
+        except nvrtc.NotCompiled as error:
+            nvrtc.give_up(u.device, str(error))  # the Triton kernel reads the same states
+    plan = backward_plan(u.shape[0], u.shape[1], u.shape[2], A.shape[1], u.device)
+    return scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, softplus, checkpoint, kept.every, plan, dz)
+
+
 class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -67,32 +129,10 @@ class _SelectiveScan(torch.autograd.Function):
         return_last_state: bool,
     ) -> tuple[Tensor, Tensor | None]:
         keep = any(ctx.needs_input_grad)
-        ctx.cuda_plan = None
-        if in_cuda.suits(u, delta, A, B, C, z):
-            cuda_plan = in_cuda.forward_plan(u.shape[0], u.shape[1], u.shape[2], u.device)
-            every = 0
-            if keep:
-                ctx.cuda_plan = in_cuda.backward_plan(u.shape[0], u.shape[1], u.shape[2], u.device)
-                every = ctx.every = ctx.cuda_plan.window
-            try:
-                out, last_state, checkpoint = in_cuda.scan_forward(
-                    u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, every, cuda_plan
-                )
-            except nvrtc.NotCompiled as error:
-                nvrtc.give_up(u.device, str(error))
-                ctx.cuda_plan = None
-            else:
-                if keep:
-                    ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, checkpoint)
-                    ctx.softplus = softplus
-                if last_state is not None:
-                    ctx.mark_non_differentiable(last_state)
-                return out, last_state
-        plan = forward_plan(u.shape[0], u.shape[1], u.shape[2], A.shape[1], u.device)
-        out, last_state, checkpoint = scan_forward(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, keep, plan)
+        out, last_state, checkpoint, kept = forward(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, keep)
         if keep:
             ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, checkpoint)
-            ctx.softplus, ctx.every = softplus, plan.every
+            ctx.softplus, ctx.kept = softplus, kept
         if last_state is not None:
             ctx.mark_non_differentiable(last_state)
         return out, last_state
@@ -100,16 +140,8 @@ class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dout: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        u, delta, A, B, C, D, z, delta_bias, checkpoint = ctx.saved_tensors
-        if ctx.cuda_plan is not None:
-            try:
-                found = in_cuda.scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, ctx.softplus, checkpoint, ctx.cuda_plan)
-                return *found, None, None
-            except nvrtc.NotCompiled as error:
-                nvrtc.give_up(u.device, str(error))  # the Triton kernel reads the same states
-        plan = backward_plan(u.shape[0], u.shape[1], u.shape[2], A.shape[1], u.device)
-        gradients = scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, ctx.softplus, checkpoint, ctx.every, plan)
-        return *gradients, None, None
+        *tensors, checkpoint = ctx.saved_tensors
+        return *backward(dout, *tensors, ctx.softplus, checkpoint, ctx.kept), None, None
 
 
 def scan_forward(
@@ -183,6 +215,7 @@ def scan_backward(
     checkpoint: Tensor,
     every: int,
     plan: Plan,
+    dz: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of u, delta, A, B, C, D, z, delta_bias, each in the dtype and shape of its tensor."""
     batch, channels, length = u.shape
@@ -194,7 +227,8 @@ def scan_backward(
     groups = B.shape[1]
     group = channels // groups
     du, ddelta = (torch.empty((batch, length, channels), dtype=x.dtype, device=device).transpose(1, 2) for x in (u, delta))
-    dz = None if z is None else torch.empty((batch, length, channels), dtype=z.dtype, device=device).transpose(1, 2)
+    if z is not None and dz is None:
+        dz = torch.empty((batch, length, channels), dtype=z.dtype, device=device).transpose(1, 2)
     chunk, chunks = cut(length, plan.chunks, every)
     blocks = -(-group // plan.block_d)
     grid = (groups * blocks, chunks, batch)

@@ -189,8 +189,10 @@ def scan_backward(
     softplus: bool,
     checkpoint: Tensor,
     plan: Plan,
+    dz: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of u, delta, A, B, C, D, z, delta_bias, each in dtype and shape of its tensor. checkpoint: of every plan.window steps."""
+    """Gradients of u, delta, A, B, C, D, z, delta_bias, each in dtype and shape of its tensor. checkpoint: of every plan.window steps.
+    dz: memory for z's, with rows at 16-byte borders."""
     batch, channels, length = u.shape
     states, device = A.shape[1], u.device
     dout = _rows(dout)
@@ -198,9 +200,9 @@ def scan_backward(
     B, C = _tokens(B), _tokens(C)
     groups = B.shape[1]
     group = channels // groups
-    du, ddelta, dz = (
-        None if x is None else torch.empty((batch, length, channels), dtype=x.dtype, device=device).transpose(1, 2) for x in (u, delta, z)
-    )
+    du, ddelta = (torch.empty((batch, length, channels), dtype=x.dtype, device=device).transpose(1, 2) for x in (u, delta))
+    if z is not None and (dz is None or not _aligned(dz)):
+        dz = torch.empty((batch, length, channels), dtype=z.dtype, device=device).transpose(1, 2)
     window, width = plan.window, plan.width(states)
     chunk, chunks = cut(length, plan.chunks, window)
     blocks = groups * -(-group // (width * plan.warps))

@@ -1,0 +1,188 @@
+"""The inside of a Mamba-1 mixer as one node of autograd: convolution, projections, scan, output projection.
+
+Composed of the ops, a mixer is a dozen nodes whose launches cost a small model more than its kernels, and the gradients of x and z
+are written twice: apart, then joined. Here the kernels write them into the two halves of xz's gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from anymamba.backends.call import Call
+from anymamba.backends.triton import selective_scan
+from anymamba.backends.triton.causal_conv1d import LARGEST_WIDTH, conv_backward, conv_forward, conv_plan
+from anymamba.backends.triton.launch import runs_here
+from anymamba.language import say
+
+_COMPOSED = {"B", "C", "B_proj_bias", "C_proj_bias", "b_rms_weight", "c_rms_weight", "dt_rms_weight", "complex_A"}
+
+
+def supports(call: Call) -> tuple[bool, str]:
+    """The published model's mixer: real A, B and C from x_proj, no norms in between."""
+    ok, reason = runs_here(call)
+    if not ok:
+        return ok, reason
+    missing = sorted(call.features & _COMPOSED)
+    if missing:
+        return False, say(f"composes {', '.join(missing)} of other ops", f"{', '.join(missing)} 由其他算子组合实现")
+    if call.size("d_state") > 256 or not 1 <= call.size("width") <= LARGEST_WIDTH:
+        return False, say("d_state or the width of the convolution is too large", "d_state 或卷积宽度过大")
+    return True, reason
+
+
+def mamba_inner_fn(
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    A: Tensor,
+    B: Tensor | None = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    B_proj_bias: Tensor | None = None,
+    C_proj_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+    checkpoint_lvl: int = 1,
+    b_rms_weight: Tensor | None = None,
+    c_rms_weight: Tensor | None = None,
+    dt_rms_weight: Tensor | None = None,
+    b_c_dt_rms_eps: float = 1e-6,
+) -> Tensor:
+    """See anymamba.ops.mamba_inner_fn. xz: (batch, 2 * dim, length); fastest where the channel stride is 1."""
+    kind = xz.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else xz.dtype
+    return _MambaInner.apply(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, out_proj_bias, A, D, delta_bias,
+        bool(delta_softplus), checkpoint_lvl, dtype,
+    )  # fmt: skip
+
+
+class _Parts(NamedTuple):
+    """u, y: (batch, dim, length), channel stride 1. low: (batch * length, dt_rank + 2 * d_state). delta like u. states: of the scan."""
+
+    u: Tensor
+    low: Tensor
+    delta: Tensor
+    y: Tensor
+    states: Tensor | None
+
+
+class _MambaInner(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        xz: Tensor,
+        conv_weight: Tensor,
+        conv_bias: Tensor | None,
+        x_proj: Tensor,
+        dt_proj: Tensor,
+        out_proj: Tensor,
+        out_bias: Tensor | None,
+        A: Tensor,
+        D: Tensor | None,
+        delta_bias: Tensor | None,
+        softplus: bool,
+        checkpoint_lvl: int,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        keep = any(ctx.needs_input_grad)
+        with torch.autocast(xz.device.type, enabled=False):
+            weights = [weight.to(dtype) for weight in (x_proj, dt_proj, out_proj)]
+            parts, kept = _scanned(xz, conv_weight, conv_bias, *weights[:2], A, D, delta_bias, softplus, keep)
+            bias = None if out_bias is None else out_bias.to(dtype)
+            out = torch.nn.functional.linear(parts.y.mT.to(dtype), weights[2], bias)
+        if keep:
+            # recomputed at level 1: everything but xz
+            ctx.save_for_backward(
+                xz, conv_weight, conv_bias, x_proj, dt_proj, out_proj, out_bias, A, D, delta_bias, *weights,
+                *(parts if checkpoint_lvl == 0 else ()),
+            )  # fmt: skip
+            ctx.softplus, ctx.kept, ctx.dtype = softplus, kept, dtype
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        xz, conv_weight, conv_bias, x_proj, dt_proj, out_proj, out_bias, A, D, delta_bias, *rest = ctx.saved_tensors
+        (x_weight, dt_weight, out_weight), saved = rest[:3], rest[3:]
+        softplus, kept, dtype = ctx.softplus, ctx.kept, ctx.dtype
+        parts = _Parts(*saved) if saved else None
+        with torch.autocast(xz.device.type, enabled=False):
+            if parts is None:
+                parts, kept = _scanned(xz, conv_weight, conv_bias, x_weight, dt_weight, A, D, delta_bias, softplus, True)
+            assert parts.states is not None
+            batch, dim, length = parts.u.shape
+            rank, states = dt_weight.shape[1], A.shape[1]
+            x, z = _halves(xz)
+            dxz = torch.empty((batch, length, 2 * dim), dtype=xz.dtype, device=xz.device)
+            dx, dz = _halves(dxz.mT)
+            dout = dout.reshape(-1, dout.shape[2]).to(dtype)
+            dy = (dout @ out_weight).view(batch, length, dim).mT
+            B, C = _matrices(parts.low, batch, rank, states)
+            du, ddelta, dA, dB, dC, dD, found_dz, dbias = selective_scan.backward(
+                dy.to(parts.y.dtype), parts.u, parts.delta, A, B, C, D, z, delta_bias, softplus, parts.states, kept, dz
+            )
+            assert du is not None and ddelta is not None and dB is not None and dC is not None and found_dz is not None
+            if found_dz.data_ptr() != dz.data_ptr():
+                dz.copy_(found_dz)
+            ddelta, rows = _rows(ddelta).to(dtype), _rows(parts.u).to(dtype)
+            dlow = torch.empty_like(parts.low)
+            torch.mm(ddelta, dt_weight, out=dlow[:, :rank])
+            dlow[:, rank : rank + states].copy_(_rows(dB))
+            dlow[:, rank + states :].copy_(_rows(dC))
+            du = torch.addmm(_rows(du).to(dtype), dlow, x_weight).view(batch, length, dim).mT
+            plan = conv_plan(batch, dim, length, xz.device, backward=True)
+            _, dconv, dconv_bias, _ = conv_backward(du.to(x.dtype), x, conv_weight[:, 0], conv_bias, None, None, True, plan, dx)
+            weights = [
+                (dlow.mT @ rows).to(x_proj.dtype), (ddelta.mT @ parts.low[:, :rank]).to(dt_proj.dtype),
+                (dout.mT @ _rows(parts.y).to(dtype)).to(out_proj.dtype),
+            ]  # fmt: skip
+            dout_bias = None if out_bias is None else dout.sum(0, dtype=torch.float32).to(out_bias.dtype)
+        return dxz.mT, dconv.unsqueeze(1), dconv_bias, *weights, dout_bias, dA, dD, dbias, None, None, None
+
+
+def _scanned(
+    xz: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    x_weight: Tensor,
+    dt_weight: Tensor,
+    A: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    keep: bool,
+) -> tuple[_Parts, selective_scan.Kept]:
+    x, z = _halves(xz)
+    batch, dim, length = x.shape
+    u = conv_forward(x, conv_weight[:, 0], conv_bias, None, None, True, conv_plan(batch, dim, length, x.device))
+    low = _rows(u).to(x_weight.dtype) @ x_weight.mT
+    rank = dt_weight.shape[1]
+    delta = (low[:, :rank] @ dt_weight.mT).view(batch, length, dim).mT
+    B, C = _matrices(low, batch, rank, A.shape[1])
+    y, _, states, kept = selective_scan.forward(u, delta, A, B, C, D, z, delta_bias, softplus, False, keep)
+    return _Parts(u, low, delta, y, states), kept
+
+
+def _halves(xz: Tensor) -> tuple[Tensor, Tensor]:
+    """x and z, (batch, dim, length) each, views."""
+    dim = xz.shape[1] // 2
+    return xz[:, :dim], xz[:, dim:]
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(batch, channels, length) -> (batch * length, channels); a view where channels lie side by side."""
+    return x.mT.reshape(-1, x.shape[1])
+
+
+def _matrices(low: Tensor, batch: int, rank: int, states: int) -> tuple[Tensor, Tensor]:
+    """B and C, (batch, d_state, length), views."""
+    low = low.view(batch, -1, low.shape[1])
+    return low[:, :, rank : rank + states].mT, low[:, :, rank + states :].mT
