@@ -172,7 +172,9 @@ def test_cuda_home_is_where_the_toolkit_really_lies() -> None:
     facts = machine("wsl2_rtx5090_cu128")
     root = "/opt/conda/pkgs/cuda"
     headers = root + "/targets/x86_64-linux/include"
-    facts["cuda"]["nvccs"] = [{"path": "/usr/bin/nvcc", "version": "12.8", "error": "", "root": root, "headers": headers}]
+    facts["cuda"]["nvccs"] = [
+        {"path": "/usr/bin/nvcc", "version": "12.8", "error": "", "root": root, "headers": headers}
+    ]
     environment = build_of(facts)
     assert environment["CUDA_HOME"] == root and environment["ANYMAMBA_NVCC"] == root + "/bin/nvcc"
     assert environment["CPATH"] == headers and environment["PATH"].startswith(root + "/bin:")
@@ -200,7 +202,10 @@ def test_what_is_not_needed_is_said_first() -> None:
     facts = machine("linux_h100_cu130")
     assert make_plan(facts, dict(BOTH)).first[0].startswith("You do not need this")
     assert "7 ops" in make_plan(facts, dict(BOTH)).first[0]
-    facts["backends"]["ops"]["selective_scan_fn"] = {"triton": {"ok": False, "chosen": False}, "torch": {"chosen": True}}
+    facts["backends"]["ops"]["selective_scan_fn"] = {
+        "triton": {"ok": False, "chosen": False},
+        "torch": {"chosen": True},
+    }
     assert make_plan(facts, dict(BOTH)).first == ()
     assert make_plan(facts, {"causal-conv1d": None}).first[0].startswith("You do not need this")
 

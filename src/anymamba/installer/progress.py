@@ -43,9 +43,7 @@ class Progress:
             self._say()
         elif _FAILED.match(line):
             self.failed = True
-            self.tell(
-                say("  a file does not compile; the others are stopped", "  有文件编译失败；停止编译其余文件")
-            )
+            self.tell(say("  a file does not compile; the others are stopped", "  有文件编译失败；停止编译其余文件"))
             timer = threading.Timer(PATIENCE, self.stop)
             timer.daemon = True
             timer.start()

@@ -150,7 +150,8 @@ def of_build(machine: Machine, release: Release, architecture: int | None) -> Re
         return Refusal(
             "cuda-headers-missing",
             say(
-                "the CUDA toolkit of {} is incomplete: cuda_runtime.h is missing", "{} 所属的 CUDA 工具包不完整：缺少 cuda_runtime.h"
+                "the CUDA toolkit of {} is incomplete: cuda_runtime.h is missing",
+                "{} 所属的 CUDA 工具包不完整：缺少 cuda_runtime.h",
             ).format(nvcc["path"]),
             say("install the whole toolkit {}", "请安装完整的工具包 {}").format(nvcc["version"]),
             (_toolkit_command(machine, nvcc["version"]),),
@@ -202,7 +203,10 @@ def _no_nvcc(machine: Machine) -> Refusal:
             "install the CUDA toolkit {} (same major version as torch's CUDA)",
             "请安装 CUDA 工具包 {}（主版本须与 torch 的 CUDA 相同）",
         ).format(cuda),
-        (_toolkit_command(machine, cuda), "conda install -c nvidia cuda-toolkit={}".format(".".join(cuda.split(".")[:2]))),
+        (
+            _toolkit_command(machine, cuda),
+            "conda install -c nvidia cuda-toolkit={}".format(".".join(cuda.split(".")[:2])),
+        ),
     )
 
 

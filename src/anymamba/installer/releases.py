@@ -87,9 +87,13 @@ RELEASES = (
     _mamba("main", (10, 14), {}, needs=_NEWEST_NEEDS, triton=(3, 5), oldest_arch=75, source=False),
     _conv("1.5.0.post8", (9, 13), _TO_25, glibc=(2, 31), source=False),
     _conv("1.5.2", (9, 13), _TO_27),
-    _conv("1.5.4", (9, 13), {**_TO_27, **_TO_29}, oldest_arch=62),
+    _conv("1.5.3.post1", (9, 13), {}, oldest_arch=62),
+    # a tag with wheels, but without an archive on PyPI
+    _conv("1.5.4", (9, 13), {**_TO_27, **_TO_29}, oldest_arch=62, source=False),
     _conv("1.6.0", (10, 13), _TO_29, machines=_ANY, oldest_arch=62),
     _conv("1.6.1", (10, 13), _TO_210, tag="v1.6.1.post4", machines=_ANY, oldest_arch=62),
+    # no wheels of these are known here: compiled
+    _conv("1.6.2.post1", (10, 14), {}, oldest_arch=75),
     _conv("1.7.0", (10, 14), {}, oldest_arch=75),
 )
 

@@ -92,14 +92,17 @@ class Runner:
             (self.work / folder).mkdir()
         before = self.environment.freeze()
         self._fit_for_use(before)
-        self._note("\n".join([*plan.found, *plan.reasons]))
+        self._note("\n".join(plan.found))
         packages = [choice.package for choice in plan.packages]
-        for position, step in enumerate(plan.steps, 1):
+        for step in plan.steps:
             if step.kind in ("install", "verify"):
                 continue
-            self.tell(f"[{position}/{len(plan.steps)}] {step.title}")
+            self._announce(plan, step)
             self._prepare(step, before, packages)
         return self._install(plan, before, packages, journal)
+
+    def _announce(self, plan: Plan, step: Step) -> None:
+        self.tell(f"[{plan.steps.index(step) + 1}/{len(plan.steps)}] {step.title}")
 
     def _fit_for_use(self, before: dict[str, str]) -> None:
         if number(before.get("pip")) < (22, 2):
@@ -179,13 +182,13 @@ class Runner:
     def _install(self, plan: Plan, before: dict[str, str], packages: list[str], journal: Path) -> Result:
         wheels = sorted((self.work / "wheels").glob("*.whl"))
         step = next(item for item in plan.steps if item.kind == "install")
-        self.tell(step.title)
+        self._announce(plan, step)
         try:
             rollback.begin(self.environment, wheels, [name for name in packages if name in before])
             self.command((*step.commands[0][:-1], *map(str, wheels)), {}, step)
             after = self.environment.freeze()
             self._nothing_else_changed(before, after, packages)
-            self.tell(next(item.title for item in plan.steps if item.kind == "verify"))
+            self._announce(plan, next(item for item in plan.steps if item.kind == "verify"))
             checks = self.verify(packages)
             if not checks["ok"]:
                 raise AnymambaError(

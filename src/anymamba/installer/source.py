@@ -129,7 +129,7 @@ def explain(machine: Machine, architectures: list[int]) -> list[str]:
 def _specification(release: Release) -> str:
     if release.source:
         return f"{release.package}=={release.version}"
-    # the archives of these versions on PyPI hold no sources
+    # PyPI has no archive of these versions with sources in it
     ref = "main" if release.version == "main" else "v" + release.version
     return f"git+https://github.com/{REPOSITORIES[release.package]}@{ref}"
 

@@ -50,7 +50,11 @@ def parts(file: str) -> Name | None:
     if not found:
         return None
     package = found.group(1).lower().replace("_", "-").replace(".", "-")
-    return Name(package, found.group(2), found.group(3) or "", found.group(4), found.group(5)) if package in MODULES else None
+    return (
+        Name(package, found.group(2), found.group(3) or "", found.group(4), found.group(5))
+        if package in MODULES
+        else None
+    )
 
 
 def fits(machine: Machine, file: str) -> tuple[bool, str]:
