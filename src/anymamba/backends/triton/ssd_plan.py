@@ -77,5 +77,6 @@ def _plan(
         walk_n //= 2
     # walks that leave the device half empty hide more of the latency themselves
     few = batch * heads * (block_p // walk_p) * (block_n // walk_n) < 4 * processors(device)
-    warps = 8 if q > 64 or (stages == 1 and block_p * block_n >= 64 * 64) else 4
+    # four warps spill registers where the matrix unit takes its operands from them
+    warps = 8 if q > 64 or (stages < 3 and block_p * block_n >= 64 * 64) else 4
     return Plan(q, together, warps, 1 if wide else stages, walk_p, walk_n, 4, 3 if (few or stages == 1) and not wide else 2)
