@@ -156,7 +156,7 @@ def test_codestral(tmp_path):
         {"attn_layer_idx": [1]},
         {"d_intermediate": 64},
         {"rms_norm": False},
-        {"ssm_cfg": {"layer": "Mamba3"}},
+        {"ssm_cfg": {"layer": "Mamba4"}},
         {"ssm_cfg": {"layer": "Mamba2", "D_has_hdim": True}},
     ],
 )
@@ -171,7 +171,7 @@ def test_unknown_model_type_lists_the_known(tmp_path):
     files.write_json(tmp_path / "config.json", {"model_type": "llama"})
     with pytest.raises(AnymambaError, match="llama") as caught:
         hub.load(tmp_path)
-    assert "mamba, mamba2, falcon_mamba" in str(caught.value)
+    assert "mamba, mamba2, mamba3, falcon_mamba" in str(caught.value)
 
 
 def test_missing_folder_and_files(tmp_path):
@@ -291,6 +291,13 @@ def test_tokenizer_ids_go_into_the_configuration(tmp_path):
     hub.save(model, tmp_path / "a", byte_tokenizer())
     config = hub.load(tmp_path / "a").config
     assert (config.eos_token_id, config.bos_token_id, config.pad_token_id) == (256, 256, 257)
+
+
+def test_sizes_of_mamba3_are_near_those_of_the_others():
+    for size, millions in {"130m": 129, "370m": 370, "790m": 792, "1.4b": 1372, "2.8b": 2768}.items():
+        with torch.device("meta"):
+            model = LanguageModel(config_of_size(size, "mamba3"))
+        assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.05)
 
 
 @pytest.mark.parametrize("family", ["mamba", "mamba2"])

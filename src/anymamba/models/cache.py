@@ -22,7 +22,8 @@ from anymamba.models.config import Config
 @dataclass
 class LayerState:
     """conv: (batch, channels, conv_kernel - 1), the inputs of the last tokens. ssm: float32, (batch, d_inner, d_state) in
-    Mamba-1, (batch, nheads, headdim, d_state) in Mamba-2. Both are changed in place, so their addresses stay.
+    Mamba-1, (batch, nheads, headdim, d_state) in Mamba-2. In Mamba-3, conv (batch, nheads, rank * d_state + headdim) holds the last key
+    and value, ssm (batch, nheads, headdim * d_state + num_angles) state and angles. Both are changed in place, so their addresses stay.
 
     used: whether a token has been read. constants: values made of parameters once for many steps, such as A.
     """

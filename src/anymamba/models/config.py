@@ -68,6 +68,11 @@ class Config:
         return int(self.expand * self.hidden_size)
 
     @property
+    def mlp_width(self) -> int:
+        """Of the gated MLP after each mixer; 0: there is none."""
+        return 0
+
+    @property
     def eos_token_ids(self) -> list[int]:
         if self.eos_token_id is None:
             return []

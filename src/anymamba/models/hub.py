@@ -28,7 +28,7 @@ def load(
     """A model in eval mode from a checkpoint folder, or from the Hugging Face hub where no such folder exists.
 
     Reads folders of MambaForCausalLM, Mamba2ForCausalLM and FalconMambaForCausalLM, of mamba_ssm (state-spaces/mamba-*,
-    mamba2-*) and of Codestral. dtype: of the parameters; by default as saved. device: by default the CPU.
+    mamba2-*, mamba3-*) and of Codestral. dtype: of the parameters; by default as saved. device: by default the CPU.
     Raises AnymambaError that says which file, key or shape is wrong.
     """
     folder = find(source)

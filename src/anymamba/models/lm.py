@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -48,14 +49,32 @@ class RMSNorm(nn.Module):
         return both
 
 
+class GatedMLP(nn.Module):
+    """fc2(y * silu(gate)), y and gate being the halves of fc1(x)."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(size, 2 * width, bias=False)
+        self.fc2 = nn.Linear(width, size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, gate = self.fc1(x).chunk(2, dim=-1)
+        return self.fc2(y * F.silu(gate))
+
+
 class Block(nn.Module):
-    """(output of the block before, residual stream) -> the same of this block; the sum is formed inside the next norm."""
+    """(output of the block before, residual stream) -> the same of this block; the sum is formed inside the next norm. With an MLP
+    in the configuration, norm and MLP follow the mixer in the same way."""
 
     def __init__(self, config: Config, mixer: type[nn.Module]) -> None:
         super().__init__()
         self.residual_in_fp32 = config.residual_in_fp32
         self.norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
         self.mixer = mixer(config)
+        self.mlp: GatedMLP | None = None
+        if config.mlp_width:
+            self.norm2 = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
+            self.mlp = GatedMLP(config.hidden_size, config.mlp_width)
 
     def forward(
         self,
@@ -66,7 +85,11 @@ class Block(nn.Module):
         state: LayerState | None = None,
     ) -> tuple[Tensor, Tensor]:
         hidden, residual = self.norm(hidden, residual, self.residual_in_fp32)
-        return self.mixer(hidden, mask=mask, documents=documents, state=state), residual
+        hidden = self.mixer(hidden, mask=mask, documents=documents, state=state)
+        if self.mlp is not None:
+            hidden, residual = self.norm2(hidden, residual, self.residual_in_fp32)
+            hidden = self.mlp(hidden)
+        return hidden, residual
 
 
 class Backbone(nn.Module):
@@ -129,8 +152,11 @@ class LanguageModel(nn.Module):
             mixer: Any = block.mixer
             mixer.init_parameters()
             if self.config.rescale_prenorm_residual:
-                nn.init.kaiming_uniform_(mixer.out_proj.weight, a=math.sqrt(5))
-                mixer.out_proj.weight /= math.sqrt(self.config.num_hidden_layers)
+                mlp: Any = block.mlp
+                branches = [mixer.out_proj] if mlp is None else [mixer.out_proj, mlp.fc2]
+                for linear in branches:
+                    nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5))
+                    linear.weight /= math.sqrt(len(branches) * self.config.num_hidden_layers)
 
     @property
     def device(self) -> torch.device:

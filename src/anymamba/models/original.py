@@ -1,6 +1,6 @@
-"""The original forms of checkpoints: state-spaces/mamba-*, mamba2-* and Codestral, as configurations and tensor names of ours.
+"""The original forms of checkpoints: state-spaces/mamba-*, mamba2-*, mamba3-* and Codestral, as configurations and tensor names of ours.
 
-Field names: mamba_ssm ``MambaConfig`` and the ``__init__`` of ``Mamba`` and ``Mamba2``; Codestral's params.json.
+Field names: mamba_ssm ``MambaConfig`` and the ``__init__`` of ``Mamba``, ``Mamba2`` and ``Mamba3``; Codestral's params.json.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from anymamba.language import say
 from anymamba.models.config import Config
 from anymamba.models.mamba import MambaConfig
 from anymamba.models.mamba2 import Mamba2Config
+from anymamba.models.mamba3 import Mamba3Config
 
 
 def is_original(values: dict[str, Any]) -> bool:
@@ -24,11 +25,12 @@ def from_original(values: dict[str, Any]) -> Config:
     ssm = dict(values.get("ssm_cfg") or {})
     layer = ssm.pop("layer", "Mamba1")
     _refuse("attn_layer_idx", values.get("attn_layer_idx"), [None, []])
-    _refuse("d_intermediate", values.get("d_intermediate"), [None, 0])
+    if layer != "Mamba3":
+        _refuse("d_intermediate", values.get("d_intermediate"), [None, 0])
     _refuse("rms_norm", values.get("rms_norm", True), [True])
-    _refuse("ssm_cfg.layer", layer, ["Mamba1", "Mamba2"])
+    _refuse("ssm_cfg.layer", layer, ["Mamba1", "Mamba2", "Mamba3"])
     size = int(values["d_model"])
-    shared = {
+    shared: dict[str, Any] = {
         "hidden_size": size,
         "num_hidden_layers": int(values["n_layer"]),
         "vocab_size": _padded(int(values.get("vocab_size", 50277)), int(values.get("pad_vocab_size_multiple", 8))),
@@ -54,6 +56,12 @@ def from_original(values: dict[str, Any]) -> Config:
             time_step_scale=ssm.get("dt_scale", 1.0),
             time_step_init_scheme=ssm.get("dt_init", "random"),
         )
+    if layer == "Mamba3":
+        shared.update(bos_token_id=None, eos_token_id=None, pad_token_id=None)  # its tokenizer is another
+        names = {"d_state": "state_size", "headdim": "head_dim", "ngroups": "n_groups", "A_floor": "a_floor"}
+        same = ("rope_fraction", "is_mimo", "mimo_rank", "is_outproj_norm", "chunk_size")
+        given: dict[str, Any] = {str(names.get(name, name)): value for name, value in ssm.items() if name in names or name in same}
+        return Mamba3Config(**shared, **given, intermediate_size=int(values.get("d_intermediate") or 0))
     _refuse("ssm_cfg.D_has_hdim", ssm.get("D_has_hdim", False), [False])
     _refuse("ssm_cfg.norm_before_gate", ssm.get("norm_before_gate", False), [False])
     _refuse("ssm_cfg.rmsnorm", ssm.get("rmsnorm", True), [True])
@@ -104,7 +112,7 @@ def _refuse(name: str, value: Any, allowed: list[Any]) -> None:
             "checkpoint",
             say(f"{name} = {value!r} is not supported", f"不支持 {name} = {value!r}"),
             why=say(
-                "anymamba has models of Mamba-1 and Mamba-2 mixers alone, with RMS norms",
-                "anymamba 仅支持由 Mamba-1 或 Mamba-2 与 RMS 归一化组成的模型",
+                "anymamba has models of Mamba-1, Mamba-2 or Mamba-3 mixers alone, with RMS norms",
+                "anymamba 仅支持由 Mamba-1、Mamba-2 或 Mamba-3 与 RMS 归一化组成的模型",
             ),
         )

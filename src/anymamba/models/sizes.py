@@ -10,6 +10,7 @@ from anymamba.language import say
 from anymamba.models.config import Config
 from anymamba.models.mamba import MambaConfig
 from anymamba.models.mamba2 import Mamba2Config
+from anymamba.models.mamba3 import Mamba3Config
 
 SIZES: dict[str, tuple[int, int]] = {
     "tiny": (256, 6),
@@ -22,7 +23,7 @@ SIZES: dict[str, tuple[int, int]] = {
 }
 """name -> (hidden_size, num_hidden_layers)"""
 
-FAMILIES = "mamba", "mamba2"
+FAMILIES = "mamba", "mamba2", "mamba3"
 
 
 def config_of_size(
@@ -33,7 +34,7 @@ def config_of_size(
     bos_token_id: int | None = 0,
     pad_token_id: int | None = 0,
 ) -> Config:
-    """vocab_size is rounded up to a multiple of 8 (16 for mamba2), as upstream does. Raises ArgumentError for an unknown name."""
+    """vocab_size is rounded up to a multiple of 8 (16 but for mamba), as upstream does. Raises ArgumentError for an unknown name."""
     if size not in SIZES or family not in FAMILIES:
         wrong, known = (size, list(SIZES)) if size not in SIZES else (family, list(FAMILIES))
         raise ArgumentError(
@@ -48,6 +49,15 @@ def config_of_size(
             vocab_size=_round_up(vocab_size, 8), hidden_size=hidden_size, num_hidden_layers=layers, **ids
         )
     headdim = 64
+    if family == "mamba3":  # half the layers, each with an MLP: mixers and gated MLPs alternate (Mamba-3, section 3)
+        return Mamba3Config(
+            vocab_size=_round_up(vocab_size, 16),
+            hidden_size=hidden_size,
+            num_hidden_layers=layers // 2,
+            head_dim=headdim,
+            intermediate_size=2 * hidden_size,
+            **ids,
+        )
     return Mamba2Config(
         vocab_size=_round_up(vocab_size, 16),
         hidden_size=hidden_size,

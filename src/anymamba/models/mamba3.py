@@ -1,0 +1,230 @@
+"""Mamba-3 (section 3 of its paper), SISO and MIMO. Parameters are named like those of mamba_ssm's ``Mamba3``; transformers has no such
+model. The decay rate is -softplus, as in mamba_ssm 2.3.2.post1 and flash-linear-attention."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anymamba import ops
+from anymamba.errors import ArgumentError
+from anymamba.language import say
+from anymamba.models.cache import LayerState
+from anymamba.models.config import Config
+from anymamba.models.mamba import random_dt_bias
+from anymamba.models.packing import Documents
+
+
+@dataclass
+class Mamba3Config(Config):
+    """intermediate_size: width of the gated MLP after each mixer, 0 for none. rank counts only with is_mimo. rope_fraction: of the
+    state's pairs, 0.5 or 1, those that turn. a_floor: the slowest decay. conv_kernel and use_bias mean nothing here."""
+
+    state_size: int = 128
+    head_dim: int = 64
+    n_groups: int = 1
+    intermediate_size: int = 0
+    rope_fraction: float = 0.5
+    a_floor: float = 1e-4
+    is_mimo: bool = False
+    mimo_rank: int = 4
+    is_outproj_norm: bool = False
+    chunk_size: int = 64
+
+    model_type: ClassVar[str] = "mamba3"
+    architecture: ClassVar[str] = "Mamba3ForCausalLM"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        inner, heads = self.d_inner, self.d_inner // self.head_dim
+        if inner % self.head_dim or heads % self.n_groups:
+            raise ArgumentError(
+                "config",
+                say(
+                    f"head_dim {self.head_dim} must divide expand * hidden_size {inner}, and n_groups {self.n_groups} the {heads} heads",
+                    f"head_dim {self.head_dim} 必须整除 expand * hidden_size {inner}，n_groups {self.n_groups} 必须整除 {heads} 个头",
+                ),
+            )
+        if self.rope_fraction not in (0.5, 1.0) or self.num_angles < 1:
+            raise ArgumentError(
+                "config",
+                say(
+                    f"rope_fraction must be 0.5 or 1, with at least one pair, not {self.rope_fraction} of state_size {self.state_size}",
+                    f"rope_fraction 必须为 0.5 或 1，且至少有一对，而不是 state_size {self.state_size} 的 {self.rope_fraction}",
+                ),
+            )
+
+    @property
+    def num_heads(self) -> int:
+        return self.d_inner // self.head_dim
+
+    @property
+    def rank(self) -> int:
+        return self.mimo_rank if self.is_mimo else 1
+
+    @property
+    def num_angles(self) -> int:
+        return int(self.state_size * self.rope_fraction) // 2
+
+    @property
+    def mlp_width(self) -> int:
+        return -(-self.intermediate_size // 128) * 128  # as mamba_ssm's GatedMLP rounds it
+
+    def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The last key and value of each head, and its state and angles, each one behind the other."""
+        last = self.rank * self.state_size + self.head_dim
+        return (batch, self.num_heads, last), (batch, self.num_heads, self.head_dim * self.state_size + self.num_angles)
+
+
+class _Norm(nn.Module):
+    def __init__(self, size: int, group_size: int | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.group_size = group_size
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        return ops.rmsnorm_fn(x, self.weight, None, z=z, eps=1e-5, group_size=self.group_size, norm_before_gate=True)
+
+
+class Mamba3Mixer(nn.Module):
+    """(batch, length, d_model) -> (batch, length, d_model)."""
+
+    def __init__(self, config: Mamba3Config) -> None:
+        super().__init__()
+        self.config = config
+        heads, rank = config.num_heads, config.rank
+        keys = config.state_size * config.n_groups * rank
+        self.widths = [config.d_inner, config.d_inner, keys, keys, heads, heads, heads, config.num_angles]
+        self.in_proj = nn.Linear(config.hidden_size, sum(self.widths), bias=False)
+        self.dt_bias = nn.Parameter(torch.empty(heads))
+        self.B_bias, self.C_bias = (nn.Parameter(torch.empty(heads, rank, config.state_size)) for _ in "BC")
+        self.B_norm, self.C_norm = (_Norm(config.state_size) for _ in "BC")
+        if config.is_mimo:
+            self.mimo_x, self.mimo_z, self.mimo_o = (nn.Parameter(torch.empty(heads, rank, config.head_dim)) for _ in "xzo")
+        self.D = nn.Parameter(torch.empty(heads))
+        if config.is_outproj_norm:
+            self.norm = _Norm(config.d_inner, config.head_dim)
+        self.out_proj = nn.Linear(config.d_inner, config.hidden_size, bias=False)
+        # upstream's marks
+        for parameter in (self.dt_bias, self.D):
+            parameter._no_weight_decay = True  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def init_parameters(self) -> None:
+        """dt log-uniform, biases one, projections of the ranks even (mamba_ssm ``Mamba3.__init__``)."""
+        self.dt_bias.copy_(random_dt_bias(self.config, self.dt_bias))
+        for parameter in (self.D, self.B_bias, self.C_bias):
+            parameter.fill_(1.0)
+        if self.config.is_mimo:
+            self.mimo_z.fill_(1.0)
+            for parameter in (self.mimo_x, self.mimo_o):
+                parameter.fill_(1.0 / self.config.rank)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        mask: Tensor | None = None,
+        documents: Documents | None = None,
+        state: LayerState | None = None,
+    ) -> Tensor:
+        """mask: (batch, length, 1), 0 at padding: a token of zeros adds nothing to the state. state: continued from and updated."""
+        if state is not None and hidden.shape[1] == 1:
+            return self._step(hidden[:, 0], state).unsqueeze(1)
+        if state is not None and state.used and self.config.is_mimo:  # the scan of MIMO has no states to start from
+            return torch.stack([self._step(token, state) for token in hidden.unbind(1)], dim=1)
+        if mask is not None:
+            hidden = hidden * mask
+        if documents is not None:
+            return self._scan(hidden.reshape(1, -1, hidden.shape[2]), _borders(documents), None).view(hidden.shape)
+        return self._scan(hidden, None, state)
+
+    def _scan(self, hidden: Tensor, cu_seqlens: Tensor | None, state: LayerState | None) -> Tensor:
+        config = self.config
+        z, x, B, C, dt, A, trap, angles = self._split(self.in_proj(hidden))
+        gate = None if config.is_outproj_norm else z
+        scalars = ((A * dt).mT, dt.mT, trap.mT)
+        y: Any
+        if config.is_mimo:
+            y = ops.mamba3_mimo(
+                C, B, x, *scalars, self.C_bias, self.B_bias, self.mimo_x, self.mimo_z, None if config.is_outproj_norm else self.mimo_o,
+                angles, self.D, gate, config.chunk_size, int(2 / config.rope_fraction), x.dtype, state is not None, cu_seqlens,
+            )  # fmt: skip
+        else:
+            before = None
+            if state is not None and state.used:
+                angle, ssm, k, v = self._views(state)
+                before = angle, ssm, k[:, 0], v
+            y = ops.mamba3_siso_combined(
+                C.squeeze(2), B.squeeze(2), x, *scalars, self.C_bias.squeeze(1), self.B_bias.squeeze(1), angles, self.D, gate, before,
+                config.chunk_size, state is not None, cu_seqlens,
+            )  # fmt: skip
+        if state is not None:
+            y, *last = y
+            for kept, new in zip(self._views(state), last):
+                kept.copy_(new.detach().view(kept.shape))
+        return self._project(y if config.is_mimo else y.unsqueeze(-3), z, x.dtype)
+
+    def _step(self, hidden: Tensor, state: LayerState) -> Tensor:
+        config = self.config
+        z, x, B, C, dt, A, trap, angles = self._split(self.in_proj(hidden))
+        angle, ssm, k_last, v_last = self._views(state)
+        repeats = config.num_heads // config.n_groups
+        q, k, turned = ops.apply_rotary_qk_inference_fwd(
+            C.repeat_interleave(repeats, dim=2), B.repeat_interleave(repeats, dim=2), angle, angles, dt, self.C_bias.transpose(0, 1),
+            self.B_bias.transpose(0, 1), rotate_pairwise=not config.is_mimo,
+        )  # fmt: skip
+        ones = x.new_ones(1).expand(1, config.num_heads, config.head_dim)
+        up, gate, down = (p.transpose(0, 1) for p in (self.mimo_x, self.mimo_z, self.mimo_o)) if config.is_mimo else (ones,) * 3
+        if config.is_outproj_norm:
+            y = ops.mamba3_state_update(ssm, k_last, v_last, A, k, q, self.D, x, dt, torch.sigmoid(trap), up)
+        else:
+            y = ops.mamba3_state_update(ssm, k_last, v_last, A, k, q, self.D, x, dt, torch.sigmoid(trap), up, down, z, gate)
+        angle.copy_(torch.remainder(turned, 2 * math.pi))
+        k_last.copy_(k)
+        v_last.copy_(x)
+        return self._project(y if config.is_outproj_norm or config.is_mimo else y.unsqueeze(-3), z, x.dtype)
+
+    def _split(self, projected: Tensor) -> tuple[Tensor, ...]:
+        """z, x (.., nheads, headdim); B, C (.., rank, ngroups, d_state), normed; dt, A, trap (.., nheads), the first two in float32; angles
+        (.., nheads, num_angles)."""
+        config = self.config
+        z, x, B, C, dt, A, trap, angles = projected.split(self.widths, dim=-1)
+        z, x = (t.unflatten(-1, (config.num_heads, config.head_dim)) for t in (z, x))
+        B, C = (t.unflatten(-1, (config.rank, config.n_groups, config.state_size)) for t in (B, C))
+        wide = torch.promote_types(projected.dtype, torch.float32)
+        decay = (-F.softplus(A.to(wide))).clamp(max=-config.a_floor)
+        turns = angles.to(wide).unsqueeze(-2).expand(*angles.shape[:-1], config.num_heads, -1)
+        return z, x, self.B_norm(B), self.C_norm(C), F.softplus(dt.to(wide) + self.dt_bias.to(wide)), decay, trap, turns
+
+    def _project(self, y: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
+        """y: (.., nheads, headdim), gated and summed over ranks, or before both (.., rank, nheads, headdim) with is_outproj_norm."""
+        config = self.config
+        if config.is_outproj_norm:
+            gate = z.unsqueeze(-3) * self.mimo_z.transpose(0, 1) if config.is_mimo else z.unsqueeze(-3)
+            y = self.norm(y.flatten(-2).to(gate.dtype), gate.flatten(-2)).unflatten(-1, (config.num_heads, config.head_dim))
+            y = (y * self.mimo_o.transpose(0, 1)).sum(-3) if config.is_mimo else y.squeeze(-3)
+        elif not config.is_mimo:
+            y = y.squeeze(-3)
+        return self.out_proj(y.flatten(-2).to(dtype))
+
+    def _views(self, state: LayerState) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """angle (batch, nheads, num_angles), ssm (.., headdim, d_state), k (batch, rank, nheads, d_state), v (batch, nheads, headdim)."""
+        config = self.config
+        ssm, angle = state.ssm.split([config.head_dim * config.state_size, config.num_angles], dim=-1)
+        k, v = state.conv.split([config.rank * config.state_size, config.head_dim], dim=-1)
+        by_rank = k.unflatten(-1, (config.rank, config.state_size)).transpose(1, 2)
+        return angle, ssm.unflatten(-1, (config.head_dim, config.state_size)), by_rank, v
+
+
+def _borders(documents: Documents) -> Tensor:
+    """cu_seqlens of the rows one after another: a sequence begins with each row and where a document starts inside one."""
+    batch, length = documents.seq_idx.shape
+    begins = torch.zeros(batch, length, dtype=torch.bool, device=documents.seq_idx.device)
+    begins[:, 0] = True
+    begins[documents.rows, documents.columns] = True
+    return F.pad(begins.flatten().nonzero()[:, 0], (0, 1), value=batch * length)
