@@ -65,7 +65,7 @@ fingerprint() {
 
 echo "== machine"
 date -u +%Y-%m-%d
-uname -srm
+uname -sm
 grep -m1 PRETTY_NAME /etc/os-release || true
 nproc | sed 's/$/ cores/'
 grep -m1 'model name' /proc/cpuinfo || true
@@ -88,7 +88,7 @@ check "imports in a process of its own" "$FOLDER/cuda/bin/python" -c "import tor
 frozen cuda | diff "$FOLDER/before.txt" - || true
 echo "architectures in the assembler's report, and for how many kernels:"
 grep -ho "for 'sm_[0-9a-z]*'" "$FOLDER"/cache/install-logs/*.log | sort | uniq -c
-EXTENSION="$(find "$FOLDER/cuda/lib" -path "*site-packages/*_cuda*.so" -printf '%s %f\n')"
+EXTENSION="$(find "$FOLDER"/cuda/lib/python3*/site-packages -maxdepth 1 -name '*_cuda*.so' -printf '%s %f\n')"
 echo "extension, bytes: $EXTENSION"
 
 echo
