@@ -16,6 +16,7 @@ from anymamba.bench import floor, model_peers, official, peers
 from anymamba.bench.cases import FLOOR, Case, Contender, Contest, Setting, Target
 from anymamba.bench.gate import Gate, compare
 from anymamba.generation.engine import Reader
+from anymamba.models import graphed_pass
 from anymamba.models.config import Config
 from anymamba.models.lm import LanguageModel
 from anymamba.models.sizes import config_of_size
@@ -54,7 +55,23 @@ def forward(model: Any, ids: Tensor, dtype: torch.dtype) -> Callable[[], Any]:
 
 
 def training_step(model: Any, ids: Tensor, dtype: torch.dtype) -> Callable[[], Any]:
-    """Loss and gradients of every parameter, in fresh memory."""
+    """Loss and gradients of every parameter: as `anymamba train` has them, which replays a CUDA graph where it can."""
+    if isinstance(model, LanguageModel) and graphed_pass.supports(model)[0]:
+        replayed = graphed_pass.GraphedPass(model, lambda: autocast(ids.device, dtype))
+        targets = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], -100)], dim=1)
+
+        def replay() -> None:
+            model.zero_grad(set_to_none=True)
+            if replayed(ids, targets, float(targets.numel() - len(targets))) is None:
+                eager()
+
+        eager = eager_step(model, ids, dtype)
+        return replay
+    return eager_step(model, ids, dtype)
+
+
+def eager_step(model: Any, ids: Tensor, dtype: torch.dtype) -> Callable[[], Any]:
+    """The same, every kernel launched from Python, in fresh memory."""
 
     def run() -> None:
         model.zero_grad(set_to_none=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from anymamba.errors import AnymambaError, ArgumentError
 from anymamba.language import say
+from anymamba.models import graphed_pass
 from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Tokenizer
 from anymamba.training import checkpoint, matmulshare, memory, optim, parallel
@@ -32,6 +33,9 @@ from anymamba.training.trackers import Tracker
 
 PROFILED_STEP = 8
 """After this many steps of this process matrix products are timed: kernels are compiled and the time of a step is known."""
+
+EAGER_STEPS = 2
+"""Steps before a CUDA graph is captured: the optimiser's moments must have their memory first."""
 
 LOSSES_AT_ONCE = 10
 """Steps whose losses are fetched together from an accelerator, which would stand still for each."""
@@ -96,6 +100,8 @@ class Loop:
         self.share: float | None = None
         self.saved: Path | None = None
         self._waiting: list[tuple[int, Tensor, Tensor, float]] = []
+        alone = run.processes.world == 1 and run.wrapped is run.model
+        self._graphed = graphed_pass.GraphedPass(run.model, run.autocast) if alone and graphed_pass.supports(run.model)[0] else None
         if run.folder.resumed is not None:
             self._resume()
         self.schedule = self._schedule()
@@ -168,10 +174,12 @@ class Loop:
         for first in range(0, rows, run.micro_batch):
             part = batch.part(first, first + run.micro_batch).to(processes.device)
             last = first + run.micro_batch >= rows
-            with processes.accumulating(run.wrapped, last):
-                loss = self._loss(part, counted)
-                # DDP and FSDP2 divide the sum over processes by their number; the normalizer has counted every process already
-                (loss * processes.world if processes.world > 1 else loss).backward()
+            loss = self._replayed(part, counted)
+            if loss is None:
+                with processes.accumulating(run.wrapped, last):
+                    loss = self._loss(part, counted)
+                    # DDP and FSDP2 divide the sum over processes by their number; the normalizer has counted every process already
+                    (loss * processes.world if processes.world > 1 else loss).backward()
             total += loss.detach()
         norm = self._clip()
         rate = self.schedule.rate(self.step)
@@ -182,6 +190,12 @@ class Loop:
         self.step += 1
         self._waiting.append((self.step, total, norm, rate))
         self.pace.add(plan.rows * plan.length)
+
+    def _replayed(self, part: Batch, counted: float) -> Tensor | None:
+        """Loss and gradients by a CUDA graph, where there is one for such a batch."""
+        if self._graphed is None or part.seq_idx is not None or self.step < EAGER_STEPS:
+            return None
+        return self._graphed(part.input_ids, part.labels, max(counted, 1.0))
 
     def _loss(self, part: Batch, counted: float) -> Tensor:
         with self.run.autocast():

@@ -56,6 +56,7 @@ def mamba_inner_fn(
     b_c_dt_rms_eps: float = 1e-6,
 ) -> Tensor:
     """See anymamba.ops.mamba_inner_fn. xz: (batch, 2 * dim, length); fastest where the channel stride is 1."""
+    D, delta_bias = (None if x is None else x.contiguous() for x in (D, delta_bias))  # the scan's kernels read them side by side
     kind = xz.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else xz.dtype
     return _MambaInner.apply(
@@ -94,15 +95,15 @@ class _MambaInner(torch.autograd.Function):
     ) -> Tensor:
         keep = any(ctx.needs_input_grad)
         with torch.autocast(xz.device.type, enabled=False):
-            weights = [weight.to(dtype) for weight in (x_proj, dt_proj, out_proj)]
-            parts, kept = _scanned(xz, conv_weight, conv_bias, *weights[:2], A, D, delta_bias, softplus, keep)
+            x_weight, dt_weight, out_weight = (weight.to(dtype) for weight in (x_proj, dt_proj, out_proj))
+            parts, kept = _scanned(xz, conv_weight, conv_bias, x_weight, dt_weight, A, D, delta_bias, softplus, keep)
             bias = None if out_bias is None else out_bias.to(dtype)
-            out = torch.nn.functional.linear(parts.y.mT.to(dtype), weights[2], bias)
+            out = torch.nn.functional.linear(parts.y.mT.to(dtype), out_weight, bias)
         if keep:
             # recomputed at level 1: everything but xz
             ctx.save_for_backward(
-                xz, conv_weight, conv_bias, x_proj, dt_proj, out_proj, out_bias, A, D, delta_bias, *weights,
-                *(parts if checkpoint_lvl == 0 else ()),
+                xz, conv_weight, conv_bias, x_proj, dt_proj, out_proj, out_bias, A, D, delta_bias, x_weight, dt_weight,
+                out_weight, *(parts if checkpoint_lvl == 0 else ()),
             )  # fmt: skip
             ctx.softplus, ctx.kept, ctx.dtype = softplus, kept, dtype
         return out

@@ -48,6 +48,8 @@ def selective_scan_fn(
     return_last_state: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """See anymamba.ops.selective_scan_fn. u, delta, z: (batch, d_inner, length); fastest where the channel stride is 1."""
+    # the kernels read these two side by side
+    D, delta_bias = (None if x is None else x.contiguous() for x in (D, delta_bias))
     out, last_state = _SelectiveScan.apply(u, delta, A, B, C, D, z, delta_bias, bool(delta_softplus), bool(return_last_state))
     return (out, last_state) if return_last_state else out
 
@@ -140,8 +142,8 @@ class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dout: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        *tensors, checkpoint = ctx.saved_tensors
-        return *backward(dout, *tensors, ctx.softplus, checkpoint, ctx.kept), None, None
+        u, delta, A, B, C, D, z, delta_bias, checkpoint = ctx.saved_tensors
+        return *backward(dout, u, delta, A, B, C, D, z, delta_bias, ctx.softplus, checkpoint, ctx.kept), None, None
 
 
 def scan_forward(
@@ -267,7 +269,7 @@ def scan_backward(
                 *((0, 0) if dz is None else (dz.stride(0), dz.stride(2))), *sizes, checkpoint.shape[1],
                 TILE=plan.tile, K=every, CHUNKS=chunks > 1, HAS_D=D is not None, DOT=plan.dot,
                 # one pass of tf32 is finer than what bfloat16 and float16 gradients keep
-                PRECISION="tf32x3" if u.dtype == torch.float32 else "tf32", **common,
+                PRECISION=_precision(u), **common,
             )  # fmt: skip
     return (
         du,
@@ -279,6 +281,12 @@ def scan_backward(
         dz,
         None if delta_bias is None else dbias.sum((0, 1)).to(delta_bias.dtype),
     )
+
+
+def _precision(u: Tensor) -> str:
+    if torch.version.hip is not None:
+        return "ieee"  # AMD's compiler has no tf32
+    return "tf32x3" if u.dtype == torch.float32 else "tf32"
 
 
 def channels_last(x: Tensor) -> Tensor:

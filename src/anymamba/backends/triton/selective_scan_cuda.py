@@ -54,10 +54,13 @@ def forward_plan(batch: int, channels: int, length: int, device: torch.device) -
     the length do, of at least 96 steps: they cost a second pass."""
     schedulers = 4 * processors(device)
     warps = batch * -(-channels // 16)
-    if warps >= 1.5 * schedulers:
-        return Plan(8, 1, 16, 1, unroll=8)
+    if warps >= 1.4 * schedulers:
+        # so few warps wait for exponentials more than for anything else
+        return Plan(8, 1, 16, 1, unroll=8, polynomial=int(warps < 3 * schedulers))
     chunks = max(min(-(-WARPS_OF_A_SCHEDULER * schedulers // warps), length // 96), 1)
-    return Plan(8, 1, 16, 1, unroll=8, chunks=chunks)
+    if length <= 4096:  # a chunk's share of the second pass grows as chunks get shorter
+        chunks = max(min(chunks, length // 128), 1)
+    return Plan(8, 1, 16, 1, unroll=8, chunks=chunks, polynomial=int(length <= 4096))
 
 
 def backward_plan(batch: int, channels: int, length: int, device: torch.device) -> Plan:
@@ -67,6 +70,8 @@ def backward_plan(batch: int, channels: int, length: int, device: torch.device) 
     warps = batch * -(-channels // 16)
     wanted = 2 if length <= 2048 else 7
     chunks = min(max(wanted * schedulers // warps, 1), max(length // 64, 1))
+    if warps >= 1.2 * schedulers and length >= 1024:
+        chunks = 4  # blocks of four warps do not share out evenly otherwise
     if warps >= 1.5 * schedulers:
         chunks = 2 if warps >= 4 * schedulers and length >= 512 else 1
     return Plan(4, 2, 8, 4, window=16, chunks=chunks)

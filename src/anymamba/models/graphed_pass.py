@@ -1,0 +1,128 @@
+"""Forward and backward pass of a batch as a replayed CUDA graph.
+
+A small model's step is a thousand kernels of which most take less time than their launch from Python. Captured once, they follow one
+another on the card without the host. The numbers are those of the same kernels launched one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anymamba.errors import warn_once
+from anymamba.language import say
+from anymamba.models.lm import LanguageModel
+
+LARGEST = 10**9
+"""Parameters of a model whose kernels are short enough for launches to matter."""
+
+SPARE = 0.15
+"""Share of the card's memory that has to be free after the capture: a graph keeps its activations, and validation needs its own."""
+
+
+def supports(model: LanguageModel) -> tuple[bool, str]:
+    """(True, why) or (False, why not)."""
+    device = model.device
+    if device.type != "cuda":
+        return False, say("CUDA graphs need a CUDA or ROCm device", "CUDA graph 需要 CUDA 或 ROCm 设备")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters > LARGEST:
+        return False, say("the kernels of a large model hide their launches", "大模型的内核足以掩盖启动开销")
+    return True, say("forward and backward are replayed as a CUDA graph", "前向与反向以 CUDA graph 重放")
+
+
+class GraphedPass:
+    """Loss and gradients of batches without ``seq_idx``, a graph for each shape.
+
+    Called like the model with targets; returns the loss, and leaves the sum of this and earlier calls' gradients in ``.grad``, whose
+    memory is the graph's: take the gradients (or set them to None) before the next sum begins.
+    """
+
+    def __init__(self, model: LanguageModel, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._model, self._autocast = model, autocast
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._captured: dict[torch.Size, _Captured | None] = {}
+
+    def __call__(self, input_ids: Tensor, targets: Tensor, normalizer: float) -> Tensor | None:
+        """None where this shape cannot be captured here, which is said once: then the caller does it step by step."""
+        shape = input_ids.shape
+        if shape not in self._captured:
+            self._captured[shape] = self._capture(input_ids, targets)
+        captured = self._captured[shape]
+        if captured is None:
+            return None
+        before = [parameter.grad for parameter in self._parameters]
+        captured.input_ids.copy_(input_ids, non_blocking=True)
+        captured.targets.copy_(targets, non_blocking=True)
+        captured.normalizer.fill_(normalizer)
+        earlier = [(b.clone() if b is g else b, g) for b, g in zip(before, captured.gradients) if b is not None]
+        captured.graph.replay()
+        if earlier:
+            torch._foreach_add_([g for _, g in earlier], [b for b, _ in earlier])
+        for parameter, gradient in zip(self._parameters, captured.gradients):
+            parameter.grad = gradient
+        return captured.loss.clone()
+
+    def _capture(self, input_ids: Tensor, targets: Tensor) -> _Captured | None:
+        before = [parameter.grad for parameter in self._parameters]
+        try:
+            captured = _Captured(self._model, self._parameters, self._autocast, input_ids, targets)
+            free, whole = torch.cuda.mem_get_info(self._model.device)
+            if free < SPARE * whole:
+                raise RuntimeError(say("too little memory is left beside it", "剩余显存不足"))
+            return captured
+        except Exception as error:  # noqa: BLE001 - whatever cannot be captured can still be launched step by step
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            warn_once(
+                f"graphed pass {reason}",
+                say(f"training without a CUDA graph, which is slower: {reason}", f"训练未使用 CUDA graph，速度较慢：{reason}"),
+            )
+            torch.cuda.empty_cache()
+            return None
+        finally:
+            for parameter, gradient in zip(self._parameters, before):
+                parameter.grad = gradient
+
+
+class _Captured:
+    """input_ids, targets: (rows, length); normalizer, loss: scalars; gradients: of the parameters. All at fixed addresses."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        parameters: list[torch.nn.Parameter],
+        autocast: Callable[[], AbstractContextManager[Any]],
+        input_ids: Tensor,
+        targets: Tensor,
+    ) -> None:
+        self.input_ids, self.targets = input_ids.clone(), targets.clone()
+        self.normalizer = torch.ones((), dtype=torch.float32, device=input_ids.device)
+
+        def run() -> Tensor:
+            for parameter in parameters:
+                parameter.grad = None
+            with autocast():
+                loss = model(self.input_ids, targets=self.targets, normalizer=self.normalizer).loss
+            loss.backward()
+            return loss.detach()
+
+        stream = torch.cuda.Stream(input_ids.device)
+        stream.wait_stream(torch.cuda.current_stream(input_ids.device))
+        with torch.cuda.stream(stream):
+            for _ in range(2):  # compilation, self-checks and library handles must not be captured
+                run()
+            for parameter in parameters:
+                parameter.grad = None
+        torch.cuda.current_stream(input_ids.device).wait_stream(stream)
+        torch.cuda.empty_cache()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = run()
+        gradients = [parameter.grad for parameter in parameters]
+        if any(gradient is None for gradient in gradients):
+            raise RuntimeError(say("a parameter takes no part in the loss", "有参数未参与损失计算"))
+        self.gradients: list[Tensor] = [gradient for gradient in gradients if gradient is not None]
