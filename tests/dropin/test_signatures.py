@@ -16,12 +16,11 @@ RECORDED = json.loads(Path(__file__).with_name("upstream_signatures.json").read_
 KINDS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.KEYWORD_ONLY: "keyword", inspect.Parameter.VAR_KEYWORD: "**"}
 
 ABSENT = re.compile(
-    r"(Fn|Func|SwiGLU)\.(forward|backward)$"  # autograd nodes: only apply is kept
-    r"|_bwd(_|$)|_wip$|_raw$|init_to_zero$|ensure_stride$|config_prune$|_cpp$"  # parts of CUDA and Triton kernels
+    r"(Fn|LinearFunc|SwiGLU)\.(forward|backward)$"  # autograd nodes: only apply is kept
+    r"|_bwd(_|$)|_wip$|init_to_zero$|ensure_stride$|config_prune$|_cpp$"  # parts of CUDA and Triton kernels
     r"|_Mamba3Function\.|mamba3\.\w+:_(triton_)?alloc_fn|mamba3_step_fn:(transpose_view|select$|get_gmem|Mamba3Step|_bytes_of)"
-    r"|Mamba3\._(pre|post)process|MHA\._|mha:_update|test_correctness|_check_selective_scan_cuda|layernorm_gated:_layer_norm_fwd"
-    r"|determinism:(_|alloc_|finalize_)|custom_amp_decorator|parallel_linear_func"
-    r"|sync_shared_params|get_dim_for_local_rank|allreduce_sequence_parallel_grad"
+    r"|Mamba3\._(pre|post)process|MHA\._|mha:_update|test_correctness|_check_selective_scan_cuda"
+    r"|determinism:_|custom_amp_decorator"
 )
 """What the drop-in leaves out on purpose; docs/en/dropin.md says so."""
 DIFFERENT = {"causal_conv1d_ref": "seq_idx came with causal_conv1d 1.7.0, the recorded sources are 1.6.1"}
