@@ -95,8 +95,15 @@ def ssd_walk_kernel(
                 weights = tl.where(tl.load(documents_ptr + t) == before, weights, 0.0)
             else:
                 weights = tl.where(tl.load(documents_ptr + t) == after, weights, 0.0)
-        weighted = (B.to(tl.float32) * weights[:, None]).to(x.dtype)
-        state = tl.dot(tl.trans(x), weighted, acc=state * carried, input_precision=PRECISION)
+        weighted = B.to(tl.float32) * weights[:, None]
+        rounded = weighted.to(x.dtype)
+        state = tl.dot(tl.trans(x), rounded, acc=state * carried, input_precision=PRECISION)
+        if HAS_LAST and not REVERSE and x.dtype != tl.float32:
+            # a state that is handed on is float32 and must not carry the rounding of 16 bits: two more parts of every weight
+            for _ in tl.static_range(2):
+                weighted -= rounded.to(tl.float32)
+                rounded = weighted.to(x.dtype)
+                state = tl.dot(tl.trans(x), rounded, acc=state, input_precision=PRECISION)
     if HAS_LAST:
         tl.store(last_ptr + (b * heads + h) * P * N + at, state, mask=inside)
 

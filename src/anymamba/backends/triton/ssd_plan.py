@@ -46,7 +46,7 @@ def backward_plan(
     q, block_p = (16, 32) if wide else (64 if hopper else 32, 64)
     plan = _plan(q, 20, 4, 1 if wide else 2, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
     return replace(
-        plan, launches=3, block_p=min(block_p, max(power_of_2(headdim), 16)), warps=8 if d_state > 128 else 4,
+        plan, launches=1, stages=1, block_p=min(block_p, max(power_of_2(headdim), 16)), warps=8 if d_state > 128 else 4,
         walk_n=min(plan.walk_n, 64), walk_stages=2 if wide else 3,
     )  # fmt: skip
 
