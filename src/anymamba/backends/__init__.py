@@ -10,6 +10,10 @@ and in each op's module, beside the function named like the op,
 
     supports(call: Call) -> (bool, str)        can it do this call; cheap, deterministic, nothing is launched
 
+It may also have
+
+    LEFT_TO_TORCH: frozenset[str]              ops that it lacks on purpose, as plain PyTorch is no slower: nobody is told
+
 The first column, ``torch``, implements every op on every device; all others are optional. To add one: a folder and a line below.
 """
 

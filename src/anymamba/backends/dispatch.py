@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType, TracebackType
@@ -124,6 +125,8 @@ def verdict(entry: Entry, call: Call) -> tuple[bool, str]:
         if not ok:
             return False, reason
         if call.op not in package.OPS:
+            if _left_to_torch(entry, call.op):
+                return False, say("plain PyTorch is as fast here", "此处纯 PyTorch 同样快")
             return False, say("does not implement it", "未实现该算子")
         module = importlib.import_module(package.OPS[call.op])
         ok, reason = module.supports(call)
@@ -141,6 +144,11 @@ def implements(entry: Entry, op: str) -> bool:
         return package.available()[0] and op in package.OPS
     except Exception:  # noqa: BLE001 - verdict() reports the reason; here only the answer counts
         return False
+
+
+def _left_to_torch(entry: Entry, op: str) -> bool:
+    """Does the backend lack this op on purpose; never of one that cannot be imported."""
+    return op in getattr(sys.modules.get(entry.module), "LEFT_TO_TORCH", ())
 
 
 def _entry(name: str) -> Entry:
@@ -176,7 +184,8 @@ def _decide(call: Call, requested: str | None) -> Choice:
         ok, reason = verdict(entry, call)
         if not ok:
             rejected.append((entry.name, reason))
-            missed.append((entry.name, reason))
+            if not _left_to_torch(entry, call.op):
+                missed.append((entry.name, reason))
             continue
         _say_what_was_missed(call, entry.name, missed)
         return Choice(entry.name, _function(entry, call.op), reason, tuple(rejected))

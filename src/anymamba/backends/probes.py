@@ -310,6 +310,12 @@ def _gated_norm(random: Random) -> Probe:
     )
 
 
+def _log_softmax_and_slope(random: Random) -> Probe:
+    # a row of more than one block of a kernel, with a few words that are likely, as wrong probabilities of others would not be seen
+    inputs = {"logits": 4 * random(3, 8219), "targets": torch.tensor([8218, 0, 4100])}
+    return Probe(inputs, inplace=("logits",), options={"slope": True})
+
+
 PROBES: dict[str, Callable[[Random], Probe]] = {
     "causal_conv1d_fn": _causal_conv1d_fn,
     "causal_conv1d_update": _causal_conv1d_update,
@@ -325,4 +331,5 @@ PROBES: dict[str, Callable[[Random], Probe]] = {
     "rms_norm_fn": _norm(),
     "layernorm_fn": _gated_norm,
     "rmsnorm_fn": _gated_norm,
+    "log_softmax_and_slope": _log_softmax_and_slope,
 }

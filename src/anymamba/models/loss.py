@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anymamba import ops
 from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models.tied import SharedGradient
@@ -89,9 +90,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for block in _blocks(tokens, vocabulary * dtype.itemsize, block_bytes):
                 inputs, share = hidden[block].to(dtype), weights[block, None]
                 slope = inputs @ table.t()
-                loss -= (
-                    _log_softmax_and_slope(slope, targets[block], needs_hidden or needs_weight) * weights[block]
-                ).sum()
+                chosen = _log_softmax_and_slope(slope, targets[block], needs_hidden or needs_weight)
+                loss -= (chosen * weights[block]).sum()
                 # the weight of the token is multiplied into the small matrices instead of the logits' slope
                 if grad_hidden is not None:
                     grad_hidden[block] = (slope @ table) * share
@@ -120,17 +120,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _log_softmax_and_slope(logits: Tensor, targets: Tensor, slope: bool) -> Tensor:
-    """The log-probability of each row's target, (tokens,) float32. With slope, logits become d(cross-entropy) / d(logits)."""
-    chosen = torch.empty(targets.shape, dtype=torch.float32, device=logits.device)
-    piece_bytes = _CACHE_BYTES if logits.device.type == "cpu" else 4 * logits.numel()
-    for rows in _blocks(logits.shape[0], logits.shape[1] * 4, piece_bytes):
-        log_probabilities = torch.log_softmax(logits[rows], dim=-1, dtype=torch.float32)
-        where = targets[rows, None]
-        chosen[rows] = log_probabilities.gather(1, where)[:, 0]
-        if slope:
-            probabilities = log_probabilities.exp_()
-            logits[rows] = probabilities.scatter_add_(1, where, probabilities.new_full((), -1.0).expand(where.shape))
-    return chosen
+    """The op of that name, on a processor over one piece of the block after another."""
+    if logits.device.type != "cpu":
+        return ops.log_softmax_and_slope(logits, targets, slope)
+    pieces = _blocks(logits.shape[0], logits.shape[1] * 4, _CACHE_BYTES)
+    return torch.cat([ops.log_softmax_and_slope(logits[rows], targets[rows], slope) for rows in pieces])
 
 
 def _add_product(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:

@@ -195,6 +195,16 @@ def norm(
     return build
 
 
+def logits(tokens: int, vocabulary: int, size: float = 2.0, shift: float = 0.0, slope: bool = True) -> Build:
+    """size, shift: of the logits. slope: they are overwritten with it."""
+
+    def build(random: Random) -> Probe:
+        inputs = {"logits": random(tokens, vocabulary) * size + shift, "targets": torch.arange(tokens) * 7919 % vocabulary}
+        return Probe(inputs, inplace=("logits",), options={"slope": slope})
+
+    return build
+
+
 def laid_out(x: Tensor, contiguous: bool) -> Tensor:
     """(batch, channels, length) with length contiguous, or with channels contiguous, inside a wider tensor like the halves of xz."""
     if contiguous:

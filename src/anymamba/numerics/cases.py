@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from anymamba.backends import probes
-from anymamba.numerics.builders import Build, conv, conv_step, norm, scan, ssd, state_step
+from anymamba.numerics.builders import Build, conv, conv_step, logits, norm, scan, ssd, state_step
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,13 @@ _FORWARD: dict[str, dict[str, Build]] = {
         "huge dt": state_step(dt=40.0),
         "large states": state_step(size=1e6),
         "states by index": state_step(indexed=True),
+    },
+    "log_softmax_and_slope": {
+        "odd vocabulary": logits(5, 1030),
+        "large logits": logits(5, 300, size=60.0),
+        "far from zero": logits(3, 8200, shift=-3000.0),
+        "only the log-probabilities": logits(5, 300, slope=False),
+        "one word": logits(3, 1),
     },
 }
 

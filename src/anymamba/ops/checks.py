@@ -146,11 +146,14 @@ def finite(op: str, name: str, tensor: Tensor) -> None:
         )
 
 
-def indices_below(op: str, name: str, tensor: Tensor | None, rows: int, of: str) -> None:
-    """No index is rows or more (negative ones are padding). Raises ArgumentError."""
+def indices_below(op: str, name: str, tensor: Tensor | None, rows: int, of: str, padding: bool = True) -> None:
+    """No index is rows or more; negative ones are padding, or wrong as well. Raises ArgumentError."""
     if tensor is not None and tensor.numel() and _values_readable(tensor):
         largest = int(tensor.max())
         value(op, f"max({name})", largest, largest < rows, f"< {rows} ({of})")
+        if not padding:
+            smallest = int(tensor.min())
+            value(op, f"min({name})", smallest, smallest >= 0, ">= 0")
 
 
 def borders(op: str, name: str, tensor: Tensor, tokens: int, all_tokens: bool = False) -> None:

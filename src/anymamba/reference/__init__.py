@@ -27,6 +27,7 @@ Glossary (the names of the Mamba papers, used everywhere in this package)
     ADT, DT                A * dt and dt of Mamba-3, one a head and token
     Trap                   Mamba-3: logit of the share that the new token has in a step (the trapezoidal rule has 1/2, Euler's 1)
     Angles                 Mamba-3: how fast pairs of q and k turn; a complex-valued state written with real numbers
+    vocabulary, logits     rows of the head's matrix; the scores that it gives them for a token
     SISO, MIMO, rank       one value and key a head and token, or rank of them (multiple input, multiple output)
 """
 
@@ -49,6 +50,7 @@ OPS: dict[str, str] = {
     "rms_norm_fn": "anymamba.reference.norm",
     "layernorm_fn": "anymamba.reference.norm_gated",
     "rmsnorm_fn": "anymamba.reference.norm_gated",
+    "log_softmax_and_slope": "anymamba.reference.cross_entropy",
 }
 
 

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from anymamba.backends import probes
 from anymamba.backends.torch import OPS, selective_scan, ssd
 
-TRAINABLE = [op for op in OPS if "update" not in op]
+TRAINABLE = [op for op in OPS if probes.PROBES[op](lambda *shape: torch.zeros(shape)).differentiable]
 
 
 def prepared(op: str, dtype: torch.dtype = torch.float32) -> tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]:

@@ -25,6 +25,7 @@ ON_MPS = frozenset(
     rsqrt select select_backward silu silu_backward slice slice_backward softplus softplus_backward split_with_sizes squeeze stack sub
     sum transpose triu unbind unsqueeze view zeros zeros_like _fused_rms_norm _fused_rms_norm_backward _to_copy t mm alias
     constant_pad_nd cos remainder rsub sigmoid sigmoid_backward sin tanh tanh_backward
+    _log_softmax gather scatter_add_ new_full
     """.split()  # noqa: SIM905 - a hundred quotes would hide the names
 )
 

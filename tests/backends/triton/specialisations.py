@@ -24,7 +24,15 @@ from anymamba import ops
 from anymamba.backends import dispatch, selfcheck
 from anymamba.backends import triton as package
 from anymamba.backends.triton import causal_conv1d as conv
-from anymamba.backends.triton import launch, norm, norm_gated, selective_scan, selective_state_update, ssd
+from anymamba.backends.triton import (
+    cross_entropy,
+    launch,
+    norm,
+    norm_gated,
+    selective_scan,
+    selective_state_update,
+    ssd,
+)
 from anymamba.errors import BackendError
 
 PROCESSORS = {"sm_80": 108, "sm_90": 132, "sm_100": 148, "sm_120": 170, "gfx942": 304, "gfx1100": 96}
@@ -35,6 +43,7 @@ CASES = {
     "selective_state_update": ("CASES",),
     "ssd": ("CASES",),
     "norm": ("CASES", "GATED_CASES"),
+    "cross_entropy": ("CASES",),
 }
 """Files of tests/ops and their lists of cases."""
 
@@ -217,12 +226,22 @@ def norm_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
         yield ("gated", width, one, other), functools.partial(gated, width, width, one, other)
 
 
+def cross_entropy_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
+    def run(vocabulary: int, slope: bool) -> None:
+        targets = torch.empty(64, dtype=torch.int64, device="meta")
+        cross_entropy.log_softmax_and_slope(_empty(64, vocabulary, dtype=dtype), targets, slope)
+
+    for vocabulary, slope in itertools.product((1, 2, 20, 256, 1024, 4096, 8192, 50277, 50280, 50288, 128256, 300_000), (False, True)):
+        yield (vocabulary, slope), functools.partial(run, vocabulary, slope)
+
+
 PLANS: dict[str, Callable[[torch.dtype], Iterator[tuple[Any, Callable[[], None]]]]] = {
     "causal_conv1d": conv_calls,
     "selective_scan": scan_calls,
     "selective_state_update": update_calls,
     "ssd": ssd_calls,
     "norm": norm_calls,
+    "cross_entropy": cross_entropy_calls,
 }
 
 

@@ -26,17 +26,15 @@ print(json.dumps(found))
 """
 
 
-_SSD_BACKWARD_PLANS = """
+_SSD_BACKWARD_IN_PARTS = """
 import json, torch
 from dataclasses import replace
 from anymamba.backends import selfcheck
 from anymamba.backends.call import Call
 from anymamba.backends.triton import ssd
 rule = ssd.backward_plan
-found = {}
-for launches, block_p in ((3, 16), (1, 16), (0, 64)):
-    ssd.backward_plan = lambda *sizes: replace(rule(*sizes), launches=launches, block_p=block_p)
-    found[launches] = selfcheck.run(ssd, Call("mamba_chunk_scan_combined", torch.device("cpu"), torch.float32, True))
+ssd.backward_plan = lambda *sizes: replace(rule(*sizes), block_p=16)
+found = selfcheck.run(ssd, Call("mamba_chunk_scan_combined", torch.device("cpu"), torch.float32, True))
 print(json.dumps(found))
 """
 
@@ -53,18 +51,17 @@ def test_every_op_forward_and_backward_reproduces_the_reference() -> None:
     assert not {op: why for op, (ok, why) in found.items() if not ok}
 
 
-def test_every_way_of_the_ssd_backward() -> None:
-    """Three launches, one, and the one kernel that does the work of all; headdim in parts."""
-    done = subprocess.run([sys.executable, "-c", _SSD_BACKWARD_PLANS], env=_environment(), capture_output=True, text=True, cwd=ROOT)
+def test_ssd_backward_with_headdim_in_parts() -> None:
+    """A head of more channels than a program takes at a time."""
+    done = subprocess.run([sys.executable, "-c", _SSD_BACKWARD_IN_PARTS], env=_environment(), capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) == 3
-    assert not {launches: why for launches, (ok, why) in found.items() if not ok}
+    ok, why = json.loads(done.stdout.splitlines()[-1])
+    assert ok, why
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("op", ["causal_conv1d", "selective_scan", "selective_state_update", "ssd", "norm", "mamba_inner"])
+@pytest.mark.parametrize("op", ["causal_conv1d", "selective_scan", "selective_state_update", "ssd", "norm", "mamba_inner", "cross_entropy"])
 def test_every_option_of_an_op(op: str) -> None:
     # the interpreter's tl.dot returns garbage for bfloat16 operands
     which = "triton and not bfloat16" if op == "ssd" else "triton"

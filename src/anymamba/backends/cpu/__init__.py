@@ -24,6 +24,9 @@ OPS: dict[str, str] = {
     "selective_state_update": "anymamba.backends.cpu.selective_state_update",
 }
 
+LEFT_TO_TORCH = frozenset({"log_softmax_and_slope"})
+"""PyTorch's own loop over a row is vectorised like one of ours would be."""
+
 
 @functools.cache
 def available() -> tuple[bool, str]:

@@ -24,6 +24,7 @@ OPS: dict[str, str] = {
     "rms_norm_fn": "anymamba.backends.torch.norm",
     "layernorm_fn": "anymamba.backends.torch.norm_gated",
     "rmsnorm_fn": "anymamba.backends.torch.norm_gated",
+    "log_softmax_and_slope": "anymamba.backends.torch.cross_entropy",
 }
 
 

@@ -24,6 +24,7 @@ OPS: dict[str, str] = {
     "rms_norm_fn": "anymamba.backends.triton.norm",
     "layernorm_fn": "anymamba.backends.triton.norm_gated",
     "rmsnorm_fn": "anymamba.backends.triton.norm_gated",
+    "log_softmax_and_slope": "anymamba.backends.triton.cross_entropy",
 }
 
 
