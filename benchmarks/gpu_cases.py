@@ -226,12 +226,7 @@ def ssd_forward_variants():
             yield "ssd_forward", shape, describe(plan), official, run
 
 
-SSD_BACKWARD_CHANGES = [
-    {},
-    {"launches": 1, "heads": 4},
-    {"q": 32, "heads": 4},
-    {"launches": 0, "q": 32, "warps": 8, "stages": 1},
-]
+SSD_BACKWARD_CHANGES = [{}, {"heads": 4}, {"q": 32, "heads": 4}]
 """Ways of the backward, as changes of the rule's plan."""
 
 
@@ -241,15 +236,12 @@ def ssd_backward_variants():
     for shape, (sizes, _, official) in SSD_SHAPES.items():
         batch, length, heads, headdim, states = sizes
         base = op.backward_plan(batch, length, heads, heads, headdim, states, False, DEVICE)
-        fused = replace(base, launches=0, q=32, warps=8, stages=1, heads=40 if heads == 80 else 32, walk_n=64 if batch > 1 else 32)
-        plans = [base, fused]
-        for launches in (3, 1):
-            apart = replace(base, launches=launches)
-            plans += [replace(apart, heads=heads // share) for share in (1, 2, 4, 8)]
-            plans += [replace(apart, stages=stages) for stages in (1, 3)]
+        plans = [base]
+        plans += [replace(base, heads=heads // share) for share in (1, 2, 4, 8)]
+        plans += [replace(base, stages=stages) for stages in (2, 3)]
         for walk_n, walk_stages, walk_warps in ((32, 3, 4), (64, 2, 4), (64, 3, 8), (128, 2, 4), (128, 3, 4), (128, 3, 8)):
             plans.append(replace(base, walk_n=walk_n, walk_stages=walk_stages, walk_warps=walk_warps))
-        plans += [replace(base, q=32), replace(base, q=32, launches=1), replace(base, q=32, warps=8)]
+        plans += [replace(base, q=32), replace(base, warps=8), replace(base, q=32, warps=8), replace(base, block_p=32)]
         for plan in dict.fromkeys(plans):
 
             def run(sizes=sizes, plan=plan):

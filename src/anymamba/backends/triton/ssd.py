@@ -12,12 +12,8 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.triton.launch import on_device, power_of_2, runs_here
-from anymamba.backends.triton.ssd_backward import (
-    ssd_backward_kernel,
-    ssd_gate_backward_kernel,
-    ssd_steps_backward_kernel,
-)
-from anymamba.backends.triton.ssd_backward_parts import ssd_backward_parts_kernel, ssd_exponents_backward_kernel
+from anymamba.backends.triton.ssd_backward import ssd_backward_kernel
+from anymamba.backends.triton.ssd_backward_ends import ssd_exponents_backward_kernel, ssd_gate_backward_kernel
 from anymamba.backends.triton.ssd_forward import ssd_output_kernel, ssd_steps_kernel, ssd_walk_kernel
 from anymamba.backends.triton.ssd_plan import Plan, backward_plan, forward_plan
 from anymamba.language import say
@@ -200,63 +196,38 @@ def chunk_scan_backward(
     ddt = torch.empty((batch, length, heads), dtype=dt.dtype, device=device)
     dbias = None if dt_bias is None else partial(batch, chunks, heads)
     dA = partial(batch, chunks, heads)
-    if plan.launches:
-        parts = -(-headdim // plan.block_p)
-        dB, dC = (partial(2, blocks, batch, length, groups, d_state) for _ in range(2))
-        of_row = partial(2, batch, heads * parts, padded)
-        of_column, into_state = (partial(batch, heads * parts, padded) for _ in range(2))
-        carried = partial(batch, chunks, heads * parts)
-        wide_D = D is not None and D.dim() == 2
-        own, own_CB = partial(batch, heads * parts, padded), partial(batch, groups, padded)
-        dD = None
-        if D is not None:
-            dD = partial(batch, chunks, heads, headdim) if wide_D else partial(batch, chunks, heads)
-        with on_device(x):
-            for part in (3,) if plan.launches == 1 else (0, 1, 2):
-                ssd_backward_parts_kernel[(groups * blocks * (3 if part == 3 else 1), chunks, batch)](
-                    x, dy, B, C, D, steps, sums, documents, states, dstates,
-                    dx, dB, dC, of_row, of_column, into_state, carried, own, own_CB, dD,
-                    *x.stride(), *dy.stride(), *B.stride(), *C.stride(), *_per_channel(D),
-                    dB[0].numel(), of_row[0].numel(), length, padded, heads, per_group, plan.heads, 0,
-                    Q=plan.q, P=headdim, N=d_state, BLOCK_P=plan.block_p, BLOCK_N=_block(d_state),
-                    HAS_D=D is not None, WIDE_D=wide_D, HAS_SEQ=seq_idx is not None, PRECISION=_precision(x), PART=part,
-                    num_warps=plan.warps, num_stages=plan.stages,
-                )  # fmt: skip
-            ssd_exponents_backward_kernel[(chunks, -(-heads // 16), batch)](
-                dt, A, dt_bias, seq_idx, steps, of_row, of_column, into_state, carried, own, own_CB,
-                ddt, dbias, dA, None if wide_D else dD,
-                *dt.stride(), *_strides(seq_idx, 2), of_row[0].numel(), length, heads, per_group, padded, *limits,
-                Q=plan.q, BLOCK_H=16, PARTS=parts, SOFTPLUS=softplus, LIMIT=_limited(softplus, limits),
-                HAS_BIAS=dt_bias is not None, HAS_SEQ=seq_idx is not None, HAS_D=D is not None and not wide_D,
-                num_warps=4, num_stages=1,
-            )  # fmt: skip
-        dB, dC = dB.flatten(0, 1), dC.flatten(0, 1)
-    else:
-        dB, dC = (partial(blocks, batch, length, groups, d_state) for _ in range(2))
-        dsteps = partial(batch, heads, padded)
-        dD = None if D is None else partial(batch, chunks, heads, headdim)
-        with on_device(x):
-            ssd_backward_kernel[(groups * blocks, chunks, batch)](
-                x, dy, B, C, A, D, steps, sums, documents, states, dstates, dx, dB, dC, dsteps, dA, dD,
-                *x.stride(), *dy.stride(), *B.stride(), *C.stride(), *_per_channel(D), length, padded, heads, per_group,
-                Q=plan.q, P=headdim, N=d_state, BLOCK_P=_block(headdim), BLOCK_N=_block(d_state), HEADS=plan.heads,
-                HAS_D=D is not None, HAS_SEQ=seq_idx is not None, PRECISION=_precision(x),
-                num_warps=plan.warps, num_stages=plan.stages,
-            )  # fmt: skip
-            ssd_steps_backward_kernel[(chunks, -(-heads // 16), batch)](
-                dt, dt_bias, seq_idx, dsteps, ddt, dbias, *dt.stride(), *_strides(seq_idx, 2), length, heads, padded, *limits,
-                Q=plan.q, BLOCK_H=16, SOFTPLUS=softplus, LIMIT=_limited(softplus, limits), HAS_BIAS=dt_bias is not None,
-                HAS_SEQ=seq_idx is not None, num_warps=4, num_stages=1,
-            )  # fmt: skip
-    if D is not None and dD is not None:
-        dD = dD.sum((0, 1, 3)) if dD.dim() == 4 and D.dim() == 1 else dD.sum((0, 1))
+    parts = -(-headdim // plan.block_p)
+    dB, dC = (partial(2, blocks, batch, length, groups, d_state) for _ in range(2))
+    of_row = partial(2, batch, heads * parts, padded)
+    of_column, into_state, own = (partial(batch, heads * parts, padded) for _ in range(3))
+    own_CB, carried = partial(batch, groups, padded), partial(batch, chunks, heads * parts)
+    wide_D = D is not None and D.dim() == 2
+    dD = None if D is None else partial(batch, chunks, *D.shape)
+    with on_device(x):
+        ssd_backward_kernel[(groups * blocks * 3, chunks, batch)](
+            x, dy, B, C, D, steps, sums, documents, states, dstates,
+            dx, dB, dC, of_row, of_column, into_state, carried, own, own_CB, dD,
+            *x.stride(), *dy.stride(), *B.stride(), *C.stride(), *_per_channel(D),
+            dB[0].numel(), of_row[0].numel(), length, padded, heads, per_group, plan.heads, 0,
+            Q=plan.q, P=headdim, N=d_state, BLOCK_P=plan.block_p, BLOCK_N=_block(d_state),
+            HAS_D=D is not None, WIDE_D=wide_D, HAS_SEQ=seq_idx is not None, PRECISION=_precision(x),
+            num_warps=plan.warps, num_stages=plan.stages,
+        )  # fmt: skip
+        ssd_exponents_backward_kernel[(chunks, -(-heads // 16), batch)](
+            dt, A, dt_bias, seq_idx, steps, of_row, of_column, into_state, carried, own, own_CB,
+            ddt, dbias, dA, None if wide_D else dD,
+            *dt.stride(), *_strides(seq_idx, 2), of_row[0].numel(), length, heads, per_group, padded, *limits,
+            Q=plan.q, BLOCK_H=16, PARTS=parts, SOFTPLUS=softplus, LIMIT=_limited(softplus, limits),
+            HAS_BIAS=dt_bias is not None, HAS_SEQ=seq_idx is not None, HAS_D=D is not None and not wide_D,
+            num_warps=4, num_stages=1,
+        )  # fmt: skip
     return (
         dx,
         ddt,
         dA.sum((0, 1)).to(A.dtype),
-        dB.sum(0).to(dtype_B),
-        dC.sum(0).to(dtype_C),
-        None if D is None or dD is None else dD.to(D.dtype),
+        dB.sum((0, 1)).to(dtype_B),
+        dC.sum((0, 1)).to(dtype_C),
+        None if D is None or dD is None else dD.sum((0, 1)).to(D.dtype),
         dz,
         None if dt_bias is None or dbias is None else dbias.sum((0, 1)).to(dt_bias.dtype),
         None if initial is None or dinitial is None else dinitial.to(initial.dtype),

@@ -12,8 +12,8 @@ from anymamba.backends.triton.launch import power_of_2, processors, shared_memor
 @dataclass(frozen=True)
 class Plan:
     """q: tokens of a chunk. heads: heads that a program of the chunk kernel handles one after another. walk_p, walk_n: the part of
-    the state (headdim, d_state) that a program of the walk holds. launches, of the backward: 3 or 1 for its three parts, 0 for one
-    kernel that does the work of all. block_p: the part of headdim that a program of the parts takes at a time."""
+    the state (headdim, d_state) that a program of the walk holds. block_p, of the backward: the part of headdim that a program takes
+    at a time."""
 
     q: int
     heads: int
@@ -23,7 +23,6 @@ class Plan:
     walk_n: int
     walk_warps: int
     walk_stages: int
-    launches: int = 0
     block_p: int = 64
 
 
@@ -46,7 +45,7 @@ def backward_plan(
     q, block_p = (16, 32) if wide else (64 if hopper else 32, 64)
     plan = _plan(q, 20, 4, 1 if wide else 2, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
     return replace(
-        plan, launches=1, stages=1, block_p=min(block_p, max(power_of_2(headdim), 16)), warps=8 if d_state > 128 else 4,
+        plan, stages=1, block_p=min(block_p, max(power_of_2(headdim), 16)), warps=8 if d_state > 128 else 4,
         walk_n=min(plan.walk_n, 64), walk_stages=2 if wide else 3,
     )  # fmt: skip
 
