@@ -1,4 +1,4 @@
-"""The fused decode step on a GPU: checked against the model's own step, then timed, with variants of its queue and its block.
+"""The fused decode step on a GPU: checked against the model's own step, then timed, with variants of its ring and its block.
 
     python benchmarks/decode_step.py --json decode_step.json [--only mamba-130m,...] [--variants]
 """
@@ -20,8 +20,8 @@ from anymamba.models.lm import LanguageModel
 
 DEVICE = torch.device("cuda")
 CASES = list(official.DECODE.items())
-VARIANTS = [(512, 16)]
-MORE = [(512, 8)]
+VARIANTS = [(512, 16, 16)]
+MORE = [(512, 16, 0), (512, 16, 32)]
 STEPS = 200
 
 
@@ -39,9 +39,9 @@ def main():
         torch.manual_seed(0)
         with DEVICE:
             model = LanguageModel(model_cases.configuration(family, size)).to(torch.bfloat16).requires_grad_(False)
-        for threads, depth in VARIANTS + (MORE if arguments.variants else []):
-            decode_cuda.THREADS, decode_cuda.DEEPEST = threads, depth
-            row = {"model": f"{family}-{size}", "threads": threads, "depth": depth, "official H100": rate}
+        for threads, depth, ahead in VARIANTS + (MORE if arguments.variants else []):
+            decode_cuda.THREADS, decode_cuda.DEEPEST, decode_cuda.AHEAD = threads, depth, ahead
+            row = {"model": f"{family}-{size}", "threads": threads, "depth": depth, "ahead": ahead, "official H100": rate}
             try:
                 row.update(measure(model))
             except Exception as error:  # noqa: BLE001 - one variant must not end the run

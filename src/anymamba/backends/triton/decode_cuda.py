@@ -20,7 +20,8 @@ TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16", t
 
 THREADS = 512
 UNROLL = 1
-PAGES = 4
+AHEAD = 16
+"""Pieces that are brought to the second-level cache beyond those in the ring."""
 DEEPEST = 16
 """Pieces of 512 bytes of weights that every warp has under way: 128 KiB a multiprocessor, several microseconds of its bandwidth."""
 
@@ -159,11 +160,13 @@ def defines_of(model: Model, count: int, memory: int) -> tuple[dict[str, object]
     matrices = dict(zip((*names, "HEAD"), [*layer.matrices, model.head]))
     other = layer.other[0].dtype if layer.other else weight.dtype
     defines: dict[str, object] = {
-        "NT": THREADS, "UNROLL": UNROLL, "BLOCKS": count, "DEPTH": depth, "LAYERS": len(model.layers), **sizes, **starts, "CONSTANTS": at,
+        "NT": THREADS, "UNROLL": UNROLL, "AHEAD": AHEAD, "BLOCKS": count, "DEPTH": depth, "LAYERS": len(model.layers),
+        **sizes, **starts, "CONSTANTS": at,
         "TW": TYPES[weight.dtype], "TE": TYPES[model.embedding.dtype], "TCONV": TYPES[layer.conv.dtype], "TDT": TYPES[other],
         "HAS_SCALE": int(layer.matrices[0].scale is not None), "HAS_BIAS": int(layer.constants.get("in_bias") is not None),
-        "VOCABULARY": model.head.weight.shape[0], "ROWS": _most_rows(model, count), "VECTOR": vector, "PARTIAL": partial, "SQUARES": squares, "MINE": mine,
-        "CHANNELS": -(-sizes["D_INNER"] // count), **{name: f"{value!r}f" for name, value in model.floats.items()},
+        "VOCABULARY": model.head.weight.shape[0], "ROWS": _most_rows(model, count),
+        "VECTOR": vector, "PARTIAL": partial, "SQUARES": squares, "MINE": mine, "CHANNELS": -(-sizes["D_INNER"] // count),
+        **{name: f"{value!r}f" for name, value in model.floats.items()},
         **{f"{name}_SHARERS": sharers(model, name, linear.weight, count) for name, linear in matrices.items()},
     }  # fmt: skip
     return defines, _bytes(model, count, depth)
@@ -226,7 +229,8 @@ def _bytes(model: Model, count: int, depth: int) -> int:
     table = (len(model.layers) * entries + 2) // 2 * 2
     kinds = len(layer.matrices)
     runs, parts = 32 * (kinds + 1) * THREADS // 32, -(-kinds * _most_rows(model, count) // 4) * 4
-    return depth * THREADS * 16 + 8 * PAGES * THREADS // 32 + 8 * table + runs + 4 * (parts + -(-model.sizes["D_MODEL"] // 4) * 4 + sum(_memory(model, count)))
+    floats = parts + -(-model.sizes["D_MODEL"] // 4) * 4 + sum(_memory(model, count))
+    return depth * THREADS * 16 + 8 * table + runs + 4 * floats
 
 
 def _depth(model: Model, processors: int, memory: int) -> int:

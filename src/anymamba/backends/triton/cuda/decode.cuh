@@ -55,14 +55,10 @@ __device__ __forceinline__ void give_way() {}
 __device__ __forceinline__ void fail() { __trap(); }
 #endif
 
-// Every lane copies what it will read itself; a page is a group of copies.
-__device__ __forceinline__ void open_page(u64*) {}
-__device__ __forceinline__ void pages_are_open() {}
-__device__ __forceinline__ void copy(char* to, const char* from, int bytes, u64*) {
+// Every lane copies what it will read itself.
+__device__ __forceinline__ void copy(char* to, const char* from, int bytes) {
     for (int at = threadIdx.x % 32 * 16; at < bytes; at += 512) copy_16_bytes(to + at, from + at);
 }
-__device__ __forceinline__ void close_page(u64*, int) { close_group(); }
-__device__ __forceinline__ void wait_for_page(u64*, unsigned) { wait_groups<PAGES - 1>(); }
 
 struct int8 { signed char bits; };
 
@@ -218,17 +214,13 @@ struct Stream {
     const u64* table;
     const Run* runs;
     char* ring;
-    u64* barriers;
     const char *base, *at;
     int layer, kind, row, segment, left;
     unsigned filled, got;  // pages, units
 
-    __device__ __forceinline__ void start(const u64* pointers, const Run* all, char* memory, u64* of_pages) {
-        table = pointers, runs = all, ring = memory + threadIdx.x / 32 * DEPTH * 512, barriers = of_pages + threadIdx.x / 32 * PAGES;
+    __device__ __forceinline__ void start(const u64* pointers, const Run* all, char* memory) {
+        table = pointers, runs = all, ring = memory + threadIdx.x / 32 * DEPTH * 512;
         base = at = nullptr, layer = 0, kind = -1, row = segment = left = 0, filled = got = 0;
-        for (int page = 0; page < PAGES; page++) open_page(barriers + page);
-        pages_are_open();
-        __syncwarp();
 #pragma unroll 1
         for (int page = 0; page < PAGES; page++) fill();
     }
@@ -248,11 +240,24 @@ struct Stream {
         }
     }
 
+    // Brings to the second-level cache what will be copied AHEAD units later: while the ring is full and a vector is waited for.
+    __device__ __forceinline__ void look_ahead() const {
+        const char* from = nullptr;
+        if (AHEAD < left) {
+            from = at + AHEAD * 512;
+        } else if (layer < LAYERS) {
+            const int following = kind + 1 < KINDS ? kind + 1 : layer + 1 < LAYERS ? 0 : HEAD, in_layer = layer + (following != kind + 1 || following == HEAD);
+            const Run& run = runs[following * WARPS + threadIdx.x / 32];
+            if (AHEAD - left < run.units)
+                from = reinterpret_cast<const char*>(table[in_layer * TABLE + (following == HEAD ? 0 : following)]) + run.offset + (AHEAD - left) * 512;
+        }
+        if (from && threadIdx.x % 32 < PAGE * 4) prefetch(from + threadIdx.x % 32 * 128);
+    }
+
     // the next page of the ring
     __device__ __forceinline__ void fill() {
-        const int page = filled % PAGES;
-        char* to = ring + page * (PAGE * 512);
-        int room = PAGE, bytes = 0;
+        char* to = ring + filled % PAGES * (PAGE * 512);
+        int room = PAGE;
 #pragma unroll 1
         while (room) {
             if (left == 0) next();
@@ -263,16 +268,17 @@ struct Stream {
             int on = ragged() ? across - segment : kind == IN ? (border(row) - row) * across - segment : units;
             units = units < on ? units : on;
             const int size = ragged() && units == on ? width - segment * 512 : units * 512;
-            copy(to, at, size, barriers + page);
-            to += units * 512, at += size, bytes += size, room -= units, left -= units, segment += units;
+            copy(to, at, size);
+            to += units * 512, at += size, room -= units, left -= units, segment += units;
             if (ragged() || kind == IN) {
                 const bool crosses = kind == IN && (ragged() ? segment == across && border(row) == row + 1 : units == on);
                 row += segment / across, segment %= across;
                 if (crosses) at = base + i64(row_of(IN, row)) * width;
             }
         }
-        close_page(barriers + page, bytes);
+        close_group();
         filled++;
+        if (AHEAD) look_ahead();
     }
 };
 
@@ -289,7 +295,7 @@ __device__ __forceinline__ void multiply(int kind, Stream& stream, const float* 
         float sum[2] = {0.0f, 0.0f};
 #pragma unroll UNROLLED
         for (int i = 0; i < stretch; i++, from += SEGMENT) {
-            if (stream.got % PAGE == 0) wait_for_page(stream.barriers + stream.got / PAGE % PAGES, stream.got / DEPTH);
+            if (stream.got % PAGE == 0) wait_groups<PAGES - 1>();
             Words<4> w;
             if (!ragged() || (segment + i) * SEGMENT + lane * E < columns(kind)) load_words(w, stream.ring + stream.got % DEPTH * 512 + lane * 16);
             else clear(w);

@@ -18,7 +18,6 @@ constexpr int HIDDEN_BOX = 0, NEXT_BOX = Letters<D_MODEL>::ALL;  // where the ma
 // The block's shared memory, in this order.
 struct Memory {
     char* rings;
-    u64* barriers;  // of the rings' pages
     u64* table;
     Run* runs;
     int* parts;  // of the rows of each matrix of a layer: warps that share it
@@ -26,7 +25,6 @@ struct Memory {
 
     __device__ __forceinline__ Memory(float* at) {
         rings = reinterpret_cast<char*>(at), at += DEPTH * NT * 4;
-        barriers = reinterpret_cast<u64*>(at), at += 2 * PAGES * WARPS;
         runs = reinterpret_cast<Run*>(at), at += 8 * (KINDS + 1) * WARPS;
         table = reinterpret_cast<u64*>(at), at += 2 * ((LAYERS * TABLE + 2) / 2 * 2);
         parts = reinterpret_cast<int*>(at), at += (KINDS * ROWS + 3) / 4 * 4;
@@ -72,7 +70,7 @@ __device__ __forceinline__ void begin(const DecodeArguments& p, const Memory& m,
     if (token < 0 || token >= VOCABULARY) fail();
     for (int i = threadIdx.x; i < D_MODEL; i += NT) m.residual[i] = Format<TE>::one(p.embedding, token * D_MODEL + i);
     __syncthreads();
-    stream.start(m.table, m.runs, m.rings, m.barriers);
+    stream.start(m.table, m.runs, m.rings);
 }
 
 // One channel of the causal convolution: its earlier inputs and its taps, loaded before the new input is there.
