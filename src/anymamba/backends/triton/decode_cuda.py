@@ -20,8 +20,6 @@ TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16", t
 
 THREADS = 512
 UNROLL = 1
-AHEAD = 16
-"""Pieces that are brought to the second-level cache beyond those in the ring."""
 DEEPEST = 16
 """Pieces of 512 bytes of weights that every warp has under way: 128 KiB a multiprocessor, several microseconds of its bandwidth."""
 
@@ -160,7 +158,7 @@ def defines_of(model: Model, count: int, memory: int) -> tuple[dict[str, object]
     matrices = dict(zip((*names, "HEAD"), [*layer.matrices, model.head]))
     other = layer.other[0].dtype if layer.other else weight.dtype
     defines: dict[str, object] = {
-        "NT": THREADS, "UNROLL": UNROLL, "AHEAD": AHEAD, "BLOCKS": count, "DEPTH": depth, "LAYERS": len(model.layers),
+        "NT": THREADS, "UNROLL": UNROLL, "BLOCKS": count, "DEPTH": depth, "LAYERS": len(model.layers),
         **sizes, **starts, "CONSTANTS": at,
         "TW": TYPES[weight.dtype], "TE": TYPES[model.embedding.dtype], "TCONV": TYPES[layer.conv.dtype], "TDT": TYPES[other],
         "HAS_SCALE": int(layer.matrices[0].scale is not None), "HAS_BIAS": int(layer.constants.get("in_bias") is not None),

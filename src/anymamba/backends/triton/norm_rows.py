@@ -79,7 +79,7 @@ def norm_backward(
             0 if dsum is None else dsum.stride(0), width, width, width, rows, group_size, each,
             BLOCK=block, RMS=mean is None, HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None,
             HAS_DSUM=dsum is not None, STORE_DRESIDUAL=dresidual is not None, HAS_Z=z is not None, NORM_FIRST=norm_first,
-            num_warps=warps or max(_warps(block, device) // (1 if z is None else 2), 1), num_stages=1,
+            num_warps=warps or _backward_warps(block, mean is None, dsum is not None, device), num_stages=1,
         )  # fmt: skip
     return dx, dresidual, dz, dweight.sum(0).to(weight.dtype), None if bias is None or dbias is None else dbias.sum(0).to(bias.dtype)
 
@@ -93,3 +93,8 @@ def as_rows(x: Tensor) -> Tensor:
 def _warps(block: int, device: torch.device) -> int:
     """About 16 values a lane."""
     return max(min(block // (16 * lanes(device)), 16), 1)
+
+
+def _backward_warps(block: int, rms: bool, has_dsum: bool, device: torch.device) -> int:
+    """Layer norm with a gradient of the sum holds more values at a time, of half as many columns."""
+    return _warps(block, device) if rms or not has_dsum else min(2 * _warps(block, device), 16)

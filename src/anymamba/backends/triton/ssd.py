@@ -84,7 +84,7 @@ class _ChunkScan(torch.autograd.Function):
         limits: tuple[float, float],
         return_final: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        plan = forward_plan(*_sizes(x, B), x.device)
+        plan = forward_plan(*_sizes(x, B), x.device, z is None and seq_idx is None)
         keep = z is not None and any(ctx.needs_input_grad)
         out, final, ungated = chunk_scan_forward(
             x, dt, A, B, C, D, z, dt_bias, initial, seq_idx, softplus, limits, return_final, keep, plan

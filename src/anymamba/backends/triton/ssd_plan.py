@@ -27,26 +27,29 @@ class Plan:
 
 
 def forward_plan(
-    batch: int, length: int, heads: int, heads_per_group: int, headdim: int, d_state: int, wide: bool, device: torch.device
-) -> Plan:
-    """wide: float32 operands."""
+    batch: int, length: int, heads: int, heads_per_group: int, headdim: int, d_state: int, wide: bool, device: torch.device,
+    plain: bool = True,
+) -> Plan:  # fmt: skip
+    """wide: float32 operands. plain: neither z nor documents, whose values of a chunk of 128 would not fit in registers."""
     # a chunk of 128 halves the states that go through memory; few heads a group spread badly over it
     roomy = shared_memory(device) >= 160 * 1024  # sm_80, sm_90, sm_100; not sm_86, sm_89, sm_120, nor AMD
-    small = roomy and headdim <= 64 and d_state <= 128 and heads_per_group > 32 and not wide
-    q = 128 if small else 64 if not wide else 32
-    return _plan(q, 16, 4, 3 if roomy else 2, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
+    small = roomy and headdim <= 64 and d_state <= 128 and heads_per_group > 32 and not wide and plain
+    q = 128 if small else 64 if not wide else 16
+    plan = _plan(q, 16, 4, 3 if roomy else 2, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
+    return plan if plain and not wide else replace(plan, warps=8)
 
 
 def backward_plan(
     batch: int, length: int, heads: int, heads_per_group: int, headdim: int, d_state: int, wide: bool, device: torch.device
 ) -> Plan:
-    # Hopper's matrix unit takes 64 rows; elsewhere, and for the three products that a float32 one is made of, registers limit q
+    # Hopper's matrix unit takes 64 rows; elsewhere, for many states, and for the three products that a float32 one is made of,
+    # registers limit q
     hopper = shared_memory(device) >= 200 * 1024
-    q, block_p = (16, 32) if wide else (64 if hopper else 32, 64)
+    q, block_p = (16, 32) if wide else (64 if hopper and d_state <= 128 else 32, 64)
     plan = _plan(q, 20, 4, 1 if wide else 2, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
     return replace(
-        plan, stages=1, block_p=min(block_p, max(power_of_2(headdim), 16)), warps=8 if d_state > 128 else 4,
-        walk_n=min(plan.walk_n, 64), walk_stages=2 if wide else 3,
+        plan, stages=1, block_p=min(block_p, max(power_of_2(headdim), 16)), warps=8 if wide or d_state > 128 else 4,
+        walk_stages=2 if wide else 3,
     )  # fmt: skip
 
 
@@ -71,7 +74,7 @@ def _plan(
     # a program with fewer heads than the others was measured three times slower than equal shares
     together = next(share for share in range(together, 0, -1) if heads_per_group % share == 0)
     block_p, block_n = max(power_of_2(headdim), 16), max(power_of_2(d_state), 16)
-    walk_p, walk_n = min(block_p, 64), min(block_n, 64 if wide or stages == 1 else 128)
+    walk_p, walk_n = min(block_p, 64), min(block_n, 64)
     while batch * heads * (block_p // walk_p) * (block_n // walk_n) < 1.5 * processors(device) and walk_n > 32:
         walk_n //= 2
     # walks that leave the device half empty hide more of the latency themselves

@@ -240,20 +240,6 @@ struct Stream {
         }
     }
 
-    // Brings to the second-level cache what will be copied AHEAD units later: while the ring is full and a vector is waited for.
-    __device__ __forceinline__ void look_ahead() const {
-        const char* from = nullptr;
-        if (AHEAD < left) {
-            from = at + AHEAD * 512;
-        } else if (layer < LAYERS) {
-            const int following = kind + 1 < KINDS ? kind + 1 : layer + 1 < LAYERS ? 0 : HEAD, in_layer = layer + (following != kind + 1 || following == HEAD);
-            const Run& run = runs[following * WARPS + threadIdx.x / 32];
-            if (AHEAD - left < run.units)
-                from = reinterpret_cast<const char*>(table[in_layer * TABLE + (following == HEAD ? 0 : following)]) + run.offset + (AHEAD - left) * 512;
-        }
-        if (from && threadIdx.x % 32 < PAGE * 4) prefetch(from + threadIdx.x % 32 * 128);
-    }
-
     // the next page of the ring
     __device__ __forceinline__ void fill() {
         char* to = ring + filled % PAGES * (PAGE * 512);
@@ -278,7 +264,6 @@ struct Stream {
         }
         close_group();
         filled++;
-        if (AHEAD) look_ahead();
     }
 };
 
