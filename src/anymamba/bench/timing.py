@@ -104,6 +104,8 @@ def _host_sample(function: Callable[[], Any], device: torch.device) -> list[floa
 _SHORT_SECONDS = 0.05
 """A call on CUDA that takes longer is timed by the host: its launches cost nothing beside it."""
 _FLUSH_BYTES = 256 * 2**20
+_FLUSHES = 12
+"""Before each call: a millisecond in which a slow host can prepare the launches of a short one."""
 _CALLS_A_SAMPLE = 10
 
 
@@ -113,7 +115,8 @@ def _cuda_sample(function: Callable[[], Any], device: torch.device) -> list[floa
     flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device=device)
     events = []
     for _ in range(_CALLS_A_SAMPLE):
-        flush.zero_()
+        for _ in range(_FLUSHES):
+            flush.zero_()
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         before.record()
         function()
