@@ -34,6 +34,8 @@ def supports(model: LanguageModel, cache: Cache) -> tuple[bool, str]:
             f"the fused CUDA step serves one text, not a batch of {cache.batch}",
             f"融合的 CUDA 单步只支持单个文本，不支持批大小 {cache.batch}",
         )
+    if any(layer.ssm.dtype != torch.float32 or not layer.ssm.is_contiguous() for layer in cache.layers):
+        return False, say("the fused CUDA step keeps the state in float32", "融合的 CUDA 单步以 float32 保存状态")
     if model.config.model_type not in FAMILIES:
         return False, say(f"no fused step for {model.config.model_type}", f"{model.config.model_type} 没有融合单步")
     requested = requested_backend()
@@ -61,11 +63,11 @@ class CudaStepper:
         from anymamba.backends.triton.decode_cuda import Step
 
         self.why = why
-        self._cache = cache
+        self._cache, self._device = cache, model.device
         self._step = Step(describe(model, cache), model.device)
 
     def step(self, ids: Tensor) -> Tensor:
-        logits = self._step(ids if ids.dtype == torch.int64 else ids.long())
+        logits = self._step(ids.to(self._device, torch.int64))
         self._cache.advance(1)
         return logits
 
