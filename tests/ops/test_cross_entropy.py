@@ -175,3 +175,10 @@ def test_a_backend_that_has_the_op_and_cannot_run_it_is_named(monkeypatch: pytes
         monkeypatch.setattr(errors, "_said", {key for key in errors._said if ":silent:" not in key})
         ops.log_softmax_and_slope(torch.randn(4, 50), torch.arange(4), True)
     dispatch.forget()
+
+
+def test_a_backend_chosen_by_name_leaves_it_to_torch_where_it_lacks_it_on_purpose() -> None:
+    """Else `--backend cpu` could not train."""
+    logits, targets = torch.randn(4, 50), torch.arange(4)
+    want = ops.log_softmax_and_slope(logits.clone(), targets, True, backend="torch")
+    torch.testing.assert_close(ops.log_softmax_and_slope(logits, targets, True, backend="cpu"), want)

@@ -198,6 +198,8 @@ def _decide(call: Call, requested: str | None) -> Choice:
 
 def _explicit(call: Call, entry: Entry) -> Choice:
     ok, reason = verdict(entry, call)
+    if not ok and _left_to_torch(entry, call.op):
+        return _explicit(call, _entry("torch"))  # part of what that backend is
     if ok:
         return Choice(entry.name, _function(entry, call.op), say("chosen explicitly", "由用户指定"))
     others = [other.name for other in REGISTRY.values() if other is not entry and verdict(other, call)[0]]

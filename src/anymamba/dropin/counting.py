@@ -54,6 +54,6 @@ def _observe(call: Call, choice: Choice) -> None:
     with _lock:
         served[call.op, choice.backend] += 1
         if choice.rejected and not REGISTRY[choice.backend].devices:
-            meant = [f"{name}: {why}" for name, why in choice.rejected if call.device.type in REGISTRY[name].devices]
+            meant = [f"{name}: {why}" for name, why in choice.rejected if name in REGISTRY and call.device.type in REGISTRY[name].devices]
             if meant:
                 fell_back[call.op, choice.backend, "; ".join(meant)] += 1
