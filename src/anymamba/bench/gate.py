@@ -40,8 +40,6 @@ def compare(ours: Outcome, plain: Outcome, exact: Outcome, computed: torch.dtype
 
     computed: the dtype of the computation, where results come in a wider one, as the gradients of autocast's weights do."""
     worst = 0.0, 0.0, 0.0, next(iter(exact))
-    # a float32 gradient of bfloat16 activations has their rounding in it, plain PyTorch's as well
-    coarsest = max((result.dtype for result in ours.values()), key=lambda kind: torch.finfo(kind).eps)
     for name, want in exact.items():
         if ours[name].shape != want.shape:
             return Gate(False, say(f"{name} has shape {tuple(ours[name].shape)}", f"{name} 的形状不符"), float("inf"))
@@ -52,7 +50,7 @@ def compare(ours: Outcome, plain: Outcome, exact: Outcome, computed: torch.dtype
         )
         dtype = computed or ours[name].dtype
         epsilon = torch.finfo(dtype).eps
-        allowed = min(2 * plain_error + (epsilon if epsilon > 1e-4 else _ULPS * epsilon), _CAP[computed or coarsest])
+        allowed = min(2 * plain_error + (epsilon if epsilon > 1e-4 else _ULPS * epsilon), _CAP[dtype])
         # written so that a NaN counts as infinitely bad
         share = error / allowed if error <= allowed or error > allowed else float("inf")
         if share >= worst[0]:
