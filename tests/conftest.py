@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,19 @@ def fixed_seed(request: pytest.FixtureRequest) -> None:
         import torch
 
         torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def choices_of_the_process() -> Iterator[None]:
+    """A verb of the command line chooses backend and threads for its whole process. Here that process runs other tests afterwards."""
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch is not None else 0
+    yield
+    dispatch = sys.modules.get("anymamba.backends.dispatch")
+    if dispatch is not None:
+        dispatch.use_backend(None)
+    if torch is not None and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -41,6 +41,7 @@ def train(config: TrainConfig, resume: str = "", reporter: Reporter | None = Non
     own = processes is None
     processes = processes or Processes(config.device)
     reporter = reporter or Reporter(quiet=not processes.main)
+    threads = torch.get_num_threads()
     try:
         backend = dispatch.use_backend(config.backend) if config.backend else contextlib.nullcontext()
         with deterministic(config.deterministic), backend:
@@ -50,6 +51,7 @@ def train(config: TrainConfig, resume: str = "", reporter: Reporter | None = Non
             _finish(run, result)
             return result
     finally:
+        torch.set_num_threads(threads)  # prepare() chose those of the run; the caller has its own
         if own:
             processes.close()
 
