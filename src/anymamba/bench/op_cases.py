@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from anymamba import ops
@@ -204,16 +205,31 @@ def _gate(function: Callable[..., Any], setting: Setting, make: Make, dtype: tor
         device = setting.device if has_float64 else torch.device("cpu")
         exact_inputs = {n: v.to(device, torch.float64) if isinstance(v, Tensor) else v for n, v in given.items()}
 
-        def run(backend: str | None, values: dict[str, Any], inputs: Inputs = inputs, names: Any = names) -> Any:
-            call = functools.partial(function, **inputs.options, backend=backend)
+        def run(backend: str | None, values: Any, op: Any, exact: Any, options: Any = inputs.options, names: Any = names) -> Any:
             with torch.set_grad_enabled(bool(names)):
-                return outcome(call, values, names)
+                return outcome(functools.partial(op, **options, backend=backend), values, names, exact)
 
-        exact = run(exact_backend, exact_inputs)
-        verdict = compare(run(setting.backend, given), run("torch", given), exact)
+        exact = run(exact_backend, exact_inputs, function, None)
+        narrow = _multiplied_in_half(function, dtype)
+        plain = run("torch", given, _gated_apart(function) if narrow else function, exact)
+        verdict = compare(run(setting.backend, given, function, exact), plain, exact, dtype if narrow else None)
         if not verdict.ok:
             return verdict
     return verdict
+
+
+def _multiplied_in_half(function: Callable[..., Any], dtype: torch.dtype) -> bool:
+    """Do the op's products take operands of 16 bits, as a matrix unit wants them. Then plain PyTorch in the same dtype is not the torch
+    backend, which computes in float32 throughout: it is what a user writes, ``scan(x) * silu(z)``, where the gradient of the scan's
+    output is rounded to 16 bits; and gradients in float32 are results of 16-bit products."""
+    return function is ops.mamba_chunk_scan_combined and dtype in (torch.bfloat16, torch.float16)
+
+
+def _gated_apart(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def call(*, z: Tensor, **given: Any) -> Tensor:
+        return function(**given) * F.silu(z)
+
+    return call
 
 
 _FP32, _BF16 = torch.float32, torch.bfloat16
