@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,6 +71,14 @@ def poisoned_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(torch, name, poisoning(getattr(torch, name)))
     for name in ("new_empty", "new_empty_strided"):
         monkeypatch.setattr(torch.Tensor, name, poisoning(getattr(torch.Tensor, name)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def bfloat16_in_the_interpreter() -> None:
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        from anymamba.numerics import interpreted_bfloat16
+
+        interpreted_bfloat16.mend()
 
 
 def _uses_torch(request: pytest.FixtureRequest) -> bool:

@@ -17,6 +17,7 @@ import torch
 
 from anymamba.errors import AnymambaError
 from anymamba.language import say
+from anymamba.numerics import interpreted_bfloat16
 
 MOST_CHANNELS = 1024
 """Channels of a block, at most."""
@@ -48,6 +49,7 @@ def switch_on() -> None:
         )
     _widen_blocks()
     _prepare_language_once(interpreter)
+    interpreted_bfloat16.mend()
     numpy.seterr(over="ignore")  # on a GPU exp2 of a large number is infinity without a word
     _on = True
 

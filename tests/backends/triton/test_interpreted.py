@@ -51,6 +51,24 @@ def test_every_op_forward_and_backward_reproduces_the_reference() -> None:
     assert not {op: why for op, (ok, why) in found.items() if not ok}
 
 
+_BFLOAT16 = """
+import json, torch
+from anymamba.backends import selfcheck
+from anymamba.backends.call import Call
+from anymamba.backends.triton import ssd
+from anymamba.numerics import interpreted_bfloat16
+interpreted_bfloat16.mend()
+print(json.dumps(selfcheck.run(ssd, Call("mamba_chunk_scan_combined", torch.device("cpu"), torch.bfloat16, True))))
+"""
+
+
+def test_products_of_bfloat16() -> None:
+    done = subprocess.run([sys.executable, "-c", _BFLOAT16], env=_environment(), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    ok, why = json.loads(done.stdout.splitlines()[-1])
+    assert ok, why
+
+
 def test_ssd_backward_with_headdim_in_parts() -> None:
     """A head of more channels than a program takes at a time."""
     done = subprocess.run([sys.executable, "-c", _SSD_BACKWARD_IN_PARTS], env=_environment(), capture_output=True, text=True, cwd=ROOT)
@@ -63,9 +81,7 @@ def test_ssd_backward_with_headdim_in_parts() -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("op", ["causal_conv1d", "selective_scan", "selective_state_update", "ssd", "norm", "mamba_inner", "cross_entropy"])
 def test_every_option_of_an_op(op: str) -> None:
-    # the interpreter's tl.dot returns garbage for bfloat16 operands
-    which = "triton and not bfloat16" if op == "ssd" else "triton"
-    command = [sys.executable, "-m", "pytest", f"tests/ops/test_{op}.py", "-k", which, "-q", "-m", "not slow", "--timeout=3000"]
+    command = [sys.executable, "-m", "pytest", f"tests/ops/test_{op}.py", "-k", "triton", "-q", "-m", "not slow", "--timeout=3000"]
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-4000:]
     assert " passed" in done.stdout

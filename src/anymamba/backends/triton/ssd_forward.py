@@ -98,8 +98,8 @@ def ssd_walk_kernel(
         weighted = B.to(tl.float32) * weights[:, None]
         rounded = weighted.to(x.dtype)
         state = tl.dot(tl.trans(x), rounded, acc=state * carried, input_precision=PRECISION)
-        if HAS_LAST and not REVERSE and x.dtype != tl.float32:
-            # a state that is handed on is float32 and must not carry the rounding of 16 bits: two more parts of every weight
+        if HAS_LAST and x.dtype != tl.float32:
+            # a state or gradient that is handed on is float32, free of the rounding of 16 bits: two more parts of every weight
             for _ in tl.static_range(2):
                 weighted -= rounded.to(tl.float32)
                 rounded = weighted.to(x.dtype)
