@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -99,6 +100,8 @@ class _ChunkScan(torch.autograd.Function):
         x, dt, A, B, C, D, z, dt_bias, initial, seq_idx, ungated = ctx.saved_tensors
         softplus, limits = ctx.options
         plan = backward_plan(*_sizes(x, B), x.device)
+        if D is not None and D.dim() == 2:
+            plan = replace(plan, warps=8)  # one more tile in registers
         gradients = chunk_scan_backward(
             dout, dfinal, x, dt, A, B, C, D, z, dt_bias, initial, seq_idx, ungated, softplus, limits, plan
         )
@@ -130,7 +133,7 @@ def chunk_scan_forward(
     x, B, C = _of_one_dtype(x, B, C)
     documents = None if seq_idx is None else number_documents(seq_idx, plan.q)
     steps, sums = _steps(dt, A, dt_bias, seq_idx, softplus, limits, plan.q)
-    states, final = _walk(x, B, steps, sums, documents, initial, return_final, False, plan)
+    states, final = _walk(x, None, B, steps, sums, documents, initial, return_final, False, plan)
     ungated = torch.empty_like(out) if keep_ungated else None
     blocks = -(-(heads // groups) // plan.heads)
     with on_device(x):
@@ -170,23 +173,25 @@ def chunk_scan_backward(
     dx = torch.empty(x.shape, dtype=x.dtype, device=device)
     dtype_B, dtype_C = B.dtype, C.dtype
     x, B, C = _of_one_dtype(x, B, C)
-    dy, dz = dout.to(x.dtype), None
+    dy, low, dz = dout.to(x.dtype), None, None
     if z is not None:
         dy, dz = torch.empty(x.shape, dtype=x.dtype, device=device), torch.empty(x.shape, dtype=z.dtype, device=device)
+        low = torch.empty_like(dy) if x.dtype != torch.float32 else None
         block_p = _block(headdim)
         block_h = max(min(2048 // block_p, power_of_2(heads)), 1)
         with on_device(x):
             ssd_gate_backward_kernel[(length, -(-heads // block_h), batch)](
-                dout, z, ungated, dy, dz, *dout.stride(), *z.stride(), length, heads,
-                P=headdim, BLOCK_P=block_p, BLOCK_H=block_h, num_warps=4, num_stages=1,
+                dout, z, ungated, dy, low, dz, *dout.stride(), *z.stride(), length, heads,
+                P=headdim, BLOCK_P=block_p, BLOCK_H=block_h, HAS_LOW=low is not None, num_warps=4, num_stages=1,
             )  # fmt: skip
     documents = None
     if seq_idx is not None:
         documents = number_documents(seq_idx, plan.q)
-        dy = dy.masked_fill((seq_idx < 0)[:, :, None, None], 0)
+        padding = (seq_idx < 0)[:, :, None, None]
+        dy, low = dy.masked_fill(padding, 0), None if low is None else low.masked_fill(padding, 0)
     steps, sums = _steps(dt, A, dt_bias, seq_idx, softplus, limits, plan.q)
-    states, _ = _walk(x, B, steps, sums, documents, initial, False, False, plan)
-    dstates, dinitial = _walk(dy, C, steps, sums, documents, dfinal, initial is not None, True, plan)
+    states, _ = _walk(x, None, B, steps, sums, documents, initial, False, False, plan)
+    dstates, dinitial = _walk(dy, low, C, steps, sums, documents, dfinal, initial is not None, True, plan)
     chunks, padded, per_group = states.shape[1], steps.shape[2], heads // groups
     blocks = -(-per_group // plan.heads)
 
@@ -203,14 +208,16 @@ def chunk_scan_backward(
     own_CB, carried = partial(batch, groups, padded), partial(batch, chunks, heads * parts)
     wide_D = D is not None and D.dim() == 2
     dD = None if D is None else partial(batch, chunks, *D.shape)
+    # one kernel with and without D: without, the compiler arranges it so that registers spill
+    given_D = torch.zeros(heads, device=device) if D is None else D
     with on_device(x):
         ssd_backward_kernel[(groups * blocks * 3, chunks, batch)](
-            x, dy, B, C, D, steps, sums, documents, states, dstates,
+            x, dy, low, B, C, given_D, steps, sums, documents, states, dstates,
             dx, dB, dC, of_row, of_column, into_state, carried, own, own_CB, dD,
-            *x.stride(), *dy.stride(), *B.stride(), *C.stride(), *_per_channel(D),
+            *x.stride(), *dy.stride(), *B.stride(), *C.stride(), *_per_channel(given_D),
             dB[0].numel(), of_row[0].numel(), length, padded, heads, per_group, plan.heads, 0,
             Q=plan.q, P=headdim, N=d_state, BLOCK_P=plan.block_p, BLOCK_N=_block(d_state),
-            HAS_D=D is not None, WIDE_D=wide_D, HAS_SEQ=seq_idx is not None, PRECISION=_precision(x),
+            HAS_LOW=low is not None, WIDE_D=wide_D, HAS_SEQ=seq_idx is not None, PRECISION=_precision(x),
             num_warps=plan.warps, num_stages=plan.stages,
         )  # fmt: skip
         ssd_exponents_backward_kernel[(chunks, -(-heads // 16), batch)](
@@ -258,6 +265,7 @@ def _steps(
 
 def _walk(
     x: Tensor,
+    low: Tensor | None,
     B: Tensor,
     steps: Tensor,
     sums: Tensor,
@@ -276,11 +284,11 @@ def _walk(
     grid = (-(-headdim // plan.walk_p) * -(-d_state // plan.walk_n), heads, batch)
     with on_device(x):
         ssd_walk_kernel[grid](
-            x, B, steps, sums, documents, None if first is None else first.contiguous(), states, last,
+            x, low, B, steps, sums, documents, None if first is None else first.contiguous(), states, last,
             *x.stride(), *B.stride(), length, steps.shape[2], heads, heads // groups, chunks,
             Q=plan.q, P=headdim, N=d_state, BLOCK_P=plan.walk_p, BLOCK_N=plan.walk_n, REVERSE=reverse,
-            HAS_FIRST=first is not None, HAS_SEQ=documents is not None, HAS_LAST=return_last, PRECISION=_precision(x),
-            num_warps=plan.walk_warps, num_stages=plan.walk_stages,
+            HAS_LOW=low is not None, HAS_FIRST=first is not None, HAS_SEQ=documents is not None, HAS_LAST=return_last,
+            PRECISION=_precision(x), num_warps=plan.walk_warps, num_stages=plan.walk_stages,
         )  # fmt: skip
     return states, last
 
@@ -310,7 +318,7 @@ def _varlen_states(
         documents = None if idx is None else number_documents(idx, plan.q)
         steps, sums = _steps(dt[:, part], A, dt_bias, idx, softplus, limits, plan.q)
         first = initial if begin == 0 else None
-        last = _walk(x[:, part], B[:, part], steps, sums, documents, first, True, False, plan)[1]
+        last = _walk(x[:, part], None, B[:, part], steps, sums, documents, first, True, False, plan)[1]
         states[index] = last[0] if last is not None else 0
     return states
 

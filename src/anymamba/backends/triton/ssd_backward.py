@@ -42,12 +42,13 @@ def tile_of_sums(c, length, groups, later, Q: tl.constexpr, N: tl.constexpr, BLO
 
 @triton.jit
 def ssd_columns(
-    x_ptr, dy_ptr, B_ptr, C_ptr, D_ptr, steps_ptr, sums_ptr, documents_ptr, dstates_ptr, dx_ptr, dB_ptr, into_state_ptr, dD_ptr,
+    x_ptr, dy_ptr, low_ptr, B_ptr, C_ptr, D_ptr, steps_ptr, sums_ptr, documents_ptr, dstates_ptr,
+    dx_ptr, dB_ptr, into_state_ptr, dD_ptr,
     x_b, x_l: tl.constexpr, x_h, x_p: tl.constexpr, dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr,
     B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, D_h, D_p,
     place, c, b, batch, chunks, length, padded, heads: tl.constexpr, heads_per_group, together, zero,
     Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
-    HAS_D: tl.constexpr, WIDE_D: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_LOW: tl.constexpr, WIDE_D: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     PARTS: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
     g, block, first, last = heads_of_block(place, heads_per_group, together, PARTS)
@@ -72,6 +73,8 @@ def ssd_columns(
     dB = tl.zeros([Q, BLOCK_N], tl.float32)
     x_ptr += b * x_b + start * x_l
     dy_ptr += b * dy_b + start * dy_l
+    if HAS_LOW:
+        low_ptr += b * dy_b + start * dy_l
     sums_ptr += b * heads * padded + start
     steps_ptr += b * heads * padded + start
     into_state_ptr += b * heads * PARTS * padded + start
@@ -101,16 +104,29 @@ def ssd_columns(
         # gradient of dt * x, times dt. CB is zero where a token is not seen; the minimum keeps the decay finite there
         v = tl.dot(B, tl.trans(dstate), input_precision=PRECISION)
         tl.store(into_state_ptr + tl.cast(i, tl.int64) * padded + q, to_end * tl.sum(v * x.to(tl.float32), axis=1))
+        if not WIDE_D:
+            # D goes onto the diagonal of mixing. Rounded to 16 bits it would be off by one factor for all tokens of a head: all is
+            # divided by that factor beforehand, and multiplied afterwards
+            D = tl.load(D_ptr + head * D_h).to(tl.float32)
+            narrow = D.to(x.dtype).to(tl.float32)
+            ratio = tl.where(narrow == 0.0, 1.0, D / narrow)
+            steps /= ratio
         v *= (to_end * steps)[:, None]
-        mixing = CB * tl.exp2(tl.minimum(sums[None, :] - sums[:, None], 0.0)) * steps[:, None]
-        if HAS_D and not WIDE_D:
-            mixing += tl.where(diagonal, tl.load(D_ptr + head * D_h).to(tl.float32), 0.0)
+        mixing = (CB * steps[:, None]) * tl.exp2(tl.minimum(sums[None, :] - sums[:, None], 0.0))
+        if not WIDE_D:
+            mixing += tl.where(diagonal, narrow, 0.0)
         v = tl.dot(mixing.to(dy.dtype), dy, acc=v, input_precision=PRECISION)
+        if not WIDE_D:
+            v *= ratio
         if WIDE_D:
+            exact = dy.to(tl.float32)
+            if HAS_LOW:
+                low_at = low_ptr + head * dy_h + (q[:, None] * dy_l + p[None, :] * dy_p)
+                exact += tl.load(low_at, mask=in_P, other=0.0).to(tl.float32)
             D = tl.load(D_ptr + head * D_h + p * D_p, mask=p < P, other=0.0).to(tl.float32)
-            v += D[None, :] * dy.to(tl.float32)
+            v += D[None, :] * exact
             dD_at = dD_ptr + head * P + p
-            tl.store(dD_at, tl.sum(dy.to(tl.float32) * x.to(tl.float32), axis=0), mask=p < P)
+            tl.store(dD_at, tl.sum(exact * x.to(tl.float32), axis=0), mask=p < P)
         dx_at = q[:, None] * (heads * P) + p[None, :]
         tl.store(dx_ptr + head * P + dx_at, v.to(dx_ptr.dtype.element_ty), mask=in_P)
     at, in_N = tile_of_sums(c, length, groups, later, Q, N, BLOCK_N)
@@ -119,11 +135,11 @@ def ssd_columns(
 
 @triton.jit
 def ssd_rows(
-    dy_ptr, C_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr, dC_ptr, of_row_ptr, carried_ptr,
+    dy_ptr, low_ptr, C_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr, dC_ptr, of_row_ptr, carried_ptr,
     dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr, C_b, C_l, C_g, C_n,
     place, c, b, batch, chunks, length, padded, heads: tl.constexpr, heads_per_group, together, zero,
     Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
-    HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_LOW: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     PARTS: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
     g, block, first, last = heads_of_block(place, heads_per_group, together, PARTS)
@@ -143,6 +159,8 @@ def ssd_rows(
     dC_ptr += (((block * batch + b) * length + start) * groups + g) * N
     dC = tl.zeros([Q, BLOCK_N], tl.float32)
     dy_ptr += b * dy_b + start * dy_l
+    if HAS_LOW:
+        low_ptr += b * dy_b + start * dy_l
     sums_ptr += b * heads * padded + start
     of_row_ptr += b * heads * PARTS * padded + start
     carried_ptr += (b * chunks + c) * heads * PARTS
@@ -160,8 +178,9 @@ def ssd_rows(
         if HAS_SEQ:
             reach = tl.where(documents == before, reach, 0.0)
             carried = tl.where(before == after, carried, 0.0)
-        dy_at = dy_ptr + head * dy_h + (q[:, None] * dy_l + p[None, :] * dy_p)
-        dy = tl.load(dy_at, mask=rows & (p < P)[None, :], other=0.0)
+        in_P = rows & (p < P)[None, :]
+        dy_at = head * dy_h + (q[:, None] * dy_l + p[None, :] * dy_p)
+        dy = tl.load(dy_ptr + dy_at, mask=in_P, other=0.0)
         at = p[:, None] * N + n[None, :]
         state_at = head * (P * N)
         state = tl.load(states_ptr + state_at + at, mask=in_state, other=0.0)
@@ -169,9 +188,13 @@ def ssd_rows(
         # before the products of matrices, so that both states leave the registers
         product = tl.sum(tl.sum(state.to(tl.float32) * dstate.to(tl.float32), axis=1), axis=0)
         tl.store(carried_ptr + i, carried * product)
-        weighted = dy.to(tl.float32) * reach[:, None]
         from_state = tl.dot(C, tl.trans(state), input_precision=PRECISION)
-        tl.store(of_row_ptr + tl.cast(i, tl.int64) * padded + q, tl.sum(from_state * weighted, axis=1))
+        of_row = tl.sum(from_state * dy.to(tl.float32), axis=1)
+        if HAS_LOW:
+            low = tl.load(low_ptr + dy_at, mask=in_P, other=0.0).to(tl.float32)
+            of_row += tl.sum(from_state * low, axis=1)
+        tl.store(of_row_ptr + tl.cast(i, tl.int64) * padded + q, of_row * reach)
+        weighted = dy.to(tl.float32) * reach[:, None]
         dC = tl.dot(weighted.to(state.dtype), state, acc=dC, input_precision=PRECISION)
     at, in_N = tile_of_sums(c, length, groups, later, Q, N, BLOCK_N)
     tl.store(dC_ptr + at, dC, mask=in_N)
@@ -179,12 +202,13 @@ def ssd_rows(
 
 @triton.jit
 def ssd_inside(
-    x_ptr, dy_ptr, B_ptr, C_ptr, steps_ptr, sums_ptr, documents_ptr, dB_ptr, dC_ptr, of_row_ptr, of_column_ptr, own_ptr, own_CB_ptr,
+    x_ptr, dy_ptr, low_ptr, B_ptr, C_ptr, steps_ptr, sums_ptr, documents_ptr,
+    dB_ptr, dC_ptr, of_row_ptr, of_column_ptr, own_ptr, own_CB_ptr,
     x_b, x_l: tl.constexpr, x_h, x_p: tl.constexpr, dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr,
     B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n,
     place, c, b, batch, length, padded, heads: tl.constexpr, heads_per_group, together, zero,
     Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
-    HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_LOW: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     PARTS: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
     g, block, first, last = heads_of_block(place, heads_per_group, together, PARTS)
@@ -212,6 +236,8 @@ def ssd_inside(
     dCB = tl.zeros([Q, Q], tl.float32)
     x_ptr += b * x_b + start * x_l
     dy_ptr += b * dy_b + start * dy_l
+    if HAS_LOW:
+        low_ptr += b * dy_b + start * dy_l
     sums_ptr += b * heads * padded + start
     steps_ptr += b * heads * padded + start
     own_ptr += b * heads * PARTS * padded + start
@@ -229,9 +255,16 @@ def ssd_inside(
         x = tl.load(x_ptr + head * x_h + (q[:, None] * x_l + p[None, :] * x_p), mask=in_P, other=0.0)
         dy = tl.load(dy_ptr + head * dy_h + (q[:, None] * dy_l + p[None, :] * dy_p), mask=in_P, other=0.0)
         row = tl.cast(i, tl.int64) * padded + q
-        tl.store(own_ptr + row, tl.sum(x.to(tl.float32) * dy.to(tl.float32), axis=1))
+        own = tl.sum(x.to(tl.float32) * dy.to(tl.float32), axis=1)
+        d = tl.dot(x, tl.trans(dy), input_precision=PRECISION)
+        if HAS_LOW:
+            low_at = low_ptr + head * dy_h + (q[:, None] * dy_l + p[None, :] * dy_p)
+            low = tl.load(low_at, mask=in_P, other=0.0)
+            own += tl.sum(x.to(tl.float32) * low.to(tl.float32), axis=1)
+            d = tl.dot(x, tl.trans(low), acc=d, input_precision=PRECISION)
+        tl.store(own_ptr + row, own)
         # the minimum keeps the decay finite where a token is not seen
-        d = tl.dot(x, tl.trans(dy), input_precision=PRECISION) * tl.exp2(tl.minimum(sums[None, :] - sums[:, None], 0.0))
+        d *= tl.exp2(tl.minimum(sums[None, :] - sums[:, None], 0.0))
         through = d * CB
         tl.store(of_column_ptr + row, tl.sum(through, axis=1))
         dCB += d * steps[:, None]
@@ -244,22 +277,23 @@ def ssd_inside(
 
 @triton.jit(do_not_specialize=["share", "row_share", "length", "padded", "heads_per_group", "together", "zero"])
 def ssd_backward_kernel(
-    x_ptr, dy_ptr, B_ptr, C_ptr, D_ptr, steps_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr,
+    x_ptr, dy_ptr, low_ptr, B_ptr, C_ptr, D_ptr, steps_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr,
     dx_ptr, dB_ptr, dC_ptr, of_row_ptr, of_column_ptr, into_state_ptr, carried_ptr, own_ptr, own_CB_ptr, dD_ptr,
     x_b, x_l: tl.constexpr, x_h, x_p: tl.constexpr, dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr,
     B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, D_h, D_p,
     share, row_share, length, padded, heads: tl.constexpr, heads_per_group, together, zero,
     Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
-    HAS_D: tl.constexpr, WIDE_D: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_LOW: tl.constexpr, WIDE_D: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Grid: (groups * blocks of heads * the three parts, chunks, batch); together: heads of a block.
 
-    states: before each chunk; dstates: gradient of those after it. dx: (batch, length, heads, P) contiguous. dB, dC: (2, blocks,
-    batch, length, groups, N): the share through the states, and the one from inside, share apart. of_row: (2, batch, heads * parts,
-    padded), likewise, row_share apart; of_column, into_state: (batch, heads * parts, padded). carried: (batch,
-    chunks, heads * parts). own: x . dy of every token, as of_column; own_CB: B . C of every token, (batch, groups, padded). dD, with
-    WIDE_D (D has a headdim): (batch, chunks, heads, P). All but dx are float32. zero: 0; an exclusive or with it keeps the compiler
-    from turning every address into a variable of the loop, of which there would be more than registers.
+    low: what a dy of 16 bits lacks, laid out as dy; only where dy was computed here (HAS_LOW). states: before each chunk; dstates:
+    gradient of those after it. dx: (batch, length, heads, P) contiguous. dB, dC: (2, blocks, batch, length, groups, N): the share
+    through the states, and the one from inside, share apart. of_row: (2, batch, heads * parts, padded), likewise, row_share apart;
+    of_column, into_state: (batch, heads * parts, padded). carried: (batch, chunks, heads * parts). own: x . dy of every token, as
+    of_column; own_CB: B . C of every token, (batch, groups, padded). dD, with WIDE_D (D has a headdim): (batch, chunks, heads, P). All
+    but dx are float32. zero: 0; an exclusive or with it keeps the compiler from turning every address into a variable of the loop, of
+    which there would be more than registers.
     """
     # neighbours: what one part has read is in the second-level cache for the others
     part = tl.program_id(0) % 3
@@ -270,23 +304,24 @@ def ssd_backward_kernel(
     batch = tl.num_programs(2)
     if part == 0:
         ssd_columns(
-            x_ptr, dy_ptr, B_ptr, C_ptr, D_ptr, steps_ptr, sums_ptr, documents_ptr, dstates_ptr, dx_ptr, dB_ptr, into_state_ptr, dD_ptr,
+            x_ptr, dy_ptr, low_ptr, B_ptr, C_ptr, D_ptr, steps_ptr, sums_ptr, documents_ptr, dstates_ptr,
+            dx_ptr, dB_ptr, into_state_ptr, dD_ptr,
             x_b, x_l, x_h, x_p, dy_b, dy_l, dy_h, dy_p, B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, D_h, D_p,
             place, c, b, batch, chunks, length, padded, heads, heads_per_group, together, zero,
-            Q, P, N, BLOCK_P, BLOCK_N, HAS_D, WIDE_D, HAS_SEQ, PRECISION,
+            Q, P, N, BLOCK_P, BLOCK_N, HAS_LOW, WIDE_D, HAS_SEQ, PRECISION,
         )  # fmt: skip
     elif part == 1:
         ssd_rows(
-            dy_ptr, C_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr, dC_ptr, of_row_ptr, carried_ptr,
+            dy_ptr, low_ptr, C_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr, dC_ptr, of_row_ptr, carried_ptr,
             dy_b, dy_l, dy_h, dy_p, C_b, C_l, C_g, C_n,
             place, c, b, batch, chunks, length, padded, heads, heads_per_group, together, zero,
-            Q, P, N, BLOCK_P, BLOCK_N, HAS_SEQ, PRECISION,
+            Q, P, N, BLOCK_P, BLOCK_N, HAS_LOW, HAS_SEQ, PRECISION,
         )  # fmt: skip
     else:
         ssd_inside(
-            x_ptr, dy_ptr, B_ptr, C_ptr, steps_ptr, sums_ptr, documents_ptr,
+            x_ptr, dy_ptr, low_ptr, B_ptr, C_ptr, steps_ptr, sums_ptr, documents_ptr,
             dB_ptr + share, dC_ptr + share, of_row_ptr + row_share, of_column_ptr, own_ptr, own_CB_ptr,
             x_b, x_l, x_h, x_p, dy_b, dy_l, dy_h, dy_p, B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n,
             place, c, b, batch, length, padded, heads, heads_per_group, together, zero,
-            Q, P, N, BLOCK_P, BLOCK_N, HAS_SEQ, PRECISION,
+            Q, P, N, BLOCK_P, BLOCK_N, HAS_LOW, HAS_SEQ, PRECISION,
         )  # fmt: skip

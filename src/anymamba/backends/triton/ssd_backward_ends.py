@@ -10,11 +10,13 @@ from anymamba.backends.triton.elementary import sigmoid, softplus
 
 @triton.jit(do_not_specialize=["length", "heads"])
 def ssd_gate_backward_kernel(
-    dout_ptr, z_ptr, ungated_ptr, dy_ptr, dz_ptr,
+    dout_ptr, z_ptr, ungated_ptr, dy_ptr, low_ptr, dz_ptr,
     dout_b, dout_l, dout_h, dout_p, z_b, z_l, z_h, z_p, length, heads,
-    P: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_H: tl.constexpr,
+    P: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_H: tl.constexpr, HAS_LOW: tl.constexpr,
 ):  # fmt: skip
-    """dy = dout * silu(z), dz = dout * y * silu'(z). Grid: (length, blocks of heads, batch). dy, dz, ungated: contiguous."""
+    """dy = dout * silu(z), dz = dout * y * silu'(z). Grid: (length, blocks of heads, batch). dy, low, dz, ungated: contiguous.
+
+    low: what dy lacks after its rounding to 16 bits. Gradients of A and D are sums over all tokens that nearly cancel."""
     b = tl.program_id(2).to(tl.int64)
     t = tl.program_id(0).to(tl.int64)
     h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
@@ -27,7 +29,11 @@ def ssd_gate_backward_kernel(
     at = ((b * length + t) * heads + h[:, None]) * P + p[None, :]
     y = tl.load(ungated_ptr + at, mask=live, other=0.0).to(tl.float32)
     s = sigmoid(z)
-    tl.store(dy_ptr + at, (dout * z * s).to(dy_ptr.dtype.element_ty), mask=live)
+    dy = dout * z * s
+    rounded = dy.to(dy_ptr.dtype.element_ty)
+    tl.store(dy_ptr + at, rounded, mask=live)
+    if HAS_LOW:
+        tl.store(low_ptr + at, (dy - rounded.to(tl.float32)).to(dy_ptr.dtype.element_ty), mask=live)
     tl.store(dz_ptr + at, (dout * y * s * (1.0 + z * (1.0 - s))).to(dz_ptr.dtype.element_ty), mask=live)
 
 

@@ -43,16 +43,18 @@ def ssd_steps_kernel(
 
 @triton.jit(do_not_specialize=["length", "padded", "heads", "heads_per_group", "chunks"])
 def ssd_walk_kernel(
-    x_ptr, B_ptr, steps_ptr, sums_ptr, documents_ptr, first_ptr, states_ptr, last_ptr,
+    x_ptr, low_ptr, B_ptr, steps_ptr, sums_ptr, documents_ptr, first_ptr, states_ptr, last_ptr,
     x_b, x_l, x_h, x_p, B_b, B_l, B_g, B_n, length, padded, heads, heads_per_group, chunks,
     Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
-    REVERSE: tl.constexpr, HAS_FIRST: tl.constexpr, HAS_SEQ: tl.constexpr, HAS_LAST: tl.constexpr, PRECISION: tl.constexpr,
+    REVERSE: tl.constexpr, HAS_LOW: tl.constexpr, HAS_FIRST: tl.constexpr, HAS_SEQ: tl.constexpr, HAS_LAST: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Grid: (blocks of P * blocks of N, heads, batch).
 
     Forward: states (batch, chunks, heads, P, N) receives the state before each chunk, last (batch, heads, P, N) the one after all,
     first is the one before. REVERSE: x is dy and B is C; states receives the gradient of the state after each chunk, first is the
-    gradient of the last state, last receives that of the first. documents: (batch, padded), never falling.
+    gradient of the last state, last receives that of the first. low: what an x of 16 bits lacks (HAS_LOW), laid out as x. documents:
+    (batch, padded), never falling.
     """
     h = tl.program_id(1)
     b = tl.program_id(2).to(tl.int64)
@@ -61,6 +63,8 @@ def ssd_walk_kernel(
     n = (tl.program_id(0) % blocks_n) * BLOCK_N + tl.arange(0, BLOCK_N)
     q = tl.arange(0, Q)
     x_ptr += b * x_b + h.to(tl.int64) * x_h
+    if HAS_LOW:
+        low_ptr += b * x_b + h.to(tl.int64) * x_h
     B_ptr += b * B_b + (h // heads_per_group).to(tl.int64) * B_g
     steps_ptr += (b * heads + h) * padded
     sums_ptr += (b * heads + h) * padded
@@ -78,7 +82,8 @@ def ssd_walk_kernel(
         tl.store(states_ptr + ((b * chunks + c) * heads + h) * P * N + at, state.to(states_ptr.dtype.element_ty), mask=inside)
         t = c * Q + q
         start = (c * Q).to(tl.int64)
-        x = tl.load(x_ptr + start * x_l + (q[:, None] * x_l + p[None, :] * x_p), mask=(t < length)[:, None] & (p < P)[None, :], other=0.0)
+        x_at = start * x_l + (q[:, None] * x_l + p[None, :] * x_p)
+        x = tl.load(x_ptr + x_at, mask=(t < length)[:, None] & (p < P)[None, :], other=0.0)
         B = tl.load(B_ptr + start * B_l + (q[:, None] * B_l + n[None, :] * B_n), mask=(t < length)[:, None] & (n < N)[None, :], other=0.0)
         sums = tl.load(sums_ptr + t)
         total = tl.load(sums_ptr + c * Q + Q - 1)
@@ -98,6 +103,9 @@ def ssd_walk_kernel(
         weighted = B.to(tl.float32) * weights[:, None]
         rounded = weighted.to(x.dtype)
         state = tl.dot(tl.trans(x), rounded, acc=state * carried, input_precision=PRECISION)
+        if HAS_LOW:
+            low = tl.load(low_ptr + x_at, mask=(t < length)[:, None] & (p < P)[None, :], other=0.0)
+            state = tl.dot(tl.trans(low), rounded, acc=state, input_precision=PRECISION)
         if HAS_LAST and x.dtype != tl.float32:
             # a state or gradient that is handed on is float32, free of the rounding of 16 bits: two more parts of every weight
             for _ in tl.static_range(2):

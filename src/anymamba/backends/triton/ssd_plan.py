@@ -45,7 +45,8 @@ def backward_plan(
     # Hopper's matrix unit takes 64 rows; elsewhere, for many states, and for the three products that a float32 one is made of,
     # registers limit q
     hopper = shared_memory(device) >= 200 * 1024
-    q, block_p = (16, 32) if wide else (64 if hopper and d_state <= 128 else 32, 64)
+    short = wide or (d_state > 128 and headdim <= 16)
+    q, block_p = 16 if short else 64 if hopper and d_state <= 128 else 32, 32 if wide else 64
     plan = _plan(q, 20, 4, 1 if wide else 2, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
     return replace(
         plan, stages=1, block_p=min(block_p, max(power_of_2(headdim), 16)), warps=8 if wide or d_state > 128 else 4,
