@@ -34,8 +34,12 @@ def forward_plan(
     # a chunk of 128 halves the states that go through memory; few heads a group spread badly over it
     roomy = shared_memory(device) >= 160 * 1024  # sm_80, sm_90, sm_100; not sm_86, sm_89, sm_120, nor AMD
     small = roomy and headdim <= 64 and d_state <= 128 and heads_per_group > 32 and not wide and plain
-    q = 128 if small else 64 if not wide else 16
-    plan = _plan(q, 16, 4, 3 if roomy else 2, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
+    block_p, block_n = power_of_2(headdim), power_of_2(d_state)
+    large = block_p > 64 or block_n > 128
+    q = 16 if wide else 128 if small else 64 if plain or not large else 32
+    # three states of 128 x 256 do not fit in 227 KiB
+    stages = 3 if roomy and block_p * block_n <= 128 * 128 else 2
+    plan = _plan(q, 16, 4, stages, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
     return plan if plain and not wide else replace(plan, warps=8)
 
 
@@ -45,7 +49,7 @@ def backward_plan(
     # Hopper's matrix unit takes 64 rows; elsewhere, for many states, and for the three products that a float32 one is made of,
     # registers limit q
     hopper = shared_memory(device) >= 200 * 1024
-    short = wide or (d_state > 128 and headdim <= 16)
+    short = wide or (d_state > 128 and headdim <= 32)
     q, block_p = 16 if short else 64 if hopper and d_state <= 128 else 32, 32 if wide else 64
     plan = _plan(q, 20, 4, 1 if wide else 2, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
     return replace(
