@@ -18,15 +18,11 @@ pytest.importorskip("triton")
 from tests.backends.triton import ahead_of_time, specialisations
 
 BYTES_SPILLED: dict[str, tuple[int, str]] = {
-    "ssd_backward_kernel": (8, "of scans with a gate, which models with a gated norm do not have"),
-    "ssd_output_kernel in float32": (1024, "of 128 states and more: the three products of a float32 one keep all states in registers"),
-    "norm_backward_kernel": (160, "16 warps, of 128 registers a lane, for 8192 columns and their gates; narrower ones do not spill"),
+    "selective_scan_backward_kernel": (8, "on NVIDIA cards the CUDA kernel takes these calls; this one is for what that cannot do"),
+    "ssd_output_kernel": (8, "chunks of 128 with 8 bytes spilled are 4% faster than chunks of 64 on an H200"),
+    "norm_backward_kernel": (24, "16 warps, of 128 registers a lane, for 8192 columns and their gates; narrower ones do not spill"),
 }
-"""Kernel, where it is said with the dtype of its first tensor: bytes a lane that may be spilled, and why."""
-
-MOST_REGISTERS = 255
-CHOSEN = 16
-"""Bytes a lane that NVIDIA's assembler spills although registers are left, so that more programs fit on a multiprocessor."""
+"""Kernel: bytes a lane that may be spilled, and why."""
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -43,9 +39,7 @@ def _wrong(found: ahead_of_time.Launch, target: str) -> str:
         return f"{what}: {shared} bytes of shared memory"
     if target in ("sm_90", "sm_120"):
         registers, spilled = ahead_of_time.registers_and_stack(compiled)
-        float32 = " in float32" if found.signature[0][1] == "*fp32" else ""
-        allowed = max(BYTES_SPILLED.get(name, (0, ""))[0] for name in (found.name, found.name + float32))
-        if spilled > (allowed if registers == MOST_REGISTERS else max(allowed, CHOSEN)):
+        if spilled > BYTES_SPILLED.get(found.name, (0, ""))[0]:
             return f"{what}: {registers} registers, {spilled} bytes spilled"
     return ""
 
