@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from typing import Any
 
 from anymamba.language import say
@@ -49,8 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     effort = timing.effort_for(device, arguments.quick)
     results: list[Any] = []
     for case in chosen:
-        print(f"{case.name} ...", file=sys.stderr, flush=True)
+        print(f"{case.name} ...", end="", file=sys.stderr, flush=True)
+        started = time.perf_counter()
         results += runner.run([case], setting, effort)
+        print(f" {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
     document = runner.document(results, setting, arguments.quick)
     if arguments.json:
         json.dump(document, sys.stdout, indent=1, allow_nan=False)

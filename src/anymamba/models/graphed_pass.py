@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from anymamba.errors import warn_once
 from anymamba.language import say
@@ -68,9 +69,10 @@ class GraphedPass:
         return captured.loss.clone()
 
     def _capture(self, input_ids: Tensor, targets: Tensor) -> _Captured | None:
-        before = [parameter.grad for parameter in self._parameters]
+        generator = torch.cuda.default_generators[input_ids.device.index]
+        before = generator.clone_state()
         try:
-            captured = _Captured(self._model, self._parameters, self._autocast, input_ids, targets)
+            captured = _Captured(self._model, self._autocast, input_ids, targets)
             free, whole = torch.cuda.mem_get_info(self._model.device)
             if free < SPARE * whole:
                 raise RuntimeError(say("too little memory is left beside it", "剩余显存不足"))
@@ -81,32 +83,31 @@ class GraphedPass:
                 f"graphed pass {reason}",
                 say(f"training without a CUDA graph, which is slower: {reason}", f"训练未使用 CUDA graph，速度较慢：{reason}"),
             )
+            # a capture that broke off leaves the generator waiting for its end: no random number could be drawn any more
+            generator.graphsafe_set_state(before)
             torch.cuda.empty_cache()
             return None
-        finally:
-            for parameter, gradient in zip(self._parameters, before):
-                parameter.grad = gradient
 
 
 class _Captured:
     """input_ids, targets: (rows, length); normalizer, loss: scalars; gradients: of the parameters. All at fixed addresses."""
 
     def __init__(
-        self,
-        model: LanguageModel,
-        parameters: list[torch.nn.Parameter],
-        autocast: Callable[[], AbstractContextManager[Any]],
-        input_ids: Tensor,
-        targets: Tensor,
+        self, model: LanguageModel, autocast: Callable[[], AbstractContextManager[Any]], input_ids: Tensor, targets: Tensor
     ) -> None:
         self.input_ids, self.targets = input_ids.clone(), targets.clone()
         self.normalizer = torch.ones((), dtype=torch.float32, device=input_ids.device)
+        # Leaves of their own over the parameters' memory. While a user holds an earlier loss, autograd adds the parameters' gradients
+        # on the stream of that pass, which is not the one that is captured.
+        names = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        leaves = {name: parameter.detach().requires_grad_() for name, parameter in names}
 
         def run() -> Tensor:
-            for parameter in parameters:
-                parameter.grad = None
+            for leaf in leaves.values():
+                leaf.grad = None
+            given = {"targets": self.targets, "normalizer": self.normalizer}
             with autocast():
-                loss = model(self.input_ids, targets=self.targets, normalizer=self.normalizer).loss
+                loss = functional_call(model, leaves, (self.input_ids,), given).loss
             loss.backward()
             return loss.detach()
 
@@ -115,14 +116,14 @@ class _Captured:
         with torch.cuda.stream(stream):
             for _ in range(2):  # compilation, self-checks and library handles must not be captured
                 run()
-            for parameter in parameters:
-                parameter.grad = None
+            for leaf in leaves.values():
+                leaf.grad = None
         torch.cuda.current_stream(input_ids.device).wait_stream(stream)
         torch.cuda.empty_cache()
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.loss = run()
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [leaf.grad for leaf in leaves.values()]
         if any(gradient is None for gradient in gradients):
             raise RuntimeError(say("a parameter takes no part in the loss", "有参数未参与损失计算"))
         self.gradients: list[Tensor] = [gradient for gradient in gradients if gradient is not None]

@@ -236,7 +236,11 @@ def reject(row: Row, device: torch.device) -> None:
 
 
 def _single(value: object) -> object:
-    return value.detach().cpu().float() if isinstance(value, Tensor) and value.is_floating_point() else value
+    """On the CPU, floating ones in float32."""
+    if not isinstance(value, Tensor):
+        return value
+    value = value.detach().cpu()
+    return value.float() if value.is_floating_point() else value
 
 
 def _errors(got: dict[str, Tensor], want: dict[str, Tensor]) -> dict[str, Error]:
