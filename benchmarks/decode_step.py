@@ -20,8 +20,8 @@ from anymamba.models.lm import LanguageModel
 
 DEVICE = torch.device("cuda")
 CASES = list(official.DECODE.items())
-VARIANTS = [(512, 16)]
-MORE = [(512, 8), (384, 16)]
+VARIANTS = [(16, 4)]
+MORE = [(24, 4), (20, 4), (16, 1), (16, 16)]
 STEPS = 200
 
 
@@ -39,9 +39,9 @@ def main():
         torch.manual_seed(0)
         with DEVICE:
             model = LanguageModel(model_cases.configuration(family, size)).to(torch.bfloat16).requires_grad_(False)
-        for threads, depth in VARIANTS + (MORE if arguments.variants else []):
-            decode_cuda.THREADS, decode_cuda.DEEPEST = threads, depth
-            row = {"model": f"{family}-{size}", "threads": threads, "depth": depth, "official H100": rate}
+        for depth, apart in VARIANTS + (MORE if arguments.variants else []):
+            decode_cuda.DEPTHS, decode_cuda.TOTALS_APART = (depth, 16, 8, 4), apart
+            row = {"model": f"{family}-{size}", "depth": depth, "apart": apart, "official H100": rate}
             try:
                 row.update(measure(model))
             except Exception as error:  # noqa: BLE001 - one variant must not end the run

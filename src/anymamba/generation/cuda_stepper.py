@@ -132,10 +132,10 @@ def _first(block: Any, state: LayerState) -> Layer:
     from anymamba.backends.triton.decode_cuda import Layer
 
     mixer = block.mixer
-    matrices = [_linear(mixer.in_proj), _linear(mixer.x_proj), _linear(mixer.out_proj)]
-    constants = _shared_constants(block, matrices[0], matrices[2])
-    constants |= {"dt_bias": mixer.dt_proj.bias, "A_log2": _log2_decay(mixer.A_log), "D": mixer.D, "x_scale": matrices[1].scale}
-    return Layer(matrices, state.conv[0], state.ssm[0], constants, [mixer.dt_proj.weight.detach().contiguous()])
+    matrices, x_proj = [_linear(mixer.in_proj), _linear(mixer.out_proj)], _linear(mixer.x_proj)
+    constants = _shared_constants(block, *matrices)
+    constants |= {"dt_bias": mixer.dt_proj.bias, "A_log2": _log2_decay(mixer.A_log), "D": mixer.D, "x_scale": x_proj.scale}
+    return Layer(matrices, state.conv[0], state.ssm[0], constants, x_proj, mixer.dt_proj.weight.detach().contiguous())
 
 
 def _second(block: Any, state: LayerState) -> Layer:

@@ -1,6 +1,9 @@
 // what emulator.h lacks for a grid whose blocks run at the same time and exchange letters
 static inline void post(Letter* box, const Letter& letter) { *box = letter; }
 static inline Letter look(const Letter* box) { return *box; }
+static inline void add(u64* to, u64 x) { *to += x; }
+static inline u64 peek(const u64* from) { return *from; }
+static inline i64 nearest(float x) { return llrintf(x); }
 static inline int thread_anew() { return threadIdx.x; }
 static inline float from_lane(float x, int lane) { slot_[cur] = x; wbar(); float r = slot_[cur / 32 * 32 + lane]; wbar(); return r; }
 #define LANES_COPY

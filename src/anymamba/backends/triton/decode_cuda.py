@@ -20,8 +20,11 @@ TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16", t
 
 THREADS = 512
 UNROLL = 1
-DEEPEST = 16
-"""Pieces of 512 bytes of weights that every warp has under way: 128 KiB a multiprocessor, several microseconds of its bandwidth."""
+DEPTHS = (16, 8, 4)
+"""Pieces of 512 bytes of weights that every warp has under way, the first of these that fits: 16 are 128 KiB a multiprocessor, several
+microseconds of its bandwidth."""
+TOTALS_APART = 4
+"""Words from one sum over the blocks to the next: a sector of the second-level cache, where additions to one word wait for one another."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,21 @@ class Linear:
 
 @dataclass
 class Layer:
-    """matrices: in the order of the kernel's kinds. other: dt_proj's weight in Mamba-1. conv: (channels, taps - 1), ssm: float32; both
-    are changed in place. constants: name -> numbers that are read as float32."""
+    """matrices: in the order of the kernel's kinds, a block keeps rows of them. conv: (channels, taps - 1), ssm: float32; both are
+    changed in place. constants: name -> numbers that are read as float32. by_columns: x_proj of Mamba-1, of which a block keeps columns.
+    dt_proj: its weight in Mamba-1."""
 
     matrices: Sequence[Linear]
     conv: Tensor
     ssm: Tensor
     constants: dict[str, Tensor | None]
-    other: Sequence[Tensor] = ()
+    by_columns: Linear | None = None
+    dt_proj: Tensor | None = None
+
+    @property
+    def other(self) -> list[Tensor]:
+        """What the kernel's table has between the matrices and the states."""
+        return [x for x in (None if self.by_columns is None else self.by_columns.weight, self.dt_proj) if x is not None]
 
 
 @dataclass
@@ -72,7 +82,7 @@ def suits(model: Model, device: torch.device) -> tuple[bool, str]:
     if not ok:
         return ok, reason
     sizes, weights = model.sizes, [linear.weight for layer in model.layers for linear in layer.matrices] + [model.head.weight]
-    kinds = {weight.dtype for weight in weights}
+    kinds = {weight.dtype for weight in weights} | {x.by_columns.weight.dtype for x in model.layers if x.by_columns is not None}
     if len(kinds) > 1 or not kinds <= set(TYPES):
         names = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
         return False, say(f"no fused step for weights in {names}", f"没有适用于 {names} 权重的融合单步")
@@ -98,6 +108,8 @@ class Step:
         self._kernel = nvrtc.kernel(f"decode_{model.family}.cu", f"decode_{model.family}", defines, device)
         self._constants, self._table = pack(model, device)
         self._boxes = torch.zeros(boxes(model, self.blocks), 4, dtype=torch.int32, device=device)
+        self._totals = torch.zeros(sums(model) * TOTALS_APART, dtype=torch.int64, device=device)
+        self._seen = torch.zeros(sums(model), dtype=torch.int64, device=device)
         self._last_norm = model.last_norm.detach().float().contiguous()
         self.logits = torch.empty(1, model.head.weight.shape[0], dtype=torch.float32, device=device)
         self._tag = 1
@@ -109,6 +121,7 @@ class Step:
             self._kernel.launch(self.blocks, THREADS, self._shared, [
                 self._table.data_ptr(), self._constants.data_ptr(), self._last_norm.data_ptr(), model.embedding.data_ptr(),
                 token.data_ptr(), 0 if scale is None else scale.data_ptr(), self._boxes.data_ptr(), self.logits.data_ptr(), self._tag,
+                self._totals.data_ptr(), self._seen.data_ptr(),
             ], together=True)  # fmt: skip
         # 32 bits of it are compared, and a letter is overwritten at every step: no old tag is met again
         self._tag = (self._tag + len(model.layers)) % 2**32
@@ -118,14 +131,23 @@ class Step:
 def blocks(model: Model, processors: int) -> int:
     """One a multiprocessor, as long as each keeps a channel and a row of the layers' output: blocks without any would not be waited
     for, and could miss a letter that is overwritten in the next layer."""
-    return min(processors, model.sizes["D_MODEL"], model.sizes["D_INNER"])
+    return min(processors, model.sizes["D_MODEL"], model.sizes["D_INNER"], 255)  # a sum counts its blocks in eight bits
+
+
+def common(model: Model) -> int:
+    """Numbers that every block needs: the low-rank dt, B and C of Mamba-1; B, C and dt of Mamba-2."""
+    sizes = model.sizes
+    return sizes["RANK"] + 2 * sizes["N"] if model.family == "mamba1" else 2 * sizes["GROUPS"] * sizes["N"] + sizes["HEADS"]
+
+
+def sums(model: Model) -> int:
+    """Of these, those to which every block adds its part."""
+    return common(model) if model.family == "mamba1" else 0
 
 
 def boxes(model: Model, count: int) -> int:
-    """Letters, of three numbers each, of all vectors that the blocks exchange."""
-    sizes = model.sizes
-    common = sizes["RANK"] + 2 * sizes["N"] if model.family == "mamba1" else 2 * sizes["GROUPS"] * sizes["N"] + sizes["HEADS"]
-    vectors = [sizes["D_MODEL"], common, *[sizes["D_INNER"]] * (2 if model.family == "mamba1" else 1)]
+    """Letters, of three numbers each, of all vectors of which every block posts its share."""
+    vectors = [model.sizes["D_MODEL"], model.sizes["D_INNER"], *([] if sums(model) else [common(model)])]
     return sum(count * -(-max(share(size, count)) // 3) for size in vectors)
 
 
@@ -153,17 +175,17 @@ def defines_of(model: Model, count: int, memory: int) -> tuple[dict[str, object]
         starts[define] = at
         at += 0 if layer.constants.get(name) is None else layer.constants[name].numel()  # type: ignore[union-attr]
     depth = _depth(model, count, memory)
-    vector, partial, squares, mine, common = _memory(model, count)
-    names = ("IN", "X", "OUT") if model.family == "mamba1" else ("IN", "OUT")
-    matrices = dict(zip((*names, "HEAD"), [*layer.matrices, model.head]))
-    other = layer.other[0].dtype if layer.other else weight.dtype
+    vector, partial, squares, mine, _ = _memory(model, count)
+    matrices = dict(zip(("IN", "OUT", "HEAD"), [*layer.matrices, model.head]))
+    dt_proj = weight.dtype if layer.dt_proj is None else layer.dt_proj.dtype
     defines: dict[str, object] = {
         "NT": THREADS, "UNROLL": UNROLL, "BLOCKS": count, "DEPTH": depth, "LAYERS": len(model.layers),
         **sizes, **starts, "CONSTANTS": at,
-        "TW": TYPES[weight.dtype], "TE": TYPES[model.embedding.dtype], "TCONV": TYPES[layer.conv.dtype], "TDT": TYPES[other],
+        "TW": TYPES[weight.dtype], "TE": TYPES[model.embedding.dtype], "TCONV": TYPES[layer.conv.dtype], "TDT": TYPES[dt_proj],
         "HAS_SCALE": int(layer.matrices[0].scale is not None), "HAS_BIAS": int(layer.constants.get("in_bias") is not None),
         "VOCABULARY": model.head.weight.shape[0], "ROWS": _most_rows(model, count),
         "VECTOR": vector, "PARTIAL": partial, "SQUARES": squares, "MINE": mine, "CHANNELS": -(-sizes["D_INNER"] // count),
+        "TOTALS_APART": TOTALS_APART,
         **{name: f"{value!r}f" for name, value in model.floats.items()},
         **{f"{name}_SHARERS": sharers(model, name, linear.weight, count) for name, linear in matrices.items()},
     }  # fmt: skip
@@ -202,23 +224,21 @@ def _memory(model: Model, count: int) -> tuple[int, int, int, int, int]:
     """Floats in shared memory: the vector of a product, partial sums, sums of squares, what a block keeps of its channels, and a vector
     that every block needs."""
     sizes, layer = model.sizes, model.layers[0]
-    names = ("IN", "X", "OUT") if model.family == "mamba1" else ("IN", "OUT")
     segment = 32 * 16 // layer.matrices[0].weight.element_size()
     vector = -(-max(sizes["D_INNER"], sizes["D_MODEL"]) // segment) * segment
     partial = 0
-    for name, linear in zip((*names, "HEAD"), [*layer.matrices, model.head]):
+    for name, linear in zip(("IN", "OUT", "HEAD"), [*layer.matrices, model.head]):
         most = max(rows_of(model, name, linear.weight, count))
         partial = max(partial, most * sharers(model, name, linear.weight, count))
     groups = sizes.get("GROUPS", 1)
-    common = sizes["RANK"] + 2 * sizes["N"] if model.family == "mamba1" else 2 * groups * sizes["N"] + sizes["HEADS"]
     own = 3 * -(-sizes["D_INNER"] // count) + 2  # the last letter is read to its end
-    return vector, *(-(-size // 4) * 4 for size in (partial, max(THREADS // 32, groups), own, common))  # type: ignore[return-value]
+    everybody = -(-common(model) // 4) * 4 + 2 * sums(model)  # and what was seen of the sums
+    return vector, *(-(-size // 4) * 4 for size in (partial, max(THREADS // 32, groups), own, everybody))  # type: ignore[return-value]
 
 
 def _most_rows(model: Model, count: int) -> int:
     """Of a matrix of a layer, that one block keeps."""
-    names = ("IN", "X", "OUT") if model.family == "mamba1" else ("IN", "OUT")
-    return max(max(rows_of(model, name, linear.weight, count)) for name, linear in zip(names, model.layers[0].matrices))
+    return max(max(rows_of(model, name, linear.weight, count)) for name, linear in zip(("IN", "OUT"), model.layers[0].matrices))
 
 
 def _bytes(model: Model, count: int, depth: int) -> int:
@@ -235,4 +255,4 @@ def _depth(model: Model, processors: int, memory: int) -> int:
     """The deepest ring that fits, 0 when not even the smallest does."""
     count = blocks(model, processors)
     rest = memory - _bytes(model, count, 0)
-    return next((depth for depth in (DEEPEST, DEEPEST // 2, DEEPEST // 4) if rest >= depth * THREADS * 16), 0)
+    return next((depth for depth in DEPTHS if rest >= depth * THREADS * 16), 0)

@@ -49,6 +49,13 @@ __device__ __forceinline__ void copy_16_bytes(char* to, const char* from) {
 }
 __device__ __forceinline__ void close_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int LEFT> __device__ __forceinline__ void wait_groups() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
+__device__ __forceinline__ void add(u64* to, u64 x) { asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(to), "l"(x) : "memory"); }
+__device__ __forceinline__ u64 peek(const u64* from) {
+    u64 x;
+    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(x) : "l"(from) : "memory");
+    return x;
+}
+__device__ __forceinline__ i64 nearest(float x) { return __float2ll_rn(x); }
 __device__ __forceinline__ float inverse_root(float x) { return rsqrtf(x); }
 __device__ __forceinline__ void give_way() {}
 __device__ __forceinline__ void fail() { __trap(); }
@@ -58,6 +65,7 @@ struct int8 { signed char bits; };
 
 // The bytes of an int8 weight become the low bits of a float of 2^23 and more.
 template <> struct Format<int8> {
+    static __device__ __forceinline__ float one(const void* p, i64 i) { return static_cast<const int8*>(p)[i].bits; }
     template <int W> static __device__ __forceinline__ float get(const Words<W>& x, int i) {
         return __uint_as_float(0x4b000000u | (((x.w[i / 4] ^ 0x80808080u) >> (i % 4 * 8)) & 0xffu)) - 8388736.0f;
     }
@@ -128,6 +136,34 @@ template <int COUNT> struct Letters {
                 if (j < count[i]) function(first[i] + j, letter[i].x[j], 3 * i + j);
     }
 };
+
+// A vector to which every block adds its part: what a product gives whose columns are dealt to the blocks. Sums of integers do not depend
+// on their order, so equal runs give equal bits. A word is the sum in units of 2^-30, times 256, plus the number of blocks that have
+// added: whoever reads it also knows whether all have. It is never set back; a reader subtracts what it has seen before. Nobody adds for
+// the next layer before all have read, for the layer's output depends on them.
+constexpr float UNITS = 1073741824.0f, MOST = 131072.0f;  // MOST: of one block's part; 255 of them fit
+
+__device__ __forceinline__ void add_part(u64* word, float x) {
+    const float bounded = fminf(fmaxf(x, -MOST), MOST);
+    add(word, (u64(nearest(bounded * UNITS)) << 8) + 1);
+}
+
+// By all threads: waits until every block has added to the COUNT words, STEP apart, and gives function(k, sum) of each. seen: what they
+// were before, in shared memory.
+template <int COUNT, int STEP, typename Function> __device__ __forceinline__ void take_sums(const u64* words, u64* seen, Function function) {
+#pragma unroll 1
+    for (int k = threadIdx.x; k < COUNT; k += NT) {
+        u64 word;
+        for (unsigned looks = 0;; looks++) {
+            word = peek(words + k * STEP);
+            if (((word - seen[k]) & 255) == BLOCKS) break;
+            if (looks > 50000000u) fail();
+            give_way();
+        }
+        function(k, float(i64(word - seen[k]) >> 8) * (1.0f / UNITS));
+        seen[k] = word;
+    }
+}
 
 // Rows of this block go to lanes in runs of 30 a warp, so that every third lane can post a letter of its row and the next two.
 constexpr int ROUND = 30 * WARPS;
@@ -210,7 +246,12 @@ struct Stream {
     char* queue;  // of this lane: it copies what it will read itself
     const char *base, *at;
     int layer, kind, row, segment, left, gap;  // gap: the row of IN before which the matrix is left for a later row
-    unsigned put, got;
+    unsigned put, got;  // bytes
+
+    static __device__ __forceinline__ unsigned after(unsigned place) {
+        if ((DEPTH & (DEPTH - 1)) == 0) return (place + 512) % (DEPTH * 512);
+        return place + 512 == DEPTH * 512 ? 0 : place + 512;
+    }
 
     __device__ __forceinline__ void start(const u64* pointers, const Run* all, char* memory) {
         table = pointers, runs = all, queue = memory + threadIdx.x / 32 * DEPTH * 512 + threadIdx.x % 32 * 16;
@@ -240,7 +281,7 @@ struct Stream {
     __device__ __forceinline__ void issue() {
         if (left) {
             const int width = columns(kind) * int(sizeof(TW)), lane = threadIdx.x % 32 * 16;
-            if (!ragged() || segment * 512 + lane < width) copy_16_bytes(queue + put % DEPTH * 512, at + lane);
+            if (!ragged() || segment * 512 + lane < width) copy_16_bytes(queue + put, at + lane);
             at += 512;
             if (--left == 0) {
                 next();
@@ -251,7 +292,7 @@ struct Stream {
             }
         }
         close_group();
-        put++;
+        put = after(put);
     }
 };
 
@@ -270,10 +311,10 @@ __device__ __forceinline__ void multiply(int kind, Stream& stream, const float* 
         for (int i = 0; i < stretch; i++, from += SEGMENT) {
             wait_groups<DEPTH - 1>();
             Words<4> w;
-            if (!ragged() || (segment + i) * SEGMENT + lane * E < columns(kind)) load_words(w, stream.queue + stream.got % DEPTH * 512);
+            if (!ragged() || (segment + i) * SEGMENT + lane * E < columns(kind)) load_words(w, stream.queue + stream.got);
             else clear(w);
             add_weighted(sum, w, from);
-            stream.got++;
+            stream.got = Stream::after(stream.got);
             stream.issue();
         }
         const float whole = lane_sum<32>(sum[0] + sum[1]);

@@ -11,6 +11,7 @@ struct DecodeArguments {
     Letter* boxes;
     float* logits;
     i64 tag;  // of the first layer; no tag comes twice
+    u64 *totals, *seen;  // of vectors that are summed over the blocks: the words, and what they were before this launch
 };
 
 constexpr int HIDDEN_BOX = 0, NEXT_BOX = Letters<D_MODEL>::ALL;  // where the mailboxes of the layers' output begin and end

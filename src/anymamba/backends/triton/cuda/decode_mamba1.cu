@@ -1,22 +1,20 @@
 // One token through all layers of a Mamba-1 model. A block keeps a share of the channels: their rows of in_proj (x and z), their
-// convolution and their states. Between the parts of a layer the blocks exchange: the convolved x (for x_proj), the low-rank dt with
-// B and C, the gated y (for out_proj), and the layer's output.
-constexpr int KINDS = 3, TABLE = 6;  // in_proj, x_proj, out_proj; then dt_proj, convolution state, scan state
+// convolution, their columns of x_proj and their states. Between the parts of a layer the blocks exchange: the low-rank dt with B and C,
+// to which each adds what its channels give, the gated y (for out_proj), and the layer's output.
+constexpr int KINDS = 2, TABLE = 6;  // in_proj, out_proj; then x_proj, dt_proj, convolution state, scan state
 #include "decode_frame.cuh"
 
 constexpr int LOW = RANK + 2 * N;
-constexpr int X = 1, OUT = 2;
-constexpr int X_BOX = NEXT_BOX, LOW_BOX = X_BOX + Letters<D_INNER>::ALL, Y_BOX = LOW_BOX + Letters<LOW>::ALL;
+constexpr int OUT = 1;
+constexpr int Y_BOX = NEXT_BOX;
 
-__host__ __device__ constexpr int columns(int kind) { return kind == X || kind == OUT ? D_INNER : D_MODEL; }
-__host__ __device__ constexpr int sharers(int kind) {
-    return kind == IN ? IN_SHARERS : kind == X ? X_SHARERS : kind == OUT ? OUT_SHARERS : HEAD_SHARERS;
-}
+__host__ __device__ constexpr int columns(int kind) { return kind == OUT ? D_INNER : D_MODEL; }
+__host__ __device__ constexpr int sharers(int kind) { return kind == IN ? IN_SHARERS : kind == OUT ? OUT_SHARERS : HEAD_SHARERS; }
 __device__ __forceinline__ int rows_here(int kind) {
-    return kind == IN ? 2 * Share(D_INNER, blockIdx.x).count : Share(kind == X ? LOW : kind == OUT ? D_MODEL : VOCABULARY, blockIdx.x).count;
+    return kind == IN ? 2 * Share(D_INNER, blockIdx.x).count : Share(kind == OUT ? D_MODEL : VOCABULARY, blockIdx.x).count;
 }
 __device__ __forceinline__ int row_of(int kind, int i) {
-    if (kind != IN) return i + Share(kind == X ? LOW : kind == OUT ? D_MODEL : VOCABULARY, blockIdx.x).first;
+    if (kind != IN) return i + Share(kind == OUT ? D_MODEL : VOCABULARY, blockIdx.x).first;
     const Share channels(D_INNER, blockIdx.x);
     return channels.first + i + (i < channels.count ? 0 : D_INNER - channels.count);
 }
@@ -42,6 +40,55 @@ struct State {
     }
 };
 
+// This block's columns of x_proj: four lanes share a row. They are loaded while the convolution is computed, if registers allow.
+struct Columns {
+    static constexpr int ROUNDS = (LOW * 4 + NT - 1) / NT, EACH = (CHANNELS + 3) / 4;
+    static constexpr bool EARLY = ROUNDS * EACH <= 24;
+    float weight[EARLY ? ROUNDS : 1][EACH];
+    const char* matrix;
+
+    __device__ __forceinline__ void load_round(float (&to)[EACH], int round, const Share& channels) const {
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            const int row = (round * NT + threadIdx.x) / 4, c = threadIdx.x % 4 + 4 * i;
+            const bool live = row < LOW && c < channels.count;
+            to[i] = live ? Format<TW>::one(matrix, i64(row) * D_INNER + channels.first + c) : 0.0f;
+        }
+    }
+    __device__ __forceinline__ void load(const char* from, const Share& channels) {
+        matrix = from;
+#pragma unroll
+        for (int round = 0; EARLY && round < ROUNDS; round++) load_round(weight[round], round, channels);
+    }
+    __device__ __forceinline__ void add_product(u64* totals, const float* x, const Share& channels, const float* constants) {
+#pragma unroll
+        for (int round = 0; round < ROUNDS; round++) {
+            if (!EARLY) load_round(weight[0], round, channels);
+            const int row = (round * NT + threadIdx.x) / 4;
+            float sum = 0.0f;
+#pragma unroll
+            for (int i = 0; i < EACH; i++) {
+                const int c = threadIdx.x % 4 + 4 * i;
+                if (c < channels.count) sum = fmaf(weight[EARLY ? round : 0][i], x[c], sum);
+            }
+            sum = lane_sum<4>(sum);
+            if (row >= LOW || threadIdx.x % 4) continue;
+            if (HAS_SCALE) sum *= constants[X_SCALE + row];
+            add_part(totals + row * TOTALS_APART, sum);
+        }
+    }
+};
+
+// What this block will read of x_proj, a piece of every row.
+__device__ __forceinline__ void prefetch_columns(const char* matrix, const Share& channels) {
+    for (int row = threadIdx.x; row < LOW; row += NT) {
+        const char* from = matrix + (i64(row) * D_INNER + channels.first) * int(sizeof(TW));
+#pragma unroll 1
+        for (int at = 0; at < channels.count * int(sizeof(TW)); at += 128) prefetch(from + at);
+        prefetch(from + channels.count * int(sizeof(TW)) - 1);
+    }
+}
+
 // FalconMamba: an RMS norm without weights of COUNT numbers, by every warp for itself. Returns the factor.
 template <int COUNT> __device__ __forceinline__ float norm_factor(const float* x) {
     float sum = 0.0f;
@@ -53,9 +100,11 @@ extern "C" __global__ void __launch_bounds__(NT, 1) decode_mamba1(const DecodeAr
     extern __shared__ __align__(16) float shared[];
     const Memory m(shared);
     float *mine_x = m.mine, *mine_z = m.mine + CHANNELS, *mine_y = mine_z + CHANNELS;
-    const Share channels(D_INNER, blockIdx.x), lows(LOW, blockIdx.x);
+    u64* seen = reinterpret_cast<u64*>(m.all + (LOW + 3) / 4 * 4);
+    const Share channels(D_INNER, blockIdx.x);
     const int tid = threadIdx.x, lane_row = row_of_lane(), mine = blockIdx.x * Letters<D_INNER>::OF_A_BLOCK;
     Stream stream;
+    for (int i = tid; i < LOW; i += NT) seen[i] = p.seen[i];
     begin(p, m, stream);
 #pragma unroll 1
     for (int layer = 0; layer <= LAYERS; layer++) {
@@ -69,22 +118,21 @@ extern "C" __global__ void __launch_bounds__(NT, 1) decode_mamba1(const DecodeAr
 #pragma unroll 1
         for (int kind = layer < LAYERS ? IN : HEAD; kind <= (layer < LAYERS ? OUT : HEAD); kind++) {
             if (kind == IN || kind == HEAD) {
-                if (kind == IN && lane_row >= 0 && lane_row < channels.count) conv.load(conv_state, constants, channels.first + lane_row);
-                enter(p, m, constants + NORM, layer == 0, tag - 1);
-            } else if (kind == X) {
-                prefetch_all(reinterpret_cast<const float*>(entry[5]) + channels.first * N, channels.count * N * 4);
-                prefetch_all(constants + A_LOG2 + channels.first * N, channels.count * N * 4);
-                prefetch_all(reinterpret_cast<const char*>(entry[3]) + channels.first * RANK * sizeof(TDT), channels.count * RANK * int(sizeof(TDT)));
-                prefetch_all(constants + SKIP + channels.first, channels.count * 4);
-                prefetch_all(constants + DT_BIAS + channels.first, channels.count * 4);
-                if (lows.count) {
-                    Letters<D_INNER> x;
-                    x.take(p.boxes + X_BOX, tag);
-                    x.each([&](int k, float value, int) { m.x[place(k)] = value; });
+                if (kind == IN) {
+                    if (lane_row >= 0 && lane_row < channels.count) conv.load(conv_state, constants, channels.first + lane_row);
+                    prefetch_all(reinterpret_cast<const float*>(entry[5]) + channels.first * N, channels.count * N * 4);
+                    prefetch_all(constants + A_LOG2 + channels.first * N, channels.count * N * 4);
+                    prefetch_all(reinterpret_cast<const char*>(entry[3]) + channels.first * RANK * sizeof(TDT), channels.count * RANK * int(sizeof(TDT)));
+                    prefetch_all(constants + SKIP + channels.first, channels.count * 4);
+                    prefetch_all(constants + DT_BIAS + channels.first, channels.count * 4);
+                    if (layer == 0) prefetch_columns(reinterpret_cast<const char*>(entry[2]), channels);
                 }
+                enter(p, m, constants + NORM, layer == 0, tag - 1);
             } else {
-                if (layer + 1 < LAYERS)
+                if (layer + 1 < LAYERS) {
                     prefetch_layer(constants + CONSTANTS, reinterpret_cast<const char*>(entry[TABLE + 4]), channels.first, channels.count);
+                    prefetch_columns(reinterpret_cast<const char*>(entry[TABLE + 2]), channels);
+                }
                 float* states = reinterpret_cast<float*>(entry[5]);
                 State state[PASSES];
 #pragma unroll
@@ -93,11 +141,7 @@ extern "C" __global__ void __launch_bounds__(NT, 1) decode_mamba1(const DecodeAr
                     if (c < channels.count)
                         state[pass].load(states, reinterpret_cast<const char*>(entry[3]), constants, channels.first + c, tid % N);
                 }
-                {
-                    Letters<LOW> low;
-                    low.take(p.boxes + LOW_BOX, tag);
-                    low.each([&](int k, float value, int) { m.all[k] = value; });
-                }
+                take_sums<LOW, TOTALS_APART>(p.totals, seen, [&](int k, float value) { m.all[k] = value; });
                 __syncthreads();
                 float of_dt = 1.0f, of_B = 1.0f, of_C = 1.0f;
                 if (MIXER_NORM)
@@ -133,42 +177,35 @@ extern "C" __global__ void __launch_bounds__(NT, 1) decode_mamba1(const DecodeAr
             __syncthreads();
             if (kind == IN || kind == HEAD) factor = root_mean_square(m.squares, D_MODEL, EPSILON);
             multiply(kind, stream, m.x, m.partial);
-            __syncthreads();
             if (kind == IN) {
+                Columns own;
+                own.load(reinterpret_cast<const char*>(entry[2]), channels);
+                __syncthreads();
                 // the first rows are x and go through the convolution, the others are z
 #pragma unroll 1
                 for (int round = 0; round < 2 * channels.count; round += ROUND) {
                     const int i = lane_row < 0 ? -1 : lane_row + round;
-                    float sum = 0.0f;
                     if (i >= 0 && i < 2 * channels.count) {
-                        sum = sum_of(m.partial, sharers(IN), i, m.parts[i]) * factor;
+                        float sum = sum_of(m.partial, sharers(IN), i, m.parts[i]) * factor;
                         if (HAS_SCALE) sum *= constants[IN_SCALE + row_of(IN, i)];
                         if (HAS_BIAS) sum += constants[IN_BIAS + row_of(IN, i)];
                         if (i < channels.count) {
                             if (round) conv.load(conv_state, constants, channels.first + i);
-                            mine_x[i] = sum = conv.convolve(conv_state, channels.first + i, sum);
+                            mine_x[i] = conv.convolve(conv_state, channels.first + i, sum);
                         } else {
                             mine_z[i - channels.count] = sum * sigmoid(sum);
                         }
                     }
-                    if (round < channels.count) post_rows(p.boxes + X_BOX + mine, i, channels.count, sum, tag);
                 }
-            } else if (kind == X) {
-#pragma unroll 1
-                for (int round = 0; round < lows.count; round += ROUND) {
-                    const int i = lane_row < 0 ? -1 : lane_row + round;
-                    float sum = 0.0f;
-                    if (i >= 0 && i < lows.count) {
-                        sum = sum_of(m.partial, sharers(X), i, m.parts[ROWS + i]);
-                        if (HAS_SCALE) sum *= constants[X_SCALE + lows.first + i];
-                    }
-                    post_rows(p.boxes + LOW_BOX + blockIdx.x * Letters<LOW>::OF_A_BLOCK, i, lows.count, sum, tag);
-                }
-            } else if (kind == OUT) {
-                leave(p, m, kind, constants, 1.0f, tag);
-            } else {
-                finish(p, m, factor);
+                __syncthreads();
+                own.add_product(p.totals, mine_x, channels, constants);
+                continue;
             }
+            __syncthreads();
+            if (kind == OUT) leave(p, m, kind, constants, 1.0f, tag);
+            else finish(p, m, factor);
         }
     }
+    if (blockIdx.x == 0)
+        for (int i = tid; i < LOW; i += NT) p.seen[i] = seen[i];
 }
