@@ -113,40 +113,72 @@ def _checkpoint(op, given, every):
 _checkpoints: dict = {}
 
 
+def conv_inputs(batch, length, channels, rows):
+    """x, dout, weight, bias; rows: time is contiguous, not the channels."""
+    torch.manual_seed(0)
+    sizes = (batch, channels, length) if rows else (batch, length, channels)
+    x, dout = (torch.randn(sizes, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    weight, bias = (torch.randn(*shape, device=DEVICE, dtype=torch.bfloat16) for shape in ((channels, 4), (channels,)))
+    return *((x, dout) if rows else (x.mT, dout.mT)), weight, bias
+
+
 def conv_variants():
     from anymamba.backends.triton import causal_conv1d as op
 
     batch, length, channels = CONV_SHAPE
-
-    def make():
-        torch.manual_seed(0)
-        x, dout = (
-            torch.randn(batch, length, channels, device=DEVICE, dtype=torch.bfloat16).transpose(1, 2) for _ in range(2)
-        )
-        return (
-            x,
-            dout,
-            torch.randn(channels, 4, device=DEVICE, dtype=torch.bfloat16),
-            torch.randn(channels, device=DEVICE, dtype=torch.bfloat16),
-        )
-
     forward_plan = op.conv_plan(batch, channels, length, DEVICE)
     backward_plan = op.conv_plan(batch, channels, length, DEVICE, backward=True)
     plans = [forward_plan, backward_plan, op.Plan(128, 32, 4, 1)]
     for plan in dict.fromkeys(plans):
 
         def forward(plan=plan):
-            x, _, weight, bias = kept("conv", make)
+            x, _, weight, bias = kept("conv", lambda: conv_inputs(*CONV_SHAPE, False))
             return (op.conv_forward(x, weight, bias, None, None, True, plan),)
 
         def backward(plan=plan):
-            x, dout, weight, bias = kept("conv", make)
+            x, dout, weight, bias = kept("conv", lambda: conv_inputs(*CONV_SHAPE, False))
             return op.conv_backward(dout, x, weight, bias, None, None, True, plan)[:3]
 
         if plan is not backward_plan:
             yield "conv_forward", "B8 L2048 D5120 W4", describe(plan), 0.134, forward
         if plan is not forward_plan:
             yield "conv_backward", "B8 L2048 D5120 W4", describe(plan), 0.334, backward
+
+
+def conv_rows_variants():
+    """Time contiguous. The last variant copies and takes the kernels for contiguous channels: its error shows whether both agree.
+    Official times are those of length 2048, for the odd length too."""
+    from anymamba.backends.triton import causal_conv1d as op
+    from anymamba.backends.triton import causal_conv1d_rows as along
+
+    for length in (2048, 2047):
+        sizes = CONV_SHAPE[0], length, CONV_SHAPE[2]
+        shape = f"B8 L{length} D5120 W4 time contiguous"
+        for grad, official in ((False, 0.122), (True, 0.280)):
+            rule = along.rows_plan(torch.empty(sizes[0], sizes[2], length, dtype=torch.bfloat16, device=DEVICE), grad)
+            plans = [along.RowsPlan(8, 32 * warps, 1, 8 // warps, 1, warps) for warps in (1, 2, 4)]
+            if grad:
+                plans += [along.RowsPlan(8, 32, 1, 4, 1, 1), along.RowsPlan(16, 32, 1, 4, 1, 1)]
+            else:
+                plans += [along.RowsPlan(8, 32 * warps, 1, 8 // warps, 2, warps) for warps in (1, 2, 4)]
+                plans += [along.RowsPlan(8, 32, 1, 8, 4, 1), along.RowsPlan(16, 128, 1, 1, 1, 4)]
+            if length % 8:
+                plans.append(along.RowsPlan(1, 128, 1, 16, 1 if grad else 4, 4))
+            for plan in dict.fromkeys([rule, *plans, None]):
+
+                def run(plan=plan, sizes=sizes, grad=grad):
+                    x, dout, weight, bias = kept(("conv", sizes), lambda: conv_inputs(*sizes, True))
+                    copying = op.conv_plan(sizes[0], sizes[2], sizes[1], DEVICE, backward=grad)
+                    if grad and plan:
+                        return along.conv_rows_backward(dout, x, weight, bias, None, None, True, plan)[:3]
+                    if grad:
+                        return op.conv_backward(dout, x, weight, bias, None, None, True, copying)[:3]
+                    if plan:
+                        return (along.conv_rows_forward(x, weight, bias, None, None, True, plan),)
+                    return (op.conv_forward(x, weight, bias, None, None, True, copying),)
+
+                name = describe(plan) if plan else "copied to contiguous channels"
+                yield "conv_backward" if grad else "conv_forward", shape, name, official, run
 
 
 def norm_variants():
@@ -260,6 +292,7 @@ FAMILIES = {
     "ssd_backward": ssd_backward_variants,
     "ssd_forward": ssd_forward_variants,
     "conv": conv_variants,
+    "conv_rows": conv_rows_variants,
     "norm": norm_variants,
 }
 

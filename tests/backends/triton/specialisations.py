@@ -24,6 +24,7 @@ from anymamba import ops
 from anymamba.backends import dispatch, selfcheck
 from anymamba.backends import triton as package
 from anymamba.backends.triton import causal_conv1d as conv
+from anymamba.backends.triton import causal_conv1d_rows as conv_rows
 from anymamba.backends.triton import (
     cross_entropy,
     launch,
@@ -115,6 +116,11 @@ def conv_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
         bias = _empty(channels, dtype=dtype) if options else None
         _backward(conv.causal_conv1d_fn(x, _empty(channels, width, dtype=dtype), bias, activation="silu" if options else None))
 
+    def along(channels: int, length: int, width: int, options: bool) -> None:
+        x = _empty(2, channels, length, dtype=dtype).requires_grad_()
+        bias = _empty(channels, dtype=dtype) if options else None
+        _backward(conv.causal_conv1d_fn(x, _empty(channels, width, dtype=dtype), bias, activation="silu" if options else None))
+
     def update(channels: int, width: int, options: bool) -> None:
         state = _empty(2, channels, width - 1 if options else width + 3, dtype=dtype)
         bias = _empty(channels, dtype=dtype) if options else None
@@ -126,8 +132,14 @@ def conv_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
         key = tuple((plan.block, plan.tile, plan.warps) for plan in plans), channels % 16 == 0
         yield ("sequence", key, 4), functools.partial(run, channels, 4, True)
         yield ("step", min(channels, 128), 4), functools.partial(update, channels, 4, True)
+    for channels, length in itertools.product((1, 3, 48, 1536), (2, 16, 33, 100, 512, 1023, 2048, 2050, 2052, 8192)):
+        x = _empty(2, channels, length, dtype=dtype)
+        rules = [conv_rows.rows_plan(x, grad) for grad in (False, True)]
+        key = tuple((plan.block, plan.rows, plan.tile, plan.warps) for plan in rules), conv_rows._unit(8, x), length % 128 == 0
+        yield ("along", key, 4), functools.partial(along, channels, length, 4, True)
     for width in range(1, conv.LARGEST_WIDTH + 1):
         for options in (False, True):
+            yield ("along", "width", width, options), functools.partial(along, 1536, 512, width, options)
             yield ("sequence", "width", width, options), functools.partial(run, 1536, width, options)
             if width > 1:
                 yield ("step", "width", width, options), functools.partial(update, 1536, width, options)

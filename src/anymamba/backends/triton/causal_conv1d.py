@@ -14,6 +14,7 @@ from anymamba.backends.triton.causal_conv1d_kernels import (
     causal_conv1d_forward_kernel,
     causal_conv1d_update_kernel,
 )
+from anymamba.backends.triton.causal_conv1d_rows import conv_rows_backward, conv_rows_forward, in_rows, rows_plan
 from anymamba.backends.triton.launch import lanes, on_device, power_of_2, processors, runs_here
 from anymamba.language import say
 
@@ -59,7 +60,8 @@ def causal_conv1d_fn(
     final_states_out: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """See anymamba.ops.causal_conv1d_fn. x: (batch, dim, length); fastest where the channel stride is 1. out has the layout of x."""
+    """See anymamba.ops.causal_conv1d_fn. x: (batch, dim, length); copied unless the stride of channels or of time is 1. out is laid out
+    like x."""
     out = _CausalConv1d.apply(x, weight, bias, initial_states, seq_idx, activation is not None)
     if not return_final_states:
         return out
@@ -90,12 +92,16 @@ class _CausalConv1d(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight, bias, initial, seq_idx)
         ctx.silu = silu
+        if x.numel() and in_rows(x):
+            return conv_rows_forward(x, weight, bias, initial, seq_idx, silu, rows_plan(x))
         return conv_forward(x, weight, bias, initial, seq_idx, silu, conv_plan(x.shape[0], x.shape[1], x.shape[2], x.device))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, initial, seq_idx = ctx.saved_tensors
+        if x.numel() and in_rows(x):
+            return *conv_rows_backward(dout, x, weight, bias, initial, seq_idx, ctx.silu, rows_plan(x, backward=True)), None, None
         plan = conv_plan(dout.shape[0], dout.shape[1], dout.shape[2], dout.device, backward=True)
         return *conv_backward(dout, x, weight, bias, initial, seq_idx, ctx.silu, plan), None, None
 
