@@ -158,10 +158,12 @@ def conv_rows_variants():
             rule = along.rows_plan(torch.empty(sizes[0], sizes[2], length, dtype=torch.bfloat16, device=DEVICE), grad)
             plans = [along.RowsPlan(8, 32 * warps, 1, 8 // warps, 1, warps) for warps in (1, 2, 4)]
             if grad:
+                plans += [along.RowsPlan(8, 32 * warps, warps, 8, 1, warps) for warps in (2, 4)]
                 plans += [along.RowsPlan(8, 32, 1, 4, 1, 1), along.RowsPlan(16, 32, 1, 4, 1, 1)]
             else:
                 plans += [along.RowsPlan(8, 32 * warps, 1, 8 // warps, 2, warps) for warps in (1, 2, 4)]
-                plans += [along.RowsPlan(8, 32, 1, 8, 4, 1), along.RowsPlan(16, 128, 1, 1, 1, 4)]
+                plans += [along.RowsPlan(8, 32 * warps, warps, 8, tile, warps) for warps in (2, 4, 8) for tile in (1, 2)]
+                plans += [along.RowsPlan(8, 128, 4, 8, 4, 4), along.RowsPlan(16, 128, 1, 1, 1, 4)]
             if length % 8:
                 plans.append(along.RowsPlan(1, 128, 1, 16, 1 if grad else 4, 4))
             for plan in dict.fromkeys([rule, *plans, None]):

@@ -25,14 +25,15 @@ class RowsPlan:
 
 
 def rows_plan(x: Tensor, backward: bool = False) -> RowsPlan:
-    """16 bytes a lane. Backward leaves sums of each program, hence programs of one warp that walk far; so does forward where rows do not
-    start at multiples of 16 bytes, because the lanes of a program then wait for each other to exchange what they read."""
+    """16 bytes a lane, and at least one row a warp, so that little is idle at the end of a row. Backward leaves sums of each
+    program, hence programs of one warp that walk far; so does forward where rows do not start at multiples of 16 bytes, because the lanes
+    of a program then wait for each other to exchange what they read."""
     batch, channels, length = x.shape
     group = 16 // x.element_size()
     warps = 1 if backward or _unit(group, x) < group else 4
     tile = 1 if backward else 2
     block = warps * lanes(x.device)
-    rows = max(block // power_of_2(-(-length // group)), 1)
+    rows = block // min(lanes(x.device), power_of_2(-(-length // group)))
     steps = -(-length // (group * (block // rows)))
     programs = steps * -(-channels // rows) * batch
     share = programs * warps // (32 * processors(x.device))  # leaves a multiprocessor 32 warps at least
