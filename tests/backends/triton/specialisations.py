@@ -33,6 +33,7 @@ from anymamba.backends.triton import (
     selective_scan,
     selective_state_update,
     ssd,
+    ssd_plan,
 )
 from anymamba.errors import BackendError
 
@@ -68,6 +69,7 @@ def on(target: str, monkeypatch: Any) -> Iterator[list[ahead_of_time.Launch]]:
                     patch.setattr(module, fact, answer)
         for fact, answer in facts.items():
             patch.setattr(launch, fact, answer)
+        patch.setattr(ssd_plan, "is_nvidia", lambda device: not hip)
         patch.setattr(ssd, "_precision", lambda x: "ieee" if hip else "tf32x3")
         with ahead_of_time.launches() as found:
             yield found

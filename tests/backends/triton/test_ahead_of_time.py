@@ -3,7 +3,7 @@
 The quick run compiles one of each kernel for two targets. The whole takes hours on two cores, a part of it minutes:
 
     python -m pytest tests/backends/triton/test_ahead_of_time.py -m slow
-    python -m pytest tests/backends/triton/test_ahead_of_time.py -m slow -k "plans and ssd and sm_120 and bfloat16"
+    python -m pytest tests/backends/triton/test_ahead_of_time.py -m slow -k "plans and ssd-sm_120-bfloat16"
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ BYTES_SPILLED: dict[str, tuple[int, str]] = {
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
+SHARES = {"ssd": 12, "selective_scan": 4}
+"""Op: tests that its kernels are spread over, so that each ends within the time limit of a test on two cores; others: 1."""
+
 
 def _wrong(found: ahead_of_time.Launch, target: str) -> str:
     """What is wrong with the kernel on this target, or nothing."""
@@ -44,10 +47,11 @@ def _wrong(found: ahead_of_time.Launch, target: str) -> str:
     return ""
 
 
-def _compile(launches: list[ahead_of_time.Launch], target: str) -> None:
-    assert launches
-    wrong = [text for text in (_wrong(found, target) for found in dict.fromkeys(launches)) if text]
-    assert not wrong, f"{len(wrong)} of {len(set(launches))} kernels\n" + "\n".join(wrong)
+def _compile(launches: list[ahead_of_time.Launch], target: str, share: int = 0, shares: int = 1) -> None:
+    mine = list(dict.fromkeys(launches))[share::shares]
+    assert mine
+    wrong = [text for text in (_wrong(found, target) for found in mine) if text]
+    assert not wrong, f"{len(wrong)} of {len(mine)} kernels\n" + "\n".join(wrong)
 
 
 @pytest.mark.parametrize("target", ["sm_120", "gfx1100"])
@@ -60,28 +64,27 @@ def test_one_of_each_kernel(op: str, target: str, monkeypatch: pytest.MonkeyPatc
 
 def _parameters(ops: Any) -> list[Any]:
     return [
-        pytest.param(op, target, dtype, id=f"{op}-{target}-{str(dtype).removeprefix('torch.')}")
+        pytest.param(op, target, dtype, share, id=f"{op}-{target}-{str(dtype).removeprefix('torch.')}-{share}")
         for op in ops
         for target in ahead_of_time.TARGETS
         for dtype in DTYPES
+        for share in range(SHARES.get(op, 1))
     ]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(14400)
-@pytest.mark.parametrize("op,target,dtype", _parameters(specialisations.PLANS))
-def test_plans(op: str, target: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("op,target,dtype,share", _parameters(specialisations.PLANS))
+def test_plans(op: str, target: str, dtype: torch.dtype, share: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call of every plan that the rules give for this GPU."""
     with specialisations.on(target, monkeypatch) as found:
         specialisations.plan_calls(op, dtype)
-    _compile(found, target)
+    _compile(found, target, share, SHARES.get(op, 1))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(14400)
-@pytest.mark.parametrize("op,target,dtype", _parameters(specialisations.CASES))
-def test_options(op: str, target: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("op,target,dtype,share", _parameters(specialisations.CASES))
+def test_options(op: str, target: str, dtype: torch.dtype, share: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every option and layout of the op's own test cases, as the dispatcher passes them on."""
     with specialisations.on(target, monkeypatch) as found:
         specialisations.option_calls(op, dtype, monkeypatch)
-    _compile(found, target)
+    _compile(found, target, share, SHARES.get(op, 1))

@@ -102,6 +102,8 @@ class _ChunkScan(torch.autograd.Function):
         plan = backward_plan(*_sizes(x, B), x.device)
         if D is not None and D.dim() == 2:
             plan = replace(plan, warps=8)  # one more tile in registers
+        if z is not None and seq_idx is None and plan.q > 32 and B.shape[3] > 64:
+            plan = replace(plan, warps=8)  # likewise
         gradients = chunk_scan_backward(
             dout, dfinal, x, dt, A, B, C, D, z, dt_bias, initial, seq_idx, ungated, softplus, limits, plan
         )
@@ -141,7 +143,7 @@ def chunk_scan_forward(
             x, B, C, D, z, seq_idx, steps, sums, documents, states, out, ungated,
             *x.stride(), *B.stride(), *C.stride(), *_strides(z, 4), *_strides(seq_idx, 2), *_per_channel(D),
             length, steps.shape[2], heads, heads // groups, plan.heads,
-            Q=plan.q, P=headdim, N=d_state, BLOCK_P=_block(headdim), BLOCK_N=_block(d_state),
+            Q=plan.q, P=headdim, N=d_state, BLOCK_P=_block(headdim), BLOCK_N=_block(d_state), BLOCK_K=plan.block_k,
             HAS_D=D is not None, HAS_Z=z is not None, HAS_UNGATED=keep_ungated, HAS_SEQ=seq_idx is not None,
             PRECISION=_precision(x), num_warps=plan.warps, num_stages=plan.stages,
         )  # fmt: skip
@@ -216,9 +218,9 @@ def chunk_scan_backward(
             dx, dB, dC, of_row, of_column, into_state, carried, own, own_CB, dD,
             *x.stride(), *dy.stride(), *B.stride(), *C.stride(), *_per_channel(given_D),
             dB[0].numel(), of_row[0].numel(), length, padded, heads, per_group, plan.heads, 0,
-            Q=plan.q, P=headdim, N=d_state, BLOCK_P=plan.block_p, BLOCK_N=_block(d_state),
+            Q=plan.q, P=headdim, N=d_state, BLOCK_P=plan.block_p, BLOCK_N=_block(d_state), BLOCK_K=plan.block_k,
             HAS_LOW=low is not None, WIDE_D=wide_D, HAS_SEQ=seq_idx is not None, PRECISION=_precision(x),
-            num_warps=plan.warps, num_stages=plan.stages,
+            num_warps=plan.warps, num_stages=plan.stages, **_limits(plan),
         )  # fmt: skip
         ssd_exponents_backward_kernel[(chunks, -(-heads // 16), batch)](
             dt, A, dt_bias, seq_idx, steps, of_row, of_column, into_state, carried, own, own_CB,
@@ -288,7 +290,7 @@ def _walk(
             *x.stride(), *B.stride(), length, steps.shape[2], heads, heads // groups, chunks,
             Q=plan.q, P=headdim, N=d_state, BLOCK_P=plan.walk_p, BLOCK_N=plan.walk_n, REVERSE=reverse,
             HAS_LOW=low is not None, HAS_FIRST=first is not None, HAS_SEQ=documents is not None, HAS_LAST=return_last,
-            PRECISION=_precision(x), num_warps=plan.walk_warps, num_stages=plan.walk_stages,
+            PRECISION=_precision(x), num_warps=plan.walk_warps, num_stages=plan.walk_stages, **_limits(plan),
         )  # fmt: skip
     return states, last
 
@@ -333,6 +335,10 @@ def number_documents(seq_idx: Tensor, q: int) -> Tensor:
     starts = (ids[:, 1:] != ids[:, :-1]) & (ids[:, :-1] >= 0)
     numbers = F.pad(starts.cumsum(1), (1, 0)).to(torch.int32)
     return F.pad(numbers[:, None].float(), (0, -length % q), mode="replicate")[:, 0].to(torch.int32).contiguous()
+
+
+def _limits(plan: Plan) -> dict[str, int]:
+    return {} if plan.registers is None else {"maxnreg": plan.registers}
 
 
 def _sizes(x: Tensor, B: Tensor) -> tuple[int, int, int, int, int, int, bool]:

@@ -19,6 +19,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from anymamba.backends.triton.ssd_forward import over_states
+
 
 @triton.jit
 def heads_of_block(place, heads_per_group, together, PARTS: tl.constexpr):
@@ -47,10 +49,11 @@ def ssd_columns(
     x_b, x_l: tl.constexpr, x_h, x_p: tl.constexpr, dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr,
     B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, D_h, D_p,
     place, c, b, batch, chunks, length, padded, heads: tl.constexpr, heads_per_group, together, zero,
-    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     HAS_LOW: tl.constexpr, WIDE_D: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     PARTS: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
+    WHOLE: tl.constexpr = BLOCK_K >= BLOCK_N
     g, block, first, last = heads_of_block(place, heads_per_group, together, PARTS)
     n = tl.arange(0, BLOCK_N)
     q = tl.arange(0, Q)
@@ -58,8 +61,12 @@ def ssd_columns(
     start = (c * Q).to(tl.int64)
     rows = (t < length)[:, None]
     in_N = rows & (n < N)[None, :]
-    B = tl.load(B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + (q[:, None] * B_l + n[None, :] * B_n), mask=in_N, other=0.0)
-    C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + (q[:, None] * C_l + n[None, :] * C_n), mask=in_N, other=0.0)
+    if WHOLE:
+        B = tl.load(B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + (q[:, None] * B_l + n[None, :] * B_n), mask=in_N, other=0.0)
+        C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + (q[:, None] * C_l + n[None, :] * C_n), mask=in_N, other=0.0)
+    else:
+        B_rows = B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + q[:, None] * B_l
+        C_rows = C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + q[:, None] * C_l
     seen = q[:, None] <= q[None, :]
     diagonal = q[:, None] == q[None, :]
     if HAS_SEQ:
@@ -67,7 +74,11 @@ def ssd_columns(
         documents = tl.load(documents_ptr + t)
         after = tl.load(documents_ptr + c * Q + Q - 1)
         seen = seen & (documents[:, None] == documents[None, :])
-    CB = tl.where(seen, tl.dot(B, tl.trans(C), input_precision=PRECISION), 0.0)
+    if WHOLE:
+        CB = tl.dot(B, tl.trans(C), input_precision=PRECISION)
+    else:
+        CB = over_states(B_rows, B_n, rows, C_rows, C_n, rows, Q, Q, N, BLOCK_K, PRECISION)
+    CB = tl.where(seen, CB, 0.0)
     groups = heads // heads_per_group
     dB_ptr += (((block * batch + b) * length + start) * groups + g) * N
     dB = tl.zeros([Q, BLOCK_N], tl.float32)
@@ -102,7 +113,11 @@ def ssd_columns(
         weighted = (x.to(tl.float32) * (to_end * steps)[:, None]).to(dstate.dtype)
         dB = tl.dot(weighted, dstate, acc=dB, input_precision=PRECISION)
         # gradient of dt * x, times dt. CB is zero where a token is not seen; the minimum keeps the decay finite there
-        v = tl.dot(B, tl.trans(dstate), input_precision=PRECISION)
+        if WHOLE:
+            v = tl.dot(B, tl.trans(dstate), input_precision=PRECISION)
+        else:
+            dstate_rows = dstates_ptr + state_at + p[:, None] * N
+            v = over_states(B_rows, B_n, rows, dstate_rows, 1, (p < P)[:, None], Q, BLOCK_P, N, BLOCK_K, PRECISION)
         tl.store(into_state_ptr + tl.cast(i, tl.int64) * padded + q, to_end * tl.sum(v * x.to(tl.float32), axis=1))
         if not WIDE_D:
             # D goes onto the diagonal of mixing. Rounded to 16 bits it would be off by one factor for all tokens of a head: all is
@@ -138,10 +153,11 @@ def ssd_rows(
     dy_ptr, low_ptr, C_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr, dC_ptr, of_row_ptr, carried_ptr,
     dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr, C_b, C_l, C_g, C_n,
     place, c, b, batch, chunks, length, padded, heads: tl.constexpr, heads_per_group, together, zero,
-    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     HAS_LOW: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     PARTS: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
+    WHOLE: tl.constexpr = BLOCK_K >= BLOCK_N
     g, block, first, last = heads_of_block(place, heads_per_group, together, PARTS)
     n = tl.arange(0, BLOCK_N)
     q = tl.arange(0, Q)
@@ -149,7 +165,10 @@ def ssd_rows(
     start = (c * Q).to(tl.int64)
     rows = (t < length)[:, None]
     in_N = rows & (n < N)[None, :]
-    C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + (q[:, None] * C_l + n[None, :] * C_n), mask=in_N, other=0.0)
+    if WHOLE:
+        C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + (q[:, None] * C_l + n[None, :] * C_n), mask=in_N, other=0.0)
+    else:
+        C_rows = C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + q[:, None] * C_l
     if HAS_SEQ:
         documents_ptr += b * padded
         documents = tl.load(documents_ptr + t)
@@ -188,7 +207,11 @@ def ssd_rows(
         # before the products of matrices, so that both states leave the registers
         product = tl.sum(tl.sum(state.to(tl.float32) * dstate.to(tl.float32), axis=1), axis=0)
         tl.store(carried_ptr + i, carried * product)
-        from_state = tl.dot(C, tl.trans(state), input_precision=PRECISION)
+        if WHOLE:
+            from_state = tl.dot(C, tl.trans(state), input_precision=PRECISION)
+        else:
+            state_rows = states_ptr + state_at + p[:, None] * N
+            from_state = over_states(C_rows, C_n, rows, state_rows, 1, (p < P)[:, None], Q, BLOCK_P, N, BLOCK_K, PRECISION)
         of_row = tl.sum(from_state * dy.to(tl.float32), axis=1)
         if HAS_LOW:
             low = tl.load(low_ptr + dy_at, mask=in_P, other=0.0).to(tl.float32)
@@ -207,10 +230,11 @@ def ssd_inside(
     x_b, x_l: tl.constexpr, x_h, x_p: tl.constexpr, dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr,
     B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n,
     place, c, b, batch, length, padded, heads: tl.constexpr, heads_per_group, together, zero,
-    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     HAS_LOW: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     PARTS: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
+    WHOLE: tl.constexpr = BLOCK_K >= BLOCK_N
     g, block, first, last = heads_of_block(place, heads_per_group, together, PARTS)
     n = tl.arange(0, BLOCK_N)
     q = tl.arange(0, Q)
@@ -218,13 +242,20 @@ def ssd_inside(
     start = (c * Q).to(tl.int64)
     rows = (t < length)[:, None]
     in_N = rows & (n < N)[None, :]
-    B = tl.load(B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + (q[:, None] * B_l + n[None, :] * B_n), mask=in_N, other=0.0)
-    C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + (q[:, None] * C_l + n[None, :] * C_n), mask=in_N, other=0.0)
+    if WHOLE:
+        B = tl.load(B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + (q[:, None] * B_l + n[None, :] * B_n), mask=in_N, other=0.0)
+        C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + (q[:, None] * C_l + n[None, :] * C_n), mask=in_N, other=0.0)
+    else:
+        B_rows = B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + q[:, None] * B_l
+        C_rows = C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + q[:, None] * C_l
     seen = q[:, None] <= q[None, :]
     if HAS_SEQ:
         documents = tl.load(documents_ptr + b * padded + t)
         seen = seen & (documents[:, None] == documents[None, :])
-    CB = tl.dot(B, tl.trans(C), input_precision=PRECISION)
+    if WHOLE:
+        CB = tl.dot(B, tl.trans(C), input_precision=PRECISION)
+    else:
+        CB = over_states(B_rows, B_n, rows, C_rows, C_n, rows, Q, Q, N, BLOCK_K, PRECISION)
     groups = heads // heads_per_group
     diagonal = q[:, None] == q[None, :]
     tl.store(own_CB_ptr + (b * groups + g) * padded + t, tl.sum(tl.where(diagonal, CB, 0.0), axis=1))
@@ -269,10 +300,21 @@ def ssd_inside(
         tl.store(of_column_ptr + row, tl.sum(through, axis=1))
         dCB += d * steps[:, None]
         tl.store(of_row_ptr + row, tl.sum(through * steps[:, None], axis=0))
-    at, in_N = tile_of_sums(c, length, groups, later, Q, N, BLOCK_N)
-    narrow = tl.where(seen, dCB, 0.0).to(B.dtype)
-    tl.store(dB_ptr + at, tl.dot(narrow, C, input_precision=PRECISION), mask=in_N)
-    tl.store(dC_ptr + at, tl.dot(tl.trans(narrow), B, input_precision=PRECISION), mask=in_N)
+    if WHOLE:
+        at, in_N = tile_of_sums(c, length, groups, later, Q, N, BLOCK_N)
+        narrow = tl.where(seen, dCB, 0.0).to(B.dtype)
+        tl.store(dB_ptr + at, tl.dot(narrow, C, input_precision=PRECISION), mask=in_N)
+        tl.store(dC_ptr + at, tl.dot(tl.trans(narrow), B, input_precision=PRECISION), mask=in_N)
+    else:
+        narrow = tl.where(seen, dCB, 0.0).to(B_ptr.dtype.element_ty)
+        for first_n in range(0, N, BLOCK_K):
+            k = first_n + tl.arange(0, BLOCK_K)[None, :]
+            at = q[:, None] * (groups * N) + k
+            in_K = rows & (k < N)
+            C = tl.load(C_rows + k * C_n, mask=in_K, other=0.0)
+            tl.store(dB_ptr + at, tl.dot(narrow, C, input_precision=PRECISION), mask=in_K)
+            B = tl.load(B_rows + k * B_n, mask=in_K, other=0.0)
+            tl.store(dC_ptr + at, tl.dot(tl.trans(narrow), B, input_precision=PRECISION), mask=in_K)
 
 
 @triton.jit(do_not_specialize=["share", "row_share", "length", "padded", "heads_per_group", "together", "zero"])
@@ -282,18 +324,18 @@ def ssd_backward_kernel(
     x_b, x_l: tl.constexpr, x_h, x_p: tl.constexpr, dy_b, dy_l: tl.constexpr, dy_h, dy_p: tl.constexpr,
     B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, D_h, D_p,
     share, row_share, length, padded, heads: tl.constexpr, heads_per_group, together, zero,
-    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     HAS_LOW: tl.constexpr, WIDE_D: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Grid: (groups * blocks of heads * the three parts, chunks, batch); together: heads of a block.
 
-    low: what a dy of 16 bits lacks, laid out as dy; only where dy was computed here (HAS_LOW). states: before each chunk; dstates:
-    gradient of those after it. dx: (batch, length, heads, P) contiguous. dB, dC: (2, blocks, batch, length, groups, N): the share
-    through the states, and the one from inside, share apart. of_row: (2, batch, heads * parts, padded), likewise, row_share apart;
-    of_column, into_state: (batch, heads * parts, padded). carried: (batch, chunks, heads * parts). own: x . dy of every token, as
-    of_column; own_CB: B . C of every token, (batch, groups, padded). dD, with WIDE_D (D has a headdim): (batch, chunks, heads, P). All
-    but dx are float32. zero: 0; an exclusive or with it keeps the compiler from turning every address into a variable of the loop, of
-    which there would be more than registers.
+    low: what a dy of 16 bits lacks, laid out as dy; only where dy was computed here (HAS_LOW). BLOCK_K: as for ssd_output_kernel.
+    states: before each chunk; dstates: gradient of those after it. dx: (batch, length, heads, P) contiguous. dB, dC: (2, blocks, batch,
+    length, groups, N): the share through the states, and the one from inside, share apart. of_row: (2, batch, heads * parts, padded),
+    likewise, row_share apart; of_column, into_state: (batch, heads * parts, padded). carried: (batch, chunks, heads * parts). own: x .
+    dy of every token, as of_column; own_CB: B . C of every token, (batch, groups, padded). dD, with WIDE_D (D has a headdim): (batch,
+    chunks, heads, P). All but dx are float32. zero: 0; an exclusive or with it keeps the compiler from turning every address into a
+    variable of the loop, of which there would be more than registers.
     """
     # neighbours: what one part has read is in the second-level cache for the others
     part = tl.program_id(0) % 3
@@ -308,14 +350,14 @@ def ssd_backward_kernel(
             dx_ptr, dB_ptr, into_state_ptr, dD_ptr,
             x_b, x_l, x_h, x_p, dy_b, dy_l, dy_h, dy_p, B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, D_h, D_p,
             place, c, b, batch, chunks, length, padded, heads, heads_per_group, together, zero,
-            Q, P, N, BLOCK_P, BLOCK_N, HAS_LOW, WIDE_D, HAS_SEQ, PRECISION,
+            Q, P, N, BLOCK_P, BLOCK_N, BLOCK_K, HAS_LOW, WIDE_D, HAS_SEQ, PRECISION,
         )  # fmt: skip
     elif part == 1:
         ssd_rows(
             dy_ptr, low_ptr, C_ptr, sums_ptr, documents_ptr, states_ptr, dstates_ptr, dC_ptr, of_row_ptr, carried_ptr,
             dy_b, dy_l, dy_h, dy_p, C_b, C_l, C_g, C_n,
             place, c, b, batch, chunks, length, padded, heads, heads_per_group, together, zero,
-            Q, P, N, BLOCK_P, BLOCK_N, HAS_LOW, HAS_SEQ, PRECISION,
+            Q, P, N, BLOCK_P, BLOCK_N, BLOCK_K, HAS_LOW, HAS_SEQ, PRECISION,
         )  # fmt: skip
     else:
         ssd_inside(
@@ -323,5 +365,5 @@ def ssd_backward_kernel(
             dB_ptr + share, dC_ptr + share, of_row_ptr + row_share, of_column_ptr, own_ptr, own_CB_ptr,
             x_b, x_l, x_h, x_p, dy_b, dy_l, dy_h, dy_p, B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n,
             place, c, b, batch, length, padded, heads, heads_per_group, together, zero,
-            Q, P, N, BLOCK_P, BLOCK_N, HAS_LOW, HAS_SEQ, PRECISION,
+            Q, P, N, BLOCK_P, BLOCK_N, BLOCK_K, HAS_LOW, HAS_SEQ, PRECISION,
         )  # fmt: skip

@@ -116,16 +116,34 @@ def ssd_walk_kernel(
         tl.store(last_ptr + (b * heads + h) * P * N + at, state, mask=inside)
 
 
+@triton.jit
+def over_states(
+    left_ptr, left_n, left_ok, right_ptr, right_n, right_ok,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The sum over n < N of left[i, n] right[j, n], read BLOCK_K states at a time: (ROWS, COLUMNS) float32. A tile of all states
+    would have to be in the registers of every warp, and for float32 three times. left_ptr, left_ok: where each row begins and whether
+    it is there, (ROWS, 1); right_ptr, right_ok: likewise, (COLUMNS, 1)."""
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for first in range(0, N, BLOCK_K):
+        n = first + tl.arange(0, BLOCK_K)[None, :]
+        left = tl.load(left_ptr + n * left_n, mask=left_ok & (n < N), other=0.0)
+        right = tl.load(right_ptr + n * right_n, mask=right_ok & (n < N), other=0.0)
+        total = tl.dot(left, tl.trans(right), acc=total, input_precision=PRECISION)
+    return total
+
+
 @triton.jit(do_not_specialize=["length", "padded", "heads", "heads_per_group", "together"])
 def ssd_output_kernel(
     x_ptr, B_ptr, C_ptr, D_ptr, z_ptr, seq_ptr, steps_ptr, sums_ptr, documents_ptr, states_ptr, out_ptr, ungated_ptr,
     x_b, x_l, x_h, x_p, B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, z_b, z_l, z_h, z_p, seq_b, seq_l, D_h, D_p,
     length, padded, heads, heads_per_group, together,
-    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_UNGATED: tl.constexpr, HAS_SEQ: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Grid: (groups * blocks of heads, chunks, batch); together: heads of a block.
-    out, ungated (before the gate): (batch, length, heads, P), contiguous."""
+    """Grid: (groups * blocks of heads, chunks, batch); together: heads of a block. BLOCK_K: states that a product over
+    them takes at a time, at most BLOCK_N. out, ungated (before the gate): (batch, length, heads, P), contiguous."""
+    WHOLE: tl.constexpr = BLOCK_K >= BLOCK_N
     blocks = tl.cdiv(heads_per_group, together)
     g = tl.program_id(0) // blocks
     c = tl.program_id(1)
@@ -139,9 +157,14 @@ def ssd_output_kernel(
     rows = (t < length)[:, None]
     in_N = rows & (n < N)[None, :]
     in_P = rows & (p < P)[None, :]
-    B = tl.load(B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + (q[:, None] * B_l + n[None, :] * B_n), mask=in_N, other=0.0)
-    C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + (q[:, None] * C_l + n[None, :] * C_n), mask=in_N, other=0.0)
-    CB = tl.dot(C, tl.trans(B), input_precision=PRECISION)
+    if WHOLE:
+        B = tl.load(B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + (q[:, None] * B_l + n[None, :] * B_n), mask=in_N, other=0.0)
+        C = tl.load(C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + (q[:, None] * C_l + n[None, :] * C_n), mask=in_N, other=0.0)
+        CB = tl.dot(C, tl.trans(B), input_precision=PRECISION)
+    else:
+        B_rows = B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + q[:, None] * B_l
+        C_rows = C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + q[:, None] * C_l
+        CB = over_states(C_rows, C_n, rows, B_rows, B_n, rows, Q, Q, N, BLOCK_K, PRECISION)
     causal = q[:, None] >= q[None, :]
     if HAS_SEQ:
         documents_ptr += b * padded
@@ -155,12 +178,18 @@ def ssd_output_kernel(
         sums = tl.load(sums_ptr + (b * heads + head) * padded + t)
         steps = tl.load(steps_ptr + (b * heads + head) * padded + t)
         x = tl.load(x_ptr + b * x_b + head * x_h + start * x_l + (q[:, None] * x_l + p[None, :] * x_p), mask=in_P, other=0.0)
-        state_at = states_ptr + ((b * chunks + c) * heads + head) * P * N + (p[:, None] * N + n[None, :])
-        state = tl.load(state_at, mask=(p < P)[:, None] & (n < N)[None, :], other=0.0)
+        state_ptr = states_ptr + ((b * chunks + c) * heads + head) * P * N
+        if WHOLE:
+            state_at = state_ptr + (p[:, None] * N + n[None, :])
+            state = tl.load(state_at, mask=(p < P)[:, None] & (n < N)[None, :], other=0.0)
         reach = tl.exp2(sums)
         if HAS_SEQ:
             reach = tl.where(documents == before, reach, 0.0)
-        y = tl.dot(C, tl.trans(state.to(C.dtype)), input_precision=PRECISION) * reach[:, None]
+        if WHOLE:
+            y = tl.dot(C, tl.trans(state.to(C.dtype)), input_precision=PRECISION) * reach[:, None]
+        else:
+            y = over_states(C_rows, C_n, rows, state_ptr + p[:, None] * N, 1, (p < P)[:, None], Q, BLOCK_P, N, BLOCK_K, PRECISION)
+            y *= reach[:, None]
         decay = tl.exp2(sums[:, None] - sums[None, :])
         mixing = tl.where(causal, CB * decay * steps[None, :], 0.0)
         y = tl.dot(mixing.to(x.dtype), x, acc=y, input_precision=PRECISION)

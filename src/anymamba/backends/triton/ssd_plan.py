@@ -13,7 +13,8 @@ from anymamba.backends.triton.launch import power_of_2, processors, shared_memor
 class Plan:
     """q: tokens of a chunk. heads: heads that a program of the chunk kernel handles one after another. walk_p, walk_n: the part of
     the state (headdim, d_state) that a program of the walk holds. block_p, of the backward: the part of headdim that a program takes
-    at a time."""
+    at a time. block_k: states that a product over d_state takes at a time. registers: limit a lane of the
+    backward and of walks, told to NVIDIA's assembler."""
 
     q: int
     heads: int
@@ -24,6 +25,8 @@ class Plan:
     walk_warps: int
     walk_stages: int
     block_p: int = 64
+    block_k: int = 256
+    registers: int | None = None
 
 
 def forward_plan(
@@ -51,11 +54,17 @@ def backward_plan(
     hopper = shared_memory(device) >= 200 * 1024
     short = wide or (d_state > 128 and headdim <= 32)
     q, block_p = 16 if short else 64 if hopper and d_state <= 128 else 32, 32 if wide else 64
+    # of a product with 16 columns, every warp would hold all of the chunk's states in float32
+    block_p = block_p if wide else min(block_p, max(power_of_2(headdim), 16))
     plan = _plan(q, 20, 4, 1 if wide else 2, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
     return replace(
-        plan, stages=1, block_p=min(block_p, max(power_of_2(headdim), 16)), warps=8 if wide or d_state > 128 else 4,
+        plan, stages=1, block_p=block_p, warps=8 if wide or d_state > 128 else 4,
         walk_stages=2 if wide else 3,
     )  # fmt: skip
+
+
+def is_nvidia(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.version.hip is None
 
 
 def _plan(
@@ -86,4 +95,10 @@ def _plan(
     few = batch * heads * (block_p // walk_p) * (block_n // walk_n) < 4 * processors(device)
     # four warps spill registers where the matrix unit takes its operands from them
     warps = 8 if q > 64 or (stages < 3 and block_p * block_n >= 64 * 64) else 4
-    return Plan(q, together, warps, 1 if wide else stages, walk_p, walk_n, 4, 3 if (few or stages == 1) and not wide else 2)
+    walk_stages = 3 if (few or stages == 1) and not wide else 2
+    # the three products that a float32 one is made of leave registers for few states at a time
+    block_k = min(block_n, 32 if wide else 256)
+    # left to itself, the assembler of NVIDIA aims at many programs a multiprocessor and spills a few bytes for it
+    told = (wide or q <= 32) and is_nvidia(device)
+    limit = 255 if told else None
+    return Plan(q, together, warps, 1 if wide else stages, walk_p, walk_n, 4, walk_stages, block_k=block_k, registers=limit)
