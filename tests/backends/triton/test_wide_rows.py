@@ -1,4 +1,4 @@
-"""The gradient of gated norms with more columns than fit in registers, whose kernel reads a row twice; in Triton's interpreter."""
+"""The gradient of gated norms with more columns than fit in registers, whose weights have a kernel of their own; interpreted."""
 
 from __future__ import annotations
 

@@ -60,19 +60,18 @@ def norm_backward_kernel(
     dx_ptr, dresidual_ptr, dz_ptr, dweight_ptr, dbias_ptr,
     x_row, residual_row, z_row, dy_row, dsum_row, dx_row, dresidual_row, dz_row, rows, width, rows_per_program,
     BLOCK: tl.constexpr, RMS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_DSUM: tl.constexpr,
-    STORE_DRESIDUAL: tl.constexpr, HAS_Z: tl.constexpr, NORM_FIRST: tl.constexpr, REREAD: tl.constexpr,
+    STORE_DRESIDUAL: tl.constexpr, HAS_Z: tl.constexpr, NORM_FIRST: tl.constexpr, ACCUMULATE: tl.constexpr,
 ):  # fmt: skip
-    """Grid: (programs, groups). dsum: gradient of the stored sum. dweight, dbias: (programs, groups * width) float32.
-    REREAD: with a gate, read again at every row what would not stay in registers: for many columns."""
+    """Grid: (programs, groups). dsum: gradient of the stored sum. dweight, dbias: (programs, groups * width) float32,
+    with ACCUMULATE; else norm_weight_backward_kernel computes them."""
     group = tl.program_id(1)
     column = tl.arange(0, BLOCK)
     ok = column < width
     at = group * width + column
-    if not (REREAD and HAS_Z and not NORM_FIRST):
-        weight = tl.load(weight_ptr + at, mask=ok, other=0.0).to(tl.float32)
+    weight = tl.load(weight_ptr + at, mask=ok, other=0.0).to(tl.float32)
     dweight = tl.zeros([BLOCK], tl.float32)
     dbias = tl.zeros([BLOCK], tl.float32)
-    if HAS_BIAS and not REREAD:
+    if HAS_BIAS:
         bias = tl.load(bias_ptr + at, mask=ok, other=0.0).to(tl.float32)
     first = tl.program_id(0) * rows_per_program
     for r in range(first, tl.minimum(first + rows_per_program, rows)):
@@ -94,19 +93,16 @@ def norm_backward_kernel(
         if not RMS:
             s = tl.where(ok, s - tl.load(mean_ptr + index), 0.0)
         normal = s * scale
-        if REREAD and HAS_Z and not NORM_FIRST:
-            weight = tl.load(weight_ptr + at, mask=ok, other=0.0).to(tl.float32)
         if HAS_Z and NORM_FIRST:
             affine = normal * weight
-            if HAS_BIAS and REREAD:
-                affine += tl.load(bias_ptr + at, mask=ok, other=0.0).to(tl.float32)
-            elif HAS_BIAS:
+            if HAS_BIAS:
                 affine += bias
             tl.store(dz_ptr + row * dz_row + at, (dy * affine * slope).to(dz_ptr.dtype.element_ty), mask=ok)
             dy *= gate
-        dweight += dy * normal
-        if HAS_BIAS:
-            dbias += dy
+        if ACCUMULATE:
+            dweight += dy * normal
+            if HAS_BIAS:
+                dbias += dy
         dnormal = dy * weight
         projection = tl.sum(dnormal * normal, axis=0) / width
         ds = dnormal - normal * projection
@@ -116,19 +112,49 @@ def norm_backward_kernel(
         if HAS_DSUM:
             ds += tl.load(dsum_ptr + row * dsum_row + at, mask=ok, other=0.0).to(tl.float32)
         if HAS_Z and not NORM_FIRST:
-            if REREAD:
-                # with another policy than before, or the compiler would keep what it has read
-                x = tl.load(x_ptr + row * x_row + at, mask=ok, other=0.0, eviction_policy="evict_first").to(tl.float32)
-                z = tl.load(z_ptr + row * z_row + at, mask=ok, other=0.0, eviction_policy="evict_first").to(tl.float32)
-                slope = sigmoid(z)
-                gate = z * slope
-                slope = slope * (1.0 + z * (1.0 - slope))
             tl.store(dz_ptr + row * dz_row + at, (ds * x * slope).to(dz_ptr.dtype.element_ty), mask=ok)
             ds *= gate
         tl.store(dx_ptr + row * dx_row + at, ds.to(dx_ptr.dtype.element_ty), mask=ok)
         if STORE_DRESIDUAL:
             tl.store(dresidual_ptr + row * dresidual_row + at, ds.to(dresidual_ptr.dtype.element_ty), mask=ok)
-    place = tl.program_id(0).to(tl.int64) * tl.num_programs(1) * width + at
+    if ACCUMULATE:
+        place = tl.program_id(0).to(tl.int64) * tl.num_programs(1) * width + at
+        tl.store(dweight_ptr + place, dweight, mask=ok)
+        if HAS_BIAS:
+            tl.store(dbias_ptr + place, dbias, mask=ok)
+
+
+@triton.jit
+def norm_weight_backward_kernel(
+    x_ptr, z_ptr, mean_ptr, scale_ptr, dy_ptr, dweight_ptr, dbias_ptr, x_row, z_row, dy_row, rows, width, rows_per_program,
+    BLOCK: tl.constexpr, RMS: tl.constexpr, HAS_BIAS: tl.constexpr, NORM_FIRST: tl.constexpr,
+):  # fmt: skip
+    """dweight and dbias of norm_backward_kernel with a gate, where a row is too wide for a program to keep both in registers.
+    Grid: (programs, blocks of columns, groups)."""
+    group = tl.program_id(2)
+    groups = tl.num_programs(2)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    ok = column < width
+    at = group * width + column
+    dweight = tl.zeros([BLOCK], tl.float32)
+    dbias = tl.zeros([BLOCK], tl.float32)
+    first = tl.program_id(0) * rows_per_program
+    for r in range(first, tl.minimum(first + rows_per_program, rows)):
+        row = tl.cast(r, tl.int64)
+        s = tl.load(x_ptr + row * x_row + at, mask=ok, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + row * dy_row + at, mask=ok, other=0.0).to(tl.float32)
+        z = tl.load(z_ptr + row * z_row + at, mask=ok, other=0.0).to(tl.float32)
+        if NORM_FIRST:
+            dy *= z * sigmoid(z)
+        else:
+            s *= z * sigmoid(z)
+        index = row * groups + group
+        if not RMS:
+            s -= tl.load(mean_ptr + index)
+        dweight += dy * s * tl.load(scale_ptr + index)
+        if HAS_BIAS:
+            dbias += dy
+    place = tl.program_id(0).to(tl.int64) * groups * width + at
     tl.store(dweight_ptr + place, dweight, mask=ok)
     if HAS_BIAS:
         tl.store(dbias_ptr + place, dbias, mask=ok)

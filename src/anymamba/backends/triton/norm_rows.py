@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.triton.launch import lanes, on_device, power_of_2, processors
-from anymamba.backends.triton.norm_kernels import norm_backward_kernel, norm_forward_kernel
+from anymamba.backends.triton.norm_kernels import norm_backward_kernel, norm_forward_kernel, norm_weight_backward_kernel
 
 
 def norm_forward(
@@ -72,6 +72,8 @@ def norm_backward(
     dweight = torch.empty((programs, width), dtype=torch.float32, device=device)
     dbias = None if bias is None else torch.empty_like(dweight)
     block = power_of_2(group_size)
+    # with a gate and a mean, sums of so many columns would not stay in registers
+    apart = z is not None and mean is not None and block >= 8192
     with on_device(x):
         norm_backward_kernel[(programs, groups)](
             x, residual, z, weight, bias, mean, scale, dy, dsum, dx, dresidual, dz, dweight, dbias,
@@ -79,8 +81,14 @@ def norm_backward(
             0 if dsum is None else dsum.stride(0), width, width, width, rows, group_size, each,
             BLOCK=block, RMS=mean is None, HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None,
             HAS_DSUM=dsum is not None, STORE_DRESIDUAL=dresidual is not None, HAS_Z=z is not None, NORM_FIRST=norm_first,
-            REREAD=block >= 8192, num_warps=warps or _backward_warps(block, mean is None, dsum is not None, device), num_stages=1,
+            ACCUMULATE=not apart, num_warps=warps or _backward_warps(block, mean is None, dsum is not None, device), num_stages=1,
         )  # fmt: skip
+        if apart and z is not None:
+            part = 1024
+            norm_weight_backward_kernel[(programs, -(-group_size // part), groups)](
+                x, z, mean, scale, dy, dweight, dbias, x.stride(0), z.stride(0), dy.stride(0), rows, group_size, each,
+                BLOCK=part, RMS=mean is None, HAS_BIAS=bias is not None, NORM_FIRST=norm_first, num_warps=4, num_stages=1,
+            )  # fmt: skip
     return dx, dresidual, dz, dweight.sum(0).to(weight.dtype), None if bias is None or dbias is None else dbias.sum(0).to(bias.dtype)
 
 
