@@ -61,9 +61,10 @@ def norm_backward_kernel(
     x_row, residual_row, z_row, dy_row, dsum_row, dx_row, dresidual_row, dz_row, rows, width, rows_per_program,
     BLOCK: tl.constexpr, RMS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_DSUM: tl.constexpr,
     STORE_DRESIDUAL: tl.constexpr, HAS_Z: tl.constexpr, NORM_FIRST: tl.constexpr, ACCUMULATE: tl.constexpr,
+    REREAD: tl.constexpr,
 ):  # fmt: skip
     """Grid: (programs, groups). dsum: gradient of the stored sum. dweight, dbias: (programs, groups * width) float32,
-    with ACCUMULATE; else norm_weight_backward_kernel computes them."""
+    with ACCUMULATE; else norm_weight_backward_kernel computes them. REREAD: with a gate before, read x and z again, not keep them."""
     group = tl.program_id(1)
     column = tl.arange(0, BLOCK)
     ok = column < width
@@ -112,6 +113,13 @@ def norm_backward_kernel(
         if HAS_DSUM:
             ds += tl.load(dsum_ptr + row * dsum_row + at, mask=ok, other=0.0).to(tl.float32)
         if HAS_Z and not NORM_FIRST:
+            if REREAD:
+                # with another policy than before, or the compiler would keep what it has read
+                x = tl.load(x_ptr + row * x_row + at, mask=ok, other=0.0, eviction_policy="evict_first").to(tl.float32)
+                z = tl.load(z_ptr + row * z_row + at, mask=ok, other=0.0, eviction_policy="evict_first").to(tl.float32)
+                slope = sigmoid(z)
+                gate = z * slope
+                slope = slope * (1.0 + z * (1.0 - slope))
             tl.store(dz_ptr + row * dz_row + at, (ds * x * slope).to(dz_ptr.dtype.element_ty), mask=ok)
             ds *= gate
         tl.store(dx_ptr + row * dx_row + at, ds.to(dx_ptr.dtype.element_ty), mask=ok)

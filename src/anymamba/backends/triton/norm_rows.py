@@ -81,7 +81,8 @@ def norm_backward(
             0 if dsum is None else dsum.stride(0), width, width, width, rows, group_size, each,
             BLOCK=block, RMS=mean is None, HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None,
             HAS_DSUM=dsum is not None, STORE_DRESIDUAL=dresidual is not None, HAS_Z=z is not None, NORM_FIRST=norm_first,
-            ACCUMULATE=not apart, num_warps=warps or _backward_warps(block, mean is None, dsum is not None, device), num_stages=1,
+            ACCUMULATE=not apart, REREAD=block >= 8192,
+            num_warps=warps or _backward_warps(block, mean is None, dsum is not None, device), num_stages=1,
         )  # fmt: skip
         if apart and z is not None:
             part = 1024
