@@ -20,8 +20,8 @@ from anymamba.models.lm import LanguageModel
 
 DEVICE = torch.device("cuda")
 CASES = list(official.DECODE.items())
-VARIANTS = [(16, 4)]
-MORE = [(24, 4), (20, 4), (16, 1), (16, 16)]
+VARIANTS = [(16, 1)]
+MORE = [(20, 1), (8, 1), (16, 16)]
 STEPS = 200
 
 

@@ -50,6 +50,10 @@ def kept(key, make):
     return _kept[key]
 
 
+SPLIT = [(2, 4, 64, 8, 1), (2, 4, 64, 8, 3), (4, 4, 32, 8, 2), (4, 4, 32, 8, 3)]
+"""Of the forward scan with helping warps: states of a lane, warps that walk, tile, unrolled groups, blocks of a multiprocessor."""
+
+
 def forward_variants():
     from anymamba.backends.triton import selective_scan_cuda as in_cuda
 
@@ -57,14 +61,9 @@ def forward_variants():
         batch, length, channels, states = sizes
         rule = in_cuda.forward_plan(batch, channels, length, DEVICE)
         plans = [rule]
-        for polynomial in (0, 1, 2) if batch > 1 else (0, 1):
-            if batch > 1:
-                plans += [in_cuda.Plan(8, nc, 16, 1, 8, polynomial=polynomial) for nc in (1, 2)]
-                plans.append(in_cuda.Plan(4, 1, 32, 1, polynomial=polynomial))
-                continue
-            for ns, nc, tile, unroll in ((4, 1, 32, 4), (4, 2, 16, 4), (8, 1, 16, 8), (2, 1, 32, 2)):
-                for chunks in (3, 4, 6, 8, 12) if length > 2048 else (6, 8, 12, 16, 24):
-                    plans.append(in_cuda.Plan(ns, nc, tile, 1, unroll, chunks=chunks, polynomial=polynomial))
+        plans += [in_cuda.Plan(n, 1, tile, warps, unroll, blocks=blocks, split=True) for n, warps, tile, unroll, blocks in SPLIT]
+        chunked = (1,) if batch > 1 else (12, 16)
+        plans += [in_cuda.Plan(8, 1, 16, 1, 8, chunks=chunks, polynomial=polynomial) for chunks in chunked for polynomial in (0, 1)]
         for plan in dict.fromkeys(plans):
 
             def run(sizes=sizes, plan=plan, keep=False):

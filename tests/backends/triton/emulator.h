@@ -32,6 +32,7 @@ static void wbar(){int w=cur/32; long g=wgen[w]; if(++wcount[w]>=walive[w]){wcou
 static void bbar(){int b=cur/nthreads; long g=bgen[b]; if(++bcount[b]>=balive[b]){bcount[b]=0;bgen[b]++;} else while(bgen[b]==g) yield_();}
 #define __syncwarp() wbar()
 #define __syncthreads() bbar()
+static inline void meet(){bbar();}
 static inline float exchange(float x,int m){slot_[cur]=x; wbar(); float r=slot_[cur^m]; wbar(); return r;}
 static inline float exp2_fast(float x){return exp2f(x);} static inline float reciprocal(float x){return 1.0f/x;}
 static inline unsigned short bf(float f){unsigned u=__float_as_uint(f); if(f!=f) return 0x7fc0; return (u+0x7fff+((u>>16)&1))>>16;}

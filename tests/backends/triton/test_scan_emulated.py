@@ -70,6 +70,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ((2, 40, 70), torch.float16, Plan(4, 1, 32, 1, chunks=3), Plan(4, 2, 8, 4, chunks=2), "Dzbs", 1),
         ((2, 64, 50), torch.float32, Plan(8, 1, 16, 1, unroll=8, chunks=2, polynomial=1), Plan(4, 2, 8, 2), "zbs", 1),
         ((1, 24, 40), torch.bfloat16, Plan(2, 1, 32, 2, unroll=2, chunks=5), Plan(4, 2, 8, 2, chunks=2), "", 1),
+        ((2, 40, 70), torch.bfloat16, Plan(2, 1, 32, 4, unroll=2, split=True), Plan(4, 2, 8, 2), "Dzbs", 1),
+        ((1, 72, 131), torch.float32, Plan(4, 1, 32, 4, polynomial=1, split=True), Plan(4, 2, 8, 2, chunks=2), "zb", 1),
+        ((1, 256, 20), torch.float16, Plan(1, 1, 32, 8, unroll=1, split=True), Plan(2, 4, 8, 2), "Ds", 2),
         ((1, 256, 20), torch.float32, Plan(8, 1, 16, 1, unroll=8), Plan(2, 4, 8, 2, chunks=2), "Db", 2),
     ],
 )

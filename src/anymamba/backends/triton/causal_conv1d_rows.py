@@ -25,15 +25,16 @@ class RowsPlan:
 
 
 def rows_plan(x: Tensor, backward: bool = False) -> RowsPlan:
-    """16 bytes a lane, and at least one row a warp, so that little is idle at the end of a row. Backward leaves sums of each
-    program, hence programs of one warp that walk far; so does forward where rows do not start at multiples of 16 bytes, because the lanes
-    of a program then wait for each other to exchange what they read."""
+    """16 bytes a lane, and no more lanes for a row than it has use for. Backward leaves sums of each program, hence programs of one warp
+    that walk far. Where rows do not start at multiples of 16 bytes the lanes of a program wait for each other to exchange what they
+    read, so forward has two warps there, and else four."""
     batch, channels, length = x.shape
     group = 16 // x.element_size()
-    warps = 1 if backward or _unit(group, x) < group else 4
-    tile = 1 if backward else 2
+    aligned = _unit(group, x) == group
+    warps = 1 if backward else 4 if aligned else 2
+    tile = 2 if aligned and not backward else 1
     block = warps * lanes(x.device)
-    rows = block // min(lanes(x.device), power_of_2(-(-length // group)))
+    rows = block // min(block, power_of_2(-(-length // group)))
     steps = -(-length // (group * (block // rows)))
     programs = steps * -(-channels // rows) * batch
     share = programs * warps // (32 * processors(x.device))  # leaves a multiprocessor 32 warps at least

@@ -23,8 +23,16 @@ UNROLL = 1
 DEPTHS = (16, 8, 4)
 """Pieces of 512 bytes of weights that every warp has under way, the first of these that fits: 16 are 128 KiB a multiprocessor, several
 microseconds of its bandwidth."""
-TOTALS_APART = 4
-"""Words from one sum over the blocks to the next: a sector of the second-level cache, where additions to one word wait for one another."""
+LOOK_AHEAD = 3
+"""Times 4 KiB of weights that a warp asks the second-level cache for before it waits for other blocks, unless its queue holds a layer
+anyway: 2229 µs a token of mamba2-2.8b on an H100, 2452 without; 1 % slower for the small ones."""
+TOTALS_APART = 1
+"""Words from one sum over the blocks to the next. Side by side they are fastest (216 µs a token of mamba-130m on an H100; a sector apart
+246, a line apart 221)."""
+
+
+PRODUCTS = ("FIRST", "SECOND", "OUT", "HEAD")
+"""Of a layer with parts of in_proj and with out_proj, and the last with the head: the kinds of the kernel."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Linear:
 
 @dataclass
 class Layer:
-    """matrices: in the order of the kernel's kinds, a block keeps rows of them. conv: (channels, taps - 1), ssm: float32; both are
+    """matrices: in_proj and out_proj, of which a block keeps rows. conv: (channels, taps - 1), ssm: float32; both are
     changed in place. constants: name -> numbers that are read as float32. by_columns: x_proj of Mamba-1, of which a block keeps columns.
     dt_proj: its weight in Mamba-1."""
 
@@ -157,7 +165,8 @@ def pack(model: Model, device: torch.device) -> tuple[Tensor, Tensor]:
     constants = torch.stack([torch.cat(row) for row in rows]).to(device).contiguous()
     addresses: list[int] = []
     for layer in model.layers:
-        tensors = [linear.weight for linear in layer.matrices] + [*layer.other, layer.conv, layer.ssm]
+        in_proj, out_proj = (linear.weight for linear in layer.matrices)  # the first two products are with parts of one matrix
+        tensors = [in_proj, in_proj, out_proj, *layer.other, layer.conv, layer.ssm]
         addresses += [tensor.data_ptr() for tensor in tensors]
     return constants, torch.tensor([*addresses, model.head.weight.data_ptr()], dtype=torch.int64, device=device)
 
@@ -175,8 +184,7 @@ def defines_of(model: Model, count: int, memory: int) -> tuple[dict[str, object]
         starts[define] = at
         at += 0 if layer.constants.get(name) is None else layer.constants[name].numel()  # type: ignore[union-attr]
     depth = _depth(model, count, memory)
-    vector, partial, squares, mine, _ = _memory(model, count)
-    matrices = dict(zip(("IN", "OUT", "HEAD"), [*layer.matrices, model.head]))
+    vector, early, partial, squares, mine, _ = _memory(model, count)
     dt_proj = weight.dtype if layer.dt_proj is None else layer.dt_proj.dtype
     defines: dict[str, object] = {
         "NT": THREADS, "UNROLL": UNROLL, "BLOCKS": count, "DEPTH": depth, "LAYERS": len(model.layers),
@@ -184,10 +192,10 @@ def defines_of(model: Model, count: int, memory: int) -> tuple[dict[str, object]
         "TW": TYPES[weight.dtype], "TE": TYPES[model.embedding.dtype], "TCONV": TYPES[layer.conv.dtype], "TDT": TYPES[dt_proj],
         "HAS_SCALE": int(layer.matrices[0].scale is not None), "HAS_BIAS": int(layer.constants.get("in_bias") is not None),
         "VOCABULARY": model.head.weight.shape[0], "ROWS": _most_rows(model, count),
-        "VECTOR": vector, "PARTIAL": partial, "SQUARES": squares, "MINE": mine, "CHANNELS": -(-sizes["D_INNER"] // count),
-        "TOTALS_APART": TOTALS_APART,
+        "VECTOR": vector, "EARLY": early, "PARTIAL": partial, "SQUARES": squares, "MINE": mine, "CHANNELS": -(-sizes["D_INNER"] // count),
+        "TOTALS_APART": TOTALS_APART, "LOOK_AHEAD": LOOK_AHEAD if _layer_bytes(model) > count * depth * THREADS * 16 else 0,
         **{name: f"{value!r}f" for name, value in model.floats.items()},
-        **{f"{name}_SHARERS": sharers(model, name, linear.weight, count) for name, linear in matrices.items()},
+        **{f"{name}_SHARERS": sharers(model, name, count) for name in PRODUCTS},
     }  # fmt: skip
     return defines, _bytes(model, count, depth)
 
@@ -197,19 +205,23 @@ def share(rows: int, count: int) -> list[int]:
     return [rows * (block + 1) // count - rows * block // count for block in range(count)]
 
 
-def rows_of(model: Model, name: str, weight: Tensor, count: int) -> list[int]:
-    """The same for a matrix by its name in the kernel: in_proj goes by channels."""
-    if name != "IN":
-        return share(weight.shape[0], count)
-    channels = share(model.sizes["D_INNER"], count)
-    rest = share(weight.shape[0] - 2 * model.sizes["D_INNER"], count)
-    return [2 * own + other for own, other in zip(channels, rest)]
+def rows_of(model: Model, name: str, count: int) -> list[int]:
+    """How many rows each block keeps for a product by its name in the kernel. in_proj is cut in two: x and z of Mamba-1; B, C and dt,
+    then x and z of Mamba-2."""
+    first = model.family == "mamba1"
+    inner, sizes = share(model.sizes["D_INNER"], count), model.sizes
+    if name == "FIRST":
+        return inner if first else share(common(model), count)
+    if name == "SECOND":
+        return inner if first else [2 * own for own in inner]
+    return share(sizes["D_MODEL"] if name == "OUT" else model.head.weight.shape[0], count)
 
 
-def sharers(model: Model, name: str, weight: Tensor, count: int) -> int:
+def sharers(model: Model, name: str, count: int) -> int:
     """Warps that share one row, at most: a block deals its units, rows by segments, to its warps in equal runs."""
-    across, warps, most = -(-weight.shape[1] // (32 * 16 // weight.element_size())), THREADS // 32, 1
-    for rows in set(rows_of(model, name, weight, count)):
+    wide = model.sizes["D_INNER" if name == "OUT" else "D_MODEL"]
+    across, warps, most = -(-wide // (32 * 16 // model.head.weight.element_size())), THREADS // 32, 1
+    for rows in set(rows_of(model, name, count)):
         units = rows * across
         if units < warps:
             most = max(most, across)
@@ -220,32 +232,33 @@ def sharers(model: Model, name: str, weight: Tensor, count: int) -> int:
     return most
 
 
-def _memory(model: Model, count: int) -> tuple[int, int, int, int, int]:
-    """Floats in shared memory: the vector of a product, partial sums, sums of squares, what a block keeps of its channels, and a vector
-    that every block needs."""
-    sizes, layer = model.sizes, model.layers[0]
-    segment = 32 * 16 // layer.matrices[0].weight.element_size()
+def _memory(model: Model, count: int) -> tuple[int, int, int, int, int, int]:
+    """Floats in shared memory: the vector of a product, partial sums of the first product and of the others, sums of squares, what a
+    block keeps of its channels, and a vector that every block needs."""
+    sizes = model.sizes
+    segment = 32 * 16 // model.head.weight.element_size()
     vector = -(-max(sizes["D_INNER"], sizes["D_MODEL"]) // segment) * segment
-    partial = 0
-    for name, linear in zip(("IN", "OUT", "HEAD"), [*layer.matrices, model.head]):
-        most = max(rows_of(model, name, linear.weight, count))
-        partial = max(partial, most * sharers(model, name, linear.weight, count))
-    groups = sizes.get("GROUPS", 1)
+    early, *others = (max(rows_of(model, name, count)) * sharers(model, name, count) for name in PRODUCTS)
+    squares = max(THREADS // 32, sizes.get("GROUPS", 1))
     own = 3 * -(-sizes["D_INNER"] // count) + 2  # the last letter is read to its end
     everybody = -(-common(model) // 4) * 4 + 2 * sums(model)  # and what was seen of the sums
-    return vector, *(-(-size // 4) * 4 for size in (partial, max(THREADS // 32, groups), own, everybody))  # type: ignore[return-value]
+    rest = (early, max(others), squares, own, everybody)
+    return vector, *(-(-size // 4) * 4 for size in rest)  # type: ignore[return-value]
 
 
 def _most_rows(model: Model, count: int) -> int:
-    """Of a matrix of a layer, that one block keeps."""
-    return max(max(rows_of(model, name, linear.weight, count)) for name, linear in zip(("IN", "OUT"), model.layers[0].matrices))
+    """Of a product of a layer, that one block keeps."""
+    return max(max(rows_of(model, name, count)) for name in PRODUCTS[:-1])
+
+
+def _layer_bytes(model: Model) -> int:
+    return sum(linear.weight.numel() * linear.weight.element_size() for linear in model.layers[0].matrices)
 
 
 def _bytes(model: Model, count: int, depth: int) -> int:
-    layer = model.layers[0]
-    entries = len(layer.matrices) + len(layer.other) + 2
+    kinds = len(PRODUCTS) - 1
+    entries = kinds + len(model.layers[0].other) + 2
     table = (len(model.layers) * entries + 2) // 2 * 2
-    kinds = len(layer.matrices)
     runs, parts = 32 * (kinds + 1) * THREADS // 32, -(-kinds * _most_rows(model, count) // 4) * 4
     floats = parts + -(-model.sizes["D_MODEL"] // 4) * 4 + sum(_memory(model, count))
     return depth * THREADS * 16 + 8 * table + runs + 4 * floats

@@ -78,7 +78,8 @@ def forward(
     """out, last state or None, with keep the states that backward starts from; by the fastest kernel that takes these tensors."""
     batch, channels, length = u.shape
     if in_cuda.suits(u, delta, A, B, C, z):
-        cuda_plan = in_cuda.forward_plan(batch, channels, length, u.device)
+        packed = B.element_size() == C.element_size() == 2
+        cuda_plan = in_cuda.forward_plan(batch, channels, length, u.device, packed)
         back = in_cuda.backward_plan(batch, channels, length, u.device)
         every = back.window if keep else 0
         try:

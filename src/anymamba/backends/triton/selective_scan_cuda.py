@@ -18,6 +18,9 @@ from anymamba.backends.triton.launch import processors
 WARPS_OF_A_SCHEDULER = 7
 """That hide the latency of the forward scan's chain of steps, where chunks are cut at all."""
 
+HELPERS = 4
+"""Warps of a block of the split kernel that help, one a scheduler."""
+
 TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
@@ -26,7 +29,8 @@ class Plan:
     """states, channels: what a lane holds of each. tile: time steps whose inputs are staged together; backward: whose decays stay in
     registers. unroll: exchanges of the inner loop that are laid out in a row. warps: of a block. window: steps between kept states.
     chunks: warps that share the length. blocks: of a multiprocessor that the compiler makes room for. polynomial: states of a lane
-    whose decays forward computes by a polynomial, not on the unit for exponentials."""
+    whose decays forward computes by a polynomial, not on the unit for exponentials. split: forward by cuda/scan_split.cu, whose
+    warps that help come on top; of a lane's channels it knows one, and of chunks."""
 
     states: int
     channels: int
@@ -37,6 +41,7 @@ class Plan:
     chunks: int = 1
     blocks: int = 1
     polynomial: int = 0
+    split: bool = False
 
     def width(self, d_state: int) -> int:
         """Channels of a warp."""
@@ -49,18 +54,26 @@ class Plan:
         }  # fmt: skip
 
 
-def forward_plan(batch: int, channels: int, length: int, device: torch.device) -> Plan:
-    """Eight states of a channel a lane. Where the warps do not give every scheduler (four a multiprocessor) enough of them, chunks of
-    the length do, of at least 96 steps: they cost a second pass."""
+def forward_plan(batch: int, channels: int, length: int, device: torch.device, packed: bool = True) -> Plan:
+    """The split kernel, which passes over the length once, where its blocks fill half of the device or more. Else chunks of the length
+    give every scheduler (four a multiprocessor) warps enough, of at least 96 steps: they cost a second pass.
+
+    packed: B and C are of 16 bits. In float32 they are twice the split kernel's traffic with shared memory, and lanes that hold eight
+    states are faster where there are many channels.
+    """
     schedulers = 4 * processors(device)
     warps = batch * -(-channels // 16)
-    if warps >= 1.4 * schedulers:
+    if warps < schedulers / 8:
+        chunks = max(min(-(-WARPS_OF_A_SCHEDULER * schedulers // max(warps, 1)), length // 96), 1)
+        if length <= 4096:  # a chunk's share of the second pass grows as chunks get shorter
+            chunks = max(min(chunks, length // 128), 1)
+        return Plan(8, 1, 16, 1, unroll=8, chunks=chunks, polynomial=int(length <= 4096))
+    if warps <= 3 * schedulers / 4:
+        return Plan(2, 1, 64, 4, unroll=8, blocks=1 if warps <= schedulers / 4 else 3, split=True)
+    if not packed and warps > 2 * schedulers:
         # so few warps wait for exponentials more than for anything else
         return Plan(8, 1, 16, 1, unroll=8, polynomial=int(warps < 3 * schedulers))
-    chunks = max(min(-(-WARPS_OF_A_SCHEDULER * schedulers // warps), length // 96), 1)
-    if length <= 4096:  # a chunk's share of the second pass grows as chunks get shorter
-        chunks = max(min(chunks, length // 128), 1)
-    return Plan(8, 1, 16, 1, unroll=8, chunks=chunks, polynomial=int(length <= 4096))
+    return Plan(4, 1, 32, 4, unroll=8, blocks=2, split=True)
 
 
 def backward_plan(batch: int, channels: int, length: int, device: torch.device) -> Plan:
@@ -151,8 +164,10 @@ def scan_forward(
     before every such step (batch, steps, d_state, d_inner) float32."""
     batch, channels, length = u.shape
     states, device = A.shape[1], u.device
-    if every:
-        plan = replace(plan, tile=min(plan.tile, every))  # states are kept between tiles
+    if every and plan.split:
+        plan = replace(plan, blocks=min(plan.blocks, 2))  # states that are kept need registers for their addresses
+    elif every:
+        plan = replace(plan, tile=min(plan.tile, every))  # and they are kept between tiles
     chunk, chunks = cut(length, plan.chunks, max(every, plan.tile))
     B, C = _tokens(B), _tokens(C)
     out = torch.empty((batch, length, channels), dtype=u.dtype, device=device).transpose(1, 2)
@@ -163,7 +178,6 @@ def scan_forward(
     options |= {"HAS_LAST": int(return_last_state), "HAS_CHECKPOINT": int(every > 0)} | plan.defines()
     width = plan.width(states)
     blocks = -(-channels // (width * plan.warps))
-    floats = 3 * plan.tile * width + plan.tile * 2 * states + 2 * width
     added = sum_dt = None
     if chunks > 1:
         added = torch.empty((batch, chunks, states, channels), dtype=torch.float32, device=device)
@@ -174,6 +188,17 @@ def scan_forward(
         A.stride(0), A.stride(1), length, channels, channels // B.shape[1], blocks, steps, max(every, 1), chunk, chunks,
     ]  # fmt: skip
     with torch.cuda.device(device):
+        if plan.split:
+            wide = plan.warps * width
+            piece = min(wide // 4, 8)
+            packed = B.element_size() == C.element_size() == 2
+            stages = 2 * 4 * (3 * wide + (1 if packed else 2) * states) * (plan.tile + 4)
+            kept = 4 * piece * (u.element_size() + (u if z is None else z).element_size())
+            kept *= 32 * HELPERS * -(-plan.tile * wide // (piece * 32 * HELPERS))
+            kernel = nvrtc.kernel("scan_split.cu", "scan_split", options | {"EVERY": max(every, 1)}, device)
+            kernel.launch(blocks * batch, 32 * (plan.warps + HELPERS), stages + kept, arguments)
+            return out, last, checkpoint
+        floats = 3 * plan.tile * width + plan.tile * 2 * states + 2 * width
         for carry in (True, False) if chunks > 1 else (False,):
             kernel = nvrtc.kernel("scan_forward.cu", "scan_forward", options | {"CARRY": int(carry), "CHUNKED": int(chunks > 1)}, device)
             grid = blocks * batch * (chunks - carry)

@@ -44,8 +44,15 @@ __device__ __forceinline__ float from_lane(float x, int lane) { return __shfl_sy
 __device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 __device__ __forceinline__ unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
 
-__device__ __forceinline__ void copy_16_bytes(char* to, const char* from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+// Weights are read once a token, and would drive letters, constants and states out of the second-level cache: a reader that waits for a
+// letter whose line is gone waits for the memory, behind all the weights that have been asked for.
+__device__ __forceinline__ u64 leave_first() {
+    u64 policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+__device__ __forceinline__ void copy_16_bytes(char* to, const char* from, u64 policy) {
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "l"(policy) : "memory");
 }
 __device__ __forceinline__ void close_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int LEFT> __device__ __forceinline__ void wait_groups() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
@@ -194,13 +201,14 @@ __device__ __forceinline__ void add_weighted(float (&sum)[2], const Words<4>& w,
     }
 }
 
-// A model file says what its matrices are: KINDS of them a layer, IN being the first, the head one more in a layer after the last.
-constexpr int IN = 0, HEAD = KINDS;
+// A model file says what its products are: KINDS of them a layer. The first two are with in_proj, whose rows are cut in two so that what
+// the others need of the first is on its way while the second is computed; then out_proj; the head is one more in a layer after the last.
+constexpr int FIRST = 0, SECOND = 1, OUT = 2, HEAD = KINDS;
 __host__ __device__ constexpr int columns(int kind);          // of the matrix
 __host__ __device__ constexpr int sharers(int kind);          // warps that share a row, at most
 __device__ __forceinline__ int rows_here(int kind);           // that this block keeps
 __device__ __forceinline__ int row_of(int kind, int i);       // in the matrix, of this block's i-th
-__device__ __forceinline__ int border(int i);                 // the first row after i of IN that is not the neighbour of the row before
+__device__ __forceinline__ int border(int kind, int i);       // the first row after i that is not the neighbour of the row before
 
 // A unit is a segment of a row. A block deals the units of its rows to its warps in runs of neighbours.
 __device__ __forceinline__ int first_unit(int units, int warp) {
@@ -245,7 +253,7 @@ struct Stream {
     const Run* runs;
     char* queue;  // of this lane: it copies what it will read itself
     const char *base, *at;
-    int layer, kind, row, segment, left, gap;  // gap: the row of IN before which the matrix is left for a later row
+    int layer, kind, row, segment, left, gap;  // gap: the row before which the matrix is left for another row
     unsigned put, got;  // bytes
 
     static __device__ __forceinline__ unsigned after(unsigned place) {
@@ -273,7 +281,18 @@ struct Stream {
             left = run.units, row = run.row, segment = run.segment;
             base = reinterpret_cast<const char*>(table[layer * TABLE + (kind == HEAD ? 0 : kind)]);
             at = base + run.offset;
-            gap = kind == IN ? border(row) : 1 << 20;
+            gap = border(kind, row);
+        }
+    }
+
+    // Before a wait: asks the second-level cache for LOOK_AHEAD times 4 KiB of what comes after the queue. While nothing is read from the
+    // queue nothing is asked for either, and a multiprocessor has less under way than the queue holds.
+    __device__ __forceinline__ void look_ahead() const {
+        const int across = segments(columns(kind)), until = (gap - row) * across - segment, units = left < until ? left : until;
+#pragma unroll
+        for (int i = 0; i < LOOK_AHEAD; i++) {
+            const int byte = (i * 32 + threadIdx.x % 32) * 128;
+            if (!ragged() && byte < units * 512) prefetch(at + byte);
         }
     }
 
@@ -281,14 +300,14 @@ struct Stream {
     __device__ __forceinline__ void issue() {
         if (left) {
             const int width = columns(kind) * int(sizeof(TW)), lane = threadIdx.x % 32 * 16;
-            if (!ragged() || segment * 512 + lane < width) copy_16_bytes(queue + put, at + lane);
+            if (!ragged() || segment * 512 + lane < width) copy_16_bytes(queue + put, at + lane, leave_first());
             at += 512;
             if (--left == 0) {
                 next();
             } else if (++segment == segments(columns(kind))) {
                 segment = 0, row++;
                 if (ragged()) at += width - segments(columns(kind)) * 512;
-                if (row == gap) at = base + i64(row_of(IN, row)) * width, gap = border(row);
+                if (row == gap) at = base + i64(row_of(kind, row)) * width, gap = border(kind, row);
             }
         }
         close_group();

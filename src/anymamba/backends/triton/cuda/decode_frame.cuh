@@ -22,7 +22,7 @@ struct Memory {
     u64* table;
     Run* runs;
     int* parts;  // of the rows of each matrix of a layer: warps that share it
-    float *residual, *x, *partial, *squares, *mine, *all;
+    float *residual, *x, *early, *partial, *squares, *mine, *all;  // early: partial sums of the first product
 
     __device__ __forceinline__ Memory(float* at) {
         rings = reinterpret_cast<char*>(at), at += DEPTH * NT * 4;
@@ -31,6 +31,7 @@ struct Memory {
         parts = reinterpret_cast<int*>(at), at += (KINDS * ROWS + 3) / 4 * 4;
         residual = at, at += (D_MODEL + 3) / 4 * 4;
         x = at, at += VECTOR;
+        early = at, at += EARLY;
         partial = at, at += PARTIAL;
         squares = at, at += SQUARES;
         mine = at, at += MINE;  // of this block's channels, from one part of a layer to the next
@@ -44,7 +45,8 @@ template <int COUNT> __device__ __forceinline__ void constants_of(float (&to)[3 
 
 // The residual stream grows by the output of the layer with this tag, the vector of the next product becomes residual times weight, and
 // the sums of squares are left, one a warp. The norm's factor is multiplied into the product's rows.
-__device__ __forceinline__ void enter(const DecodeArguments& p, const Memory& m, const float* norm, bool first_layer, unsigned tag) {
+__device__ __forceinline__ void enter(const DecodeArguments& p, const Memory& m, const Stream& stream, const float* norm, bool first_layer, unsigned tag) {
+    stream.look_ahead();
     Letters<D_MODEL> came;
     float weight[3 * Letters<D_MODEL>::HELD], sum = 0.0f;
     constants_of<D_MODEL>(weight, came, norm);
@@ -109,6 +111,14 @@ __device__ __forceinline__ void prefetch_layer(const float* constants, const cha
     prefetch_all(conv_state + i64(channel) * (TAPS - 1) * int(sizeof(TCONV)), count * (TAPS - 1) * int(sizeof(TCONV)));
     prefetch_all(constants + CONV_WEIGHT + channel * TAPS, count * TAPS * 4);
     prefetch_all(constants + CONV_BIAS + channel, count * 4);
+}
+
+// Row i of this block's part of in_proj, times the factor of the norm before it.
+__device__ __forceinline__ float in_row(const Memory& m, const float* constants, int kind, const float* partial, int i, float factor) {
+    float sum = sum_of(partial, sharers(kind), i, m.parts[kind * ROWS + i]) * factor;
+    if (HAS_SCALE) sum *= constants[IN_SCALE + row_of(kind, i)];
+    if (HAS_BIAS) sum += constants[IN_BIAS + row_of(kind, i)];
+    return sum;
 }
 
 // The product with out_proj, times factor, to everybody's next layer.

@@ -1,27 +1,22 @@
-// One token through all layers of a Mamba-1 model. A block keeps a share of the channels: their rows of in_proj (x and z), their
+// One token through all layers of a Mamba-1 model. A block keeps a share of the channels: their rows of in_proj (x, then z), their
 // convolution, their columns of x_proj and their states. Between the parts of a layer the blocks exchange: the low-rank dt with B and C,
 // to which each adds what its channels give, the gated y (for out_proj), and the layer's output.
-constexpr int KINDS = 2, TABLE = 6;  // in_proj, out_proj; then x_proj, dt_proj, convolution state, scan state
+constexpr int KINDS = 3, TABLE = 7;  // in_proj (x), in_proj (z), out_proj; then x_proj, dt_proj, convolution state, scan state
 #include "decode_frame.cuh"
 
 constexpr int LOW = RANK + 2 * N;
-constexpr int OUT = 1;
 constexpr int Y_BOX = NEXT_BOX;
 
 __host__ __device__ constexpr int columns(int kind) { return kind == OUT ? D_INNER : D_MODEL; }
-__host__ __device__ constexpr int sharers(int kind) { return kind == IN ? IN_SHARERS : kind == OUT ? OUT_SHARERS : HEAD_SHARERS; }
-__device__ __forceinline__ int rows_here(int kind) {
-    return kind == IN ? 2 * Share(D_INNER, blockIdx.x).count : Share(kind == OUT ? D_MODEL : VOCABULARY, blockIdx.x).count;
+__host__ __device__ constexpr int sharers(int kind) {
+    return kind == FIRST ? FIRST_SHARERS : kind == SECOND ? SECOND_SHARERS : kind == OUT ? OUT_SHARERS : HEAD_SHARERS;
 }
-__device__ __forceinline__ int row_of(int kind, int i) {
-    if (kind != IN) return i + Share(kind == OUT ? D_MODEL : VOCABULARY, blockIdx.x).first;
-    const Share channels(D_INNER, blockIdx.x);
-    return channels.first + i + (i < channels.count ? 0 : D_INNER - channels.count);
+__device__ __forceinline__ Share rows_of(int kind) {
+    return Share(kind == FIRST || kind == SECOND ? D_INNER : kind == OUT ? D_MODEL : VOCABULARY, blockIdx.x);
 }
-__device__ __forceinline__ int border(int i) {
-    const int count = Share(D_INNER, blockIdx.x).count;
-    return i < count ? count : 1 << 20;
-}
+__device__ __forceinline__ int rows_here(int kind) { return rows_of(kind).count; }
+__device__ __forceinline__ int row_of(int kind, int i) { return rows_of(kind).first + i + (kind == SECOND ? D_INNER : 0); }
+__device__ __forceinline__ int border(int, int) { return 1 << 20; }
 
 constexpr int PASSES = (CHANNELS * N + NT - 1) / NT;  // CHANNELS: of a block, at most
 constexpr int RUN = (RANK + N - 1) / N;               // columns of dt_proj that a lane multiplies
@@ -43,8 +38,8 @@ struct State {
 // This block's columns of x_proj: four lanes share a row. They are loaded while the convolution is computed, if registers allow.
 struct Columns {
     static constexpr int ROUNDS = (LOW * 4 + NT - 1) / NT, EACH = (CHANNELS + 3) / 4;
-    static constexpr bool EARLY = ROUNDS * EACH <= 24;
-    float weight[EARLY ? ROUNDS : 1][EACH];
+    static constexpr bool AHEAD = ROUNDS * EACH <= 16;
+    float weight[AHEAD ? ROUNDS : 1][EACH];
     const char* matrix;
 
     __device__ __forceinline__ void load_round(float (&to)[EACH], int round, const Share& channels) const {
@@ -58,18 +53,18 @@ struct Columns {
     __device__ __forceinline__ void load(const char* from, const Share& channels) {
         matrix = from;
 #pragma unroll
-        for (int round = 0; EARLY && round < ROUNDS; round++) load_round(weight[round], round, channels);
+        for (int round = 0; AHEAD && round < ROUNDS; round++) load_round(weight[round], round, channels);
     }
     __device__ __forceinline__ void add_product(u64* totals, const float* x, const Share& channels, const float* constants) {
 #pragma unroll
         for (int round = 0; round < ROUNDS; round++) {
-            if (!EARLY) load_round(weight[0], round, channels);
+            if (!AHEAD) load_round(weight[0], round, channels);
             const int row = (round * NT + threadIdx.x) / 4;
             float sum = 0.0f;
 #pragma unroll
             for (int i = 0; i < EACH; i++) {
                 const int c = threadIdx.x % 4 + 4 * i;
-                if (c < channels.count) sum = fmaf(weight[EARLY ? round : 0][i], x[c], sum);
+                if (c < channels.count) sum = fmaf(weight[AHEAD ? round : 0][i], x[c], sum);
             }
             sum = lane_sum<4>(sum);
             if (row >= LOW || threadIdx.x % 4) continue;
@@ -111,35 +106,37 @@ extern "C" __global__ void __launch_bounds__(NT, 1) decode_mamba1(const DecodeAr
         const unsigned tag = unsigned(p.tag) + layer;
         const float* constants = layer < LAYERS ? p.constants + i64(layer) * CONSTANTS : p.last_norm - NORM;
         const u64* entry = m.table + layer * TABLE;
-        char* conv_state = layer < LAYERS ? reinterpret_cast<char*>(entry[4]) : nullptr;
+        char* conv_state = layer < LAYERS ? reinterpret_cast<char*>(entry[5]) : nullptr;
         Channel conv;
         float factor = 1.0f;
         // one loop over the products, so that their code is there once
 #pragma unroll 1
-        for (int kind = layer < LAYERS ? IN : HEAD; kind <= (layer < LAYERS ? OUT : HEAD); kind++) {
-            if (kind == IN || kind == HEAD) {
-                if (kind == IN) {
+        for (int kind = layer < LAYERS ? FIRST : HEAD; kind <= (layer < LAYERS ? OUT : HEAD); kind++) {
+            if (kind == FIRST || kind == HEAD) {
+                if (kind == FIRST) {
                     if (lane_row >= 0 && lane_row < channels.count) conv.load(conv_state, constants, channels.first + lane_row);
-                    prefetch_all(reinterpret_cast<const float*>(entry[5]) + channels.first * N, channels.count * N * 4);
+                    prefetch_all(reinterpret_cast<const float*>(entry[6]) + channels.first * N, channels.count * N * 4);
                     prefetch_all(constants + A_LOG2 + channels.first * N, channels.count * N * 4);
-                    prefetch_all(reinterpret_cast<const char*>(entry[3]) + channels.first * RANK * sizeof(TDT), channels.count * RANK * int(sizeof(TDT)));
+                    prefetch_all(reinterpret_cast<const char*>(entry[4]) + channels.first * RANK * sizeof(TDT), channels.count * RANK * int(sizeof(TDT)));
                     prefetch_all(constants + SKIP + channels.first, channels.count * 4);
                     prefetch_all(constants + DT_BIAS + channels.first, channels.count * 4);
-                    if (layer == 0) prefetch_columns(reinterpret_cast<const char*>(entry[2]), channels);
+                    if (layer == 0) prefetch_columns(reinterpret_cast<const char*>(entry[3]), channels);
                 }
-                enter(p, m, constants + NORM, layer == 0, tag - 1);
-            } else {
+                enter(p, m, stream, constants + NORM, layer == 0, tag - 1);
+                __syncthreads();
+                factor = root_mean_square(m.squares, D_MODEL, EPSILON);
+            } else if (kind == OUT) {
                 if (layer + 1 < LAYERS) {
-                    prefetch_layer(constants + CONSTANTS, reinterpret_cast<const char*>(entry[TABLE + 4]), channels.first, channels.count);
-                    prefetch_columns(reinterpret_cast<const char*>(entry[TABLE + 2]), channels);
+                    prefetch_layer(constants + CONSTANTS, reinterpret_cast<const char*>(entry[TABLE + 5]), channels.first, channels.count);
+                    prefetch_columns(reinterpret_cast<const char*>(entry[TABLE + 3]), channels);
                 }
-                float* states = reinterpret_cast<float*>(entry[5]);
+                float* states = reinterpret_cast<float*>(entry[6]);
                 State state[PASSES];
 #pragma unroll
                 for (int pass = 0; pass < PASSES; pass++) {
                     const int c = (pass * NT + tid) / N;
                     if (c < channels.count)
-                        state[pass].load(states, reinterpret_cast<const char*>(entry[3]), constants, channels.first + c, tid % N);
+                        state[pass].load(states, reinterpret_cast<const char*>(entry[4]), constants, channels.first + c, tid % N);
                 }
                 take_sums<LOW, TOTALS_APART>(p.totals, seen, [&](int k, float value) { m.all[k] = value; });
                 __syncthreads();
@@ -171,39 +168,35 @@ extern "C" __global__ void __launch_bounds__(NT, 1) decode_mamba1(const DecodeAr
                 for (int i = 3 * tid; i < channels.count; i += 3 * NT)
                     post(p.boxes + Y_BOX + mine + i / 3, {{mine_y[i], mine_y[i + 1], mine_y[i + 2]}, tag});
                 Letters<D_INNER> y;
+                stream.look_ahead();
                 y.take(p.boxes + Y_BOX, tag);
                 y.each([&](int k, float value, int) { m.x[place(k)] = value; });
-            }
-            __syncthreads();
-            if (kind == IN || kind == HEAD) factor = root_mean_square(m.squares, D_MODEL, EPSILON);
-            multiply(kind, stream, m.x, m.partial);
-            if (kind == IN) {
-                Columns own;
-                own.load(reinterpret_cast<const char*>(entry[2]), channels);
                 __syncthreads();
-                // the first rows are x and go through the convolution, the others are z
+            }
+            multiply(kind, stream, m.x, kind == FIRST ? m.early : m.partial);
+            Columns own;
+            if (kind == FIRST) own.load(reinterpret_cast<const char*>(entry[3]), channels);
+            __syncthreads();
+            if (kind == FIRST) {
 #pragma unroll 1
-                for (int round = 0; round < 2 * channels.count; round += ROUND) {
+                for (int round = 0; round < channels.count; round += ROUND) {
                     const int i = lane_row < 0 ? -1 : lane_row + round;
-                    if (i >= 0 && i < 2 * channels.count) {
-                        float sum = sum_of(m.partial, sharers(IN), i, m.parts[i]) * factor;
-                        if (HAS_SCALE) sum *= constants[IN_SCALE + row_of(IN, i)];
-                        if (HAS_BIAS) sum += constants[IN_BIAS + row_of(IN, i)];
-                        if (i < channels.count) {
-                            if (round) conv.load(conv_state, constants, channels.first + i);
-                            mine_x[i] = conv.convolve(conv_state, channels.first + i, sum);
-                        } else {
-                            mine_z[i - channels.count] = sum * sigmoid(sum);
-                        }
-                    }
+                    if (i < 0 || i >= channels.count) continue;
+                    if (round) conv.load(conv_state, constants, channels.first + i);
+                    mine_x[i] = conv.convolve(conv_state, channels.first + i, in_row(m, constants, kind, m.early, i, factor));
                 }
                 __syncthreads();
                 own.add_product(p.totals, mine_x, channels, constants);
-                continue;
+            } else if (kind == SECOND) {
+                for (int i = tid; i < channels.count; i += NT) {
+                    const float z = in_row(m, constants, kind, m.partial, i, factor);
+                    mine_z[i] = z * sigmoid(z);
+                }
+            } else if (kind == OUT) {
+                leave(p, m, kind, constants, 1.0f, tag);
+            } else {
+                finish(p, m, factor);
             }
-            __syncthreads();
-            if (kind == OUT) leave(p, m, kind, constants, 1.0f, tag);
-            else finish(p, m, factor);
         }
     }
     if (blockIdx.x == 0)

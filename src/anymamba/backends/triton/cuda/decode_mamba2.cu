@@ -1,30 +1,29 @@
 // One token through all layers of a Mamba-2 model. A block keeps a share of the channels of x and z with their states, and a share of
 // B, C and dt. Between the parts of a layer the blocks exchange: the convolved B and C with dt, the gated y (for out_proj), and the
 // layer's output.
-constexpr int KINDS = 2, TABLE = 4;  // in_proj, out_proj; then convolution state, scan state
+constexpr int KINDS = 3, TABLE = 5;  // in_proj (B, C, dt), in_proj (x, z), out_proj; then convolution state, scan state
 #include "decode_frame.cuh"
 
 constexpr int BC = 2 * GROUPS * N, COMMON = BC + HEADS, HEADDIM = D_INNER / HEADS;
-constexpr int OUT = 1;
 constexpr int COMMON_BOX = NEXT_BOX, Y_BOX = COMMON_BOX + Letters<COMMON>::ALL;
 
 __host__ __device__ constexpr int columns(int kind) { return kind == OUT ? D_INNER : D_MODEL; }
-__host__ __device__ constexpr int sharers(int kind) { return kind == IN ? IN_SHARERS : kind == OUT ? OUT_SHARERS : HEAD_SHARERS; }
-// in_proj has rows for z, x, B, C and dt, in this order. A block's rows are, in this order: its share of B, C and dt, its channels of x,
-// its channels of z.
-__device__ __forceinline__ int rows_here(int kind) {
-    return kind == IN ? Share(COMMON, blockIdx.x).count + 2 * Share(D_INNER, blockIdx.x).count : Share(kind == OUT ? D_MODEL : VOCABULARY, blockIdx.x).count;
+__host__ __device__ constexpr int sharers(int kind) {
+    return kind == FIRST ? FIRST_SHARERS : kind == SECOND ? SECOND_SHARERS : kind == OUT ? OUT_SHARERS : HEAD_SHARERS;
 }
+// in_proj has rows for z, x, B, C and dt, in this order. The second product is with a block's channels of x, then of z.
+__device__ __forceinline__ Share rows_of(int kind) {
+    return Share(kind == FIRST ? COMMON : kind == SECOND ? D_INNER : kind == OUT ? D_MODEL : VOCABULARY, blockIdx.x);
+}
+__device__ __forceinline__ int rows_here(int kind) { return rows_of(kind).count * (kind == SECOND ? 2 : 1); }
 __device__ __forceinline__ int row_of(int kind, int i) {
-    if (kind != IN) return i + Share(kind == OUT ? D_MODEL : VOCABULARY, blockIdx.x).first;
-    const Share channels(D_INNER, blockIdx.x), common(COMMON, blockIdx.x);
-    if (i < common.count) return 2 * D_INNER + common.first + i;
-    i -= common.count;
-    return channels.first + i + (i < channels.count ? D_INNER : -channels.count);
+    const Share rows = rows_of(kind);
+    if (kind == FIRST) return 2 * D_INNER + rows.first + i;
+    return rows.first + i + (kind != SECOND ? 0 : i < rows.count ? D_INNER : -rows.count);
 }
-__device__ __forceinline__ int border(int i) {
-    const Share channels(D_INNER, blockIdx.x), common(COMMON, blockIdx.x);
-    return i < common.count ? common.count : i < common.count + channels.count ? common.count + channels.count : 1 << 20;
+__device__ __forceinline__ int border(int kind, int i) {
+    const int count = rows_of(SECOND).count;
+    return kind == SECOND && i < count ? count : 1 << 20;
 }
 
 constexpr int PASSES = (CHANNELS + WARPS - 1) / WARPS;  // CHANNELS: of a block, at most
@@ -36,35 +35,40 @@ extern "C" __global__ void __launch_bounds__(NT, 1) decode_mamba2(const DecodeAr
     const Memory m(shared);
     float *mine_z = m.mine, *mine_x = mine_z + CHANNELS, *mine_y = mine_x + CHANNELS;
     const Share channels(D_INNER, blockIdx.x), common(COMMON, blockIdx.x);
-    const int tid = threadIdx.x, lane = tid % 32, warp = tid / 32, lane_row = row_of_lane(), in_rows = rows_here(IN);
-    // the channel of the convolution that row i of this block goes through: -1 for dt and z
-    auto convolved = [&](int i) {
-        if (i < 0) return -1;
-        if (i < common.count) return common.first + i < BC ? D_INNER + common.first + i : -1;
-        return i - common.count < channels.count ? channels.first + i - common.count : -1;
-    };
+    const int tid = threadIdx.x, lane = tid % 32, warp = tid / 32, lane_row = row_of_lane();
+    // the channel of the convolution that the block's row i of B, C and dt goes through: -1 for dt
+    auto convolved = [&](int i) { return i >= 0 && i < common.count && common.first + i < BC ? D_INNER + common.first + i : -1; };
     Stream stream;
     begin(p, m, stream);
 #pragma unroll 1
     for (int layer = 0; layer <= LAYERS; layer++) {
         const unsigned tag = unsigned(p.tag) + layer;
         const float* constants = layer < LAYERS ? p.constants + i64(layer) * CONSTANTS : p.last_norm - NORM;
-        char* conv_state = layer < LAYERS ? reinterpret_cast<char*>(m.table[layer * TABLE + 2]) : nullptr;
+        char* conv_state = layer < LAYERS ? reinterpret_cast<char*>(m.table[layer * TABLE + 3]) : nullptr;
         Channel conv;
         float factor = 1.0f;
         // one loop over the products, so that their code is there once
 #pragma unroll 1
-        for (int kind = layer < LAYERS ? IN : HEAD; kind <= (layer < LAYERS ? OUT : HEAD); kind++) {
-            if (kind == IN || kind == HEAD) {
-                if (kind == IN && convolved(lane_row) >= 0) conv.load(conv_state, constants, convolved(lane_row));
-                if (kind == IN)
-                    prefetch_all(reinterpret_cast<const float*>(m.table[layer * TABLE + 3]) + i64(channels.first) * N, channels.count * N * 4);
-                enter(p, m, constants + NORM, layer == 0, tag - 1);
+        for (int kind = layer < LAYERS ? FIRST : HEAD; kind <= (layer < LAYERS ? OUT : HEAD); kind++) {
+            if (kind == FIRST || kind == HEAD) {
+                if (kind == FIRST) {
+                    if (convolved(lane_row) >= 0) conv.load(conv_state, constants, convolved(lane_row));
+                    prefetch_all(reinterpret_cast<const float*>(m.table[layer * TABLE + 4]) + i64(channels.first) * N, channels.count * N * 4);
+                    prefetch_all(constants + GATED_NORM + channels.first, channels.count * 4);
+                    const int head = channels.first / HEADDIM, heads = (channels.first + channels.count - 1) / HEADDIM - head + 1;
+                    prefetch_all(constants + DT_BIAS + head, heads * 4);
+                    prefetch_all(constants + A_LOG2 + head, heads * 4);
+                    prefetch_all(constants + SKIP + head, heads * 4);
+                }
+                enter(p, m, stream, constants + NORM, layer == 0, tag - 1);
+                __syncthreads();
+                factor = root_mean_square(m.squares, D_MODEL, EPSILON);
+            } else if (kind == SECOND) {
+                if (lane_row >= 0 && lane_row < channels.count) conv.load(conv_state, constants, channels.first + lane_row);
             } else {
                 if (layer + 1 < LAYERS)
-                    prefetch_layer(constants + CONSTANTS, reinterpret_cast<const char*>(m.table[layer * TABLE + TABLE + 2]), channels.first, channels.count);
-                prefetch_all(constants + GATED_NORM + channels.first, channels.count * 4);
-                float* states = reinterpret_cast<float*>(m.table[layer * TABLE + 3]);
+                    prefetch_layer(constants + CONSTANTS, reinterpret_cast<const char*>(m.table[layer * TABLE + TABLE + 3]), channels.first, channels.count);
+                float* states = reinterpret_cast<float*>(m.table[layer * TABLE + 4]);
                 float h[PASSES][HELD], bias[PASSES], A[PASSES], D[PASSES];
 #pragma unroll
                 for (int pass = 0; pass < PASSES; pass++) {
@@ -104,6 +108,7 @@ extern "C" __global__ void __launch_bounds__(NT, 1) decode_mamba2(const DecodeAr
                 Letters<D_INNER> y;
                 float weight[3 * Letters<D_INNER>::HELD], sum = 0.0f;
                 constants_of<D_INNER>(weight, y, constants + GATED_NORM);
+                stream.look_ahead();
                 y.take(p.boxes + Y_BOX, tag);
                 y.each([&](int k, float value, int i) {
                     sum = fmaf(value, value, sum);
@@ -123,31 +128,37 @@ extern "C" __global__ void __launch_bounds__(NT, 1) decode_mamba2(const DecodeAr
                     __syncthreads();
                     y.each([&](int k, float value, int i) { m.x[place(k)] = value * weight[i] * m.squares[k / GROUP]; });
                 }
+                __syncthreads();
+                factor = GROUPS == 1 ? root_mean_square(m.squares, D_INNER, GATED_EPSILON) : 1.0f;
             }
+            multiply(kind, stream, m.x, kind == FIRST ? m.early : m.partial);
             __syncthreads();
-            if (kind == OUT) factor = GROUPS == 1 ? root_mean_square(m.squares, D_INNER, GATED_EPSILON) : 1.0f;
-            else factor = root_mean_square(m.squares, D_MODEL, EPSILON);
-            multiply(kind, stream, m.x, m.partial);
-            __syncthreads();
-            if (kind == IN) {
+            if (kind == FIRST) {
 #pragma unroll 1
-                for (int round = 0; round < in_rows; round += ROUND) {
-                    const int i = lane_row < 0 ? -1 : lane_row + round, c = i - common.count;
+                for (int round = 0; round < common.count; round += ROUND) {
+                    const int i = lane_row < 0 ? -1 : lane_row + round;
                     float sum = 0.0f;
-                    if (i >= 0 && i < in_rows) {
-                        sum = sum_of(m.partial, sharers(IN), i, m.parts[i]) * factor;
-                        if (HAS_SCALE) sum *= constants[IN_SCALE + row_of(IN, i)];
-                        if (HAS_BIAS) sum += constants[IN_BIAS + row_of(IN, i)];
-                        const int channel = convolved(i);
-                        if (channel >= 0) {
-                            if (round) conv.load(conv_state, constants, channel);
-                            sum = conv.convolve(conv_state, channel, sum);
+                    if (i >= 0 && i < common.count) {
+                        sum = in_row(m, constants, kind, m.early, i, factor);
+                        if (convolved(i) >= 0) {
+                            if (round) conv.load(conv_state, constants, convolved(i));
+                            sum = conv.convolve(conv_state, convolved(i), sum);
                         }
-                        if (c >= channels.count) mine_z[c - channels.count] = sum * sigmoid(sum);
-                        else if (c >= 0) mine_x[c] = sum;
                     }
-                    if (round < common.count)
-                        post_rows(p.boxes + COMMON_BOX + blockIdx.x * Letters<COMMON>::OF_A_BLOCK, i, common.count, sum, tag);
+                    post_rows(p.boxes + COMMON_BOX + blockIdx.x * Letters<COMMON>::OF_A_BLOCK, i, common.count, sum, tag);
+                }
+            } else if (kind == SECOND) {
+#pragma unroll 1
+                for (int round = 0; round < 2 * channels.count; round += ROUND) {
+                    const int i = lane_row < 0 ? 2 * channels.count : lane_row + round;
+                    if (i >= 2 * channels.count) continue;
+                    const float sum = in_row(m, constants, kind, m.partial, i, factor);
+                    if (i < channels.count) {
+                        if (round) conv.load(conv_state, constants, channels.first + i);
+                        mine_x[i] = conv.convolve(conv_state, channels.first + i, sum);
+                    } else {
+                        mine_z[i - channels.count] = sum * sigmoid(sum);
+                    }
                 }
             } else if (kind == OUT) {
                 leave(p, m, kind, constants, factor, tag);

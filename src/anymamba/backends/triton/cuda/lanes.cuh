@@ -7,6 +7,8 @@ typedef long long i64;
 __device__ __forceinline__ float exp2_fast(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 __device__ __forceinline__ float reciprocal(float x) { float y; asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 __device__ __forceinline__ float exchange(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+// All warps of the block, wherever each of them is in the code.
+__device__ __forceinline__ void meet() { asm volatile("bar.sync 0;" ::: "memory"); }
 __device__ __forceinline__ float from_half(unsigned bits) {
     float y;
     asm("{.reg .f16 t; mov.b16 t, %1; cvt.f32.f16 %0, t;}" : "=f"(y) : "h"((unsigned short)bits));

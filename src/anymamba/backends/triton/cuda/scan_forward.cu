@@ -4,16 +4,7 @@
 //
 // Where the warps are too few, the length is cut into chunks and the kernel runs twice. CARRY: what a chunk adds to the state and its
 // sum of step sizes, from a state of zero, without output. CHUNKED: the chunk from the state that those of the chunks before it give.
-#include "scan_layout.cuh"
-
-struct ForwardArguments {
-    const char *u, *dt, *z, *B, *C, *A, *D, *bias;
-    char* out;
-    float *last, *checkpoint, *added, *sum_dt;
-    i64 u_b, u_l, dt_b, dt_l, z_b, z_l, out_b, out_l, B_b, B_g, B_l, C_b, C_g, C_l;  // bytes
-    i64 a_d, a_n;                                                                    // elements
-    i64 length, channels, group, blocks, steps, every, chunk, chunks;
-};
+#include "scan_forward.cuh"
 
 constexpr int G = LN > NC ? LN / NC : 1;  // time steps whose sums over the states are exchanged together
 constexpr int UNROLLED = UNROLL;  // a macro's value does not reach a pragma

@@ -1,0 +1,291 @@
+// Mamba-1 selective scan, forward, with the warps of a block split in two kinds. Walkers carry the states through time and do nothing
+// else; helpers do the element-wise work (softplus, gate) of the tile after and the tile before, and move all data. So the chain of
+// states never waits for memory, one pass is enough where channels are few, and both kinds share the units of a multiprocessor.
+//
+// A stage of shared memory holds a tile of T steps with time running fastest: a walker reads the same number for a run of steps at once.
+#include "scan_forward.cuh"
+
+constexpr int WALKERS = WARPS, HELPERS = 4;
+constexpr int WIDE = WALKERS * CW;       // channels of a block
+constexpr int PIECE = WIDE / 4 < 8 ? WIDE / 4 : 8, ACROSS = WIDE / PIECE;  // neighbouring channels that a helper's lane loads at once
+constexpr int PITCH = T + 4;             // no two lanes of a quarter of a warp want the same bank
+constexpr int HELD = (T * ACROSS + 32 * HELPERS - 1) / (32 * HELPERS);     // pieces of a helper's lane
+constexpr int OF_STATES = T * N / 8, HELD_STATES = (OF_STATES + 32 * HELPERS - 1) / (32 * HELPERS);
+constexpr bool PACKED = sizeof(TB) == 2 && sizeof(TC) == 2;  // B and C of a state and step in one word: shared memory is the bottleneck
+constexpr int STAGE = (3 * WIDE + (PACKED ? 1 : 2) * N) * PITCH;
+constexpr int KEPT = 4;                  // tiles whose u and z a helper keeps, for it needs them again two tiles later
+constexpr int KEPT_BYTES = PIECE * int(sizeof(TU) + sizeof(TZ)) * 32 * HELPERS;  // of a piece of every lane
+constexpr int UNROLLED = UNROLL;  // a macro's value does not reach a pragma
+
+constexpr bool SWAPPED = T >= 32 && LN <= 8;
+
+// Where step t of a channel or a state lies in its row of T: helpers write many rows at once, and rows of a tile would meet in the same
+// banks. Multiples of 8 are swapped, so that the runs of steps which walkers read stay together.
+__device__ __forceinline__ int of_channel(int t, int channel) {
+    const int k = channel / PIECE;
+    return !SWAPPED ? t : t ^ (PIECE == 8 ? k % 4 * 8 : PIECE == 4 ? k / 2 % 4 * 8 : 0);
+}
+__device__ __forceinline__ int of_state(int t, int n) { return !SWAPPED ? t : t ^ n / 8 % 2 * 16; }
+
+// One stage: step sizes, inputs times them, outputs (WIDE, PITCH); B and C (N, PITCH), or both in B where they are packed.
+struct Stage {
+    float *dt, *x, *y, *B, *C;
+    __device__ __forceinline__ Stage(float* memory, i64 tile) {
+        dt = memory + tile % 2 * STAGE, x = dt + WIDE * PITCH, y = x + WIDE * PITCH, B = y + WIDE * PITCH, C = B + N * PITCH;
+    }
+};
+
+struct Tile {
+    Raw<TU, PIECE> u[HELD];
+    Raw<TDT, PIECE> dt[HELD];
+    Raw<TZ, PIECE> z[HELD];
+    Raw<TB, 8> B[HELD_STATES];
+    Raw<TC, 8> C[HELD_STATES];
+};
+
+// What a helper's lane does: piece v of it is PIECE channels from column of step v * STEPS + step of a tile.
+struct Helper {
+    static constexpr int STEPS = 32 * HELPERS / ACROSS;
+    const ForwardArguments& p;
+    char* kept;
+    int lane, step, column;
+    bool live;
+    const char *u, *dt, *z, *B, *C;
+    char* out;
+    float bias[PIECE], D[PIECE];
+
+    __device__ __forceinline__ Helper(const ForwardArguments& given, float* memory, int number, i64 b, int ch0)
+        : p(given), kept(reinterpret_cast<char*>(memory + 2 * STAGE)), lane(number) {
+        step = lane / ACROSS, column = lane % ACROSS * PIECE;
+        const int first = ch0 + column;
+        live = first < p.channels;
+        const i64 g = ch0 / p.group;
+        u = p.u + b * p.u_b + first * i64(sizeof(TU)), dt = p.dt + b * p.dt_b + first * i64(sizeof(TDT));
+        z = p.z + b * p.z_b + first * i64(sizeof(TZ)), out = p.out + b * p.out_b + first * i64(sizeof(TU));
+        B = p.B + b * p.B_b + g * p.B_g, C = p.C + b * p.C_b + g * p.C_g;
+#pragma unroll
+        for (int i = 0; i < PIECE; i++) {
+            bias[i] = HAS_BIAS && live ? Format<TBIAS>::one(p.bias, first + i) : 0.0f;
+            D[i] = HAS_D && live ? Format<TD>::one(p.D, first + i) : 0.0f;
+        }
+    }
+
+    // where u of piece v of a tile is kept, and behind it z: what a lane keeps only that lane reads
+    __device__ __forceinline__ char* place(i64 tile, int v) const { return kept + (int(tile % KEPT) * HELD + v) * KEPT_BYTES; }
+    static __device__ __forceinline__ char* of_z(char* u) { return u + 32 * HELPERS * PIECE * int(sizeof(TU)); }
+
+    __device__ __forceinline__ void load(Tile& tile, i64 t0) const {
+#pragma unroll
+        for (int v = 0; v < HELD; v++) {
+            const i64 t = t0 + v * STEPS + step;
+            clear(tile.u[v]), clear(tile.dt[v]), clear(tile.z[v]);
+            if (live && v * STEPS + step < T && t < p.length) {
+                load_words(tile.dt[v], dt + t * p.dt_l);
+                load_words(tile.u[v], u + t * p.u_l);
+                if (HAS_Z) load_words(tile.z[v], z + t * p.z_l);
+            }
+        }
+#pragma unroll
+        for (int v = 0; v < HELD_STATES; v++) {
+            const int piece = lane + v * 32 * HELPERS;
+            const i64 t = t0 + piece / (N / 8);
+            clear(tile.B[v]), clear(tile.C[v]);
+            if (piece < OF_STATES && t < p.length) {
+                load_words(tile.B[v], B + t * p.B_l + piece % (N / 8) * 8 * sizeof(TB));
+                load_words(tile.C[v], C + t * p.C_l + piece % (N / 8) * 8 * sizeof(TC));
+            }
+        }
+    }
+
+    __device__ __forceinline__ void spread(const Tile& tile, const Stage& to, i64 number) const {
+#pragma unroll
+        for (int v = 0; v < HELD; v++) {
+            const int s = v * STEPS + step;
+            if (s >= T) continue;
+            const bool inside = number * T + s < p.length;
+            if (HAS_D) store_words(place(number, v) + lane * PIECE * sizeof(TU), tile.u[v]);
+            if (HAS_Z) store_words(of_z(place(number, v)) + lane * PIECE * sizeof(TZ), tile.z[v]);
+#pragma unroll
+            for (int i = 0; i < PIECE; i++) {
+                const float size = step_size(Format<TDT>::get(tile.dt[v], i), bias[i]), d = inside ? size : 0.0f;
+                const int at = (column + i) * PITCH + of_channel(s, column);
+                to.dt[at] = d;
+                to.x[at] = d * Format<TU>::get(tile.u[v], i);
+            }
+        }
+#pragma unroll
+        for (int v = 0; v < HELD_STATES; v++) {
+            const int piece = lane + v * 32 * HELPERS, n = piece % (N / 8) * 8, at = n * PITCH + of_state(piece / (N / 8), n);
+            if (piece >= OF_STATES) continue;
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                if (PACKED) {
+                    const unsigned b = tile.B[v].w[i / 2], c = tile.C[v].w[i / 2];
+                    to.B[at + i * PITCH] = __uint_as_float(i % 2 ? b >> 16 | (c & 0xffff0000u) : (b & 0xffffu) | c << 16);
+                } else {
+                    to.B[at + i * PITCH] = Format<TB>::get(tile.B[v], i);
+                    to.C[at + i * PITCH] = Format<TC>::get(tile.C[v], i);
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ void finish(const Stage& from, i64 number) const {
+#pragma unroll
+        for (int v = 0; v < HELD; v++) {
+            const int s = v * STEPS + step;
+            const i64 t = number * T + s;
+            if (!live || s >= T || t >= p.length) continue;
+            Raw<TU, PIECE> u;
+            Raw<TZ, PIECE> z;
+            if (HAS_D) load_words(u, place(number, v) + lane * PIECE * sizeof(TU));
+            if (HAS_Z) load_words(z, of_z(place(number, v)) + lane * PIECE * sizeof(TZ));
+            float y[PIECE];
+#pragma unroll
+            for (int i = 0; i < PIECE; i++) {
+                y[i] = from.y[(column + i) * PITCH + of_channel(s, column)];
+                if (HAS_D) y[i] = fmaf(D[i], Format<TU>::get(u, i), y[i]);
+                if (HAS_Z) y[i] *= Format<TZ>::get(z, i) * sigmoid(Format<TZ>::get(z, i));
+            }
+            Raw<TU, PIECE> narrow;
+#pragma unroll
+            for (int i = 0; i < PIECE; i += 2) Format<TU>::put(narrow, i, y[i], y[i + 1]);
+            store_words(out + t * p.out_l, narrow);
+        }
+    }
+};
+
+// What a walker's lane reads of LN steps.
+struct Group {
+    float dt[LN], x[LN], B[NS][LN], C[NS][LN];
+
+    __device__ __forceinline__ void load(const Stage& at, int row, int n, int t) {
+        load_floats(dt, at.dt + row * PITCH + of_channel(t, row));
+        load_floats(x, at.x + row * PITCH + of_channel(t, row));
+#pragma unroll
+        for (int i = 0; i < NS; i++) load_floats(B[i], at.B + (n + i * LN) * PITCH + of_state(t, i * LN));
+#pragma unroll
+        for (int i = 0; i < NS; i++)
+            if (!PACKED) load_floats(C[i], at.C + (n + i * LN) * PITCH + of_state(t, i * LN));
+    }
+};
+
+// The same, ready for the states.
+struct Ready {
+    float decay[NS][LN], add[NS][LN], C[NS][LN];
+
+    __device__ __forceinline__ void step(const Group& group, const float (&A)[NS], int s) {
+#pragma unroll
+        for (int i = 0; i < NS; i++) {
+            const float power = group.dt[s] * A[i];
+            decay[i][s] = i < NS - POLYNOMIAL ? exp2_fast(power) : exp2_polynomial(power);
+            const Words<1> both = {{__float_as_uint(group.B[i][s])}};
+            add[i][s] = group.x[s] * (PACKED ? Format<TB>::get(both, 0) : group.B[i][s]);
+            C[i][s] = PACKED ? Format<TC>::get(both, 1) : group.C[i][s];
+        }
+    }
+};
+
+// LN sums over LN lanes, of which lane n gets number n: one of the exchanges at a time.
+constexpr int LEVELS = LN == 16 ? 4 : LN == 8 ? 3 : LN == 4 ? 2 : 1;
+__device__ __forceinline__ void sum_level(float (&v)[LN], int level, int lane) {
+    const int half = LN >> (level + 1);
+    const bool upper = lane & half;
+#pragma unroll
+    for (int i = 0; i < LN / 2; i++)
+        if (i < half) {
+            const float give = upper ? v[i] : v[i + half], keep = upper ? v[i + half] : v[i];
+            v[i] = keep + exchange(give, half);
+        }
+}
+
+// One lane's states n, n + LN, ... of one channel, the channel's LN lanes side by side.
+struct Walker {
+    float A[NS], h[NS];
+    int n, row, channel;  // row: of the block's channels
+    bool live;
+
+    __device__ __forceinline__ Walker(const ForwardArguments& p, int warp, int lane, int ch0) {
+        n = lane % LN, row = warp * CW + lane / LN, channel = ch0 + row, live = channel < p.channels;
+#pragma unroll
+        for (int i = 0; i < NS; i++) {
+            A[i] = live ? Format<TA>::one(p.A, channel * p.a_d + (n + i * LN) * p.a_n) * LOG2E : 0.0f;
+            h[i] = 0.0f;
+        }
+    }
+
+    // kept: where this lane's part of the next checkpoint goes. One warp a scheduler hides nothing behind another, so three groups are
+    // under way: while the states go through one, the exponentials of the next are taken and the sums of the one before are formed.
+    __device__ __forceinline__ void walk(const ForwardArguments& p, const Stage& at, i64 t0, float*& kept, int lane) {
+        float* out = at.y + row * PITCH + n;
+        Group raw;
+        raw.load(at, row, n, 0);
+        Ready now;
+        float before[LN];
+#pragma unroll
+        for (int s = 0; s < LN; s++) now.step(raw, A, s), before[s] = 0.0f;
+#pragma unroll UNROLLED
+        for (int t = 0; t < T; t += LN) {
+            raw.load(at, row, n, t + LN < T ? t + LN : t);
+            if (HAS_CHECKPOINT && t % EVERY == 0) {
+                if (live && t0 + t < p.length)
+#pragma unroll
+                    for (int i = 0; i < NS; i++) kept[i64(i * LN) * p.channels] = h[i];
+                kept += i64(N) * p.channels;
+            }
+            float y[LN];
+            Ready next;
+#pragma unroll
+            for (int s = 0; s < LN; s++) {
+#pragma unroll
+                for (int i = 0; i < NS; i++) {
+                    h[i] = fmaf(now.decay[i][s], h[i], now.add[i][s]);
+                    y[s] = i ? fmaf(h[i], now.C[i][s], y[s]) : h[i] * now.C[i][s];
+                }
+                next.step(raw, A, s);
+                if (s % (LN / (LEVELS + 1)) == 0 && s / (LN / (LEVELS + 1)) < LEVELS) sum_level(before, s / (LN / (LEVELS + 1)), lane);
+            }
+            if (t) out[of_channel(t - LN, row)] = before[0];
+#pragma unroll
+            for (int s = 0; s < LN; s++) before[s] = y[s];
+            now = next;
+        }
+#pragma unroll
+        for (int level = 0; level < LEVELS; level++) sum_level(before, level, lane);
+        out[of_channel(T - LN, row)] = before[0];
+    }
+};
+
+extern "C" __global__ void __launch_bounds__((WALKERS + HELPERS) * 32, MIN_BLOCKS) scan_split(const ForwardArguments p) {
+    extern __shared__ __align__(16) float shared[];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, ch0 = int(blockIdx.x % p.blocks) * WIDE;
+    const i64 b = blockIdx.x / p.blocks, tiles = (p.length + T - 1) / T;
+    if (warp >= WALKERS) {
+        const Helper helper(p, shared, threadIdx.x - WALKERS * 32, b, ch0);
+        Tile next;  // after the one that the walkers are at
+        helper.load(next, 0);
+        helper.spread(next, Stage(shared, 0), 0);
+        helper.load(next, T);
+        meet();
+#pragma unroll 1
+        for (i64 tile = 0; tile < tiles; tile++) {
+            helper.spread(next, Stage(shared, tile + 1), tile + 1);
+            helper.load(next, (tile + 2) * T);
+            if (tile) helper.finish(Stage(shared, tile - 1), tile - 1);
+            meet();
+        }
+        helper.finish(Stage(shared, tiles - 1), tiles - 1);
+    } else {
+        Walker walker(p, warp, lane, ch0);
+        float* kept = p.checkpoint + (b * p.steps * N + walker.n) * p.channels + walker.channel;
+        meet();
+#pragma unroll 1
+        for (i64 tile = 0; tile < tiles; tile++) {
+            walker.walk(p, Stage(shared, tile), tile * T, kept, lane);
+            meet();
+        }
+        if (HAS_LAST && walker.live)
+#pragma unroll
+            for (int i = 0; i < NS; i++) p.last[(b * p.channels + walker.channel) * N + walker.n + i * LN] = walker.h[i];
+    }
+}
