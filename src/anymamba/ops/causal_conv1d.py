@@ -35,7 +35,7 @@ def causal_conv1d_fn(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """out[t] = act(bias + sum over j < width of weight[width - 1 - j] * x[t - j]). Source: ``causal_conv1d_fn`` of causal_conv1d 1.7.0.
 
-    x: (batch, dim, length), fp32, bf16, fp16 or fp64, any strides (channels contiguous is fastest). weight: (dim, width), any width
+    x: (batch, dim, length), fp32, bf16, fp16 or fp64, any strides (channels or time contiguous is fastest). weight: (dim, width), any width
     of at least 1; bias: (dim,); their dtypes may differ from that of x. activation: None, "silu" or "swish".
     seq_idx: (batch, length) integers, the document of each token: taps reach only tokens of the same document; negative is
     padding, output 0. initial_states: (batch, dim, width - 1), the inputs before token 0, of the document seq_idx[:, 0].

@@ -50,10 +50,11 @@ def backward_plan(
     batch: int, length: int, heads: int, heads_per_group: int, headdim: int, d_state: int, wide: bool, device: torch.device
 ) -> Plan:
     # Hopper's matrix unit takes 64 rows; elsewhere, for many states, and for the three products that a float32 one is made of,
-    # registers limit q
-    hopper = shared_memory(device) >= 200 * 1024
+    # registers limit q. With 16 channels and 32 states a part, what Triton 3.6 compiled for 64 rows gave a wrong gradient of x on an
+    # H100, though its interpreter gives the right one: the unit is used at the sizes that were found right on the card, no others
+    hopper = shared_memory(device) >= 200 * 1024 and headdim > 32 and 64 < d_state <= 128
     short = wide or (d_state > 128 and headdim <= 32)
-    q, block_p = 16 if short else 64 if hopper and d_state <= 128 else 32, 32 if wide else 64
+    q, block_p = 16 if short else 64 if hopper else 32, 32 if wide else 64
     # of a product with 16 columns, every warp would hold all of the chunk's states in float32
     block_p = block_p if wide else min(block_p, max(power_of_2(headdim), 16))
     plan = _plan(q, 20, 4, 1 if wide else 2, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
