@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, device: torch.device, dtypes: tuple[torch
         document = {
             "machine": machine.facts(),
             "device": str(device),
-            "seconds": round(seconds, 1),
+            "seconds": round(seconds, 3),
             "ok": not failed,
             "rows": [row.as_dict() for row in rows],
         }
