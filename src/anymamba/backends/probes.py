@@ -117,6 +117,8 @@ Random = Callable[..., Tensor]
 # sizes that no tile divides, so that the border of a kernel is inside the probe
 _BATCH, _LENGTH, _DIM, _STATE, _WIDTH = 2, 37, 20, 16, 4
 _HEADS, _HEADDIM, _GROUPS = 4, 16, 2
+_CHUNK_STATE = 24
+"""States of Mamba-2's scan: a wrong gradient of what was compiled for an H100 showed with 24 of them, not with 16."""
 
 
 def _causal_conv1d_fn(random: Random) -> Probe:
@@ -171,12 +173,12 @@ def _mamba_chunk_scan_combined(random: Random) -> Probe:
         "x": random(_BATCH, _LENGTH, _HEADS, _HEADDIM),
         "dt": random(_BATCH, _LENGTH, _HEADS),
         "A": -random(_HEADS).exp(),
-        "B": random(_BATCH, _LENGTH, _GROUPS, _STATE),
-        "C": random(_BATCH, _LENGTH, _GROUPS, _STATE),
+        "B": random(_BATCH, _LENGTH, _GROUPS, _CHUNK_STATE),
+        "C": random(_BATCH, _LENGTH, _GROUPS, _CHUNK_STATE),
         "D": random(_HEADS),
         "z": random(_BATCH, _LENGTH, _HEADS, _HEADDIM),
         "dt_bias": random(_HEADS) - 2,
-        "initial_states": random(_BATCH, _HEADS, _HEADDIM, _STATE),
+        "initial_states": random(_BATCH, _HEADS, _HEADDIM, _CHUNK_STATE),
     }
     options = {"chunk_size": 16, "dt_softplus": True, "return_final_states": True}
     return Probe(inputs, differentiable=tuple(inputs), float32=("A", "D", "dt_bias", "initial_states"), options=options)
