@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -104,8 +105,10 @@ def _host_sample(function: Callable[[], Any], device: torch.device) -> list[floa
 _SHORT_SECONDS = 0.05
 """A call on CUDA that takes longer is timed by the host: its launches cost nothing beside it."""
 _FLUSH_BYTES = 256 * 2**20
-_FLUSHES = 12
-"""Before each call: a millisecond in which a slow host can prepare the launches of a short one."""
+_FLUSHES, _MOST_FLUSHES = 12, 60
+"""Before each call: one to five milliseconds in which the host can prepare its launches. Not more, for time on a GPU is dear."""
+_HEAD_START = 3
+"""Times as long as the host takes for that it is given: a host that others use as well stumbles."""
 _CALLS_A_SAMPLE = 10
 
 
@@ -113,9 +116,10 @@ def _cuda_sample(function: Callable[[], Any], device: torch.device) -> list[floa
     """Each call is timed on the device between two events, after its L2 cache was overwritten. Nothing waits in between: while
     the device overwrites the cache the host prepares the next launch, so that short kernels are not charged for Python."""
     flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device=device)
+    flushes = _flushes(function, flush)
     events = []
     for _ in range(_CALLS_A_SAMPLE):
-        for _ in range(_FLUSHES):
+        for _ in range(flushes):
             flush.zero_()
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         before.record()
@@ -124,3 +128,19 @@ def _cuda_sample(function: Callable[[], Any], device: torch.device) -> list[floa
         events.append((before, after))
     torch.cuda.synchronize(device)
     return [before.elapsed_time(after) / 1e3 for before, after in events]
+
+
+def _flushes(function: Callable[[], Any], flush: torch.Tensor) -> int:
+    """How often the cache is overwritten before a call, so that its launches are all in the queue when the device gets there."""
+    torch.cuda.synchronize(flush.device)
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    before.record()
+    for _ in range(_FLUSHES):
+        flush.zero_()
+    after.record()
+    started = time.perf_counter()
+    function()
+    host = time.perf_counter() - started
+    torch.cuda.synchronize(flush.device)
+    one = before.elapsed_time(after) / 1e3 / _FLUSHES
+    return min(max(_FLUSHES, math.ceil(_HEAD_START * host / one)), _MOST_FLUSHES)

@@ -30,6 +30,8 @@ _CASES: dict[str, dict[str, Build]] = {
         "large states": scan(70, size=1e4, decay=1e-3),
         "one state, odd channels": scan(37, dim=13, states=1),
         "64 states": scan(37, dim=7, states=64),
+        "a model's sizes": scan(BORDERS, dim=64),
+        "a model's sizes, packed as wide rows": scan(70, batch=2, dim=256, groups=2),
         "3 groups, batch 3": scan(37, batch=3, dim=21, groups=3, last=False),
         "length contiguous": scan(67, batch=2, dim=19, contiguous=True, last=False),
         "no options": scan(37, batch=2, without=("D", "z", "delta_bias"), last=False),

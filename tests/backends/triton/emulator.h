@@ -34,7 +34,12 @@ static void bbar(){int b=cur/nthreads; long g=bgen[b]; if(++bcount[b]>=balive[b]
 #define __syncthreads() bbar()
 static inline void meet(){bbar();}
 static inline float exchange(float x,int m){slot_[cur]=x; wbar(); float r=slot_[cur^m]; wbar(); return r;}
-static inline float exp2_fast(float x){return exp2f(x);} static inline float reciprocal(float x){return 1.0f/x;}
+#ifndef UNIT_ERROR
+#define UNIT_ERROR 0.0f
+#endif
+static inline float exp2_fast(float x){return exp2f(x)*(1.0f+UNIT_ERROR);}
+static inline float at_least(float x,float low){return x<low?low:x;} static inline float at_most(float x,float high){return x>high?high:x;}
+static inline float reciprocal(float x){return 1.0f/x;}
 static inline unsigned short bf(float f){unsigned u=__float_as_uint(f); if(f!=f) return 0x7fc0; return (u+0x7fff+((u>>16)&1))>>16;}
 static inline unsigned two_bf16(float a,float b){return bf(a)|(unsigned(bf(b))<<16);} 
 static inline float from_half(unsigned b){_Float16 h;unsigned short s=b;memcpy(&h,&s,2);return (float)h;}

@@ -77,6 +77,61 @@ def test_ssd_backward_with_headdim_in_parts() -> None:
     assert ok, why
 
 
+_UNIT = """
+import json, numpy, torch
+from anymamba.backends.triton import selective_scan as kernels
+from anymamba.reference import selective_scan as reference
+exp2 = numpy.exp2
+numpy.exp2 = lambda x, *more: exp2(x, *more) * (1 + 1e-3)
+draw = torch.Generator().manual_seed(0)
+random = lambda *shape: torch.randn(shape, generator=draw, dtype=torch.float64)
+values = [random(1, 20, 75), random(1, 20, 75).abs() * 0.1, -random(20, 16).exp(), random(1, 16, 75), random(1, 16, 75)]
+found = []
+for module, dtype in ((kernels, torch.float32), (reference, torch.float64)):
+    given = [value.to(dtype).requires_grad_() for value in values]
+    out = module.selective_scan_fn(*given)
+    found.append([out.detach(), *torch.autograd.grad(out.sum(), given)])
+print(json.dumps(max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(*found))))
+"""
+
+
+def test_decays_of_float32_do_not_trust_the_unit_for_exponentials() -> None:
+    """A GPU's unit errs by a little, and always in the same direction; this one errs by much."""
+    done = subprocess.run([sys.executable, "-c", _UNIT], env=_environment(), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) < 4e-6
+
+
+_SUMS = """
+import json, numpy, torch
+from triton.runtime import interpreter
+from anymamba import ops
+def by_doubling(self, a):  # the order in which a GPU adds
+    assert self.axis == 0
+    x, reach = a.handle.data, 1
+    while reach < len(x):
+        x = numpy.concatenate([x[:reach], x[reach:] + x[:-reach]])
+        reach *= 2
+    return [self.to_tensor(x, a.dtype)]
+interpreter.ScanOps.cumsum = by_doubling
+draw = torch.Generator().manual_seed(0)
+random = lambda *shape: torch.randn(shape, generator=draw, dtype=torch.float64)
+values = [random(1, 70, 4, 16), random(1, 70, 4) + 8, -random(4).exp(), random(1, 70, 2, 24), random(1, 70, 2, 24)]
+states = []
+for backend, dtype in (("triton", torch.float32), ("reference", torch.float64)):
+    given = [value.to(dtype) for value in values]
+    states.append(ops.mamba_chunk_scan_combined(*given, chunk_size=64, dt_softplus=True, return_final_states=True, backend=backend)[1])
+print(json.dumps(float(((states[0] - states[1]) * states[1]).sum() / states[1].square().sum())))
+"""
+
+
+def test_the_last_token_of_an_unfilled_chunk_reaches_the_state_whole() -> None:
+    """Sums of step sizes that are added in another order for the padding behind it would make a decay of their rounding."""
+    done = subprocess.run([sys.executable, "-c", _SUMS], env=_environment(), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert abs(float(done.stdout.splitlines()[-1])) < 5e-7
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("op", ["causal_conv1d", "selective_scan", "selective_state_update", "ssd", "norm", "mamba_inner", "cross_entropy"])

@@ -35,14 +35,14 @@ extern "C" long size() {{ return sizeof(given); }}
 
 
 class EmulatedKernel:
-    """Stands in for nvrtc.Kernel."""
+    """Stands in for nvrtc.Kernel. unit_error: relative, of the unit for exponentials."""
 
-    def __init__(self, folder: Path, file: str, entry: str, defines: Mapping[str, object]) -> None:
+    def __init__(self, folder: Path, file: str, entry: str, defines: Mapping[str, object], unit_error: float = 0.0) -> None:
         text = nvrtc.source(file, defines).replace("extern __shared__ __align__(16) float shared[];", "")
         arguments = re.search(entry + r"\(const (\w+) p\)", text)
         assert arguments
         emulator = (Path(__file__).parent / "emulator.h").read_text()
-        text = emulator + text + _ENTRY.format(arguments=arguments.group(1), entry=entry)
+        text = f"#define UNIT_ERROR {unit_error!r}f\n" + emulator + text + _ENTRY.format(arguments=arguments.group(1), entry=entry)
         path = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
         if not path.with_suffix(".so").exists():
             path.with_suffix(".cpp").write_text(text)
@@ -86,7 +86,33 @@ def test_emulated_scan_reproduces_the_reference(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(nvrtc, "kernel", lambda file, entry, defines, device: EmulatedKernel(folder, file, entry, defines))
+    check(sizes, dtype, forward, backward, options, groups, folder, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "forward", [Plan(8, 1, 16, 1, unroll=8, chunks=2, polynomial=1), Plan(8, 1, 16, 1), Plan(2, 1, 32, 4, unroll=2, split=True)]
+)
+def test_decays_of_float32_do_not_trust_the_unit_for_exponentials(
+    forward: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check((1, 64, 50), torch.float32, forward, Plan(4, 2, 8, 2, chunks=2), "Db", 1, folder, monkeypatch, unit_error=1e-3)
+
+
+def check(
+    sizes: tuple[int, int, int],
+    dtype: torch.dtype,
+    forward: Plan,
+    backward: Plan,
+    options: str,
+    groups: int,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unit_error: float = 0.0,
+) -> None:
+    def kernel(file: str, entry: str, defines: Mapping[str, object], device: torch.device) -> EmulatedKernel:
+        return EmulatedKernel(folder, file, entry, defines, unit_error)
+
+    monkeypatch.setattr(nvrtc, "kernel", kernel)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     batch, channels, length = sizes
 

@@ -16,6 +16,35 @@ def exp(x):
 
 
 @triton.jit
+def exp2_precise(x):
+    """2^x to half a unit in the last place: 2^f for |f| <= 1/2 by a polynomial of relative error 2e-9, the whole part of x added to
+    the exponent."""
+    shift: tl.constexpr = 12582912.0  # 1.5 * 2^23: the sum's low bits are the rounded x
+    x = tl.maximum(x, -126.0, propagate_nan=tl.PropagateNan.ALL)
+    x = tl.minimum(x, 127.0, propagate_nan=tl.PropagateNan.ALL)
+    whole = x + shift
+    f = x - (whole - shift)
+    p = f * 0.00015353361959569156 + 0.0013398875016719103
+    p = p * f + 0.00961843691766262
+    p = p * f + 0.055503323674201965
+    p = p * f + 0.24022647738456726
+    p = p * f + 0.6931471824645996
+    p = p * f + 1.0
+    return (p.to(tl.int32, bitcast=True) + (whole.to(tl.int32, bitcast=True) << 23)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def decay_of(power, PRECISE: tl.constexpr):
+    """2^power, the factor of a state over one step or several. The unit behind exp2 errs by up to 2^-22, and in one direction over a
+    range of x: a state that decays slowly adds that up over its memory. PRECISE, for float32 inputs: not on that unit. Beside the
+    rounding of 16-bit inputs it is nothing."""
+    if PRECISE:
+        return exp2_precise(power)
+    else:
+        return tl.exp2(power)
+
+
+@triton.jit
 def log1p_unit(x):
     """log(1 + x) for x in [0, 1], relative error 1.7e-7.
 

@@ -35,6 +35,12 @@ def processors(device: torch.device) -> int:
 
 
 @functools.cache
+def has_float64(device: torch.device) -> bool:
+    """Some of Intel's GPUs have none."""
+    return device.type != "xpu" or bool(torch.xpu.get_device_properties(device).has_fp64)
+
+
+@functools.cache
 def shared_memory(device: torch.device) -> int:
     """Bytes of shared memory that a program may have."""
     if device.type == "cuda":

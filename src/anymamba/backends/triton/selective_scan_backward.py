@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from anymamba.backends.triton.elementary import LN2, LOG2E, sigmoid, softplus
+from anymamba.backends.triton.elementary import LN2, LOG2E, decay_of, sigmoid, softplus
 from anymamba.backends.triton.selective_scan_memory import load_row, load_states, store_row
 
 
@@ -35,6 +35,7 @@ def selective_scan_reverse_kernel(
 ):  # fmt: skip
     """First pass when the length is cut into chunks: the gradient that a chunk adds to the state before it, and its sum of step
     sizes. Grid and layouts as in selective_scan_forward_kernel."""
+    PRECISE: tl.constexpr = dout_ptr.dtype.element_ty == tl.float32
     blocks = tl.cdiv(group, BLOCK_D)
     g_index = tl.program_id(0) // blocks
     c = tl.program_id(1)
@@ -86,7 +87,7 @@ def selective_scan_reverse_kernel(
             dy = douts[i]
             if HAS_Z:
                 dy *= zs[i] * sigmoid(zs[i])
-            g = (g + dy[None, :] * C[:, None]) * tl.exp2(dt[None, :] * A)
+            g = (g + dy[None, :] * C[:, None]) * decay_of(dt[None, :] * A, PRECISE)
             total_dt += dt
         dt_ptr -= TILE * dt_l
         dout_ptr -= TILE * dout_l
@@ -129,6 +130,7 @@ def selective_scan_backward_kernel(
     scratch: (programs, K / TILE, BLOCK_N * BLOCK_D). dA: (batch, chunks, N, channels); dD, dbias: (batch, chunks, channels);
     dB, dC: (blocks in a group, batch, ngroups, length, N), all float32 partial sums.
     """
+    PRECISE: tl.constexpr = u_ptr.dtype.element_ty == tl.float32
     blocks = tl.cdiv(group, BLOCK_D)
     block = tl.program_id(0) % blocks
     g_index = tl.program_id(0) // blocks
@@ -163,7 +165,7 @@ def selective_scan_backward_kernel(
             row = b * chunks + later
             total = tl.load(sum_dt_ptr + row * channels + d, mask=ok, other=0.0)
             added = tl.load(added_ptr + row * N * channels + state_offset, mask=flat_ok, other=0.0)
-            g = tl.exp2(total[None, :] * A) * g + tl.reshape(added, [BLOCK_N, BLOCK_D])
+            g = decay_of(total[None, :] * A, PRECISE) * g + tl.reshape(added, [BLOCK_N, BLOCK_D])
 
     start = c * chunk
     end = tl.minimum(start + chunk, length)
@@ -209,7 +211,7 @@ def selective_scan_backward_kernel(
                     dt = step_size(dt, SOFTPLUS)
                     if not FULL:
                         dt = tl.where(inside, dt, 0.0)
-                    h = tl.exp2(dt[None, :] * A) * h + (dt * us[i])[None, :] * B[:, None]
+                    h = decay_of(dt[None, :] * A, PRECISE) * h + (dt * us[i])[None, :] * B[:, None]
             tl.store(scratch_ptr + (K // TILE - 1) * BLOCK_N * BLOCK_D, tl.reshape(h, [BLOCK_N * BLOCK_D]))
             tl.debug_barrier()
 
@@ -246,7 +248,7 @@ def selective_scan_backward_kernel(
                 dt = step_size(dt, SOFTPLUS)
                 if not FULL:
                     dt = tl.where(inside, dt, 0.0)
-                a = tl.exp2(dt[None, :] * A)
+                a = decay_of(dt[None, :] * A, PRECISE)
                 before += (h,)
                 decays += (a,)
                 sizes += (dt,)

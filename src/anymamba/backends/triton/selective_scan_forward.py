@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from anymamba.backends.triton.elementary import LOG2E, silu, softplus
+from anymamba.backends.triton.elementary import LOG2E, decay_of, silu, softplus
 from anymamba.backends.triton.selective_scan_memory import load_row, load_states, store_row
 
 
@@ -35,6 +35,7 @@ def selective_scan_forward_kernel(
     last: (batch, channels, N), strides batch contiguous. checkpoint: (batch, steps, N, channels), the state before each K-th step.
     added: (batch, chunks, N, channels); sum_dt: (batch, chunks, channels). s_d, s_n: strides within these, 1 and channels.
     """
+    PRECISE: tl.constexpr = u_ptr.dtype.element_ty == tl.float32
     blocks = tl.cdiv(group, BLOCK_D)
     g = tl.program_id(0) // blocks
     c = tl.program_id(1)
@@ -64,7 +65,7 @@ def selective_scan_forward_kernel(
             row = b * tl.num_programs(1) + earlier
             total = tl.load(sum_dt_ptr + row * channels + d, mask=ok, other=0.0)
             added = tl.load(added_ptr + row * N * channels + state_offset, mask=flat_ok, other=0.0)
-            h = tl.exp2(total[None, :] * A) * h + tl.reshape(added, [BLOCK_N, BLOCK_D])
+            h = decay_of(total[None, :] * A, PRECISE) * h + tl.reshape(added, [BLOCK_N, BLOCK_D])
 
     start = c * chunk
     end = tl.minimum(start + chunk, length)
@@ -105,7 +106,7 @@ def selective_scan_forward_kernel(
                 dt = softplus(dt)
             if not FULL:
                 dt = tl.where(inside, dt, 0.0)
-            h = tl.exp2(dt[None, :] * A) * h + (dt * u)[None, :] * B[:, None]
+            h = decay_of(dt[None, :] * A, PRECISE) * h + (dt * u)[None, :] * B[:, None]
             if OUTPUT:
                 C = load_states(C_ptr + i * C_l, inside, N, BLOCK_N, FULL, PAIRS)
                 y = tl.sum(h * C[:, None], axis=0)

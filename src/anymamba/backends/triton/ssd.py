@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anymamba.backends.call import Call
-from anymamba.backends.triton.launch import on_device, power_of_2, runs_here
+from anymamba.backends.triton.launch import has_float64, on_device, power_of_2, runs_here
 from anymamba.backends.triton.ssd_backward import ssd_backward_kernel
 from anymamba.backends.triton.ssd_backward_ends import ssd_exponents_backward_kernel, ssd_gate_backward_kernel
 from anymamba.backends.triton.ssd_forward import ssd_output_kernel, ssd_steps_kernel, ssd_walk_kernel
@@ -260,7 +260,7 @@ def _steps(
         ssd_steps_kernel[(chunks, -(-heads // 16), batch)](
             dt, A, dt_bias, seq_idx, steps, sums, *dt.stride(), *_strides(seq_idx, 2), length, heads, chunks * q, *limits,
             Q=q, BLOCK_H=16, SOFTPLUS=softplus, LIMIT=_limited(softplus, limits), HAS_BIAS=dt_bias is not None,
-            HAS_SEQ=seq_idx is not None, num_warps=4, num_stages=1,
+            HAS_SEQ=seq_idx is not None, FLOAT64=has_float64(dt.device), num_warps=4, num_stages=1,
         )  # fmt: skip
     return steps, sums
 

@@ -18,6 +18,7 @@ def ssd_steps_kernel(
     dt_ptr, A_ptr, bias_ptr, seq_ptr, steps_ptr, sums_ptr,
     dt_b, dt_l, dt_h, seq_b, seq_l, length, heads, padded, low, high,
     Q: tl.constexpr, BLOCK_H: tl.constexpr, SOFTPLUS: tl.constexpr, LIMIT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SEQ: tl.constexpr,
+    FLOAT64: tl.constexpr,
 ):  # fmt: skip
     """Grid: (chunks, blocks of heads, batch). dt: (batch, length, heads). steps: the step sizes, (batch, heads, padded), zero for
     padding; sums: their running sums within each chunk, times A and log2(e), so that exp2 of a difference is a decay."""
@@ -38,7 +39,10 @@ def ssd_steps_kernel(
     A = tl.load(A_ptr + h, mask=h < heads, other=0.0).to(tl.float32) * LOG2E
     at = (b * heads + h[None, :]) * padded + t[:, None]
     tl.store(steps_ptr + at, dt, mask=(h < heads)[None, :])
-    tl.store(sums_ptr + at, tl.cumsum(dt * A[None, :], axis=0), mask=(h < heads)[None, :])
+    # in float64, rounded once: in float32 two sums of the same steps differ by the order of their additions, and what follows the last
+    # token of an unfilled chunk would show as a decay
+    sums = tl.cumsum((dt * A[None, :]).to(tl.float64 if FLOAT64 else tl.float32), axis=0)
+    tl.store(sums_ptr + at, sums.to(tl.float32), mask=(h < heads)[None, :])
 
 
 @triton.jit(do_not_specialize=["length", "padded", "heads", "heads_per_group", "chunks"])

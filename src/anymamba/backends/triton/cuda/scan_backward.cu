@@ -73,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, MIN_BLOCKS) scan_backwa
                 float added[NC];
                 load_floats(added, p.added + (row * N + n0 + n) * channels + first);
 #pragma unroll
-                for (int i = 0; i < NC; i++) g[i][n] = fmaf(exp2_fast(total[i] * A[i][n]), g[i][n], added[i]);
+                for (int i = 0; i < NC; i++) g[i][n] = fmaf(decay_of(total[i] * A[i][n]), g[i][n], added[i]);
             }
         }
     float nothing[2 * E];
@@ -159,7 +159,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, MIN_BLOCKS) scan_backwa
 #pragma unroll
                 for (int i = 0; i < NC; i++)
 #pragma unroll
-                    for (int n = 0; n < NS; n++) h[i][n] = fmaf(exp2_fast(d[i] * A[i][n]), h[i][n], x[i] * Bs[n]);
+                    for (int n = 0; n < NS; n++) h[i][n] = fmaf(decay_of(d[i] * A[i][n]), h[i][n], x[i] * Bs[n]);
             }
         }
 #pragma unroll 1
@@ -188,7 +188,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, MIN_BLOCKS) scan_backwa
                     for (int i = 0; i < NC; i++)
 #pragma unroll
                         for (int n = 0; n < NS; n++) {
-                            a[t + s][i][n] = exp2_fast(d[i] * A[i][n]);
+                            a[t + s][i][n] = decay_of(d[i] * A[i][n]);
                             from[t + s][i][n] = a[t + s][i][n] * h[i][n];
                             h[i][n] = fmaf(x[i], Bs[n], from[t + s][i][n]);
                             if (HAS_Z) y[s * NC + i] = n ? fmaf(h[i][n], Cs[n], y[s * NC + i]) : h[i][n] * Cs[n];

@@ -81,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) scan_carry(const CarryA
             for (int i = 0; i < NC; i++) {
                 total[i] += d[i];
 #pragma unroll
-                for (int n = 0; n < NS; n++) g[i][n] = exp2_fast(d[i] * A[i][n]) * fmaf(dy[i], Cs[n], g[i][n]);
+                for (int n = 0; n < NS; n++) g[i][n] = decay_of(d[i] * A[i][n]) * fmaf(dy[i], Cs[n], g[i][n]);
             }
         }
         __syncwarp();

@@ -43,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) scan_forward(const Forw
                 float added[NC];
                 load_floats(added, p.added + (row * N + n0 + n) * channels + first);
 #pragma unroll
-                for (int i = 0; i < NC; i++) h[i][n] = fmaf(exp2_fast(total[i] * A[i][n]), h[i][n], added[i]);
+                for (int i = 0; i < NC; i++) h[i][n] = fmaf(decay_of(total[i] * A[i][n]), h[i][n], added[i]);
             }
         }
     float total[NC];
@@ -120,8 +120,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) scan_forward(const Forw
                     if (CARRY) total[c] += d[c];
 #pragma unroll
                     for (int n = 0; n < NS; n++) {
-                        const float power = d[c] * A[c][n];
-                        const float decay = n < NS - POLYNOMIAL ? exp2_fast(power) : exp2_polynomial(power);
+                        const float decay = decay_of(d[c] * A[c][n], n >= NS - POLYNOMIAL);
                         h[c][n] = fmaf(decay, h[c][n], x[c] * Bs[n]);
                         if (OUTPUT) sum = n ? fmaf(h[c][n], Cs[n], sum) : h[c][n] * Cs[n];
                     }

@@ -177,8 +177,7 @@ struct Ready {
     __device__ __forceinline__ void step(const Group& group, const float (&A)[NS], int s) {
 #pragma unroll
         for (int i = 0; i < NS; i++) {
-            const float power = group.dt[s] * A[i];
-            decay[i][s] = i < NS - POLYNOMIAL ? exp2_fast(power) : exp2_polynomial(power);
+            decay[i][s] = decay_of(group.dt[s] * A[i], i >= NS - POLYNOMIAL);
             const Words<1> both = {{__float_as_uint(group.B[i][s])}};
             add[i][s] = group.x[s] * (PACKED ? Format<TB>::get(both, 0) : group.B[i][s]);
             C[i][s] = PACKED ? Format<TC>::get(both, 1) : group.C[i][s];
