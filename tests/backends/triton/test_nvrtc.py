@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ import torch
 pytest.importorskip("triton")
 
 from anymamba import errors
-from anymamba.backends.triton import nvrtc, selective_scan, selective_scan_cuda
+from anymamba.backends.triton import nvrtc, nvrtc_program, selective_scan, selective_scan_cuda
 
 DEVICE = torch.device("cuda", 0)
 
@@ -44,6 +46,8 @@ def test_a_missing_library_is_said_once_with_every_name_tried(monkeypatch: pytes
 
 class FakeLibrary:
     """An NVRTC that knows sm_90 and refuses every program."""
+
+    _name = "libnvrtc.so"
 
     def nvrtcGetNumSupportedArchs(self, count: object) -> int:
         count._obj.value = 1  # type: ignore[attr-defined]
@@ -78,9 +82,46 @@ def test_the_compilers_words_reach_the_error(
 ) -> None:
     fake = FakeLibrary()
     monkeypatch.setattr(nvrtc, "library", lambda: fake)
+    monkeypatch.setattr(sys, "executable", "")
     with pytest.raises(nvrtc.NotCompiled, match="no such thing"):
         nvrtc.compile_source("nonsense", capability)
     assert fake.options[1] == b"--gpu-architecture=" + target
+
+
+_ENDS = {
+    "crashed": ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "NVRTC crashed while it compiled .-11"),
+    "refused": ("import sys; sys.exit('error: no such thing')", "no such thing"),
+    "hung": ("import time; time.sleep(60)", "did not end within 0.5 s"),
+    "not loaded there": ("import sys; sys.exit(2)", "no such thing"),
+}
+"""What the other process does -> what is said. The last is then compiled in this one."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("how", list(_ENDS))
+def test_a_compiler_that_fails_takes_nobody_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str) -> None:
+    script, words = _ENDS[how]
+    (tmp_path / "program.py").write_text(script)
+    monkeypatch.setattr(nvrtc, "library", FakeLibrary)
+    monkeypatch.setattr(nvrtc, "_PATIENCE", 0.5)
+    monkeypatch.setattr(nvrtc_program, "__file__", str(tmp_path / "program.py"))
+    with pytest.raises(nvrtc.NotCompiled, match=words):
+        nvrtc.compile_source("nonsense", (9, 0))
+
+
+def test_nvrtc_itself() -> None:
+    """The package of the development set-up."""
+    try:
+        nvrtc.library.cache_clear()
+        version = nvrtc_program.version(nvrtc.library())
+    except OSError as error:
+        pytest.skip(str(error))
+    assert version >= (12, 0)
+    code = nvrtc.compile_source('extern "C" __global__ void nothing() {}', (9, 0))
+    assert code.startswith(b"\x7fELF")
+    assert b"compute_90" not in code and b".target sm_" in nvrtc.compile_source('extern "C" __global__ void nothing() {}', (13, 9))
+    with pytest.raises(nvrtc.NotCompiled, match="kernel.cu.2.: error"):
+        nvrtc.compile_source("\nnonsense", (9, 0))
 
 
 @pytest.mark.parametrize("where", ["forward", "backward"])

@@ -10,12 +10,14 @@ import functools
 import hashlib
 import re
 import struct
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from anymamba.backends.triton import nvrtc_program
 from anymamba.cachefolder import read_bytes, write_bytes
 from anymamba.errors import warn_once
 from anymamba.language import say
@@ -63,40 +65,38 @@ def library() -> ctypes.CDLL:
 
 
 def compile_source(text: str, capability: tuple[int, int]) -> bytes:
-    """Machine code for a compute capability, PTX where NVRTC is older than the GPU. Raises NotCompiled with the compiler's words."""
+    """Machine code for a compute capability, PTX where NVRTC is older than the GPU. Raises NotCompiled with the compiler's words.
+
+    In another process, which a compiler that crashes takes down instead of the caller's: NVRTC 12.8 and 12.9 did on a kernel of ours
+    for compute capability 12.0."""
     nvrtc = library()
-    count = ctypes.c_int()
-    _check(nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(count)))
-    known = (ctypes.c_int * count.value)()
-    _check(nvrtc.nvrtcGetSupportedArchs(known))
-    wanted = capability[0] * 10 + capability[1]
-    native = wanted in known
-    target = f"sm_{wanted}" if native else f"compute_{max(arch for arch in known if arch < wanted)}"
-    program = ctypes.c_void_p()
-    _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None))
+    command = [sys.executable, "-I", nvrtc_program.__file__, nvrtc._name, *map(str, capability)]
     try:
-        options = [b"--std=c++17", f"--gpu-architecture={target}".encode()]
-        result = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
-        if result:
-            size = ctypes.c_size_t()
-            nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-            log = ctypes.create_string_buffer(size.value)
-            nvrtc.nvrtcGetProgramLog(program, log)
-            raise NotCompiled(log.value.decode(errors="replace") or f"NVRTC error {result}")
-        kind = "CUBIN" if native else "PTX"
-        size = ctypes.c_size_t()
-        _check(getattr(nvrtc, f"nvrtcGet{kind}Size")(program, ctypes.byref(size)))
-        code = ctypes.create_string_buffer(size.value)
-        _check(getattr(nvrtc, f"nvrtcGet{kind}")(program, code))
-        return code.raw
-    finally:
-        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+        done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise NotCompiled(say(f"NVRTC did not end within {_PATIENCE} s", f"NVRTC 在 {_PATIENCE} 秒内没有结束")) from None
+    except OSError:  # there is no Python to start, as in a program that embeds one
+        return _compile_here(nvrtc, text, capability)
+    words = done.stderr.decode(errors="replace").strip()
+    if done.returncode == 0:
+        return done.stdout
+    if done.returncode == 1:
+        raise NotCompiled(words)
+    if done.returncode == 2:  # found here by a name that only this process resolves
+        return _compile_here(nvrtc, text, capability)
+    how = f"{done.returncode} {words[-200:]}".strip()
+    raise NotCompiled(say(f"NVRTC crashed while it compiled ({how})", f"NVRTC 在编译时崩溃（{how}）"))
 
 
-def _check(result: int) -> None:
-    if result:
-        library().nvrtcGetErrorString.restype = ctypes.c_char_p
-        raise NotCompiled(f"NVRTC: {library().nvrtcGetErrorString(result).decode()}")
+_PATIENCE = 300
+"""Seconds that one kernel may take: a hundred times what the largest takes."""
+
+
+def _compile_here(nvrtc: ctypes.CDLL, text: str, capability: tuple[int, int]) -> bytes:
+    try:
+        return nvrtc_program.compile_program(nvrtc, text, capability)
+    except nvrtc_program.Refused as error:
+        raise NotCompiled(str(error)) from None
 
 
 @functools.cache
@@ -118,9 +118,8 @@ class Kernel:
     def __init__(self, file: str, entry: str, defines: Mapping[str, object], device: torch.device) -> None:
         text = source(file, defines)
         capability = torch.cuda.get_device_capability(device)
-        major, minor = ctypes.c_int(), ctypes.c_int()
-        _check(library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
-        digest = hashlib.sha256(f"{text}|{capability}|{major.value}.{minor.value}".encode()).hexdigest()[:32]
+        major, minor = nvrtc_program.version(library())
+        digest = hashlib.sha256(f"{text}|{capability}|{major}.{minor}".encode()).hexdigest()[:32]
         name = f"cuda/{entry}-{digest}"
         code = read_bytes(name)
         if code is None:

@@ -233,6 +233,8 @@ def scan_backward(
     du, ddelta = (torch.empty((batch, length, channels), dtype=x.dtype, device=device).transpose(1, 2) for x in (u, delta))
     if z is not None and (dz is None or not _aligned(dz)):
         dz = torch.empty((batch, length, channels), dtype=z.dtype, device=device).transpose(1, 2)
+    if u.dtype == torch.float32 and z is not None:
+        plan = replace(plan, tile=min(plan.tile, 4))  # rows of 4 bytes wait in registers for the next window: 8 steps' decays spill
     window, width = plan.window, plan.width(states)
     chunk, chunks = cut(length, plan.chunks, window)
     blocks = groups * -(-group // (width * plan.warps))

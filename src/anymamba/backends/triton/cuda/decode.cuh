@@ -41,7 +41,13 @@ __device__ __forceinline__ int thread_anew() {
     return x;
 }
 __device__ __forceinline__ float from_lane(float x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
-__device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+__device__ __forceinline__ void prefetch(const void* p) {
+#if __CUDA_ARCH__ < 1200
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#else  // on which the assemblers of CUDA 12.8 and 12.9 crash; 16 bytes at a multiple of 16
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], 16;" ::"l"(reinterpret_cast<u64>(p) & ~u64(15)));
+#endif
+}
 __device__ __forceinline__ unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
 
 // Weights are read once a token, and would drive letters, constants and states out of the second-level cache: a reader that waits for a
