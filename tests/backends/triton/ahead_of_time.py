@@ -129,15 +129,21 @@ def compile_for(launch: Launch, target: str) -> Any:
 
 
 def registers_and_stack(compiled: Any) -> tuple[int, int]:
-    """Registers a lane and bytes of local memory a lane, the latter being what was spilled; from NVIDIA's own tool."""
-    import triton.backends.nvidia as nvidia
-
-    tool = os.path.join(os.path.dirname(nvidia.__file__), "bin", "cuobjdump")
+    """Of Triton's compiled kernel, see ``usage``."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "kernel.cubin")
         with open(path, "wb") as file:
             file.write(compiled.asm["cubin"])
-        text = subprocess.run([tool, "-res-usage", path], capture_output=True, text=True, check=True).stdout
+        return usage(path)
+
+
+def usage(path: str) -> tuple[int, int]:
+    """Registers a lane and bytes of local memory a lane, the latter being what was spilled, of the kernel in a file of machine code;
+    from NVIDIA's own tool, which Triton brings along."""
+    import triton.backends.nvidia as nvidia
+
+    tool = os.path.join(os.path.dirname(nvidia.__file__), "bin", "cuobjdump")
+    text = subprocess.run([tool, "-res-usage", path], capture_output=True, text=True, check=True).stdout
     found = re.search(r"REG:(\d+)\s+STACK:(\d+)", text)
     assert found, text
     return int(found.group(1)), int(found.group(2))

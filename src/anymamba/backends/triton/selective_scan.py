@@ -112,7 +112,7 @@ def backward(
             return in_cuda.scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, softplus, checkpoint, kept.cuda_plan, dz)
         except nvrtc.NotCompiled as error:
             nvrtc.give_up(u.device, str(error))  # the Triton kernel reads the same states
-    plan = backward_plan(u.shape[0], u.shape[1], u.shape[2], A.shape[1], u.device)
+    plan = backward_plan(u.shape[0], u.shape[1], u.shape[2], A.shape[1], u.device, u.dtype == torch.float32)
     return scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, softplus, checkpoint, kept.every, plan, dz)
 
 
@@ -260,7 +260,8 @@ def scan_backward(
             if chunks > 1:
                 selective_scan_reverse_kernel[grid](
                     delta, z, dout, C, A, delta_bias, added, sum_dt,
-                    *strides, *C.stride()[:3], A.stride(0), A.stride(1), 1, channels, *sizes, TILE=4, **common,
+                    *strides, *C.stride()[:3], A.stride(0), A.stride(1), 1, channels, *sizes,
+                    TILE=2 if u.dtype == torch.float32 else 4, **common,
                 )  # fmt: skip
             selective_scan_backward_kernel[grid](
                 u, delta, z, dout, B, C, A, D, delta_bias, checkpoint, added, sum_dt, scratch,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.triton import nvrtc
-from anymamba.backends.triton.launch import processors
+from anymamba.backends.triton.launch import processors, shared_memory
 
 WARPS_OF_A_SCHEDULER = 7
 """That hide the latency of the forward scan's chain of steps, where chunks are cut at all."""
@@ -69,7 +69,9 @@ def forward_plan(batch: int, channels: int, length: int, device: torch.device, p
             chunks = max(min(chunks, length // 128), 1)
         return Plan(8, 1, 16, 1, unroll=8, chunks=chunks, polynomial=int(length <= 4096))
     if warps <= 3 * schedulers / 4:
-        return Plan(2, 1, 64, 4, unroll=8, blocks=1 if warps <= schedulers / 4 else 3, split=True)
+        # three fit into the shared memory of sm_80, sm_90 and sm_100; in float32 their registers would spill
+        most = 3 if packed and shared_memory(device) >= 160 * 1024 else 2
+        return Plan(2, 1, 64, 4, unroll=8, blocks=1 if warps <= schedulers / 4 else most, split=True)
     if not packed and warps > 2 * schedulers:
         # so few warps wait for exponentials more than for anything else
         return Plan(8, 1, 16, 1, unroll=8, polynomial=int(warps < 3 * schedulers))

@@ -32,12 +32,14 @@ def forward_plan(batch: int, channels: int, length: int, d_state: int, device: t
     return Plan(block_n, block_d, 1, 4, _chunks(batch, channels, length, block_d, device), 32)
 
 
-def backward_plan(batch: int, channels: int, length: int, d_state: int, device: torch.device) -> Plan:
+def backward_plan(batch: int, channels: int, length: int, d_state: int, device: torch.device, precise: bool = False) -> Plan:
+    """precise: float32 inputs, whose decays take more registers."""
     block_n, block_d = _blocks(channels, d_state, device)
     chunks = _chunks(batch, channels, length, block_d, device)
     dot = matrix_unit_for_float32(device) and block_n >= 16 and block_d >= 16
     # float32 sums over channels take registers: two warps and a step at a time, or they would spill
-    return Plan(block_n, block_d, 2 if dot else 1, 1 if dot else 2, chunks, 32, dot, wide=True)
+    single = dot or precise or block_n * block_d < 64
+    return Plan(block_n, block_d, 2 if dot else 1, 1 if single else 2, chunks, 32, dot, wide=True)
 
 
 def _blocks(channels: int, d_state: int, device: torch.device) -> tuple[int, int]:

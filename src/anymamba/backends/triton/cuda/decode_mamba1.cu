@@ -21,17 +21,21 @@ __device__ __forceinline__ int border(int, int) { return 1 << 20; }
 constexpr int PASSES = (CHANNELS * N + NT - 1) / NT;  // CHANNELS: of a block, at most
 constexpr int RUN = (RANK + N - 1) / N;               // columns of dt_proj that a lane multiplies
 
-// State n of channel c, one a thread: what is known before the token's own numbers are.
+// State n of channel c, one a thread: what is known before the token's own numbers are; of dt_proj, if registers allow.
 struct State {
-    float h, A, D, bias, dt[RUN];
+    static constexpr bool AHEAD = PASSES * RUN <= 20;
+    float h, A, D, bias, dt[AHEAD ? RUN : 1];
 
+    static __device__ __forceinline__ float of_dt_proj(const char* dt_proj, int channel, int k) {
+        return k < RANK ? Format<TDT>::one(dt_proj, i64(channel) * RANK + k) : 0.0f;
+    }
     __device__ __forceinline__ void load(const float* states, const char* dt_proj, const float* constants, int channel, int n) {
         h = states[i64(channel) * N + n];
         A = constants[A_LOG2 + channel * N + n];
         D = constants[SKIP + channel];
         bias = constants[DT_BIAS + channel];
 #pragma unroll
-        for (int i = 0; i < RUN; i++) dt[i] = n + i * N < RANK ? Format<TDT>::one(dt_proj, i64(channel) * RANK + n + i * N) : 0.0f;
+        for (int i = 0; AHEAD && i < RUN; i++) dt[i] = of_dt_proj(dt_proj, channel, n + i * N);
     }
 };
 
@@ -39,6 +43,7 @@ struct State {
 struct Columns {
     static constexpr int ROUNDS = (LOW * 4 + NT - 1) / NT, EACH = (CHANNELS + 3) / 4;
     static constexpr bool AHEAD = ROUNDS * EACH <= 16;
+    static constexpr int AT_ONCE = ROUNDS * EACH <= 32 ? ROUNDS : 1;
     float weight[AHEAD ? ROUNDS : 1][EACH];
     const char* matrix;
 
@@ -56,7 +61,7 @@ struct Columns {
         for (int round = 0; AHEAD && round < ROUNDS; round++) load_round(weight[round], round, channels);
     }
     __device__ __forceinline__ void add_product(u64* totals, const float* x, const Share& channels, const float* constants) {
-#pragma unroll
+#pragma unroll AT_ONCE
         for (int round = 0; round < ROUNDS; round++) {
             if (!AHEAD) load_round(weight[0], round, channels);
             const int row = (round * NT + threadIdx.x) / 4;
@@ -151,7 +156,8 @@ extern "C" __global__ void __launch_bounds__(NT, 1) decode_mamba1(const DecodeAr
                     float sum = 0.0f;
 #pragma unroll
                     for (int i = 0; i < RUN; i++)
-                        if (live && n + i * N < RANK) sum = fmaf(s.dt[i], m.all[n + i * N], sum);
+                        if (live && n + i * N < RANK)
+                            sum = fmaf(State::AHEAD ? s.dt[i] : State::of_dt_proj(reinterpret_cast<const char*>(entry[4]), channels.first + c, n + i * N), m.all[n + i * N], sum);
                     sum = lane_sum<N>(sum);
                     float y = 0.0f, x = 0.0f;
                     if (live) {

@@ -10,7 +10,13 @@ constexpr int G = LN > NC ? LN / NC : 1;  // time steps whose sums over the stat
 constexpr int UNROLLED = UNROLL;  // a macro's value does not reach a pragma
 constexpr int FORWARD_FLOATS = 3 * T * CW + T * 2 * N + 2 * CW;
 
-extern "C" __global__ void __launch_bounds__(WARPS * 32) scan_forward(const ForwardArguments p) {
+#if __CUDA_ARCH__ < 1200
+#define BOUNDS __launch_bounds__(WARPS * 32)
+#else
+#define BOUNDS __launch_bounds__(WARPS * 32, 1)  // or the assembler spills, with registers to spare
+#endif
+
+extern "C" __global__ void BOUNDS scan_forward(const ForwardArguments p) {
     extern __shared__ __align__(16) float shared[];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, channels = p.channels;
     float* dt_s = shared + warp * ((FORWARD_FLOATS + 3) / 4 * 4);

@@ -1,0 +1,64 @@
+"""The CUDA C++ kernels compile for GPUs that are not here, by the NVRTC that users have, fit their shared memory, and do not spill.
+
+The quick run compiles those of Mamba-1's scan for one size and the fused steps of the smallest models, for all targets. The whole:
+
+    python -m pytest tests/backends/triton/test_cuda_ahead_of_time.py -m slow
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from tests.backends.triton import cuda_sources
+
+pytestmark = pytest.mark.skipif(bool(cuda_sources.compiler()), reason=cuda_sources.compiler() or "-")
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+STEP_SPILLS = {"falcon-mamba-7b": 8, "mamba2-790m": 8}
+"""Model: bytes a lane that its fused step may spill. 512 threads leave 128 registers each, and which of a few models comes out one
+pair of them short changes with every version of the compiler: an access to the first-level cache a layer, beside 30 µs."""
+
+
+def _compile(sources: list[cuda_sources.Source], target: str) -> None:
+    assert sources
+    found = [text for text in (cuda_sources.wrong(source, target) for source in sources) if text]
+    assert not found, f"{len(found)} of {len(sources)} kernels\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("target", cuda_sources.CAPABILITIES)
+def test_one_of_each_kernel(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with cuda_sources.on(target, monkeypatch) as sources:
+        cuda_sources.scan_calls(torch.bfloat16, ((1, 64, 2048), (1, 1536, 2048)))
+        steps = [cuda_sources.step_of(config, torch.bfloat16, False) for name, config in cuda_sources.models().items() if "130m" in name]
+    assert None not in steps
+    one = {source.file: source for source in reversed(sources)}
+    assert len(one) == 5
+    _compile([*one.values(), *(step for step in steps if step)], target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("target", cuda_sources.CAPABILITIES)
+def test_scans(target: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    with cuda_sources.on(target, monkeypatch) as sources:
+        cuda_sources.scan_calls(dtype)
+    _compile(sources, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.int8], ids=str)
+@pytest.mark.parametrize("target", cuda_sources.CAPABILITIES)
+def test_fused_steps(target: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, failed = 0, []
+    for name, config in cuda_sources.models().items():
+        with cuda_sources.on(target, monkeypatch):
+            step = cuda_sources.step_of(config, torch.bfloat16 if dtype == torch.int8 else dtype, dtype == torch.int8)
+        if step is not None:
+            made += 1
+            failed.append((name, cuda_sources.wrong(step, target, STEP_SPILLS.get(name, 0))))
+    assert made >= 10
+    assert not [text for text in failed if text[1]]
