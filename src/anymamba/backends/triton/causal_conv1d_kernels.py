@@ -81,12 +81,16 @@ def causal_conv1d_forward_kernel(
         carried += (load_input(x_ptr, initial_ptr, x_l, initial_d, initial_w, d, t, length, channels, WIDTH, HAS_INITIAL),)
         if HAS_SEQ:
             carried_documents += (load_document(seq_ptr, seq_l, t, length),)
+    # pointers walk along: an address costs one addition a step
+    first = start.to(tl.int64)
+    x_ptr += first * x_l + d
+    out_ptr += first * out_l + d
     for t0 in range(start, end, TILE):
         rows = carried
         documents = carried_documents
         for i in tl.static_range(TILE):
             live = d < tl.where(t0 + i < end, channels, 0)
-            rows += (tl.load(x_ptr + tl.cast(t0 + i, tl.int64) * x_l + d, mask=live, other=0.0).to(tl.float32),)
+            rows += (tl.load(x_ptr + i * x_l, mask=live, other=0.0).to(tl.float32),)
             if HAS_SEQ:
                 documents += (load_document(seq_ptr, seq_l, t0 + i, length),)
         for i in tl.static_range(TILE):
@@ -96,7 +100,9 @@ def causal_conv1d_forward_kernel(
             if HAS_SEQ:
                 out = tl.where(documents[i + WIDTH - 1] >= 0, out, 0.0)
             live = d < tl.where(t0 + i < end, channels, 0)
-            tl.store(out_ptr + tl.cast(t0 + i, tl.int64) * out_l + d, out.to(out_ptr.dtype.element_ty), mask=live)
+            tl.store(out_ptr + i * out_l, out.to(out_ptr.dtype.element_ty), mask=live)
+        x_ptr += TILE * x_l
+        out_ptr += TILE * out_l
         carried = last_of(rows, TILE, WIDTH - 1)
         if HAS_SEQ:
             carried_documents = last_of(documents, TILE, WIDTH - 1)
@@ -112,6 +118,41 @@ def last_of(rows, first: tl.constexpr, COUNT: tl.constexpr):
 
 
 @triton.jit
+def before_silu(
+    dout, rows, documents, taps, bias, i: tl.constexpr, WIDTH: tl.constexpr, SILU: tl.constexpr, HAS_SEQ: tl.constexpr
+):
+    """The gradient that reaches the convolution's output of the i-th token, whose own row is rows[i + WIDTH - 1]."""
+    if HAS_SEQ:
+        dout = tl.where(documents[i + WIDTH - 1] >= 0, dout, 0.0)
+    if SILU:
+        before = convolve(rows, documents, taps, bias, i, WIDTH, HAS_SEQ)
+        s = sigmoid(before)
+        dout *= s * (1.0 + before * (1.0 - s))
+    return dout
+
+
+@triton.jit
+def store_input_gradient(
+    dx_ptr, dinitial_ptr, dx_l, d, ps, documents, taps, t, start, end, channels,
+    i: tl.constexpr, WIDTH: tl.constexpr, HAS_INITIAL: tl.constexpr, HAS_SEQ: tl.constexpr,
+):  # fmt: skip
+    """dx of token t, which ps[i], ..., ps[i + WIDTH - 1] reach; nothing outside of start to end but for the initial state. dx_ptr: of
+    the token of i = 0."""
+    dx = tl.zeros_like(ps[i])
+    for j in tl.static_range(WIDTH):
+        met = ps[i + j]
+        if HAS_SEQ:
+            met = tl.where(documents[i] == documents[i + j], met, 0.0)
+        dx += taps[WIDTH - 1 - j] * met
+    live = d < tl.where((t >= start) & (t < end), channels, 0)
+    tl.store(dx_ptr + i * dx_l, dx.to(dx_ptr.dtype.element_ty), mask=live)
+    if HAS_INITIAL:
+        live = d < tl.where((t < 0) & (start == 0), channels, 0)
+        at = dinitial_ptr + (t + WIDTH - 1).to(tl.int64) * channels + d
+        tl.store(at, dx.to(dinitial_ptr.dtype.element_ty), mask=live)
+
+
+@triton.jit
 def causal_conv1d_backward_kernel(
     x_ptr, weight_ptr, bias_ptr, initial_ptr, seq_ptr, dout_ptr, dx_ptr, dinitial_ptr, dweight_ptr, dbias_ptr,
     x_b, x_l, weight_d, weight_w, initial_b, initial_d, initial_w, seq_b, seq_l, dout_b, dout_l, dx_b, dx_l,
@@ -119,8 +160,8 @@ def causal_conv1d_backward_kernel(
     WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, TILE: tl.constexpr, SILU: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr, HAS_SEQ: tl.constexpr,
 ):  # fmt: skip
-    """Grid as forward. With p the gradient before the silu, dx[t] = sum over j of taps[WIDTH - 1 - j] * p[t + j]: the walk computes p
-    up to WIDTH - 1 tokens past its stretch and stores dx that many tokens behind.
+    """Grid as forward; stretch: a multiple of TILE. With p the gradient before the silu, dx[t] = sum over j of taps[WIDTH - 1 - j] *
+    p[t + j]: dx is stored WIDTH - 1 tokens behind, and after its stretch the walk goes on for that many tokens.
 
     dweight: (batch * stretches, WIDTH, channels) and dbias: (batch * stretches, channels), float32 partial sums.
     dinitial: (batch, WIDTH - 1, channels).
@@ -134,6 +175,8 @@ def causal_conv1d_backward_kernel(
     dout_ptr += b * dout_b
     dx_ptr += b * dx_b
     initial_ptr += b * initial_b
+    if HAS_INITIAL:
+        dinitial_ptr += b * (WIDTH - 1) * channels
     seq_ptr += b * seq_b
     taps = load_taps(weight_ptr, d, ok, weight_d, weight_w, WIDTH)
     bias = tl.zeros([BLOCK_D], tl.float32)
@@ -152,53 +195,56 @@ def causal_conv1d_backward_kernel(
         carried_p += (tl.zeros([BLOCK_D], tl.float32),)
         if HAS_SEQ:
             carried_documents += (load_document(seq_ptr, seq_l, t, length),)
-    for t0 in range(start, end + WIDTH - 1, TILE):
+    first = start.to(tl.int64)
+    x_ptr += first * x_l + d
+    dout_ptr += first * dout_l + d
+    dx_ptr += (first - (WIDTH - 1)) * dx_l + d
+    for t0 in range(start, end, TILE):
         rows = carried
         documents = carried_documents
         ps = carried_p
         douts = ()
         for i in tl.static_range(TILE):
-            live = d < tl.where(t0 + i < tl.minimum(end + WIDTH - 1, length), channels, 0)
-            rows += (tl.load(x_ptr + tl.cast(t0 + i, tl.int64) * x_l + d, mask=live, other=0.0).to(tl.float32),)
-            douts += (tl.load(dout_ptr + tl.cast(t0 + i, tl.int64) * dout_l + d, mask=live, other=0.0).to(tl.float32),)
+            live = d < tl.where(t0 + i < length, channels, 0)
+            rows += (tl.load(x_ptr + i * x_l, mask=live, other=0.0).to(tl.float32),)
+            douts += (tl.load(dout_ptr + i * dout_l, mask=live, other=0.0).to(tl.float32),)
             if HAS_SEQ:
                 documents += (load_document(seq_ptr, seq_l, t0 + i, length),)
         for i in tl.static_range(TILE):
-            p = douts[i]
-            if HAS_SEQ:
-                p = tl.where(documents[i + WIDTH - 1] >= 0, p, 0.0)
-            if SILU:
-                before = convolve(rows, documents, taps, bias, i, WIDTH, HAS_SEQ)
-                s = sigmoid(before)
-                p *= s * (1.0 + before * (1.0 - s))
-            own = tl.where(t0 + i < end, 1.0, 0.0) * p
-            dbias += own
+            p = before_silu(douts[i], rows, documents, taps, bias, i, WIDTH, SILU, HAS_SEQ)
+            ps += (p,)
+            dbias += p
             summed = ()
             for j in tl.static_range(WIDTH):
                 row = rows[i + j]
                 if HAS_SEQ:
                     row = tl.where(documents[i + j] == documents[i + WIDTH - 1], row, 0.0)
-                summed += (dtaps[j] + own * row,)
+                summed += (dtaps[j] + p * row,)
             dtaps = summed
-            ps += (p,)
-            # the token WIDTH - 1 behind has met all outputs that it takes part in
-            dx = tl.zeros([BLOCK_D], tl.float32)
-            for j in tl.static_range(WIDTH):
-                met = ps[i + j]
-                if HAS_SEQ:
-                    met = tl.where(documents[i] == documents[i + j], met, 0.0)
-                dx += taps[WIDTH - 1 - j] * met
             t = t0 + i - (WIDTH - 1)
-            live = d < tl.where((t >= start) & (t < end), channels, 0)
-            tl.store(dx_ptr + t.to(tl.int64) * dx_l + d, dx.to(dx_ptr.dtype.element_ty), mask=live)
-            if HAS_INITIAL:
-                live = d < tl.where((t < 0) & (start == 0), channels, 0)
-                at = dinitial_ptr + (b * (WIDTH - 1) + t + WIDTH - 1) * channels + d
-                tl.store(at, dx.to(dinitial_ptr.dtype.element_ty), mask=live)
+            store_input_gradient(
+                dx_ptr, dinitial_ptr, dx_l, d, ps, documents, taps, t, start, end, channels, i, WIDTH, HAS_INITIAL, HAS_SEQ
+            )
+        x_ptr += TILE * x_l
+        dout_ptr += TILE * dout_l
+        dx_ptr += TILE * dx_l
         carried = last_of(rows, TILE, WIDTH - 1)
         carried_p = last_of(ps, TILE, WIDTH - 1)
         if HAS_SEQ:
             carried_documents = last_of(documents, TILE, WIDTH - 1)
+    # the stretch's last tokens also reach outputs of the next, whose program adds these to dweight and dbias
+    t0 = start + tl.cdiv(end - start, TILE) * TILE
+    for i in tl.static_range(WIDTH - 1):
+        live = d < tl.where(t0 + i < length, channels, 0)
+        carried += (tl.load(x_ptr + i * x_l, mask=live, other=0.0).to(tl.float32),)
+        dout = tl.load(dout_ptr + i * dout_l, mask=live, other=0.0).to(tl.float32)
+        if HAS_SEQ:
+            carried_documents += (load_document(seq_ptr, seq_l, t0 + i, length),)
+        carried_p += (before_silu(dout, carried, carried_documents, taps, bias, i, WIDTH, SILU, HAS_SEQ),)
+        t = t0 + i - (WIDTH - 1)
+        store_input_gradient(
+            dx_ptr, dinitial_ptr, dx_l, d, carried_p, carried_documents, taps, t, start, end, channels, i, WIDTH, HAS_INITIAL, HAS_SEQ
+        )
     row = b * tl.num_programs(1) + tl.program_id(1)
     for j in tl.static_range(WIDTH):
         tl.store(dweight_ptr + (row * WIDTH + j) * channels + d, dtaps[j], mask=ok)
