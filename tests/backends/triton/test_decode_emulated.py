@@ -82,6 +82,8 @@ SECOND: dict[str, Any] = {"vocab_size": 72, "hidden_size": 64, "num_hidden_layer
                 # more warps than a block has pieces of x_proj: the sums of those without any must not be read
                 ("many-warps", MambaConfig(vocab_size=72, hidden_size=320, num_hidden_layers=2), torch.float16, False, 256),
                 ("falcon", FalconMambaConfig(**SMALL), torch.float32, False, 64),
+                # neither dt_proj nor x_proj fit in the registers of a lane ahead of their use
+                ("wide-dt", FalconMambaConfig(**SMALL, time_step_rank=64), torch.bfloat16, False, 64),
                 ("int8", MambaConfig(vocab_size=72, hidden_size=48, num_hidden_layers=3), torch.bfloat16, True, 64),
                 (
                     "groups", Mamba2Config(**SECOND, n_groups=2, state_size=64, use_bias=True, time_step_limit=(0.01, 0.5)),
