@@ -9,12 +9,9 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
-from anymamba.backends.triton.causal_conv1d_kernels import (
-    causal_conv1d_backward_kernel,
-    causal_conv1d_forward_kernel,
-    causal_conv1d_update_kernel,
-)
+from anymamba.backends.triton.causal_conv1d_kernels import causal_conv1d_backward_kernel, causal_conv1d_forward_kernel
 from anymamba.backends.triton.causal_conv1d_rows import conv_rows_backward, conv_rows_forward, in_rows, rows_plan
+from anymamba.backends.triton.causal_conv1d_update_kernels import causal_conv1d_update_kernel
 from anymamba.backends.triton.launch import lanes, on_device, power_of_2, processors, runs_here
 from anymamba.language import say
 
