@@ -18,9 +18,9 @@ pytestmark = pytest.mark.skipif(bool(cuda_sources.compiler()), reason=cuda_sourc
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
-STEP_SPILLS = {"falcon-mamba-7b": 8, "mamba2-790m": 8}
-"""Model: bytes a lane that its fused step may spill. 512 threads leave 128 registers each, and which of a few models comes out one
-pair of them short changes with every version of the compiler: an access to the first-level cache a layer, beside 30 µs."""
+STEP_SPILLED = 8
+"""Bytes a lane that a fused step may spill. 512 threads leave 128 registers each, and which of a few models on which target comes out
+a pair of them short changes with every version of the compiler: an access to the first-level cache a layer, beside 30 µs."""
 
 
 def _compile(sources: list[cuda_sources.Source], target: str) -> None:
@@ -37,7 +37,8 @@ def test_one_of_each_kernel(target: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert None not in steps
     one = {source.file: source for source in reversed(sources)}
     assert len(one) == 5
-    _compile([*one.values(), *(step for step in steps if step)], target)
+    _compile(list(one.values()), target)
+    assert not [text for text in (cuda_sources.wrong(step, target, STEP_SPILLED) for step in steps if step) if text]
 
 
 @pytest.mark.slow
@@ -59,6 +60,6 @@ def test_fused_steps(target: str, dtype: torch.dtype, monkeypatch: pytest.Monkey
             step = cuda_sources.step_of(config, torch.bfloat16 if dtype == torch.int8 else dtype, dtype == torch.int8)
         if step is not None:
             made += 1
-            failed.append((name, cuda_sources.wrong(step, target, STEP_SPILLS.get(name, 0))))
+            failed.append((name, cuda_sources.wrong(step, target, STEP_SPILLED)))
     assert made >= 10
     assert not [text for text in failed if text[1]]
