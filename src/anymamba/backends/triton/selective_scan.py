@@ -87,7 +87,7 @@ def forward(
             return *found, Kept(every, back)
         except nvrtc.NotCompiled as error:
             nvrtc.give_up(u.device, str(error))
-    plan = forward_plan(batch, channels, length, A.shape[1], u.device)
+    plan = forward_plan(batch, channels, length, A.shape[1], u.device, u.dtype == torch.float32)
     return *scan_forward(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, keep, plan), Kept(plan.every, None)
 
 

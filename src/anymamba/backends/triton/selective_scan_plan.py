@@ -27,13 +27,15 @@ class Plan:
     registers: int | None = None
 
 
-def forward_plan(batch: int, channels: int, length: int, d_state: int, device: torch.device) -> Plan:
+def forward_plan(batch: int, channels: int, length: int, d_state: int, device: torch.device, precise: bool = False) -> Plan:
+    """precise: float32 inputs, whose decays take more registers."""
     block_n, block_d = _blocks(channels, d_state, device)
-    return Plan(block_n, block_d, 1, 4, _chunks(batch, channels, length, block_d, device), 32)
+    tile = 2 if precise and block_n > 16 else 4
+    return Plan(block_n, block_d, 1, tile, _chunks(batch, channels, length, block_d, device), 32)
 
 
 def backward_plan(batch: int, channels: int, length: int, d_state: int, device: torch.device, precise: bool = False) -> Plan:
-    """precise: float32 inputs, whose decays take more registers."""
+    """precise: as in forward_plan."""
     block_n, block_d = _blocks(channels, d_state, device)
     chunks = _chunks(batch, channels, length, block_d, device)
     dot = matrix_unit_for_float32(device) and block_n >= 16 and block_d >= 16

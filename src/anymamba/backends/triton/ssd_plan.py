@@ -45,6 +45,8 @@ def forward_plan(
     plan = _plan(q, 16, 4, stages, batch, length, heads, heads_per_group, headdim, d_state, wide, device)
     if not plain and not large and block_n <= 16:
         plan = replace(plan, stages=2)  # what a third stage loads of z spills
+    if not roomy:
+        plan = replace(plan, walk_stages=2)  # a third would spill on sm_120
     return plan if plain and not wide else replace(plan, warps=8)
 
 
