@@ -61,9 +61,9 @@ def _widen_blocks() -> None:
     launch = importlib.import_module("anymamba.backends.triton.launch")
     scan_plan, conv_plan = scan.forward_plan, conv.conv_plan
 
-    def wide_scan(batch: int, channels: int, length: int, d_state: int, device: torch.device) -> Any:
+    def wide_scan(batch: int, channels: int, length: int, d_state: int, device: torch.device, precise: bool = False) -> Any:
         block = min(max(launch.power_of_2(channels), 2), MOST_CHANNELS)
-        return dataclasses.replace(scan_plan(batch, channels, length, d_state, device), block_d=block, chunks=1, tile=8)
+        return dataclasses.replace(scan_plan(batch, channels, length, d_state, device, precise), block_d=block, chunks=1, tile=8)
 
     def wide_conv(batch: int, channels: int, length: int, device: torch.device, backward: bool = False) -> Any:
         plan = conv_plan(batch, channels, length, device, backward)
