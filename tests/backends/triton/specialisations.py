@@ -33,7 +33,6 @@ from anymamba.backends.triton import (
     selective_scan,
     selective_state_update,
     ssd,
-    ssd_plan,
 )
 from anymamba.errors import BackendError
 
@@ -57,6 +56,7 @@ def on(target: str, monkeypatch: Any) -> Iterator[list[ahead_of_time.Launch]]:
     hip = target.startswith("gfx")
     facts: dict[str, Callable[[Any], Any]] = {
         "processors": lambda device: PROCESSORS[target],
+        "is_nvidia": lambda device: not hip,
         "shared_memory": lambda device: ahead_of_time.SHARED_MEMORY[target],
         "lanes": lambda device: 64 if target == "gfx942" else 32,
         "matrix_unit_for_float32": lambda device: not hip or target == "gfx942",
@@ -69,7 +69,6 @@ def on(target: str, monkeypatch: Any) -> Iterator[list[ahead_of_time.Launch]]:
                     patch.setattr(module, fact, answer)
         for fact, answer in facts.items():
             patch.setattr(launch, fact, answer)
-        patch.setattr(ssd_plan, "is_nvidia", lambda device: not hip)
         patch.setattr(ssd, "_precision", lambda x: "ieee" if hip else "tf32x3")
         with ahead_of_time.launches() as found:
             yield found

@@ -34,6 +34,10 @@ def processors(device: torch.device) -> int:
     return 2
 
 
+def is_nvidia(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.version.hip is None
+
+
 @functools.cache
 def has_float64(device: torch.device) -> bool:
     """Some of Intel's GPUs have none."""

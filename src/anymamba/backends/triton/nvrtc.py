@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from anymamba.backends.triton import nvrtc_program
+from anymamba.backends.triton.nvrtc_program import NotCompiled
 from anymamba.cachefolder import read_bytes, write_bytes
 from anymamba.errors import warn_once
 from anymamba.language import say
@@ -38,10 +39,6 @@ def source(file: str, defines: Mapping[str, object]) -> str:
         return _INCLUDE.sub(lambda found: expand(found.group(1)), text)
 
     return "".join(f"#define {name} {value}\n" for name, value in defines.items()) + expand(file)
-
-
-class NotCompiled(RuntimeError):
-    """A kernel that NVRTC or the driver would not take; its text has their words."""
 
 
 @functools.cache
@@ -76,27 +73,20 @@ def compile_source(text: str, capability: tuple[int, int]) -> bytes:
     except subprocess.TimeoutExpired:
         raise NotCompiled(say(f"NVRTC did not end within {_PATIENCE} s", f"NVRTC 在 {_PATIENCE} 秒内没有结束")) from None
     except OSError:  # there is no Python to start, as in a program that embeds one
-        return _compile_here(nvrtc, text, capability)
+        return nvrtc_program.compile_program(nvrtc, text, capability)
     words = done.stderr.decode(errors="replace").strip()
     if done.returncode == 0:
         return done.stdout
     if done.returncode == 1:
         raise NotCompiled(words)
     if done.returncode == 2:  # found here by a name that only this process resolves
-        return _compile_here(nvrtc, text, capability)
+        return nvrtc_program.compile_program(nvrtc, text, capability)
     how = f"{done.returncode} {words[-200:]}".strip()
     raise NotCompiled(say(f"NVRTC crashed while it compiled ({how})", f"NVRTC 在编译时崩溃（{how}）"))
 
 
 _PATIENCE = 300
 """Seconds that one kernel may take: a hundred times what the largest takes."""
-
-
-def _compile_here(nvrtc: ctypes.CDLL, text: str, capability: tuple[int, int]) -> bytes:
-    try:
-        return nvrtc_program.compile_program(nvrtc, text, capability)
-    except nvrtc_program.Refused as error:
-        raise NotCompiled(str(error)) from None
 
 
 @functools.cache

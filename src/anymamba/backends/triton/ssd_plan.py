@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from anymamba.backends.triton.launch import power_of_2, processors, shared_memory
+from anymamba.backends.triton.launch import is_nvidia, power_of_2, processors, shared_memory
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,6 @@ def backward_plan(
         plan, stages=1, block_p=block_p, warps=8 if wide or d_state > 128 else 4,
         walk_stages=2 if wide else 3,
     )  # fmt: skip
-
-
-def is_nvidia(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.version.hip is None
 
 
 def _plan(
