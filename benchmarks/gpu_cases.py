@@ -50,7 +50,7 @@ def kept(key, make):
     return _kept[key]
 
 
-SPLIT = [(2, 4, 64, 8, 1), (2, 4, 64, 8, 3), (4, 4, 32, 8, 2), (4, 4, 32, 8, 3)]
+SPLIT = [(2, 3, 64, 8, 1), (2, 3, 128, 8, 1), (2, 3, 32, 4, 1), (2, 4, 64, 8, 1), (2, 4, 64, 8, 3), (4, 4, 32, 8, 2), (4, 4, 32, 8, 3)]
 """Of the forward scan with helping warps: states of a lane, warps that walk, tile, unrolled groups, blocks of a multiprocessor."""
 
 
@@ -127,7 +127,11 @@ def conv_variants():
     batch, length, channels = CONV_SHAPE
     forward_plan = op.conv_plan(batch, channels, length, DEVICE)
     backward_plan = op.conv_plan(batch, channels, length, DEVICE, backward=True)
-    plans = [forward_plan, backward_plan, op.Plan(128, 32, 4, 1)]
+    plans = [forward_plan, backward_plan]
+    plans += [replace(backward_plan, stretch=stretch) for stretch in (52, 80, 108, 160, 344)]
+    plans += [op.Plan(256, stretch, 4, 2) for stretch in (64, 128, 160)] + [op.Plan(128, stretch, 4, 1) for stretch in (32, 64, 128)]
+    plans += [replace(backward_plan, tile=2)]
+    plans += [replace(forward_plan, stretch=stretch) for stretch in (32, 64, 96, 256)] + [op.Plan(256, stretch, 8, 2) for stretch in (64, 128)]
     for plan in dict.fromkeys(plans):
 
         def forward(plan=plan):

@@ -32,7 +32,7 @@ static void wbar(){int w=cur/32; long g=wgen[w]; if(++wcount[w]>=walive[w]){wcou
 static void bbar(){int b=cur/nthreads; long g=bgen[b]; if(++bcount[b]>=balive[b]){bcount[b]=0;bgen[b]++;} else while(bgen[b]==g) yield_();}
 #define __syncwarp() wbar()
 #define __syncthreads() bbar()
-static inline void meet(){bbar();}
+template<int> static inline void meet(){bbar();}
 static inline float exchange(float x,int m){slot_[cur]=x; wbar(); float r=slot_[cur^m]; wbar(); return r;}
 #ifndef UNIT_ERROR
 #define UNIT_ERROR 0.0f

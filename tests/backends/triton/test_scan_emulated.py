@@ -73,6 +73,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ((2, 40, 70), torch.bfloat16, Plan(2, 1, 32, 4, unroll=2, split=True), Plan(4, 2, 8, 2), "Dzbs", 1),
         ((1, 72, 131), torch.float32, Plan(4, 1, 32, 4, polynomial=1, split=True), Plan(4, 2, 8, 2, chunks=2), "zb", 1),
         ((1, 256, 20), torch.float16, Plan(1, 1, 32, 8, unroll=1, split=True), Plan(2, 4, 8, 2), "Ds", 2),
+        ((2, 40, 150), torch.bfloat16, Plan(2, 1, 64, 3, unroll=8, split=True), Plan(4, 2, 8, 2), "Dzbs", 1),
+        ((1, 72, 131), torch.float32, Plan(2, 1, 64, 3, unroll=8, split=True), Plan(4, 2, 8, 2), "zb", 1),
+        ((1, 256, 70), torch.float16, Plan(2, 1, 64, 3, unroll=8, split=True), Plan(4, 2, 8, 2), "Ds", 2),
         ((1, 256, 20), torch.float32, Plan(8, 1, 16, 1, unroll=8), Plan(2, 4, 8, 2, chunks=2), "Db", 2),
     ],
 )

@@ -11,8 +11,9 @@ from torch import Tensor
 from anymamba.backends.call import Call
 from anymamba.backends.triton.causal_conv1d_kernels import causal_conv1d_backward_kernel, causal_conv1d_forward_kernel
 from anymamba.backends.triton.causal_conv1d_rows import conv_rows_backward, conv_rows_forward, in_rows, rows_plan
+from anymamba.backends.triton.causal_conv1d_sums import conv_sums
 from anymamba.backends.triton.causal_conv1d_update_kernels import causal_conv1d_update_kernel
-from anymamba.backends.triton.launch import lanes, on_device, power_of_2, processors, runs_here
+from anymamba.backends.triton.launch import is_nvidia, lanes, on_device, power_of_2, processors, runs_here
 from anymamba.language import say
 
 LARGEST_WIDTH = 8
@@ -145,23 +146,21 @@ def conv_backward(
         return dx, torch.zeros_like(weight), None if bias is None else torch.zeros_like(bias), dinitial
     dinitial = None if initial is None else torch.empty((batch, width - 1, channels), dtype=initial.dtype, device=device)
     grid = (-(-channels // plan.block), -(-length // plan.stretch), batch)
-    dweight = torch.empty((batch * grid[1], width, channels), dtype=torch.float32, device=device)
-    dbias = torch.empty((batch * grid[1], channels), dtype=torch.float32, device=device) if bias is not None else None
+    partial = torch.empty((batch * grid[1], width + (bias is not None), channels), dtype=torch.float32, device=device)
+    # what waits in registers must leave room for four blocks of four warps
+    ahead = width <= 4 and (seq_idx is None or initial is None)
+    limit = {"maxnreg": 128} if ahead and is_nvidia(device) else {}
+    tile = min(plan.tile, 2) if ahead and x.element_size() == 4 else plan.tile
     with on_device(x):
         causal_conv1d_backward_kernel[grid](
             rows, weight, bias, initial if initial is not None else x, seq_idx if seq_idx is not None else x,
-            dout, dx, dinitial, dweight, dbias,
+            dout, dx, dinitial, partial,
             rows.stride(0), rows.stride(2), weight.stride(0), weight.stride(1), *_strides(initial, 3), *_strides(seq_idx, 2),
             dout.stride(0), dout.stride(2), dx.stride(0), dx.stride(2), length, channels, plan.stretch,
-            WIDTH=width, BLOCK_D=plan.block, TILE=plan.tile, SILU=silu, HAS_BIAS=bias is not None,
-            HAS_INITIAL=initial is not None, HAS_SEQ=seq_idx is not None, num_warps=plan.warps, num_stages=1,
+            WIDTH=width, BLOCK_D=plan.block, TILE=tile, AHEAD=ahead, SILU=silu, HAS_BIAS=bias is not None,
+            HAS_INITIAL=initial is not None, HAS_SEQ=seq_idx is not None, num_warps=plan.warps, num_stages=1, **limit,
         )  # fmt: skip
-    return (
-        dx,
-        dweight.sum(0).t().to(weight.dtype),
-        None if bias is None or dbias is None else dbias.sum(0).to(bias.dtype),
-        None if dinitial is None else dinitial.transpose(1, 2),
-    )
+    return dx, *conv_sums(partial, weight, bias), None if dinitial is None else dinitial.transpose(1, 2)
 
 
 def causal_conv1d_update(

@@ -96,7 +96,7 @@ def causal_conv1d_forward_kernel(
         for i in tl.static_range(TILE):
             out = convolve(rows, documents, taps, bias, i, WIDTH, HAS_SEQ)
             if SILU:
-                out *= sigmoid(out)
+                out *= sigmoid(out, x_ptr.dtype.element_ty)
             if HAS_SEQ:
                 out = tl.where(documents[i + WIDTH - 1] >= 0, out, 0.0)
             live = d < tl.where(t0 + i < end, channels, 0)
@@ -119,14 +119,14 @@ def last_of(rows, first: tl.constexpr, COUNT: tl.constexpr):
 
 @triton.jit
 def before_silu(
-    dout, rows, documents, taps, bias, i: tl.constexpr, WIDTH: tl.constexpr, SILU: tl.constexpr, HAS_SEQ: tl.constexpr
-):
+    dout, rows, documents, taps, bias, dtype: tl.constexpr, i: tl.constexpr, WIDTH: tl.constexpr, SILU: tl.constexpr, HAS_SEQ: tl.constexpr
+):  # fmt: skip
     """The gradient that reaches the convolution's output of the i-th token, whose own row is rows[i + WIDTH - 1]."""
     if HAS_SEQ:
         dout = tl.where(documents[i + WIDTH - 1] >= 0, dout, 0.0)
     if SILU:
         before = convolve(rows, documents, taps, bias, i, WIDTH, HAS_SEQ)
-        s = sigmoid(before)
+        s = sigmoid(before, dtype)
         dout *= s * (1.0 + before * (1.0 - s))
     return dout
 
@@ -153,17 +153,30 @@ def store_input_gradient(
 
 
 @triton.jit
+def load_tile(x_ptr, dout_ptr, x_l, dout_l, d, t, length, channels, TILE: tl.constexpr):
+    """Rows of x and dout from token t on, as they lie in memory, zeros after the last. x_ptr, dout_ptr: of token t."""
+    rows = ()
+    douts = ()
+    for i in tl.static_range(TILE):
+        live = d < tl.where(t + i < length, channels, 0)
+        rows += (tl.load(x_ptr + i * x_l, mask=live, other=0.0),)
+        douts += (tl.load(dout_ptr + i * dout_l, mask=live, other=0.0),)
+    return rows, douts
+
+
+@triton.jit
 def causal_conv1d_backward_kernel(
-    x_ptr, weight_ptr, bias_ptr, initial_ptr, seq_ptr, dout_ptr, dx_ptr, dinitial_ptr, dweight_ptr, dbias_ptr,
+    x_ptr, weight_ptr, bias_ptr, initial_ptr, seq_ptr, dout_ptr, dx_ptr, dinitial_ptr, partial_ptr,
     x_b, x_l, weight_d, weight_w, initial_b, initial_d, initial_w, seq_b, seq_l, dout_b, dout_l, dx_b, dx_l,
     length, channels, stretch,
-    WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, TILE: tl.constexpr, SILU: tl.constexpr,
+    WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, TILE: tl.constexpr, AHEAD: tl.constexpr, SILU: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr, HAS_SEQ: tl.constexpr,
 ):  # fmt: skip
     """Grid as forward; stretch: a multiple of TILE. With p the gradient before the silu, dx[t] = sum over j of taps[WIDTH - 1 - j] *
-    p[t + j]: dx is stored WIDTH - 1 tokens behind, and after its stretch the walk goes on for that many tokens.
+    p[t + j]: dx is stored WIDTH - 1 tokens behind, and after its stretch the walk goes on for that many tokens. AHEAD: a tile is on its
+    way from memory while the one before is computed.
 
-    dweight: (batch * stretches, WIDTH, channels) and dbias: (batch * stretches, channels), float32 partial sums.
+    partial: (batch * stretches, WIDTH + HAS_BIAS, channels), float32 sums for the gradients of weight and bias.
     dinitial: (batch, WIDTH - 1, channels).
     """
     b = tl.program_id(2).to(tl.int64)
@@ -199,19 +212,25 @@ def causal_conv1d_backward_kernel(
     x_ptr += first * x_l + d
     dout_ptr += first * dout_l + d
     dx_ptr += (first - (WIDTH - 1)) * dx_l + d
+    if AHEAD:
+        loaded, douts = load_tile(x_ptr, dout_ptr, x_l, dout_l, d, start, length, channels, TILE)
     for t0 in range(start, end, TILE):
+        if not AHEAD:
+            loaded, douts = load_tile(x_ptr, dout_ptr, x_l, dout_l, d, t0, length, channels, TILE)
         rows = carried
         documents = carried_documents
         ps = carried_p
-        douts = ()
+        arrived = douts
         for i in tl.static_range(TILE):
-            live = d < tl.where(t0 + i < length, channels, 0)
-            rows += (tl.load(x_ptr + i * x_l, mask=live, other=0.0).to(tl.float32),)
-            douts += (tl.load(dout_ptr + i * dout_l, mask=live, other=0.0).to(tl.float32),)
+            rows += (loaded[i].to(tl.float32),)
             if HAS_SEQ:
                 documents += (load_document(seq_ptr, seq_l, t0 + i, length),)
+        x_ptr += TILE * x_l
+        dout_ptr += TILE * dout_l
+        if AHEAD:
+            loaded, douts = load_tile(x_ptr, dout_ptr, x_l, dout_l, d, t0 + TILE, length, channels, TILE)
         for i in tl.static_range(TILE):
-            p = before_silu(douts[i], rows, documents, taps, bias, i, WIDTH, SILU, HAS_SEQ)
+            p = before_silu(arrived[i].to(tl.float32), rows, documents, taps, bias, x_ptr.dtype.element_ty, i, WIDTH, SILU, HAS_SEQ)
             ps += (p,)
             dbias += p
             summed = ()
@@ -225,28 +244,32 @@ def causal_conv1d_backward_kernel(
             store_input_gradient(
                 dx_ptr, dinitial_ptr, dx_l, d, ps, documents, taps, t, start, end, channels, i, WIDTH, HAS_INITIAL, HAS_SEQ
             )
-        x_ptr += TILE * x_l
-        dout_ptr += TILE * dout_l
         dx_ptr += TILE * dx_l
         carried = last_of(rows, TILE, WIDTH - 1)
         carried_p = last_of(ps, TILE, WIDTH - 1)
         if HAS_SEQ:
             carried_documents = last_of(documents, TILE, WIDTH - 1)
-    # the stretch's last tokens also reach outputs of the next, whose program adds these to dweight and dbias
+    # the stretch's last tokens also reach outputs of the next, whose program adds these to its sums
     t0 = start + tl.cdiv(end - start, TILE) * TILE
     for i in tl.static_range(WIDTH - 1):
-        live = d < tl.where(t0 + i < length, channels, 0)
-        carried += (tl.load(x_ptr + i * x_l, mask=live, other=0.0).to(tl.float32),)
-        dout = tl.load(dout_ptr + i * dout_l, mask=live, other=0.0).to(tl.float32)
+        if AHEAD and i < TILE:
+            carried += (loaded[i].to(tl.float32),)
+            dout = douts[i].to(tl.float32)
+        else:
+            live = d < tl.where(t0 + i < length, channels, 0)
+            carried += (tl.load(x_ptr + i * x_l, mask=live, other=0.0).to(tl.float32),)
+            dout = tl.load(dout_ptr + i * dout_l, mask=live, other=0.0).to(tl.float32)
         if HAS_SEQ:
             carried_documents += (load_document(seq_ptr, seq_l, t0 + i, length),)
-        carried_p += (before_silu(dout, carried, carried_documents, taps, bias, i, WIDTH, SILU, HAS_SEQ),)
+        p = before_silu(dout, carried, carried_documents, taps, bias, x_ptr.dtype.element_ty, i, WIDTH, SILU, HAS_SEQ)
+        carried_p += (p,)
         t = t0 + i - (WIDTH - 1)
         store_input_gradient(
             dx_ptr, dinitial_ptr, dx_l, d, carried_p, carried_documents, taps, t, start, end, channels, i, WIDTH, HAS_INITIAL, HAS_SEQ
         )
     row = b * tl.num_programs(1) + tl.program_id(1)
+    partial_ptr += row * (WIDTH + HAS_BIAS) * channels + d
     for j in tl.static_range(WIDTH):
-        tl.store(dweight_ptr + (row * WIDTH + j) * channels + d, dtaps[j], mask=ok)
+        tl.store(partial_ptr + j * channels, dtaps[j], mask=ok)
     if HAS_BIAS:
-        tl.store(dbias_ptr + row * channels + d, dbias, mask=ok)
+        tl.store(partial_ptr + WIDTH * channels, dbias, mask=ok)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.triton.causal_conv1d_rows_kernels import conv_rows_backward_kernel, conv_rows_forward_kernel
+from anymamba.backends.triton.causal_conv1d_sums import conv_sums
 from anymamba.backends.triton.launch import is_nvidia, lanes, on_device, power_of_2, processors
 
 
@@ -101,8 +102,7 @@ def conv_rows_backward(
             HAS_BIAS=bias is not None, HAS_INITIAL=initial is not None, HAS_SEQ=seq_idx is not None,
             num_warps=plan.warps, num_stages=1, **limit,
         )  # fmt: skip
-    sums = partial.sum(0)
-    return dx, sums[:width].t().to(weight.dtype), None if bias is None else sums[width].to(bias.dtype), dinitial
+    return dx, *conv_sums(partial, weight, bias), dinitial
 
 
 def _grid(plan: RowsPlan, x: Tensor) -> tuple[int, int, int]:

@@ -138,7 +138,7 @@ def conv_rows_forward_kernel(
             for k in tl.static_range(GROUP):
                 out = convolve(rows, documents, taps, bias, i * SPAN + k, WIDTH, HAS_SEQ)
                 if SILU:
-                    out *= sigmoid(out)
+                    out *= sigmoid(out, x_ptr.dtype.element_ty)
                 if HAS_SEQ:
                     out = tl.where(documents[i * SPAN + k + WIDTH - 1] >= 0, out, 0.0)
                 outs += (out,)
@@ -194,7 +194,7 @@ def conv_rows_backward_kernel(
                 p = tl.where(documents[k + WIDTH - 1] >= 0, p, 0.0)
             if SILU:
                 before = convolve(rows, documents, taps, bias, k, WIDTH, HAS_SEQ)
-                sigma = sigmoid(before)
+                sigma = sigmoid(before, x_ptr.dtype.element_ty)
                 p *= sigma * (1.0 + before * (1.0 - sigma))
             ps += (p,)
         for k in tl.static_range(GROUP):

@@ -36,7 +36,7 @@ def norm_forward_kernel(
         tl.store(sum_ptr + row * sum_row + at, s.to(sum_ptr.dtype.element_ty), mask=ok)
     if HAS_Z:
         z = tl.load(z_ptr + row * z_row + at, mask=ok, other=0.0).to(tl.float32)
-        gate = z * sigmoid(z)
+        gate = z * sigmoid(z, z_ptr.dtype.element_ty)
         if not NORM_FIRST:
             s *= gate
     index = row * tl.num_programs(1) + group
@@ -84,7 +84,7 @@ def norm_backward_kernel(
             s += tl.load(residual_ptr + row * residual_row + at, mask=ok, other=0.0).to(tl.float32)
         if HAS_Z:
             z = tl.load(z_ptr + row * z_row + at, mask=ok, other=0.0).to(tl.float32)
-            slope = sigmoid(z)
+            slope = sigmoid(z, z_ptr.dtype.element_ty)
             gate = z * slope
             slope = slope * (1.0 + z * (1.0 - slope))
             if not NORM_FIRST:
@@ -117,7 +117,7 @@ def norm_backward_kernel(
                 # with another policy than before, or the compiler would keep what it has read
                 x = tl.load(x_ptr + row * x_row + at, mask=ok, other=0.0, eviction_policy="evict_first").to(tl.float32)
                 z = tl.load(z_ptr + row * z_row + at, mask=ok, other=0.0, eviction_policy="evict_first").to(tl.float32)
-                slope = sigmoid(z)
+                slope = sigmoid(z, z_ptr.dtype.element_ty)
                 gate = z * slope
                 slope = slope * (1.0 + z * (1.0 - slope))
             tl.store(dz_ptr + row * dz_row + at, (ds * x * slope).to(dz_ptr.dtype.element_ty), mask=ok)
@@ -153,9 +153,9 @@ def norm_weight_backward_kernel(
         dy = tl.load(dy_ptr + row * dy_row + at, mask=ok, other=0.0).to(tl.float32)
         z = tl.load(z_ptr + row * z_row + at, mask=ok, other=0.0).to(tl.float32)
         if NORM_FIRST:
-            dy *= z * sigmoid(z)
+            dy *= z * sigmoid(z, z_ptr.dtype.element_ty)
         else:
-            s *= z * sigmoid(z)
+            s *= z * sigmoid(z, z_ptr.dtype.element_ty)
         index = row * groups + group
         if not RMS:
             s -= tl.load(mean_ptr + index)

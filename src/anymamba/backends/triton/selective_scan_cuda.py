@@ -18,8 +18,8 @@ from anymamba.backends.triton.launch import processors, shared_memory
 WARPS_OF_A_SCHEDULER = 7
 """That hide the latency of the forward scan's chain of steps, where chunks are cut at all."""
 
-HELPERS = 4
-"""Warps of a block of the split kernel that help, one a scheduler."""
+HELPERS = (6, 12)
+"""Of a block of the split kernel with three walkers: warps that help, warps launched, of which some only hold places. Else 4 help."""
 
 TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}
 
@@ -68,6 +68,8 @@ def forward_plan(batch: int, channels: int, length: int, device: torch.device, p
         if length <= 4096:  # a chunk's share of the second pass grows as chunks get shorter
             chunks = max(min(chunks, length // 128), 1)
         return Plan(8, 1, 16, 1, unroll=8, chunks=chunks, polynomial=int(length <= 4096))
+    if batch * -(-channels // 12) <= schedulers / 4:
+        return Plan(2, 1, 64, 3, unroll=8, split=True)  # more multiprocessors take part than with blocks of 16 channels
     if warps <= 3 * schedulers / 4:
         # three fit into the shared memory of sm_80, sm_90 and sm_100; in float32 their registers would spill
         most = 3 if packed and shared_memory(device) >= 160 * 1024 else 2
@@ -166,6 +168,9 @@ def scan_forward(
     before every such step (batch, steps, d_state, d_inner) float32."""
     batch, channels, length = u.shape
     states, device = A.shape[1], u.device
+    groups = B.shape[1] if B.dim() == 4 else 1
+    if plan.split and groups > 1 and channels // groups % (plan.warps * plan.width(states)):
+        plan = replace(plan, warps=4)  # a block's channels are of one group
     if every and plan.split:
         plan = replace(plan, blocks=min(plan.blocks, 2))  # states that are kept need registers for their addresses
     elif every:
@@ -192,13 +197,14 @@ def scan_forward(
     with torch.cuda.device(device):
         if plan.split:
             wide = plan.warps * width
-            piece = min(wide // 4, 8)
+            helpers, launched = HELPERS if plan.warps == 3 else (4, plan.warps + 4)
+            piece = 4 if plan.warps == 3 else min(wide // 4, 8)
             packed = B.element_size() == C.element_size() == 2
             stages = 2 * 4 * (3 * wide + (1 if packed else 2) * states) * (plan.tile + 4)
             kept = 4 * piece * (u.element_size() + (u if z is None else z).element_size())
-            kept *= 32 * HELPERS * -(-plan.tile * wide // (piece * 32 * HELPERS))
+            kept *= 32 * helpers * -(-plan.tile * wide // (piece * 32 * helpers))
             kernel = nvrtc.kernel("scan_split.cu", "scan_split", options | {"EVERY": max(every, 1)}, device)
-            kernel.launch(blocks * batch, 32 * (plan.warps + HELPERS), stages + kept, arguments)
+            kernel.launch(blocks * batch, 32 * launched, stages + kept, arguments)
             return out, last, checkpoint
         floats = 3 * plan.tile * width + plan.tile * 2 * states + 2 * width
         for carry in (True, False) if chunks > 1 else (False,):

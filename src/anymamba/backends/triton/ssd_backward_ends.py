@@ -28,7 +28,7 @@ def ssd_gate_backward_kernel(
     z = tl.load(z_ptr + z_at, mask=live, other=0.0).to(tl.float32)
     at = ((b * length + t) * heads + h[:, None]) * P + p[None, :]
     y = tl.load(ungated_ptr + at, mask=live, other=0.0).to(tl.float32)
-    s = sigmoid(z)
+    s = sigmoid(z, z_ptr.dtype.element_ty)
     dy = dout * z * s
     rounded = dy.to(dy_ptr.dtype.element_ty)
     tl.store(dy_ptr + at, rounded, mask=live)

@@ -208,5 +208,5 @@ def ssd_output_kernel(
         if HAS_Z:
             z_at = z_ptr + b * z_b + head * z_h + start * z_l + (q[:, None] * z_l + p[None, :] * z_p)
             z = tl.load(z_at, mask=in_P, other=0.0).to(tl.float32)
-            y *= z * sigmoid(z)
+            y *= z * sigmoid(z, z_ptr.dtype.element_ty)
         tl.store(out_ptr + out_at, y.to(out_ptr.dtype.element_ty), mask=in_P)

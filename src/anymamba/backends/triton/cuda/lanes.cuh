@@ -10,8 +10,8 @@ __device__ __forceinline__ float reciprocal(float x) { float y; asm("rcp.approx.
 __device__ __forceinline__ float at_least(float x, float low) { float y; asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(low)); return y; }
 __device__ __forceinline__ float at_most(float x, float high) { float y; asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(high)); return y; }
 __device__ __forceinline__ float exchange(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
-// All warps of the block, wherever each of them is in the code.
-__device__ __forceinline__ void meet() { asm volatile("bar.sync 0;" ::: "memory"); }
+// That many threads of the block, whole warps, wherever each of them is in the code.
+template <int THREADS> __device__ __forceinline__ void meet() { asm volatile("bar.sync 0, %0;" :: "n"(THREADS) : "memory"); }
 __device__ __forceinline__ float from_half(unsigned bits) {
     float y;
     asm("{.reg .f16 t; mov.b16 t, %1; cvt.f32.f16 %0, t;}" : "=f"(y) : "h"((unsigned short)bits));

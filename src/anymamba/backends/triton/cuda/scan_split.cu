@@ -3,14 +3,19 @@
 // states never waits for memory, one pass is enough where channels are few, and both kinds share the units of a multiprocessor.
 //
 // A stage of shared memory holds a tile of T steps with time running fastest: a walker reads the same number for a run of steps at once.
+//
+// Warp w of a block runs on scheduler w % 4 of its multiprocessor. Four walkers have a scheduler each, with a helper beside. Three leave
+// one to helpers alone: 12 channels a block, for problems whose blocks of 16 would leave multiprocessors without work.
 #include "scan_forward.cuh"
 
-constexpr int WALKERS = WARPS, HELPERS = 4;
-constexpr int WIDE = WALKERS * CW;       // channels of a block
-constexpr int PIECE = WIDE / 4 < 8 ? WIDE / 4 : 8, ACROSS = WIDE / PIECE;  // neighbouring channels that a helper's lane loads at once
+constexpr int WALKERS = WARPS, HELPERS = WALKERS == 3 ? 6 : 4;
+constexpr int LAUNCHED = WALKERS == 3 ? 12 : WALKERS + HELPERS;  // warps 8 to 10 of 12 only hold the places before the last helper's
+constexpr int WIDE = WALKERS * CW;                               // channels of a block
+constexpr int PIECE = WALKERS == 3 ? 4 : WIDE / 4 < 8 ? WIDE / 4 : 8, ACROSS = WIDE / PIECE;  // neighbouring channels that a lane loads
 constexpr int PITCH = T + 4;             // no two lanes of a quarter of a warp want the same bank
 constexpr int HELD = (T * ACROSS + 32 * HELPERS - 1) / (32 * HELPERS);     // pieces of a helper's lane
-constexpr int OF_STATES = T * N / 8, HELD_STATES = (OF_STATES + 32 * HELPERS - 1) / (32 * HELPERS);
+constexpr int ASIDE = WALKERS == 3 ? 96 : 32 * HELPERS;  // helpers' lanes, from the first on, that also load B and C and finish outputs
+constexpr int OF_STATES = T * N / 8, HELD_STATES = (OF_STATES + ASIDE - 1) / ASIDE, FINISHED = (T * ACROSS + ASIDE - 1) / ASIDE;
 constexpr bool PACKED = sizeof(TB) == 2 && sizeof(TC) == 2;  // B and C of a state and step in one word: shared memory is the bottleneck
 constexpr int STAGE = (3 * WIDE + (PACKED ? 1 : 2) * N) * PITCH;
 constexpr int KEPT = 4;                  // tiles whose u and z a helper keeps, for it needs them again two tiles later
@@ -30,7 +35,7 @@ __device__ __forceinline__ int of_state(int t, int n) { return !SWAPPED ? t : t 
 // One stage: step sizes, inputs times them, outputs (WIDE, PITCH); B and C (N, PITCH), or both in B where they are packed.
 struct Stage {
     float *dt, *x, *y, *B, *C;
-    __device__ __forceinline__ Stage(float* memory, i64 tile) {
+    __device__ __forceinline__ Stage(float* memory, int tile) {
         dt = memory + tile % 2 * STAGE, x = dt + WIDE * PITCH, y = x + WIDE * PITCH, B = y + WIDE * PITCH, C = B + N * PITCH;
     }
 };
@@ -43,9 +48,11 @@ struct Tile {
     Raw<TC, 8> C[HELD_STATES];
 };
 
-// What a helper's lane does: piece v of it is PIECE channels from column of step v * STEPS + step of a tile.
+// What a helper's lane does: piece v of it is PIECE channels from column of step v * STEPS + step of a tile, of outputs of step
+// v * APART + step. Its pointers walk along: those of inputs are at the tile to load next, that of the output at the one to finish next.
+// left: steps of a tile that there are.
 struct Helper {
-    static constexpr int STEPS = 32 * HELPERS / ACROSS;
+    static constexpr int STEPS = 32 * HELPERS / ACROSS, APART = ASIDE / ACROSS;
     const ForwardArguments& p;
     char* kept;
     int lane, step, column;
@@ -57,12 +64,13 @@ struct Helper {
     __device__ __forceinline__ Helper(const ForwardArguments& given, float* memory, int number, i64 b, int ch0)
         : p(given), kept(reinterpret_cast<char*>(memory + 2 * STAGE)), lane(number) {
         step = lane / ACROSS, column = lane % ACROSS * PIECE;
-        const int first = ch0 + column;
+        const int first = ch0 + column, state = lane / (N / 8);
         live = first < p.channels;
         const i64 g = ch0 / p.group;
-        u = p.u + b * p.u_b + first * i64(sizeof(TU)), dt = p.dt + b * p.dt_b + first * i64(sizeof(TDT));
-        z = p.z + b * p.z_b + first * i64(sizeof(TZ)), out = p.out + b * p.out_b + first * i64(sizeof(TU));
-        B = p.B + b * p.B_b + g * p.B_g, C = p.C + b * p.C_b + g * p.C_g;
+        u = p.u + b * p.u_b + step * p.u_l + first * i64(sizeof(TU)), dt = p.dt + b * p.dt_b + step * p.dt_l + first * i64(sizeof(TDT));
+        z = p.z + b * p.z_b + step * p.z_l + first * i64(sizeof(TZ)), out = p.out + b * p.out_b + step * p.out_l + first * i64(sizeof(TU));
+        B = p.B + b * p.B_b + g * p.B_g + state * p.B_l + lane % (N / 8) * 8 * sizeof(TB);
+        C = p.C + b * p.C_b + g * p.C_g + state * p.C_l + lane % (N / 8) * 8 * sizeof(TC);
 #pragma unroll
         for (int i = 0; i < PIECE; i++) {
             bias[i] = HAS_BIAS && live ? Format<TBIAS>::one(p.bias, first + i) : 0.0f;
@@ -70,41 +78,48 @@ struct Helper {
         }
     }
 
-    // where u of piece v of a tile is kept, and behind it z: what a lane keeps only that lane reads
-    __device__ __forceinline__ char* place(i64 tile, int v) const { return kept + (int(tile % KEPT) * HELD + v) * KEPT_BYTES; }
-    static __device__ __forceinline__ char* of_z(char* u) { return u + 32 * HELPERS * PIECE * int(sizeof(TU)); }
+    // where u and z of a tile's piece are kept, the piece being that of this lane or of one many lanes after
+    __device__ __forceinline__ char* place(int tile, int after) const {
+        return kept + (tile % KEPT * HELD + after / (32 * HELPERS)) * KEPT_BYTES;
+    }
+    __device__ __forceinline__ char* of_u(int tile, int after) const {
+        return place(tile, after) + (lane + after % (32 * HELPERS)) * PIECE * int(sizeof(TU));
+    }
+    __device__ __forceinline__ char* of_z(int tile, int after) const {
+        const int behind = 32 * HELPERS * PIECE * int(sizeof(TU));
+        return place(tile, after) + behind + (lane + after % (32 * HELPERS)) * PIECE * int(sizeof(TZ));
+    }
 
-    __device__ __forceinline__ void load(Tile& tile, i64 t0) const {
+    __device__ __forceinline__ void load(Tile& tile, int left) {
 #pragma unroll
         for (int v = 0; v < HELD; v++) {
-            const i64 t = t0 + v * STEPS + step;
             clear(tile.u[v]), clear(tile.dt[v]), clear(tile.z[v]);
-            if (live && v * STEPS + step < T && t < p.length) {
-                load_words(tile.dt[v], dt + t * p.dt_l);
-                load_words(tile.u[v], u + t * p.u_l);
-                if (HAS_Z) load_words(tile.z[v], z + t * p.z_l);
+            if (live && v * STEPS + step < left) {
+                load_words(tile.dt[v], dt + v * STEPS * p.dt_l);
+                load_words(tile.u[v], u + v * STEPS * p.u_l);
+                if (HAS_Z) load_words(tile.z[v], z + v * STEPS * p.z_l);
             }
         }
 #pragma unroll
         for (int v = 0; v < HELD_STATES; v++) {
-            const int piece = lane + v * 32 * HELPERS;
-            const i64 t = t0 + piece / (N / 8);
+            constexpr int BETWEEN = ASIDE / (N / 8);  // steps
             clear(tile.B[v]), clear(tile.C[v]);
-            if (piece < OF_STATES && t < p.length) {
-                load_words(tile.B[v], B + t * p.B_l + piece % (N / 8) * 8 * sizeof(TB));
-                load_words(tile.C[v], C + t * p.C_l + piece % (N / 8) * 8 * sizeof(TC));
+            if (lane < ASIDE && v * BETWEEN + lane / (N / 8) < left) {
+                load_words(tile.B[v], B + v * BETWEEN * p.B_l);
+                load_words(tile.C[v], C + v * BETWEEN * p.C_l);
             }
         }
+        u += T * p.u_l, dt += T * p.dt_l, z += T * p.z_l, B += T * p.B_l, C += T * p.C_l;
     }
 
-    __device__ __forceinline__ void spread(const Tile& tile, const Stage& to, i64 number) const {
+    __device__ __forceinline__ void spread(const Tile& tile, const Stage& to, int number, int left) const {
 #pragma unroll
         for (int v = 0; v < HELD; v++) {
             const int s = v * STEPS + step;
             if (s >= T) continue;
-            const bool inside = number * T + s < p.length;
-            if (HAS_D) store_words(place(number, v) + lane * PIECE * sizeof(TU), tile.u[v]);
-            if (HAS_Z) store_words(of_z(place(number, v)) + lane * PIECE * sizeof(TZ), tile.z[v]);
+            const bool inside = s < left;
+            if (HAS_D) store_words(of_u(number, v * 32 * HELPERS), tile.u[v]);
+            if (HAS_Z) store_words(of_z(number, v * 32 * HELPERS), tile.z[v]);
 #pragma unroll
             for (int i = 0; i < PIECE; i++) {
                 const float size = step_size(Format<TDT>::get(tile.dt[v], i), bias[i]), d = inside ? size : 0.0f;
@@ -115,8 +130,8 @@ struct Helper {
         }
 #pragma unroll
         for (int v = 0; v < HELD_STATES; v++) {
-            const int piece = lane + v * 32 * HELPERS, n = piece % (N / 8) * 8, at = n * PITCH + of_state(piece / (N / 8), n);
-            if (piece >= OF_STATES) continue;
+            const int piece = lane + v * ASIDE, n = piece % (N / 8) * 8, at = n * PITCH + of_state(piece / (N / 8), n);
+            if (lane >= ASIDE || piece >= OF_STATES) continue;
 #pragma unroll
             for (int i = 0; i < 8; i++) {
                 if (PACKED) {
@@ -130,16 +145,15 @@ struct Helper {
         }
     }
 
-    __device__ __forceinline__ void finish(const Stage& from, i64 number) const {
+    __device__ __forceinline__ void finish(const Stage& from, int number, int left) {
 #pragma unroll
-        for (int v = 0; v < HELD; v++) {
-            const int s = v * STEPS + step;
-            const i64 t = number * T + s;
-            if (!live || s >= T || t >= p.length) continue;
+        for (int v = 0; v < FINISHED; v++) {
+            const int s = v * APART + step;
+            if (lane >= ASIDE || !live || s >= left) continue;
             Raw<TU, PIECE> u;
             Raw<TZ, PIECE> z;
-            if (HAS_D) load_words(u, place(number, v) + lane * PIECE * sizeof(TU));
-            if (HAS_Z) load_words(z, of_z(place(number, v)) + lane * PIECE * sizeof(TZ));
+            if (HAS_D) load_words(u, of_u(number, v * ASIDE));
+            if (HAS_Z) load_words(z, of_z(number, v * ASIDE));
             float y[PIECE];
 #pragma unroll
             for (int i = 0; i < PIECE; i++) {
@@ -150,8 +164,9 @@ struct Helper {
             Raw<TU, PIECE> narrow;
 #pragma unroll
             for (int i = 0; i < PIECE; i += 2) Format<TU>::put(narrow, i, y[i], y[i + 1]);
-            store_words(out + t * p.out_l, narrow);
+            store_words(out + v * APART * p.out_l, narrow);
         }
+        out += T * p.out_l;
     }
 };
 
@@ -255,33 +270,38 @@ struct Walker {
     }
 };
 
-extern "C" __global__ void __launch_bounds__((WALKERS + HELPERS) * 32, MIN_BLOCKS) scan_split(const ForwardArguments p) {
+extern "C" __global__ void __launch_bounds__(LAUNCHED * 32, MIN_BLOCKS) scan_split(const ForwardArguments p) {
     extern __shared__ __align__(16) float shared[];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, ch0 = int(blockIdx.x % p.blocks) * WIDE;
-    const i64 b = blockIdx.x / p.blocks, tiles = (p.length + T - 1) / T;
+    const i64 b = blockIdx.x / p.blocks;
+    const int tiles = int((p.length + T - 1) / T), rest = int(p.length - i64(tiles - 1) * T);  // steps of the last tile
     if (warp >= WALKERS) {
-        const Helper helper(p, shared, threadIdx.x - WALKERS * 32, b, ch0);
+        if (WALKERS == 3 && warp > 7 && warp != 11) return;
+        // of six, the first three are on the scheduler without a walker
+        const int number = WALKERS != 3 ? warp - WALKERS : warp % 4 == 3 ? warp / 4 : warp - 1;
+        Helper helper(p, shared, number * 32 + lane, b, ch0);
+        const auto left = [=](int tile) { return tile < tiles - 1 ? T : tile == tiles - 1 ? rest : 0; };
         Tile next;  // after the one that the walkers are at
-        helper.load(next, 0);
-        helper.spread(next, Stage(shared, 0), 0);
-        helper.load(next, T);
-        meet();
+        helper.load(next, left(0));
+        helper.spread(next, Stage(shared, 0), 0, left(0));
+        helper.load(next, left(1));
+        meet<(WALKERS + HELPERS) * 32>();
 #pragma unroll 1
-        for (i64 tile = 0; tile < tiles; tile++) {
-            helper.spread(next, Stage(shared, tile + 1), tile + 1);
-            helper.load(next, (tile + 2) * T);
-            if (tile) helper.finish(Stage(shared, tile - 1), tile - 1);
-            meet();
+        for (int tile = 0; tile < tiles; tile++) {
+            helper.spread(next, Stage(shared, tile + 1), tile + 1, left(tile + 1));
+            helper.load(next, left(tile + 2));
+            if (tile) helper.finish(Stage(shared, tile - 1), tile - 1, T);
+            meet<(WALKERS + HELPERS) * 32>();
         }
-        helper.finish(Stage(shared, tiles - 1), tiles - 1);
+        helper.finish(Stage(shared, tiles - 1), tiles - 1, rest);
     } else {
         Walker walker(p, warp, lane, ch0);
         float* kept = p.checkpoint + (b * p.steps * N + walker.n) * p.channels + walker.channel;
-        meet();
+        meet<(WALKERS + HELPERS) * 32>();
 #pragma unroll 1
-        for (i64 tile = 0; tile < tiles; tile++) {
-            walker.walk(p, Stage(shared, tile), tile * T, kept, lane);
-            meet();
+        for (int tile = 0; tile < tiles; tile++) {
+            walker.walk(p, Stage(shared, tile), i64(tile) * T, kept, lane);
+            meet<(WALKERS + HELPERS) * 32>();
         }
         if (HAS_LAST && walker.live)
 #pragma unroll
