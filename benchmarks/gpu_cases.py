@@ -127,11 +127,8 @@ def conv_variants():
     batch, length, channels = CONV_SHAPE
     forward_plan = op.conv_plan(batch, channels, length, DEVICE)
     backward_plan = op.conv_plan(batch, channels, length, DEVICE, backward=True)
-    plans = [forward_plan, backward_plan]
-    plans += [replace(backward_plan, stretch=stretch) for stretch in (52, 80, 108, 160, 344)]
-    plans += [op.Plan(256, stretch, 4, 2) for stretch in (64, 128, 160)] + [op.Plan(128, stretch, 4, 1) for stretch in (32, 64, 128)]
-    plans += [replace(backward_plan, tile=2)]
-    plans += [replace(forward_plan, stretch=stretch) for stretch in (32, 64, 96, 256)] + [op.Plan(256, stretch, 8, 2) for stretch in (64, 128)]
+    plans = [forward_plan, backward_plan, op.Plan(256, 160, 4, 2), op.Plan(128, 32, 4, 1)]
+    plans += [replace(plan, stretch=stretch) for plan in (forward_plan, backward_plan) for stretch in (16, 64, 128)]
     for plan in dict.fromkeys(plans):
 
         def forward(plan=plan):

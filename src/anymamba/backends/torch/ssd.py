@@ -7,6 +7,8 @@ memory stays at one block of (Q, Q) matrices.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -151,12 +153,12 @@ def _block(
     weights, exponents = (t.unflatten(1, (-1, chunk)).unflatten(3, (groups, -1)) for t in (weights, exponents))  # b c q g r
     xdt = x.unflatten(1, (-1, chunk)).unflatten(3, (groups, -1)) * weights.unsqueeze(-1)  # b c q g r p
     B, C = (X.to(weights.dtype).unflatten(1, (-1, chunk)).transpose(2, 3) for X in (B, C))  # b c g q n
-    total = _cumulative_sum(exponents)  # b c g r q, twice
-    last = total[0][..., -1:], total[1][..., -1:]
+    exact = torch.float64 if has_float64(exponents.device) else exponents.dtype
+    total = exponents.permute(0, 1, 3, 4, 2).to(exact).cumsum(-1)  # b c g r q
     future = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).triu(1)
     steps = torch.arange(chunk, device=x.device)
-    to_end = _decays(last, total, same=steps == chunk - 1)  # b c g r 1 q
-    from_start = total[0].exp()  # b c g r q
+    to_end = _decays(total[..., -1:], total, weights.dtype, same=steps == chunk - 1)  # b c g r 1 q
+    from_start = total.to(weights.dtype).exp()  # b c g r q
     through = from_start[..., -1]  # b c g r
     if seq_idx is not None and state_idx is not None:
         idx = seq_idx.unflatten(1, (-1, chunk))  # b c q
@@ -165,7 +167,7 @@ def _block(
         to_end = to_end * (idx == idx[:, :, -1:])[:, :, None, None, None]
         from_start = from_start * (idx == arriving.unsqueeze(2))[:, :, None, None]
         through = through * (idx[:, :, -1] == arriving)[:, :, None, None]
-    decay = _decays(total, total, same=steps[:, None] == steps, never=future)  # b c g r q q
+    decay = _decays(total, total, weights.dtype, same=steps[:, None] == steps, never=future)  # b c g r q q
     scores = torch.matmul(C, B.transpose(-1, -2)).unsqueeze(3) * decay
     y = torch.matmul(scores, xdt.permute(0, 1, 3, 4, 2, 5))  # b c g r q p
     weighted = xdt.permute(0, 1, 3, 4, 5, 2) * to_end  # b c g r p q
@@ -181,31 +183,37 @@ def _block(
     return y, state
 
 
-def _cumulative_sum(exponents: Tensor) -> tuple[Tensor, Tensor]:
-    """Cumulative sum over the steps of a chunk of (b, c, q, g, r), as (b, c, g, r, q), in two parts that add up to it.
-
-    The difference of two long sums of nearly equal size has lost its digits in float32; with the second part it has not."""
-    exponents = exponents.permute(0, 1, 3, 4, 2)
-    if exponents.dtype == torch.float64 or not has_float64(exponents.device):
-        total = exponents.cumsum(-1)
-        return total, torch.zeros_like(total)
-    exact = exponents.double().cumsum(-1)
-    total = exact.float()
-    return total, (exact.detach() - total.detach()).float()
-
-
-def _decays(
-    to: tuple[Tensor, Tensor], since: tuple[Tensor, Tensor], same: Tensor, never: Tensor | None = None
-) -> Tensor:
-    """exp(to_i - since_j) for every pair of steps, (..., i, j), and 0 where never. Masked before the exponential: what lies
+def _decays(to: Tensor, since: Tensor, dtype: torch.dtype, same: Tensor, never: Tensor | None = None) -> Tensor:
+    """exp(to_i - since_j) in dtype for every pair of steps, (..., i, j), and 0 where never. Masked before the exponential: what lies
     in the future would overflow, and its gradient would be NaN.
 
     same: where both are one step. Its decay is 1 whatever the exponents are, but autograd would add and subtract the largest of all
     gradients there, and what is left of the others is lost in rounding when they are small."""
-    difference = to[0].unsqueeze(-1) - since[0].unsqueeze(-2)
-    difference = difference + (to[1].unsqueeze(-1) - since[1].unsqueeze(-2))
-    difference = difference.masked_fill(same, 0.0)
+    difference = _Difference.apply(to, since, dtype).masked_fill(same, 0.0)
     return (difference if never is None else difference.masked_fill(never, float("-inf"))).exp()
+
+
+class _Difference(torch.autograd.Function):
+    """to_i - since_j for every pair, (..., i, j) in dtype, of (..., i) and (..., j) in their own, float64 where the device has it.
+
+    The difference of two long sums of nearly equal size has lost its digits in float32; so has the difference of the sums over i and j
+    that its gradients are. No matrix of pairs is made in float64 as a whole: it would be the largest tensor of all."""
+
+    @staticmethod
+    def forward(ctx: Any, to: Tensor, since: Tensor, dtype: torch.dtype) -> Tensor:
+        coarse_to, coarse_since = to.to(dtype), since.to(dtype)
+        rest = (to - coarse_to).to(dtype).unsqueeze(-1) - (since - coarse_since).to(dtype).unsqueeze(-2)
+        return rest.add_(coarse_to.unsqueeze(-1) - coarse_since.unsqueeze(-2))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        exact = torch.float64 if has_float64(grad.device) else grad.dtype
+        if exact == grad.dtype:
+            return grad.sum(-1), -grad.sum(-2), None
+        pairs = grad.flatten(0, -3)
+        parts = pairs.split(max(2**22 // max(pairs[:1].numel(), 1), 1))
+        to, since = (torch.cat([part.sum(dim, dtype=exact) for part in parts]).unflatten(0, grad.shape[:-2]) for dim in (-1, -2))
+        return to, -since, None
 
 
 def _varlen_states(

@@ -31,13 +31,17 @@ class Plan:
 
 
 def conv_plan(batch: int, channels: int, length: int, device: torch.device, backward: bool = False) -> Plan:
-    """Four channels a lane and stretches short enough to fill the device. Backward keeps twice as much a step, hence half the steps;
-    its blocks are of four warps, which leave fewer sums over the tokens to add up."""
+    """Four channels a lane. Backward keeps twice as much a step, hence half the steps; its blocks are of four warps, which leave fewer
+    sums over the tokens to add up. Stretches short enough to fill the device, and such that their number fills it a whole number of
+    times: 1,040 programs where 1,056 run in two goes were 8 % faster on an H200 than 1,280."""
     warps = max(min(4 if backward else 1, power_of_2(channels) // (4 * lanes(device))), 1)
     block = min(4 * warps * lanes(device), power_of_2(channels))
-    programs = batch * warps * -(-channels // block)
-    stretch = min(max(power_of_2(max(length * programs // (16 * processors(device)), 1)), 16), 128)
-    return Plan(block, stretch, 4 if backward else 8, warps)
+    beside = max(batch * -(-channels // block), 1)
+    at_once = processors(device) * (16 // warps if backward else 28)  # 128 and 72 registers a lane
+    least = -(-length // (160 if backward else 32))
+    goes = -(-beside * least // at_once)
+    stretch = max(-(-length // max(goes * at_once // beside, 1)), 1)
+    return Plan(block, max(-(-stretch // 16) * 16, 16), 4 if backward else 8, warps)
 
 
 def supports(call: Call) -> tuple[bool, str]:

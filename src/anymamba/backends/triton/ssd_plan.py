@@ -47,6 +47,8 @@ def forward_plan(
         plan = replace(plan, stages=2)  # what a third stage loads of z spills
     if not roomy:
         plan = replace(plan, walk_stages=2)  # a third would spill on sm_120
+    if block_p * block_n > 128 * 128 and shared_memory(device) < 96 * 1024:
+        plan = replace(plan, stages=1)  # two states of 128 x 256 do not fit in AMD's 64 KiB
     return plan if plain and not wide else replace(plan, warps=8)
 
 
