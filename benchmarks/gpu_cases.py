@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import torch
@@ -184,45 +185,37 @@ def conv_rows_variants():
 
 
 def norm_variants():
+    """x of the results: how far from the rate of a copy on an H200."""
     from anymamba.backends.triton import norm, norm_gated, norm_rows
 
-    def make():
+    def inputs(width):
         torch.manual_seed(0)
-        return [torch.randn(16384, 2560, device=DEVICE, dtype=torch.bfloat16) for _ in range(3)] + [
-            torch.randn(2560, device=DEVICE)
-        ]
+        rows = [torch.randn(16384, width, device=DEVICE, dtype=torch.bfloat16) for _ in range(3)]
+        return [*rows, torch.randn(width, device=DEVICE), torch.ones(16384, 1, device=DEVICE)]
 
-    def plain():
-        x, residual, _, weight = kept("norm", make)
-        return norm.rms_norm_fn(x, weight, None, residual, prenorm=True)
+    def forward(width, with_gate):
+        x, other, _, weight, _ = kept(("norm", width), lambda: inputs(width))
+        if with_gate:
+            return (norm_gated.rmsnorm_fn(x, weight, None, other, norm_before_gate=False),)
+        return norm.rms_norm_fn(x, weight, None, other, prenorm=True)
 
-    def gated():
-        x, z, _, weight = kept("norm", make)
-        return (norm_gated.rmsnorm_fn(x, weight, None, z, norm_before_gate=False),)
-
-    def backward(with_gate, warps, programs):
-        x, other, dy, weight = kept("norm", make)
-        scale = kept_scale(x)
+    def backward(width, with_gate, warps, programs):
+        x, other, dy, weight, scale = kept(("norm", width), lambda: inputs(width))
         residual, z = (None, other) if with_gate else (other, None)
         return norm_rows.norm_backward(
-            dy, None if with_gate else dy, x, residual, z, weight, None, None, scale, 2560, False, x.dtype,
+            dy, None if with_gate else dy, x, residual, z, weight, None, None, scale, width, False, x.dtype,
             None, warps=warps, programs=programs,
         )[:4]  # fmt: skip
 
-    def kept_scale(x):
-        return torch.ones(x.shape[0], 1, device=DEVICE)
-
-    bandwidth = 16384 * 2560 * 2 / 4.3e9  # milliseconds to move one such tensor at the copy rate of an H200
-    yield "norm", "16384 x 2560 residual", "forward; x: copy rate", 4 * bandwidth, plain
-    yield "norm", "16384 x 2560 gated", "forward; x: copy rate", 3 * bandwidth, gated
-    for with_gate in (False, True):
-        shape = "16384 x 2560 backward " + ("gated" if with_gate else "residual")
-        for warps in (None, 4):
-            for programs in (None, 3):
-                yield (
-                    "norm", shape, f"warps={warps} programs={programs}; x: copy rate", 5 * bandwidth,
-                    lambda g=with_gate, w=warps, p=programs: backward(g, w, p),
-                )  # fmt: skip
+    for with_gate, width in itertools.product((False, True), (768, 1536, 2560, 5120)):
+        shape = f"16384 x {width} " + ("gated" if with_gate else "residual")
+        one = 16384 * width * 2 / 4.3e9  # milliseconds to move such a tensor
+        yield "norm", shape + " forward", "rule", (3 if with_gate else 4) * one, lambda w=width, g=with_gate: forward(w, g)
+        for warps, programs in [(None, None), *itertools.product((2, 4, 8, 16), (2, 4, 8))]:
+            yield (
+                "norm", shape + " backward", f"warps={warps} programs={programs}", 5 * one,
+                lambda w=width, g=with_gate, n=warps, p=programs: backward(w, g, n, p),
+            )  # fmt: skip
 
 
 def ssd_inputs(batch, length, heads, headdim, states, dtype=torch.bfloat16):

@@ -18,7 +18,7 @@ from anymamba.backends.triton.launch import processors, shared_memory
 WARPS_OF_A_SCHEDULER = 7
 """That hide the latency of the forward scan's chain of steps, where chunks are cut at all."""
 
-HELPERS = (6, 12)
+HELPERS = (3, 12)
 """Of a block of the split kernel with three walkers: warps that help, warps launched, of which some only hold places. Else 4 help."""
 
 TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}

@@ -4,23 +4,23 @@
 //
 // A stage of shared memory holds a tile of T steps with time running fastest: a walker reads the same number for a run of steps at once.
 //
-// Warp w of a block runs on scheduler w % 4 of its multiprocessor. Four walkers have a scheduler each, with a helper beside. Three leave
-// one to helpers alone: 12 channels a block, for problems whose blocks of 16 would leave multiprocessors without work.
+// Warp w of a block runs on scheduler w % 4 of its multiprocessor. Four walkers have a scheduler each, with a helper beside. Three have
+// theirs for themselves and the helpers the fourth: 12 channels a block, where those of 16 would leave multiprocessors without work.
 #include "scan_forward.cuh"
 
-constexpr int WALKERS = WARPS, HELPERS = WALKERS == 3 ? 6 : 4;
-constexpr int LAUNCHED = WALKERS == 3 ? 12 : WALKERS + HELPERS;  // warps 8 to 10 of 12 only hold the places before the last helper's
+constexpr int WALKERS = WARPS, HELPERS = WALKERS == 3 ? 3 : 4;
+constexpr int LAUNCHED = WALKERS == 3 ? 12 : WALKERS + HELPERS;  // of 12, those that are neither only hold places before helpers
 constexpr int WIDE = WALKERS * CW;                               // channels of a block
 constexpr int PIECE = WALKERS == 3 ? 4 : WIDE / 4 < 8 ? WIDE / 4 : 8, ACROSS = WIDE / PIECE;  // neighbouring channels that a lane loads
 constexpr int PITCH = T + 4;             // no two lanes of a quarter of a warp want the same bank
 constexpr int HELD = (T * ACROSS + 32 * HELPERS - 1) / (32 * HELPERS);     // pieces of a helper's lane
-constexpr int ASIDE = WALKERS == 3 ? 96 : 32 * HELPERS;  // helpers' lanes, from the first on, that also load B and C and finish outputs
-constexpr int OF_STATES = T * N / 8, HELD_STATES = (OF_STATES + ASIDE - 1) / ASIDE, FINISHED = (T * ACROSS + ASIDE - 1) / ASIDE;
+constexpr int OF_STATES = T * N / 8, HELD_STATES = (OF_STATES + 32 * HELPERS - 1) / (32 * HELPERS);
 constexpr bool PACKED = sizeof(TB) == 2 && sizeof(TC) == 2;  // B and C of a state and step in one word: shared memory is the bottleneck
 constexpr int STAGE = (3 * WIDE + (PACKED ? 1 : 2) * N) * PITCH;
 constexpr int KEPT = 4;                  // tiles whose u and z a helper keeps, for it needs them again two tiles later
 constexpr int KEPT_BYTES = PIECE * int(sizeof(TU) + sizeof(TZ)) * 32 * HELPERS;  // of a piece of every lane
 constexpr int UNROLLED = UNROLL;  // a macro's value does not reach a pragma
+constexpr bool AHEAD = MIN_BLOCKS == 1;
 
 constexpr bool SWAPPED = T >= 32 && LN <= 8;
 
@@ -48,11 +48,10 @@ struct Tile {
     Raw<TC, 8> C[HELD_STATES];
 };
 
-// What a helper's lane does: piece v of it is PIECE channels from column of step v * STEPS + step of a tile, of outputs of step
-// v * APART + step. Its pointers walk along: those of inputs are at the tile to load next, that of the output at the one to finish next.
-// left: steps of a tile that there are.
+// What a helper's lane does: piece v of it is PIECE channels from column of step v * STEPS + step of a tile. Its pointers walk along: those
+// of inputs are at the tile to load next, that of the output at the one to finish next. left: steps of a tile that there are.
 struct Helper {
-    static constexpr int STEPS = 32 * HELPERS / ACROSS, APART = ASIDE / ACROSS;
+    static constexpr int STEPS = 32 * HELPERS / ACROSS;
     const ForwardArguments& p;
     char* kept;
     int lane, step, column;
@@ -78,17 +77,9 @@ struct Helper {
         }
     }
 
-    // where u and z of a tile's piece are kept, the piece being that of this lane or of one many lanes after
-    __device__ __forceinline__ char* place(int tile, int after) const {
-        return kept + (tile % KEPT * HELD + after / (32 * HELPERS)) * KEPT_BYTES;
-    }
-    __device__ __forceinline__ char* of_u(int tile, int after) const {
-        return place(tile, after) + (lane + after % (32 * HELPERS)) * PIECE * int(sizeof(TU));
-    }
-    __device__ __forceinline__ char* of_z(int tile, int after) const {
-        const int behind = 32 * HELPERS * PIECE * int(sizeof(TU));
-        return place(tile, after) + behind + (lane + after % (32 * HELPERS)) * PIECE * int(sizeof(TZ));
-    }
+    // where u of piece v of a tile is kept, and behind it z: what a lane keeps only that lane reads
+    __device__ __forceinline__ char* place(int tile, int v) const { return kept + (tile % KEPT * HELD + v) * KEPT_BYTES; }
+    static __device__ __forceinline__ char* of_z(char* u) { return u + 32 * HELPERS * PIECE * int(sizeof(TU)); }
 
     __device__ __forceinline__ void load(Tile& tile, int left) {
 #pragma unroll
@@ -102,11 +93,11 @@ struct Helper {
         }
 #pragma unroll
         for (int v = 0; v < HELD_STATES; v++) {
-            constexpr int BETWEEN = ASIDE / (N / 8);  // steps
+            constexpr int APART = 32 * HELPERS / (N / 8);  // steps
             clear(tile.B[v]), clear(tile.C[v]);
-            if (lane < ASIDE && v * BETWEEN + lane / (N / 8) < left) {
-                load_words(tile.B[v], B + v * BETWEEN * p.B_l);
-                load_words(tile.C[v], C + v * BETWEEN * p.C_l);
+            if (v * APART + lane / (N / 8) < left) {
+                load_words(tile.B[v], B + v * APART * p.B_l);
+                load_words(tile.C[v], C + v * APART * p.C_l);
             }
         }
         u += T * p.u_l, dt += T * p.dt_l, z += T * p.z_l, B += T * p.B_l, C += T * p.C_l;
@@ -118,8 +109,8 @@ struct Helper {
             const int s = v * STEPS + step;
             if (s >= T) continue;
             const bool inside = s < left;
-            if (HAS_D) store_words(of_u(number, v * 32 * HELPERS), tile.u[v]);
-            if (HAS_Z) store_words(of_z(number, v * 32 * HELPERS), tile.z[v]);
+            if (HAS_D) store_words(place(number, v) + lane * PIECE * sizeof(TU), tile.u[v]);
+            if (HAS_Z) store_words(of_z(place(number, v)) + lane * PIECE * sizeof(TZ), tile.z[v]);
 #pragma unroll
             for (int i = 0; i < PIECE; i++) {
                 const float size = step_size(Format<TDT>::get(tile.dt[v], i), bias[i]), d = inside ? size : 0.0f;
@@ -130,8 +121,8 @@ struct Helper {
         }
 #pragma unroll
         for (int v = 0; v < HELD_STATES; v++) {
-            const int piece = lane + v * ASIDE, n = piece % (N / 8) * 8, at = n * PITCH + of_state(piece / (N / 8), n);
-            if (lane >= ASIDE || piece >= OF_STATES) continue;
+            const int piece = lane + v * 32 * HELPERS, n = piece % (N / 8) * 8, at = n * PITCH + of_state(piece / (N / 8), n);
+            if (piece >= OF_STATES) continue;
 #pragma unroll
             for (int i = 0; i < 8; i++) {
                 if (PACKED) {
@@ -147,13 +138,13 @@ struct Helper {
 
     __device__ __forceinline__ void finish(const Stage& from, int number, int left) {
 #pragma unroll
-        for (int v = 0; v < FINISHED; v++) {
-            const int s = v * APART + step;
-            if (lane >= ASIDE || !live || s >= left) continue;
+        for (int v = 0; v < HELD; v++) {
+            const int s = v * STEPS + step;
+            if (!live || s >= left) continue;
             Raw<TU, PIECE> u;
             Raw<TZ, PIECE> z;
-            if (HAS_D) load_words(u, of_u(number, v * ASIDE));
-            if (HAS_Z) load_words(z, of_z(number, v * ASIDE));
+            if (HAS_D) load_words(u, place(number, v) + lane * PIECE * sizeof(TU));
+            if (HAS_Z) load_words(z, of_z(place(number, v)) + lane * PIECE * sizeof(TZ));
             float y[PIECE];
 #pragma unroll
             for (int i = 0; i < PIECE; i++) {
@@ -164,7 +155,7 @@ struct Helper {
             Raw<TU, PIECE> narrow;
 #pragma unroll
             for (int i = 0; i < PIECE; i += 2) Format<TU>::put(narrow, i, y[i], y[i + 1]);
-            store_words(out + v * APART * p.out_l, narrow);
+            store_words(out + v * STEPS * p.out_l, narrow);
         }
         out += T * p.out_l;
     }
@@ -228,19 +219,24 @@ struct Walker {
         }
     }
 
-    // kept: where this lane's part of the next checkpoint goes. One warp a scheduler hides nothing behind another, so three groups are
-    // under way: while the states go through one, the exponentials of the next are taken and the sums of the one before are formed.
+    // kept: where this lane's part of the next checkpoint goes. One warp a scheduler hides nothing behind another, so several groups are
+    // under way: while the states go through one, the exponentials of the next are taken, the sums of the one before are formed, and,
+    // where there are registers for it, the one after the next is read.
     __device__ __forceinline__ void walk(const ForwardArguments& p, const Stage& at, i64 t0, float*& kept, int lane) {
         float* out = at.y + row * PITCH + n;
-        Group raw;
+        Group raw, after;
         raw.load(at, row, n, 0);
+        if (AHEAD) after.load(at, row, n, T > LN ? LN : 0);
         Ready now;
         float before[LN];
 #pragma unroll
         for (int s = 0; s < LN; s++) now.step(raw, A, s), before[s] = 0.0f;
 #pragma unroll UNROLLED
         for (int t = 0; t < T; t += LN) {
-            raw.load(at, row, n, t + LN < T ? t + LN : t);
+            if (AHEAD) raw = after;
+            Group& to = AHEAD ? after : raw;
+            const int read = t + (AHEAD ? 2 : 1) * LN;
+            to.load(at, row, n, read < T ? read : t);
             if (HAS_CHECKPOINT && t % EVERY == 0) {
                 if (live && t0 + t < p.length)
 #pragma unroll
@@ -276,9 +272,8 @@ extern "C" __global__ void __launch_bounds__(LAUNCHED * 32, MIN_BLOCKS) scan_spl
     const i64 b = blockIdx.x / p.blocks;
     const int tiles = int((p.length + T - 1) / T), rest = int(p.length - i64(tiles - 1) * T);  // steps of the last tile
     if (warp >= WALKERS) {
-        if (WALKERS == 3 && warp > 7 && warp != 11) return;
-        // of six, the first three are on the scheduler without a walker
-        const int number = WALKERS != 3 ? warp - WALKERS : warp % 4 == 3 ? warp / 4 : warp - 1;
+        if (WALKERS == 3 && warp % 4 != 3) return;
+        const int number = WALKERS == 3 ? warp / 4 : warp - WALKERS;
         Helper helper(p, shared, number * 32 + lane, b, ch0);
         const auto left = [=](int tile) { return tile < tiles - 1 ? T : tile == tiles - 1 ? rest : 0; };
         Tile next;  // after the one that the walkers are at
