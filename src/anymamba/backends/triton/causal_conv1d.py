@@ -152,8 +152,9 @@ def conv_backward(
     grid = (-(-channels // plan.block), -(-length // plan.stretch), batch)
     partial = torch.empty((batch * grid[1], width + (bias is not None), channels), dtype=torch.float32, device=device)
     # what waits in registers must leave room for four blocks of four warps. The assembler of NVIDIA is told how many there are, for left
-    # to itself it takes fewer and spills, or takes too many
-    few = width <= 4 and (seq_idx is None or initial is None)
+    # to itself it takes fewer and spills, or takes too many. Rows that lanes cannot read four channels at a time need more
+    together = channels | rows.stride(2) | dout.stride(2) | dx.stride(2)
+    few = width <= 4 and (seq_idx is None or initial is None) and together % 16 == 0
     ahead = few and silu
     limit = {"maxnreg": 128 if few else 255} if is_nvidia(device) else {}
     tile = min(plan.tile, 2) if ahead and x.element_size() == 4 else plan.tile
