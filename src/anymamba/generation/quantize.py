@@ -46,5 +46,6 @@ def quantize_int8(model: LanguageModel) -> LanguageModel:
             if hasattr(mixer, name):
                 linear = getattr(mixer, name)
                 setattr(mixer, name, QuantizedLinear(linear.weight, linear.bias))
+        mixer.fused = False  # type: ignore[union-attr]  # the fused mixer takes the weights themselves
     model.lm_head = QuantizedLinear(model.lm_head.weight, None)  # type: ignore[assignment]
     return model
