@@ -1,19 +1,70 @@
-"""Compiled kernels against the float64 reference, on every input of `anymamba verify`: the interpreter cannot show what a compiler does."""
+"""Compiled kernels on every input of `anymamba verify`: against the float64 reference, for the interpreter cannot show what a compiler
+does, and against themselves."""
 
 from __future__ import annotations
+
+import functools
 
 import pytest
 import torch
 
 pytest.importorskip("triton")
 
-from anymamba.numerics import op_errors
+from tests.ops import harness
+
+from anymamba import ops
+from anymamba.backends import probes
+from anymamba.backends.call import Call
+from anymamba.backends.table import COMPOSED
+from anymamba.backends.triton import OPS
+from anymamba.errors import BackendError
+from anymamba.numerics import layout, op_errors
+from anymamba.numerics.cases import CASES, Case
+
+DEVICE = torch.device("cuda")
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("op", ["mamba_chunk_scan_combined", "selective_scan_fn", "causal_conv1d_fn", "selective_state_update"])
 def test_every_case(op: str, dtype: torch.dtype) -> None:
-    rows = [row for row in op_errors.measure(torch.device("cuda"), (dtype,), op) if row.backend == "triton"]
+    rows = [row for row in op_errors.measure(DEVICE, (dtype,), op) if row.backend == "triton"]
     assert rows
     assert not [f"{row.case}: {row.reason}" for row in rows if not row.ok]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("op", sorted({case.op for case in CASES} & {*OPS, *COMPOSED}))
+def test_ten_runs_give_the_same_bits(op: str, dtype: torch.dtype) -> None:
+    compared = 0
+    for case in CASES:
+        if case.op != op:
+            continue
+        try:
+            first = _outcome(case, dtype)
+        except BackendError as error:  # what supports() turns away
+            if harness._crashed(error):
+                raise
+            continue
+        for _ in range(9):
+            other = _outcome(case, dtype)
+            different = [name for name, value in first.items() if not _same_bits(value, other[name])]
+            assert not different, f"{case.name}: {different}"
+        compared += 1
+    assert compared
+
+
+def _outcome(case: Case, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    probe = case.build(lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64))
+    asked = Call(case.op, DEVICE, dtype, case.grad)
+    given = {
+        name: layout.like(probes.as_given(name, value, probe, asked), value) if isinstance(value, torch.Tensor) else value
+        for name, value in probe.inputs.items()
+    }
+    return probes.outcome(functools.partial(getattr(ops, case.op), backend="triton"), given, probe, case.grad)
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.equal(*(value.contiguous().reshape(-1).view(torch.uint8) for value in (one, other)))
