@@ -253,6 +253,29 @@ def ssd_forward_variants():
             yield "ssd_forward", shape, describe(plan), official, run
 
 
+def ssd_gated_variants():
+    """Forward with z, as the official times were taken, and with documents."""
+    from anymamba.backends.triton import ssd as op
+
+    def make(sizes, gated):
+        given = ssd_inputs(*sizes)
+        if gated:
+            return {**given, "z": torch.randn(sizes[:4], device=DEVICE).bfloat16()}
+        return {**given, "seq_idx": (torch.arange(sizes[1], device=DEVICE) // 700).int().expand(sizes[0], -1)}
+
+    for (shape, (sizes, official, _)), gated in itertools.product(SSD_SHAPES.items(), (True, False)):
+        batch, length, heads, headdim, states = sizes
+        base = op.forward_plan(batch, length, heads, heads, headdim, states, False, DEVICE, plain=False, gated=gated)
+        plans = [base, *(replace(base, warps=warps, stages=stages) for warps, stages in itertools.product((4, 8), (1, 2, 3)))]
+        for plan in dict.fromkeys(plans):
+
+            def run(sizes=sizes, plan=plan, gated=gated):
+                given = kept(("ssd", sizes, gated), lambda: make(sizes, gated))
+                return op.chunk_scan_forward(*given.values(), True, (0.0, float("inf")), False, False, plan)[:1]
+
+            yield "ssd_gated", shape + (" z" if gated else " documents"), describe(plan), official, run
+
+
 SSD_BACKWARD_CHANGES = [{}, {"heads": 4}, {"q": 32, "heads": 4}]
 """Ways of the backward, as changes of the rule's plan."""
 
@@ -286,6 +309,7 @@ FAMILIES = {
     "scan_backward": backward_variants,
     "ssd_backward": ssd_backward_variants,
     "ssd_forward": ssd_forward_variants,
+    "ssd_gated": ssd_gated_variants,
     "conv": conv_variants,
     "conv_rows": conv_rows_variants,
     "norm": norm_variants,

@@ -85,7 +85,7 @@ class _ChunkScan(torch.autograd.Function):
         limits: tuple[float, float],
         return_final: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        plan = forward_plan(*_sizes(x, B), x.device, z is None and seq_idx is None)
+        plan = forward_plan(*_sizes(x, B), x.device, z is None and seq_idx is None, seq_idx is None and z is not None)
         keep = z is not None and any(ctx.needs_input_grad)
         out, final, ungated = chunk_scan_forward(
             x, dt, A, B, C, D, z, dt_bias, initial, seq_idx, softplus, limits, return_final, keep, plan
@@ -228,7 +228,7 @@ def chunk_scan_backward(
             *dt.stride(), *_strides(seq_idx, 2), of_row[0].numel(), length, heads, per_group, padded, *limits,
             Q=plan.q, BLOCK_H=16, PARTS=parts, SOFTPLUS=softplus, LIMIT=_limited(softplus, limits),
             HAS_BIAS=dt_bias is not None, HAS_SEQ=seq_idx is not None, HAS_D=D is not None and not wide_D,
-            num_warps=4, num_stages=1,
+            FLOAT64=x.dtype == torch.float32 and has_float64(device), num_warps=4, num_stages=1,
         )  # fmt: skip
     return (
         dx,

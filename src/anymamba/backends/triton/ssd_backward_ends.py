@@ -43,11 +43,12 @@ def ssd_exponents_backward_kernel(
     ddt_ptr, dbias_ptr, dA_ptr, dD_ptr,
     dt_b, dt_l, dt_h, seq_b, seq_l, row_share, length, heads, heads_per_group, padded, low, high,
     Q: tl.constexpr, BLOCK_H: tl.constexpr, PARTS: tl.constexpr, SOFTPLUS: tl.constexpr, LIMIT: tl.constexpr,
-    HAS_BIAS: tl.constexpr, HAS_SEQ: tl.constexpr, HAS_D: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_SEQ: tl.constexpr, HAS_D: tl.constexpr, FLOAT64: tl.constexpr,
 ):  # fmt: skip
     """Puts the gradients of the exponents of a chunk together. Grid as ssd_steps_kernel; inputs as ssd_backward_kernel left
     them. ddt: (batch, length, heads), contiguous. dbias, dA, dD: (batch, chunks, heads), partial sums. A clamped step passes nothing
-    on to dt."""
+    on to dt. FLOAT64: for float32 inputs, sums of rows and columns, which nearly cancel, are added in float64."""
+    wide: tl.constexpr = tl.float64 if FLOAT64 else tl.float32
     b = tl.program_id(2).to(tl.int64)
     c = tl.program_id(0)
     t = c * Q + tl.arange(0, Q)
@@ -55,25 +56,26 @@ def ssd_exponents_backward_kernel(
     real = (h < heads)[None, :]
     steps = tl.load(steps_ptr + (b * heads + h[None, :]) * padded + t[:, None], mask=real, other=0.0)
     row = b * tl.num_programs(0) + c
-    direct = tl.zeros([Q, BLOCK_H], tl.float32)
-    of_row = tl.zeros([Q, BLOCK_H], tl.float32)
-    at_end = tl.zeros([BLOCK_H], tl.float32)
+    direct = tl.zeros([Q, BLOCK_H], wide)
+    of_row = tl.zeros([Q, BLOCK_H], wide)
+    at_end = tl.zeros([BLOCK_H], wide)
     own = tl.zeros([Q, BLOCK_H], tl.float32)
     for part in tl.static_range(PARTS):
         at = ((b * heads + h[None, :]) * PARTS + part) * padded + t[:, None]
         into_state = tl.load(into_state_ptr + at, mask=real, other=0.0)
-        direct += tl.load(of_column_ptr + at, mask=real, other=0.0) + into_state
-        of_row += tl.load(of_row_ptr + at, mask=real, other=0.0) + tl.load(of_row_ptr + row_share + at, mask=real, other=0.0)
+        direct += tl.load(of_column_ptr + at, mask=real, other=0.0).to(wide) + into_state
+        of_row += tl.load(of_row_ptr + at, mask=real, other=0.0)
+        of_row += tl.load(of_row_ptr + row_share + at, mask=real, other=0.0)
         at_end += tl.load(carried_ptr + (row * heads + h) * PARTS + part, mask=h < heads, other=0.0)
-        at_end += tl.sum(into_state * steps, axis=0)
+        at_end += tl.sum(into_state.to(wide) * steps, axis=0)
         own += tl.load(own_ptr + at, mask=real, other=0.0)
     groups = heads // heads_per_group
     own_CB = tl.load(own_CB_ptr + (b * groups + h[None, :] // heads_per_group) * padded + t[:, None], mask=real, other=0.0)
     # the sum s[t] stands in the exponents of row t and column t; the last one in those of the state as well
     suffix = tl.cumsum(of_row - steps * direct, axis=0, reverse=True) + at_end[None, :]
     A = tl.load(A_ptr + h, mask=h < heads, other=0.0).to(tl.float32)
-    gradient = direct + own * own_CB + A[None, :] * suffix
-    tl.store(dA_ptr + row * heads + h, tl.sum(suffix * steps, axis=0), mask=h < heads)
+    gradient = (direct + own * own_CB + A[None, :] * suffix).to(tl.float32)
+    tl.store(dA_ptr + row * heads + h, tl.sum(suffix * steps, axis=0).to(tl.float32), mask=h < heads)
     if HAS_D:
         tl.store(dD_ptr + row * heads + h, tl.sum(own, axis=0), mask=h < heads)
     live = (t < length)[:, None] & real

@@ -186,6 +186,10 @@ def ssd_output_kernel(
         if WHOLE:
             state_at = state_ptr + (p[:, None] * N + n[None, :])
             state = tl.load(state_at, mask=(p < P)[:, None] & (n < N)[None, :], other=0.0)
+        if HAS_Z:
+            # early, for nothing else hides its latency
+            z_at = z_ptr + b * z_b + head * z_h + start * z_l + (q[:, None] * z_l + p[None, :] * z_p)
+            gate = tl.load(z_at, mask=in_P, other=0.0)
         reach = tl.exp2(sums)
         if HAS_SEQ:
             reach = tl.where(documents == before, reach, 0.0)
@@ -206,7 +210,6 @@ def ssd_output_kernel(
         if HAS_UNGATED:
             tl.store(ungated_ptr + out_at, y.to(ungated_ptr.dtype.element_ty), mask=in_P)
         if HAS_Z:
-            z_at = z_ptr + b * z_b + head * z_h + start * z_l + (q[:, None] * z_l + p[None, :] * z_p)
-            z = tl.load(z_at, mask=in_P, other=0.0).to(tl.float32)
+            z = gate.to(tl.float32)
             y *= z * sigmoid(z, z_ptr.dtype.element_ty)
         tl.store(out_ptr + out_at, y.to(out_ptr.dtype.element_ty), mask=in_P)
