@@ -13,7 +13,7 @@ from tests.backends import fake
 
 import anymamba
 from anymamba import errors, ops
-from anymamba.backends import dispatch, selfcheck
+from anymamba.backends import cpu, dispatch, selfcheck
 from anymamba.backends.call import Call
 from anymamba.errors import AnymambaWarning, BackendError
 
@@ -159,6 +159,18 @@ def test_a_backend_for_other_devices_is_passed_over_in_silence(monkeypatch: pyte
         warnings.filterwarnings("error", message=".*'ours'.*")
         assert isinstance(norm(), torch.Tensor)
     assert ("ours", "not for cpu tensors") in dispatch.choose(CALL).rejected
+
+
+@pytest.mark.parametrize("op", cpu.OPS)
+def test_kernels_of_the_processor_are_not_even_tried_on_other_memory(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would read a GPU's addresses, and end the process."""
+    monkeypatch.setattr(selfcheck, "run", lambda *_: pytest.fail("a self-check ran"))
+    call = Call(op, torch.device("cuda"), torch.float32, False)
+    with pytest.raises(BackendError, match="not for cuda tensors"):
+        dispatch.choose(call, "cpu")
+    with pytest.raises(BackendError) as raised:
+        dispatch.choose(call, "official")
+    assert "cpu" not in str(raised.value).rsplit("would work", 1)[-1]
 
 
 def test_the_reference_runs_only_when_named() -> None:

@@ -25,11 +25,13 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Entry:
     """A line of the registry. devices: torch device types it is meant for (empty: all); an automatic choice on another
-    device passes it over without a word. checked: compiled or JIT code, trusted only after a self-check."""
+    device passes it over without a word. nowhere_else: not even an explicit choice runs it there, for its kernels take addresses of
+    this kind of memory. checked: compiled or JIT code, trusted only after a self-check."""
 
     name: str
     module: str
     devices: tuple[str, ...] = ()
+    nowhere_else: bool = False
     checked: bool = True
     automatic: bool = True
 
@@ -38,8 +40,8 @@ REGISTRY: dict[str, Entry] = {
     entry.name: entry
     for entry in (
         Entry("triton", "anymamba.backends.triton", devices=("cuda", "xpu")),
-        Entry("official", "anymamba.backends.official", devices=("cuda",)),
-        Entry("cpu", "anymamba.backends.cpu", devices=("cpu",)),
+        Entry("official", "anymamba.backends.official", devices=("cuda",), nowhere_else=True),
+        Entry("cpu", "anymamba.backends.cpu", devices=("cpu",), nowhere_else=True),
         Entry("torch", "anymamba.backends.torch", checked=False),
         Entry("reference", "anymamba.reference", checked=False, automatic=False),
     )

@@ -128,6 +128,8 @@ def verdict(entry: Entry, call: Call) -> tuple[bool, str]:
             if _left_to_torch(entry, call.op):
                 return False, say("plain PyTorch is as fast here", "此处纯 PyTorch 同样快")
             return False, say("does not implement it", "未实现该算子")
+        if entry.nowhere_else and call.device.type not in entry.devices:
+            return False, _not_for(call)
         module = importlib.import_module(package.OPS[call.op])
         ok, reason = module.supports(call)
         if ok and entry.checked:
@@ -161,6 +163,10 @@ def _entry(name: str) -> Entry:
     return REGISTRY[name]
 
 
+def _not_for(call: Call) -> str:
+    return say(f"not for {call.device.type} tensors", f"不用于 {call.device.type} 张量")
+
+
 def _meant_for(entry: Entry, call: Call) -> bool:
     return entry.automatic and (not entry.devices or call.device.type in entry.devices)
 
@@ -179,7 +185,7 @@ def _decide(call: Call, requested: str | None) -> Choice:
         if not entry.automatic:
             continue
         if not _meant_for(entry, call):
-            rejected.append((entry.name, say(f"not for {call.device.type} tensors", f"不用于 {call.device.type} 张量")))
+            rejected.append((entry.name, _not_for(call)))
             continue
         ok, reason = verdict(entry, call)
         if not ok:
