@@ -265,7 +265,7 @@ def ssd_gated_variants():
 
     for (shape, (sizes, official, _)), gated in itertools.product(SSD_SHAPES.items(), (True, False)):
         batch, length, heads, headdim, states = sizes
-        base = op.forward_plan(batch, length, heads, heads, headdim, states, False, DEVICE, plain=False, gated=gated)
+        base = op.forward_plan(batch, length, heads, heads, headdim, states, False, DEVICE, gated, not gated)
         plans = [base, *(replace(base, warps=warps, stages=stages) for warps, stages in itertools.product((4, 8), (1, 2, 3)))]
         for plan in dict.fromkeys(plans):
 

@@ -172,7 +172,8 @@ def scan_forward(
     if plan.split and groups > 1 and channels // groups % (plan.warps * plan.width(states)):
         plan = replace(plan, warps=4)  # a block's channels are of one group
     if every and plan.split:
-        plan = replace(plan, blocks=min(plan.blocks, 2))  # states that are kept need registers for their addresses
+        # states that are kept need registers for their addresses; beside B and C in float32 fewer groups are laid out in a row
+        plan = replace(plan, blocks=min(plan.blocks, 2), unroll=min(plan.unroll, 4) if B.element_size() == 4 else plan.unroll)
     elif every:
         plan = replace(plan, tile=min(plan.tile, every))  # and they are kept between tiles
     chunk, chunks = cut(length, plan.chunks, max(every, plan.tile))

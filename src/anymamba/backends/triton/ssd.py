@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.triton.launch import has_float64, on_device, power_of_2, runs_here
 from anymamba.backends.triton.ssd_backward import ssd_backward_kernel
 from anymamba.backends.triton.ssd_backward_ends import ssd_exponents_backward_kernel, ssd_gate_backward_kernel
+from anymamba.backends.triton.ssd_documents import number_documents
 from anymamba.backends.triton.ssd_forward import ssd_output_kernel, ssd_steps_kernel, ssd_walk_kernel
 from anymamba.backends.triton.ssd_plan import Plan, backward_plan, forward_plan
 from anymamba.language import say
@@ -85,7 +85,7 @@ class _ChunkScan(torch.autograd.Function):
         limits: tuple[float, float],
         return_final: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        plan = forward_plan(*_sizes(x, B), x.device, z is None and seq_idx is None, seq_idx is None and z is not None)
+        plan = forward_plan(*_sizes(x, B), x.device, gated=z is not None, documents=seq_idx is not None)
         keep = z is not None and any(ctx.needs_input_grad)
         out, final, ungated = chunk_scan_forward(
             x, dt, A, B, C, D, z, dt_bias, initial, seq_idx, softplus, limits, return_final, keep, plan
@@ -323,18 +323,6 @@ def _varlen_states(
         last = _walk(x[:, part], None, B[:, part], steps, sums, documents, first, True, False, plan)[1]
         states[index] = last[0] if last is not None else 0
     return states
-
-
-def number_documents(seq_idx: Tensor, q: int) -> Tensor:
-    """(batch, length rounded up to chunks of q) int32: documents numbered 0, 1, 2, ... in order; padding (below 0) counts as part
-    of the document before it, and so does what follows the last token."""
-    length = seq_idx.shape[1]
-    positions = torch.arange(length, device=seq_idx.device).expand_as(seq_idx)
-    last_real = positions.masked_fill(seq_idx < 0, -1).cummax(1).values
-    ids = seq_idx.gather(1, last_real.clamp(min=0)).masked_fill(last_real < 0, -1)
-    starts = (ids[:, 1:] != ids[:, :-1]) & (ids[:, :-1] >= 0)
-    numbers = F.pad(starts.cumsum(1), (1, 0)).to(torch.int32)
-    return F.pad(numbers[:, None].float(), (0, -length % q), mode="replicate")[:, 0].to(torch.int32).contiguous()
 
 
 def _limits(plan: Plan) -> dict[str, int]:

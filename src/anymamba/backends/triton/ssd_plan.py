@@ -31,10 +31,10 @@ class Plan:
 
 def forward_plan(
     batch: int, length: int, heads: int, heads_per_group: int, headdim: int, d_state: int, wide: bool, device: torch.device,
-    plain: bool = True, gated: bool = False,
+    gated: bool = False, documents: bool = False,
 ) -> Plan:  # fmt: skip
-    """wide: float32 operands. plain: neither z nor documents, whose values of a chunk of 128 would not fit in registers. gated: z, and no
-    documents."""
+    """wide: float32 operands. gated: z. documents: seq_idx."""
+    plain = not gated and not documents  # else what goes with a chunk of 128 would not fit in registers
     # a chunk of 128 halves the states that go through memory; few heads a group spread badly over it
     roomy = shared_memory(device) >= 160 * 1024  # sm_80, sm_90, sm_100; not sm_86, sm_89, sm_120, nor AMD
     small = roomy and headdim <= 64 and d_state <= 128 and heads_per_group > 32 and not wide and plain
@@ -50,10 +50,11 @@ def forward_plan(
         plan = replace(plan, walk_stages=2)  # a third would spill on sm_120
     if block_p * block_n > 128 * 128 and shared_memory(device) < 96 * 1024:
         plan = replace(plan, stages=1)  # two states of 128 x 256 do not fit in AMD's 64 KiB
-    if gated and not wide and not large:
-        # Programs of four warps hide each other's wait for z, two on a multiprocessor: 1.4 times as fast on an H200 as one of eight. Where
-        # the matrix unit takes its operands from shared memory, what further stages bring spills
-        return replace(plan, warps=4, stages=1 if roomy else 2)
+    if gated != documents and not wide and 32 < headdim <= 64 < d_state <= 128:
+        # Programs of four warps hide each other's wait for z, two on a multiprocessor: 1.4 times as fast on an H200 as one of eight. With z
+        # further stages spill where the matrix unit takes its operands from shared memory. At other sizes they are not used: with 16
+        # channels and 24 states what Triton 3.6 compiled was wrong on an H200, though its interpreter gives the right result
+        return replace(plan, warps=4, stages=1 if gated and roomy else plan.stages)
     return plan if plain and not wide else replace(plan, warps=8)
 
 
