@@ -55,6 +55,34 @@ def test_ten_runs_give_the_same_bits(op: str, dtype: torch.dtype) -> None:
     assert compared
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("extra", ["", "z", "documents", "z and documents"])
+@pytest.mark.parametrize("headdim,d_state", [(64, 128), (40, 80), (128, 256), (32, 64)])
+def test_large_heads(headdim: int, d_state: int, extra: str) -> None:
+    """Plans that the small sizes of the other cases do not lead to, against plain PyTorch in float64."""
+    torch.manual_seed(0)
+    batch, length, heads = 2, 333, 4
+    given = {
+        "x": torch.randn(batch, length, heads, headdim, device=DEVICE),
+        "dt": torch.randn(batch, length, heads, device=DEVICE),
+        "A": -torch.rand(heads, device=DEVICE) - 0.1,
+        **{name: torch.randn(batch, length, 2, d_state, device=DEVICE) for name in "BC"},
+        **({"z": torch.randn(batch, length, heads, headdim, device=DEVICE)} if "z" in extra else {}),
+    }
+    given = {name: tensor if name == "A" else tensor.bfloat16() for name, tensor in given.items()}
+    documents = (torch.arange(length, device=DEVICE) // 100 - 1).expand(batch, -1) if "documents" in extra else None
+    results = []
+    for backend, dtype in (("triton", None), ("torch", torch.float64)):
+        inputs = {name: tensor.to(dtype or tensor.dtype).requires_grad_() for name, tensor in given.items()}
+        out = ops.mamba_chunk_scan_combined(**inputs, chunk_size=64, seq_idx=documents, dt_softplus=True, backend=backend)
+        assert isinstance(out, torch.Tensor)
+        torch.manual_seed(1)
+        cotangent = torch.randn(out.shape, device=DEVICE, dtype=torch.float64).to(out.dtype)
+        results.append([out.detach(), *torch.autograd.grad(out, list(inputs.values()), cotangent)])
+    for name, got, want in zip(["out", *given], *results):
+        assert (got.double() - want).norm() < 2e-2 * want.norm(), name
+
+
 def _outcome(case: Case, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     probe = case.build(lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64))
