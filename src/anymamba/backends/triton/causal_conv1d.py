@@ -20,6 +20,10 @@ LARGEST_WIDTH = 8
 """The taps are unrolled and live in registers."""
 
 
+MOST_STRETCHES = 2**16 - 1
+"""A grid's second dimension has so many places."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """block: channels of a program. stretch: tokens that it walks. tile: tokens whose loads are in flight together."""
@@ -40,7 +44,7 @@ def conv_plan(batch: int, channels: int, length: int, device: torch.device, back
     at_once = processors(device) * (16 // warps if backward else 28)  # 128 and 72 registers a lane
     least = -(-length // (160 if backward else 32))
     goes = -(-beside * least // at_once)
-    stretch = max(-(-length // max(goes * at_once // beside, 1)), 1)
+    stretch = max(-(-length // max(goes * at_once // beside, 1)), -(-length // MOST_STRETCHES), 1)
     return Plan(block, max(-(-stretch // 16) * 16, 16), 4 if backward else 8, warps)
 
 
