@@ -223,6 +223,12 @@ def test_json_is_json_even_where_a_backend_crashes(monkeypatch: pytest.MonkeyPat
     assert {row["error"] for row in document["rows"] if not row["ok"]} == {"inf"} and document["seconds"] > 0
 
 
+def test_a_case_beyond_the_range_of_float16_is_no_fault() -> None:
+    cases = {row.case for row in op_errors.measure(torch.device("cpu"), (torch.float16,), "selective_state_update")}
+    assert "large states" not in cases
+    assert "typical" in cases
+
+
 def test_composed_ops_are_measured_by_backend() -> None:
     for op in ("mamba_inner_fn", "mamba_split_conv1d_scan_combined"):
         assert {"cpu", "torch"} <= {row.backend for row in op_errors.measure(CPU, FLOAT32, only=op)}

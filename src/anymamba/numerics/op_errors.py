@@ -124,6 +124,8 @@ def _measure_case(case: Case, device: torch.device, dtype: torch.dtype) -> Itera
     }
     exact_inputs = {name: probes.as_exact(value) for name, value in given.items()}
     exact, call = _exact(case, exact_inputs, probe, asked)
+    if any(value.numel() and value.abs().max() > torch.finfo(dtype).max for name, value in exact.items() if name == "output 0"):
+        return  # this dtype has no right result: float16 ends at 65,504
     if dtype == torch.float32:
         exact_function = getattr(importlib.import_module(reference.OPS[case.op]), case.op)
         single = {name: _single(value) for name, value in given.items()}

@@ -102,6 +102,38 @@ def test_decays_of_float32_do_not_trust_the_unit_for_exponentials() -> None:
     assert float(done.stdout.splitlines()[-1]) < 4e-6
 
 
+_CUT_OFF = """
+import json, numpy, torch
+from triton._C.libtriton import ir
+from triton.runtime import interpreter
+from anymamba.backends.triton import selective_scan as kernels, selective_scan_plan
+from anymamba.reference import selective_scan as reference
+selective_scan_plan.matrix_unit_for_float32 = lambda device: True
+exact, products = interpreter.InterpreterBuilder.create_dot, []
+def cut_off(self, a, b, d, precision, *more):  # as NVIDIA's matrix unit does with float32
+    if precision == ir.INPUT_PRECISION.TF32 and a.data.dtype == numpy.float32:
+        products.append(precision)
+        a, b = (interpreter.TensorHandle((x.data.view(numpy.int32) & -0x2000).view(numpy.float32), x.dtype) for x in (a, b))
+    return exact(self, a, b, d, precision, *more)
+interpreter.InterpreterBuilder.create_dot = cut_off
+draw = torch.Generator().manual_seed(0)
+random = lambda *shape: torch.randn(shape, generator=draw, dtype=torch.float64).half()
+values = [random(1, 20, 75), random(1, 20, 75).abs() * 0.1, -random(20, 16).exp(), random(1, 16, 75), random(1, 16, 75)]
+found = []
+for module, dtype in ((kernels, torch.float16), (reference, torch.float64)):
+    given = [value.to(dtype).requires_grad_() for value in values]
+    found.append([g.double() for g in torch.autograd.grad(module.selective_scan_fn(*given).sum(), given[3:])])
+assert products
+print(json.dumps(max(abs(float(((a - b) * b).sum() / b.square().sum())) for a, b in zip(*found))))
+"""
+
+
+def test_sums_over_channels_are_not_cut_off_by_the_matrix_unit() -> None:
+    done = subprocess.run([sys.executable, "-c", _CUT_OFF], env=_environment(), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) < 5e-5
+
+
 _SUMS = """
 import json, numpy, torch
 from triton.runtime import interpreter
