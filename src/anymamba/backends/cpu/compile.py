@@ -46,8 +46,8 @@ class Program:
             return
         code = self._ready or self.code()
         workers = min(tasks, workers)
-        scratch = _scratch(code.scratch_bytes * workers) if code.scratch_bytes else 0
-        data = array.array("q", (0, 0, tasks, scratch, code.scratch_bytes, *slots))
+        address = scratch(code.scratch_bytes * workers) if code.scratch_bytes else 0
+        data = array.array("q", (0, 0, tasks, address, code.scratch_bytes, *slots))
         threads.parallel_for(code.entry, data.buffer_info()[0], workers)
 
     def code(self) -> _Code:
@@ -122,9 +122,10 @@ def _sources() -> str:
 _local = threading.local()
 
 
-def _scratch(size: int) -> int:
-    """Address of at least ``size`` bytes of this thread's, aligned to a page so that no two workers share a cache line."""
-    if getattr(_local, "size", 0) < size:
+def scratch(size: int) -> int:
+    """Address of at least ``size`` bytes of this thread's, aligned to a page so that no two workers share a cache line; valid until
+    the thread asks for more."""
+    if getattr(_local, "size", -1) < size:
         _local.memory = torch.empty(size + 4096, dtype=torch.uint8)
         _local.size = size
     return -(-_local.memory.data_ptr() // 4096) * 4096

@@ -18,7 +18,7 @@ import torch
 
 from anymamba.backends.cpu import target as targets
 from anymamba.backends.cpu import threads
-from anymamba.backends.cpu.compile import Program, slot
+from anymamba.backends.cpu.compile import Program, scratch, slot
 from anymamba.backends.cpu.emit import Kernel
 
 _LINE = 16
@@ -105,9 +105,11 @@ class Sequence:
         if self._arrays is None:
             self._lay_out()
         assert self._arrays is not None
+        workers = workers or torch.get_num_threads()
         self._arrays[:, :2] = 0  # task and worker counters
+        self._arrays[:, 3] = scratch(self._scratch_bytes * workers)  # the number of workers may differ from the last run's
         self._inside[:] = 0
-        threads.parallel_for(_runner(), self._control.ctypes.data, workers or torch.get_num_threads())
+        threads.parallel_for(_runner(), self._control.ctypes.data, workers)
 
     def _lay_out(self) -> None:
         codes = [program.code() for program, _, _ in self._parts]
@@ -115,11 +117,9 @@ class Sequence:
         self._arrays = np.zeros((len(codes), words), dtype=np.int64)
         self._inside = np.zeros((len(codes), _LINE), dtype=np.int64)
         self._steps = np.zeros((len(codes), 3), dtype=np.int64)
-        largest = max(code.scratch_bytes for code in codes)
-        self._scratch = torch.empty(largest * max(1, torch.get_num_threads()) + 4096, dtype=torch.uint8)
-        scratch = -(-self._scratch.data_ptr() // 4096) * 4096
+        self._scratch_bytes = max(code.scratch_bytes for code in codes)
         for index, (code, (_, tasks, arguments)) in enumerate(zip(codes, self._parts)):
-            values = [0, 0, tasks, scratch, largest, *(slot(arguments[name]) for name in code.names)]
+            values = [0, 0, tasks, 0, self._scratch_bytes, *(slot(arguments[name]) for name in code.names)]
             self._arrays[index, : len(values)] = values
             self._steps[index] = code.entry, self._arrays[index].ctypes.data, self._inside[index].ctypes.data
         self._control = np.array([len(codes), self._steps.ctypes.data, _yield_address()], dtype=np.int64)
