@@ -14,7 +14,7 @@ import time
 import torch
 
 from anymamba.backends import machine
-from anymamba.backends.triton import decode_cuda
+from anymamba.backends.cuda import decode
 from anymamba.bench import model_cases, official
 from anymamba.generation import cuda_stepper
 from anymamba.generation.quantize import quantize_int8
@@ -44,7 +44,7 @@ def main():
         config, rate = CASES[name]
         model = make(config, dtype)
         for depth, apart in VARIANTS + (MORE if arguments.variants else []):
-            decode_cuda.DEPTHS, decode_cuda.TOTALS_APART = (depth, 16, 8, 4), apart
+            decode.DEPTHS, decode.TOTALS_APART = (depth, 16, 8, 4), apart
             row = {"model": name, "dtype": dtype, "depth": depth, "apart": apart, "official H100": rate}
             try:
                 row.update(measure(model))

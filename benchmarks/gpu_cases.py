@@ -56,7 +56,7 @@ SPLIT = [(2, 3, 64, 8, 1), (2, 3, 128, 8, 1), (2, 3, 32, 4, 1), (2, 4, 64, 8, 1)
 
 
 def forward_variants():
-    from anymamba.backends.triton import selective_scan_cuda as in_cuda
+    from anymamba.backends.cuda import selective_scan_launch as in_cuda
 
     for shape, (sizes, official, _) in SCAN_SHAPES.items():
         batch, length, channels, states = sizes
@@ -79,8 +79,8 @@ def forward_variants():
 
 
 def backward_variants():
+    from anymamba.backends.cuda import selective_scan_launch as in_cuda
     from anymamba.backends.triton import selective_scan as op
-    from anymamba.backends.triton import selective_scan_cuda as in_cuda
 
     for shape, (sizes, _, official) in SCAN_SHAPES.items():
         batch, length, channels, states = sizes

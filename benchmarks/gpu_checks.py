@@ -68,9 +68,9 @@ def ssd_check():
 
 def long_check():
     """Offsets past 2**31: the end of a long sequence against the same steps alone, long after the start has faded."""
+    from anymamba.backends.cuda import selective_scan_launch as in_cuda
     from anymamba.backends.triton import causal_conv1d as conv
     from anymamba.backends.triton import selective_scan as op
-    from anymamba.backends.triton import selective_scan_cuda as in_cuda
     from anymamba.backends.triton import ssd
 
     found = {}

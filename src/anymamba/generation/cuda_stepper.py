@@ -17,7 +17,7 @@ from anymamba.models.cache import Cache, LayerState
 from anymamba.models.lm import LanguageModel
 
 if TYPE_CHECKING:  # it imports triton, which a machine without a GPU need not have
-    from anymamba.backends.triton.decode_cuda import Layer, Linear, Model
+    from anymamba.backends.cuda.decode import Layer, Linear, Model
 
 FAMILIES = ("mamba", "mamba2", "falcon_mamba")
 
@@ -43,9 +43,9 @@ def supports(model: LanguageModel, cache: Cache) -> tuple[bool, str]:
         return False, say(f"backend {requested!r} was asked for", f"用户指定了后端 {requested!r}")
     if importlib.util.find_spec("triton") is None:
         return False, say("triton is not installed", "未安装 triton")
-    from anymamba.backends.triton import decode_cuda
+    from anymamba.backends.cuda import decode
 
-    return decode_cuda.suits(describe(model, cache), model.device)
+    return decode.suits(describe(model, cache), model.device)
 
 
 def make(model: LanguageModel, cache: Cache, why: str) -> CudaStepper:
@@ -60,7 +60,7 @@ class CudaStepper:
     name = "cuda kernel"
 
     def __init__(self, model: LanguageModel, cache: Cache, why: str) -> None:
-        from anymamba.backends.triton.decode_cuda import Step
+        from anymamba.backends.cuda.decode import Step
 
         self.why = why
         self._cache, self._device = cache, model.device
@@ -107,7 +107,7 @@ def _check(model: LanguageModel) -> None:
 
 def describe(model: LanguageModel, cache: Cache) -> Model:
     """The model and the cache as the kernel takes them."""
-    from anymamba.backends.triton.decode_cuda import Model
+    from anymamba.backends.cuda.decode import Model
 
     config: Any = model.config
     second = config.model_type == "mamba2"
@@ -129,7 +129,7 @@ def describe(model: LanguageModel, cache: Cache) -> Model:
 
 
 def _first(block: Any, state: LayerState) -> Layer:
-    from anymamba.backends.triton.decode_cuda import Layer
+    from anymamba.backends.cuda.decode import Layer
 
     mixer = block.mixer
     matrices, x_proj = [_linear(mixer.in_proj), _linear(mixer.out_proj)], _linear(mixer.x_proj)
@@ -139,7 +139,7 @@ def _first(block: Any, state: LayerState) -> Layer:
 
 
 def _second(block: Any, state: LayerState) -> Layer:
-    from anymamba.backends.triton.decode_cuda import Layer
+    from anymamba.backends.cuda.decode import Layer
 
     mixer = block.mixer
     matrices = [_linear(mixer.in_proj), _linear(mixer.out_proj)]
@@ -160,7 +160,7 @@ def _shared_constants(block: Any, in_proj: Linear, out_proj: Linear) -> dict[str
 
 
 def _linear(linear: Any) -> Linear:
-    from anymamba.backends.triton.decode_cuda import Linear
+    from anymamba.backends.cuda.decode import Linear
 
     scale = linear.scale if isinstance(linear, QuantizedLinear) else None
     return Linear(linear.weight.detach(), scale, linear.bias)

@@ -79,7 +79,7 @@ def modules() -> tuple[str, ...]:
     """Those of the backend that its ops are made of."""
     for name in package.OPS.values():
         importlib.import_module(name)
-    return tuple(f"{package.__name__}.{found.name}" for found in pkgutil.iter_modules(package.__path__) if not found.name.endswith("_cuda"))
+    return tuple(f"{package.__name__}.{found.name}" for found in pkgutil.iter_modules(package.__path__))
 
 
 def option_calls(name: str, dtype: torch.dtype, monkeypatch: Any) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
-from anymamba.backends.triton import nvrtc
-from anymamba.backends.triton import selective_scan_cuda as in_cuda
+from anymamba.backends.cuda import nvrtc
+from anymamba.backends.cuda import selective_scan_launch as in_cuda
 from anymamba.backends.triton.launch import on_device, runs_here
 from anymamba.backends.triton.selective_scan_backward import (
     selective_scan_backward_kernel,

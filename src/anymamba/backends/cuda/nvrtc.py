@@ -1,6 +1,6 @@
 """CUDA C++ compiled at run time by NVRTC, which PyTorch's CUDA wheels bring along: no nvcc, no host compiler, no headers.
 
-The sources are in cuda/. A kernel is one source file under a set of #defines; its machine code is kept in the cache folder.
+The sources are in kernels/. A kernel is one source file under a set of #defines; its machine code is kept in the cache folder.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 
-from anymamba.backends.triton import nvrtc_program
-from anymamba.backends.triton.nvrtc_program import NotCompiled
+from anymamba.backends.cuda import nvrtc_program
+from anymamba.backends.cuda.nvrtc_program import NotCompiled
 from anymamba.cachefolder import read_bytes, write_bytes
 from anymamba.errors import warn_once
 from anymamba.language import say
 
-FOLDER = Path(__file__).parent / "cuda"
+FOLDER = Path(__file__).parent / "kernels"
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 
 

@@ -14,7 +14,8 @@ import torch
 pytest.importorskip("triton")
 
 from anymamba import errors
-from anymamba.backends.triton import nvrtc, nvrtc_program, selective_scan, selective_scan_cuda
+from anymamba.backends.cuda import nvrtc, nvrtc_program, selective_scan_launch
+from anymamba.backends.triton import selective_scan
 
 DEVICE = torch.device("cuda", 0)
 
@@ -131,12 +132,12 @@ def test_a_refused_kernel_leaves_the_scan_to_triton(monkeypatch: pytest.MonkeyPa
 
     taken = []
     states = torch.zeros(1, 1, 16, 8)
-    monkeypatch.setattr(selective_scan_cuda, "suits", lambda *_: True)
+    monkeypatch.setattr(selective_scan_launch, "suits", lambda *_: True)
     if where == "forward":
-        monkeypatch.setattr(selective_scan_cuda, "scan_forward", refuse)
+        monkeypatch.setattr(selective_scan_launch, "scan_forward", refuse)
     else:
-        monkeypatch.setattr(selective_scan_cuda, "scan_forward", lambda u, *_: (u.clone(), None, states))
-    monkeypatch.setattr(selective_scan_cuda, "scan_backward", refuse)
+        monkeypatch.setattr(selective_scan_launch, "scan_forward", lambda u, *_: (u.clone(), None, states))
+    monkeypatch.setattr(selective_scan_launch, "scan_backward", refuse)
     monkeypatch.setattr(selective_scan, "scan_forward", lambda u, *_: (taken.append("forward") or u.clone(), None, states))
 
     def backward(dout: torch.Tensor, *tensors: object) -> tuple[object, ...]:

@@ -17,7 +17,8 @@ import torch
 from tests.backends.triton import ahead_of_time, specialisations
 from torch import Tensor
 
-from anymamba.backends.triton import decode_cuda, launch, nvrtc, nvrtc_program, selective_scan, selective_scan_cuda
+from anymamba.backends.cuda import decode, nvrtc, nvrtc_program, selective_scan_launch
+from anymamba.backends.triton import launch, selective_scan
 from anymamba.generation import cuda_stepper
 from anymamba.generation.quantize import quantize_int8
 from anymamba.models.cache import Cache
@@ -62,7 +63,7 @@ def on(target: str, monkeypatch: Any) -> Iterator[list[Source]]:
 
     sources: list[Source] = []
     with specialisations.on(target, monkeypatch) as triton, monkeypatch.context() as patch:
-        for module in (selective_scan_cuda, decode_cuda):
+        for module in (selective_scan_launch, decode):
             patch.setattr(module, "processors", launch.processors)
             patch.setattr(module, "shared_memory", launch.shared_memory)
         patch.setattr(nvrtc, "kernel", Recorder)
@@ -110,10 +111,10 @@ def step_of(config: Config, dtype: torch.dtype, int8: bool) -> Source | None:
             model = quantize_int8(model)
     described = cuda_stepper.describe(model, Cache(config, 1, "meta", dtype))
     device = torch.device("meta")
-    if not decode_cuda.suits(described, device)[0]:
+    if not decode.suits(described, device)[0]:
         return None
-    blocks = decode_cuda.blocks(described, launch.processors(device))
-    defines, shared = decode_cuda.defines_of(described, blocks, launch.shared_memory(device))
+    blocks = decode.blocks(described, launch.processors(device))
+    defines, shared = decode.defines_of(described, blocks, launch.shared_memory(device))
     entry = f"decode_{described.family}"
     return Source(f"{entry}.cu", entry, tuple(defines.items()), shared)
 

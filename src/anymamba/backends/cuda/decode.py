@@ -1,7 +1,7 @@
-"""One token through a whole Mamba model in one launch, on NVIDIA cards: what the kernels cuda/decode_*.cu are given.
+"""One token through a whole Mamba model in one launch, on NVIDIA cards: what the kernels decode_*.cu are given.
 
 Op by op, a step of a small model is hundreds of kernels of a few microseconds that wait for one another, and a product of a matrix
-with one vector through the vendor's library leaves most of the memory's bandwidth unused. See cuda/decode.cuh for how it works.
+with one vector through the vendor's library leaves most of the memory's bandwidth unused. See kernels/decode.cuh for how it works.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from anymamba.backends.triton import nvrtc
-from anymamba.backends.triton.launch import processors, shared_memory
+from anymamba.backends.accelerator import processors, shared_memory
+from anymamba.backends.cuda import nvrtc
 from anymamba.language import say
 
 TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16", torch.int8: "int8"}

@@ -18,7 +18,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from anymamba.backends.triton import decode_cuda, nvrtc
+from anymamba.backends.cuda import decode, nvrtc
 from anymamba.generation import cuda_stepper
 from anymamba.generation.quantize import quantize_int8
 from anymamba.models.cache import Cache
@@ -106,9 +106,9 @@ def test_emulated_steps_are_the_models(
     monkeypatch.setattr(nvrtc, "kernel", lambda file, entry, defines, device: EmulatedKernel(tmp_path, file, entry, defines))
     monkeypatch.setattr(nvrtc, "usable", lambda device: (True, ""))
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    monkeypatch.setattr(decode_cuda, "processors", lambda device: BLOCKS)
-    monkeypatch.setattr(decode_cuda, "shared_memory", lambda device: 99 * 1024)
-    monkeypatch.setattr(decode_cuda, "THREADS", threads)
+    monkeypatch.setattr(decode, "processors", lambda device: BLOCKS)
+    monkeypatch.setattr(decode, "shared_memory", lambda device: 99 * 1024)
+    monkeypatch.setattr(decode, "THREADS", threads)
     torch.manual_seed(0)
     model = LanguageModel(config)
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_emulated_steps_are_the_models(
     for mine, other in zip(ours.layers, own.layers):
         other.ssm.copy_(mine.ssm.normal_())
         other.conv.copy_(mine.conv.normal_())
-    assert decode_cuda.suits(cuda_stepper.describe(model, ours), model.device)[0]
+    assert decode.suits(cuda_stepper.describe(model, ours), model.device)[0]
     stepper = cuda_stepper.CudaStepper(model, ours, "")
     for token in (3, 1, 5, 0):
         ids = torch.tensor([token])
@@ -144,8 +144,8 @@ def distance(got: torch.Tensor, want: torch.Tensor) -> float:
 
 def test_what_the_kernels_cannot_serve_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvrtc, "usable", lambda device: (True, ""))
-    monkeypatch.setattr(decode_cuda, "processors", lambda device: BLOCKS)
-    monkeypatch.setattr(decode_cuda, "shared_memory", lambda device: 99 * 1024)
+    monkeypatch.setattr(decode, "processors", lambda device: BLOCKS)
+    monkeypatch.setattr(decode, "shared_memory", lambda device: 99 * 1024)
     device = torch.device("cuda", 0)
     for config, word in (
         (MambaConfig(vocab_size=72, hidden_size=42, num_hidden_layers=1), "multiples"),
@@ -156,7 +156,7 @@ def test_what_the_kernels_cannot_serve_is_said(monkeypatch: pytest.MonkeyPatch) 
             model = LanguageModel(config)
         monkeypatch.setattr(torch.Tensor, "data_ptr", lambda self: 0)
         cache = Cache(config, 1, "meta", torch.float32)
-        ok, why = decode_cuda.suits(cuda_stepper.describe(model, cache), device)
+        ok, why = decode.suits(cuda_stepper.describe(model, cache), device)
         assert not ok and word in why
     model = LanguageModel(MambaConfig(**SMALL))
     assert "NVIDIA" in cuda_stepper.supports(model, model.make_cache())[1]

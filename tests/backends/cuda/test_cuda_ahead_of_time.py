@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from tests.backends.triton import cuda_sources
+from tests.backends.cuda import cuda_sources
 
 pytestmark = pytest.mark.skipif(bool(cuda_sources.compiler()), reason=cuda_sources.compiler() or "-")
 

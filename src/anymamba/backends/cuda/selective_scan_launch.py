@@ -1,4 +1,4 @@
-"""The Mamba-1 selective scan on NVIDIA cards, in CUDA C++: layouts, memory and launches of the kernels in cuda/.
+"""The Mamba-1 selective scan on NVIDIA cards, in CUDA C++: layouts, memory and launches of the kernels in kernels/.
 
 Triton has no way to say which lane holds which states, and its scan stayed at 0.6 to 1.5 times the official kernel's speed; these
 kernels spread the 16 states of a channel over lanes as the size of the problem asks, and do the element-wise work once a value.
@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from anymamba.backends.triton import nvrtc
-from anymamba.backends.triton.launch import processors, shared_memory
+from anymamba.backends.accelerator import processors, shared_memory
+from anymamba.backends.cuda import nvrtc
 
 WARPS_OF_A_SCHEDULER = 7
 """That hide the latency of the forward scan's chain of steps, where chunks are cut at all."""
@@ -29,7 +29,7 @@ class Plan:
     """states, channels: what a lane holds of each. tile: time steps whose inputs are staged together; backward: whose decays stay in
     registers. unroll: exchanges of the inner loop that are laid out in a row. warps: of a block. window: steps between kept states.
     chunks: warps that share the length. blocks: of a multiprocessor that the compiler makes room for. polynomial: states of a lane
-    whose decays forward computes by a polynomial, not on the unit for exponentials. split: forward by cuda/scan_split.cu, whose
+    whose decays forward computes by a polynomial, not on the unit for exponentials. split: forward by kernels/scan_split.cu, whose
     warps that help come on top; of a lane's channels it knows one, and of chunks."""
 
     states: int

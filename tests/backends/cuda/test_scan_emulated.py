@@ -18,8 +18,8 @@ import torch
 
 pytest.importorskip("triton")
 
-from anymamba.backends.triton import nvrtc, selective_scan_cuda
-from anymamba.backends.triton.selective_scan_cuda import Plan
+from anymamba.backends.cuda import nvrtc, selective_scan_launch
+from anymamba.backends.cuda.selective_scan_launch import Plan
 from anymamba.reference.selective_scan import selective_scan_fn
 
 pytestmark = [
@@ -135,9 +135,9 @@ def check(
     exact = [None if t is None else t.double().requires_grad_() for t in given]
     out, last = selective_scan_fn(*exact, delta_softplus=softplus, return_last_state=True)  # type: ignore[arg-type]
     want = iter([out, last, *torch.autograd.grad(out, [t for t in exact if t is not None], dout.double())])
-    got_out, got_last, states = selective_scan_cuda.scan_forward(*given, softplus, True, backward.window, forward)  # type: ignore[arg-type]
+    got_out, got_last, states = selective_scan_launch.scan_forward(*given, softplus, True, backward.window, forward)  # type: ignore[arg-type]
     assert states is not None
-    gradients = selective_scan_cuda.scan_backward(dout, *given, softplus, states, backward)  # type: ignore[arg-type]
+    gradients = selective_scan_launch.scan_backward(dout, *given, softplus, states, backward)  # type: ignore[arg-type]
     allowed = {torch.float32: 4e-6, torch.bfloat16: 6e-3, torch.float16: 1e-3}[dtype]
     for result in [got_out, got_last, *gradients]:
         if result is not None:
