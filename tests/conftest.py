@@ -44,6 +44,13 @@ def choices_of_the_process() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def no_other_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs inside the test's process neither wait for a look at the other programs nor change their threads because of them."""
+    if request.path.name != "test_threads.py" and any(part in ("training", "cli") for part in request.path.parts):
+        monkeypatch.setattr("anymamba.training.cpu_use.read", lambda: (None, ""))
+
+
+@pytest.fixture(autouse=True)
 def poisoned_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.empty and its kin return NaN (integers: their largest value), so that a result nobody wrote shows."""
     if not _uses_torch(request):

@@ -155,25 +155,6 @@ def test_precision_is_chosen_by_facts_and_explained(monkeypatch: pytest.MonkeyPa
     assert choose_precision("auto", torch.device("cuda")) == (torch.bfloat16, "compute capability 12.0, bf16 units come with 8.0")
 
 
-def test_threads_are_the_idle_cores_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    from anymamba.training import threads
-
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    monkeypatch.setattr(threads, "container_cores", lambda: None)
-    monkeypatch.setattr(threads.os, "cpu_count", lambda: 12)
-    for load, expected in ((0.3, 8), (4.2, 8), (7.0, 5), (30.0, 1)):
-        monkeypatch.setattr(threads.os, "getloadavg", lambda load=load: (load, 0.0, 0.0), raising=False)
-        assert threads.choose_threads(0)[0] == expected
-    assert "keep about 26.0 cores busy" in threads.choose_threads(0)[1]
-    monkeypatch.setattr(threads.os, "getloadavg", lambda: (0.0, 0.0, 0.0), raising=False)
-    monkeypatch.setattr(threads, "container_cores", lambda: 2.5)
-    assert threads.choose_threads(0) == (2, "the container may use 2.5 cores")
-    assert threads.choose_threads(0, before=7)[0] == 7 and threads.choose_threads(3, before=7)[0] == 3
-
-
 def test_a_tracker_that_is_not_installed_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorboard", "trackio", "wandb"):
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard" if name == "tensorboard" else name, None)

@@ -13,7 +13,7 @@ from tests.training.runs import command, flags, losses, settings, tiny_model
 from anymamba.backends import dispatch
 from anymamba.determinism import deterministic
 from anymamba.errors import AnymambaError
-from anymamba.training import fit, memory, threads
+from anymamba.training import cpu_use, fit, memory
 from anymamba.training.loop import Result
 from anymamba.training.runfolder import read_metrics
 
@@ -41,7 +41,7 @@ def test_two_runs_are_the_same_to_the_last_bit(
     fixed = {"steps": 8, "validation": 0.2, "deterministic": True, "threads": 2, **options}
     results = [small_run(corpus_file, out="first", begin=begin, **fixed)]
     dispatch.forget()
-    monkeypatch.setattr(threads, "others_load", lambda: 1.0)
+    monkeypatch.setattr(cpu_use, "others", lambda before, after: 1.0)
     monkeypatch.setattr(memory, "left", lambda device: 64 * 10**6)
     results.append(small_run(corpus_file, out="second", begin=begin, **fixed))
     first, second = curves(tmp_path / "first"), curves(tmp_path / "second")
@@ -57,12 +57,6 @@ def test_an_ordinary_run_is_fitted_to_the_machine_and_a_deterministic_one_is_not
         fit.fixed_rows(2000, 8, 64, cpu, 0)
     monkeypatch.setattr(memory, "left", lambda device: 10_000_000)
     assert fit.fixed_rows(2000, 8, 64, cpu, 0) == 8
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(threads, "others_load", lambda: 1.0)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(threads, "container_cores", lambda: None)
-    assert threads.choose_threads(0)[0] == 3
-    assert threads.choose_threads(0, deterministic=True)[0] == 4
 
 
 def test_two_processes_with_other_hash_seeds(tmp_path: Path, start: Path, documents_file: Path) -> None:

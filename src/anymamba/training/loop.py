@@ -29,6 +29,7 @@ from anymamba.training.report import Reporter, progress_line
 from anymamba.training.runfolder import RunFolder
 from anymamba.training.sample import write_sample
 from anymamba.training.schedule import Schedule
+from anymamba.training.threads import ThreadWatch
 from anymamba.training.trackers import Tracker
 
 PROFILED_STEP = 8
@@ -60,6 +61,7 @@ class Run:
     micro_batch: int
     dtype: torch.dtype | None
     decaying: set[str]
+    thread_watch: ThreadWatch | None = None
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.dtype is None:
@@ -172,6 +174,8 @@ class Loop:
         total = torch.zeros((), dtype=torch.float32, device=processes.device)
         rows = batch.input_ids.shape[0]
         for first in range(0, rows, run.micro_batch):
+            if run.thread_watch is not None:
+                run.reporter.note(run.thread_watch.look())
             part = batch.part(first, first + run.micro_batch).to(processes.device)
             last = first + run.micro_batch >= rows
             loss = self._replayed(part, counted)

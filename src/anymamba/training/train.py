@@ -26,7 +26,7 @@ from anymamba.training.precision import choose_precision
 from anymamba.training.report import Reporter, count
 from anymamba.training.runfolder import config_document, open_run, read_metrics
 from anymamba.training.setup import make_model, tokenizer_and_data
-from anymamba.training.threads import choose_threads
+from anymamba.training.threads import ThreadWatch, choose_threads
 from anymamba.training.trackers import open_trackers
 
 
@@ -68,7 +68,10 @@ def prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Re
     with processes.main_first() as main:
         folder = open_run(config, resume, main)
     before = folder.resumed.state.get("threads", 0) if folder.resumed is not None else 0
-    threads, threads_why = choose_threads(config.threads, before, config.deterministic)
+    most = torch.get_num_threads()
+    # what an accelerator computes does not wait for cores
+    fixed = config.deterministic or processes.device.type != "cpu"
+    threads, threads_why, may_change = choose_threads(config.threads, before, fixed)
     torch.set_num_threads(threads)
     trackers = open_trackers(config.report_to, folder.path, config_document(config)) if processes.main else []
     tokenizer, data = tokenizer_and_data(config, folder, processes, reporter)
@@ -87,7 +90,7 @@ def prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Re
         config, plan, folder, processes, reporter, trackers, tokenizer, model, model,
         Feeder(rows, plan.rows, config.seed), held_out,
         data.held_out.bytes_per_token if data.held_out.learn is None else None,
-        plan.rows // processes.world, dtype, decaying,
+        plan.rows // processes.world, dtype, decaying, ThreadWatch(max(most, threads)) if may_change else None,
     )  # fmt: skip
     micro_why = _fit_memory(run, parameters)
     run.wrapped = processes.wrap(model, config.shard)
