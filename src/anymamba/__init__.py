@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
-import importlib
+from typing import TYPE_CHECKING
+
+from anymamba.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from anymamba import backends as backends
+    from anymamba import dropin as dropin
+    from anymamba import evaluation as evaluation
+    from anymamba import generation as generation
+    from anymamba import models as models
+    from anymamba import numerics as numerics
+    from anymamba import ops as ops
+    from anymamba import reference as reference
+    from anymamba import training as training
+    from anymamba.backends.dispatch import choose as choose
+    from anymamba.backends.dispatch import use_backend as use_backend
+    from anymamba.errors import AnymambaError as AnymambaError
+    from anymamba.evaluation.evaluate import evaluate as evaluate
+    from anymamba.generation.model import Model as Model
+    from anymamba.generation.model import load as load
+    from anymamba.training.runs import Run as Run
+    from anymamba.training.runs import train as train
+
+    from_pretrained = load
 
 __version__ = "0.1.0"
 
+_SUBPACKAGES = (
+    "backends", "dropin", "evaluation", "generation", "models", "numerics", "ops", "reference", "training",
+)  # fmt: skip
 _WHERE = {
-    "load": "anymamba.models.hub",
+    "load": "anymamba.generation.model",
+    "Model": "anymamba.generation.model",
+    "train": "anymamba.training.runs",
+    "Run": "anymamba.training.runs",
+    "evaluate": "anymamba.evaluation.evaluate",
     "use_backend": "anymamba.backends.dispatch",
     "choose": "anymamba.backends.dispatch",
     "AnymambaError": "anymamba.errors",
 }
-_SUBPACKAGES = ("ops", "reference", "backends", "models", "training", "generation", "numerics", "dropin")
+_WHERE.update({name: "anymamba." + name for name in _SUBPACKAGES})
 
-__all__ = ["__version__", *_WHERE, *_SUBPACKAGES]  # noqa: PLE0604 - the keys are strings
+_lazy, _names = lazy_names(__name__, _WHERE)
 
+if not TYPE_CHECKING:  # a type checker that saw it would take any misspelt name for an attribute
 
-def __getattr__(name: str) -> object:
-    if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
-    if name in _SUBPACKAGES:
-        return importlib.import_module("anymamba." + name)
-    raise AttributeError("module 'anymamba' has no attribute {!r}".format(name))
+    def __getattr__(name):
+        return _lazy("load" if name == "from_pretrained" else name)
 
 
 def __dir__() -> list:
-    return sorted(__all__)
+    return [*_names(), "from_pretrained", "__version__"]
+
+
+__all__ = ["__version__", "from_pretrained", *_WHERE]  # noqa: PLE0604 - the keys are strings

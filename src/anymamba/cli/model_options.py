@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from anymamba.errors import AnymambaError
 from anymamba.language import say
 
 if TYPE_CHECKING:
+    from anymamba.generation.model import Model
     from anymamba.generation.sampling import Sampling
-    from anymamba.models.lm import LanguageModel
     from anymamba.models.tokenizer import Tokenizer
 
 
@@ -108,13 +107,13 @@ def sampling_of(arguments: argparse.Namespace) -> Sampling:
     )
 
 
-def load_model(arguments: argparse.Namespace) -> tuple[LanguageModel, Tokenizer]:
+def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
     """The model, ready to generate, and its tokenizer. Raises AnymambaError when their vocabularies do not fit."""
     import torch
 
-    from anymamba.backends import machine
     from anymamba.backends.dispatch import use_backend
     from anymamba.determinism import switch_on
+    from anymamba.generation.model import load
     from anymamba.models import hub
     from anymamba.models.tokenizer import load_tokenizer
 
@@ -124,21 +123,7 @@ def load_model(arguments: argparse.Namespace) -> tuple[LanguageModel, Tokenizer]
         switch_on()
     if arguments.backend:
         use_backend(arguments.backend)
-    device = torch.device(arguments.device) if arguments.device else machine.default_device()
-    folder = hub.find(arguments.model)
-    tokenizer = load_tokenizer(arguments.tokenizer or folder)
-    model = hub.load(folder, getattr(torch, arguments.dtype) if arguments.dtype else None, device)
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise AnymambaError(
-            "vocabulary",
-            say(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {model.config.vocab_size}",
-                f"分词器有 {tokenizer.vocab_size} 个词元，而模型只有 {model.config.vocab_size} 个",
-            ),
-            fix=say("use the tokenizer that the model was trained with", "请使用训练该模型时的分词器"),
-        )
-    if arguments.quantize:
-        from anymamba.generation.quantize import quantize_int8
-
-        quantize_int8(model)
-    return model, tokenizer
+    model = load(arguments.model, arguments.device, arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer)
+    if model.tokenizer is None:
+        model.tokenizer = load_tokenizer(hub.find(arguments.model))  # raises, saying what the folder has instead
+    return model, model.tokenizer

@@ -6,7 +6,7 @@ import importlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,20 @@ def load(
     mamba2-*, mamba3-*) and of Codestral. dtype: of the parameters; by default as saved. device: by default the CPU.
     Raises AnymambaError that says which file, key or shape is wrong.
     """
+    return load_as(LanguageModel, source, dtype, device)
+
+
+Kind = TypeVar("Kind", bound=LanguageModel)
+
+
+def load_as(
+    kind: type[Kind], source: str | Path, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+) -> Kind:
+    """``load`` into a subclass of LanguageModel that is made like it."""
     folder = find(source)
     config = load_config(folder)
     with torch.device("meta"):
-        model = LanguageModel(config)
+        model = kind(config)
     _fill(model, folder, dtype, torch.device(device or "cpu"))
     return model.eval()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,16 +227,6 @@ class LanguageModel(nn.Module):
 
     def _tied(self) -> bool:
         return self.lm_head.weight is self.backbone.embeddings.weight
-
-    def generate(self, input_ids: Tensor, max_new_tokens: int, **sampling: Any) -> Any:
-        """Continues each row of ids; see ``anymamba.generation.engine.generate``."""
-        return importlib.import_module("anymamba.generation.engine").generate(
-            self, input_ids, max_new_tokens, **sampling
-        )
-
-    def stream(self, input_ids: Tensor, max_new_tokens: int, **sampling: Any) -> Iterator[Any]:
-        """The same, yielding tokens as they come; see ``anymamba.generation.engine.stream``."""
-        return importlib.import_module("anymamba.generation.engine").stream(self, input_ids, max_new_tokens, **sampling)
 
 
 def _mixer(config: Config) -> type[nn.Module]:

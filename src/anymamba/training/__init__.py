@@ -11,3 +11,25 @@
 
 Parallelism, precision and checkpointing are put around the models from here; no model file knows of them.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anymamba.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from anymamba.training.config import TrainConfig as TrainConfig
+    from anymamba.training.loop import Result as Result
+    from anymamba.training.runs import Curve as Curve
+    from anymamba.training.runs import Run as Run
+
+_WHERE = {
+    "Run": "anymamba.training.runs", "Curve": "anymamba.training.runs", "Result": "anymamba.training.loop",
+    "TrainConfig": "anymamba.training.config",
+}  # fmt: skip
+__all__ = list(_WHERE)
+
+_lazy, __dir__ = lazy_names(__name__, _WHERE)
+if not TYPE_CHECKING:
+    __getattr__ = _lazy

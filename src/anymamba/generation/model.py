@@ -1,0 +1,247 @@
+"""The front door: ``load`` gives a model that takes text as well as token ids, with its tokenizer, on the fastest device here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, overload
+
+import torch
+from torch import Tensor
+
+from anymamba.backends import machine
+from anymamba.errors import AnymambaError, ArgumentError
+from anymamba.generation import engine
+from anymamba.generation.engine import Reader, Step
+from anymamba.generation.quantize import quantize_int8
+from anymamba.generation.sampling import Sampling
+from anymamba.generation.text import Piece, encode_prompt, generate_batch, pieces
+from anymamba.language import say
+from anymamba.models import hub
+from anymamba.models.cache import Cache
+from anymamba.models.lm import LanguageModel
+from anymamba.models.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+DTYPES = {
+    "float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
+    "float16": torch.float16, "fp16": torch.float16,
+}  # fmt: skip
+
+SCORED_TOKENS = 256
+"""Tokens of a text whose logits are held at once while it is scored: the logits are the largest tensor there."""
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of ``sampling.Sampling``, for type checkers."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    no_repeat_ngram: int
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """How likely a model finds a text, token by token.
+
+    ids, tokens: what was scored. log_probabilities: of each, in nats, after everything before it.
+    """
+
+    ids: list[int]
+    tokens: list[str]
+    log_probabilities: list[float]
+
+    @property
+    def total(self) -> float:
+        """Log-probability of the whole text, in nats."""
+        return math.fsum(self.log_probabilities)
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean of -log p over the tokens."""
+        return math.exp(min(-self.total / len(self.log_probabilities), 700.0)) if self.log_probabilities else math.nan
+
+
+class Model(LanguageModel):
+    """A language model with its tokenizer: ``anymamba.load`` returns one.
+
+    It is a torch module over token ids like its base class, and ``generate``, ``stream`` and ``score`` also take text.
+    tokenizer: None where the checkpoint has none; text then raises an error that says how to bring one.
+    """
+
+    tokenizer: Tokenizer | None = None
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> Model:
+        """The same as ``anymamba.load``."""
+        return load(source, **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes a Hugging Face folder (config.json, model.safetensors, the tokenizer) that ``load`` and transformers read.
+
+        Raises AnymambaError for a quantized model, whose rounded weights no other program could read."""
+        if any(tensor.dtype == torch.int8 for tensor in self.state_dict().values()):
+            raise AnymambaError(
+                "usage",
+                say("a quantized model is not saved: its weights are rounded", "量化后的模型不能保存：权重已被舍入"),
+                fix=say("save the model as it was loaded without quantize", "请保存未用 quantize 加载的模型"),
+            )
+        hub.save(self, folder, self.tokenizer)
+
+    @overload
+    def generate(
+        self, prompt: str, max_new_tokens: int = 128, *, stop: Sequence[str] = (), **sampling: Unpack[SamplingOptions]
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self, prompt: list[str], max_new_tokens: int = 128, *, stop: Sequence[str] = (), **sampling: Unpack[SamplingOptions]
+    ) -> list[str]: ...
+
+    @overload
+    def generate(
+        self, prompt: Tensor, max_new_tokens: int = 128, *, attention_mask: Tensor | None = None,
+        eos: list[int] | None = None, cache: Cache | None = None, **sampling: Unpack[SamplingOptions],
+    ) -> Tensor: ...  # fmt: skip
+
+    def generate(self, prompt: Any, max_new_tokens: int = 128, **options: Any) -> Any:
+        """Continues a text, several texts, or rows of token ids.
+
+        prompt: a str gives the new text as a str, a list of str a list; a Tensor (rows, length) gives (rows, length + new).
+        max_new_tokens: at most so many. stop: texts at which the answer ends. sampling: fields of ``Sampling``; greedy by
+        default. attention_mask, eos, cache: ids only, see ``engine.generate``.
+        """
+        if isinstance(prompt, Tensor):
+            return engine.generate(self, prompt, max_new_tokens, **options)
+        if isinstance(prompt, str):
+            return "".join(piece.text for piece in self._pieces(prompt, max_new_tokens, options))
+        texts = list(prompt)
+        if not texts:
+            return []
+        stop = options.pop("stop", ())
+        tokenizer = self._tokenizer()
+        rows = [encode_prompt(tokenizer, text) for text in texts]
+        return generate_batch(
+            Reader(self, len(rows)), tokenizer, rows, max_new_tokens, Sampling(**options), stop, self.config.eos_token_ids
+        )
+
+    @overload
+    def stream(
+        self, prompt: str, max_new_tokens: int = 128, *, stop: Sequence[str] = (), **sampling: Unpack[SamplingOptions]
+    ) -> Iterator[str]: ...
+
+    @overload
+    def stream(
+        self, prompt: Tensor, max_new_tokens: int = 128, *, attention_mask: Tensor | None = None,
+        eos: list[int] | None = None, cache: Cache | None = None, measure: bool = False, **sampling: Unpack[SamplingOptions],
+    ) -> Iterator[Step]: ...  # fmt: skip
+
+    def stream(self, prompt: Any, max_new_tokens: int = 128, **options: Any) -> Iterator[Any]:
+        """The same, yielding whole characters as they come (for ids: each ``Step``)."""
+        if isinstance(prompt, Tensor):
+            return engine.stream(self, prompt, max_new_tokens, **options)
+        return (piece.text for piece in self._pieces(prompt, max_new_tokens, options) if piece.text)
+
+    def score(self, text: str) -> TokenScores:
+        """Log-probabilities of a text's tokens.
+
+        The first token is predicted from the beginning-of-text or end-of-text token; without either it is not scored.
+        Raises AnymambaError when nothing is left to score.
+        """
+        tokenizer = self._tokenizer()
+        ids = tokenizer.encode(text)
+        start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
+        row = ids if start is None else [start, *ids]
+        if len(row) < 2:
+            raise AnymambaError("data", say("the text is too short to be scored", "文本过短，无法评分"))
+        device, cache = self.device, self.make_cache(1)
+        was_training = self.training
+        self.eval()
+        scores: list[float] = []
+        try:
+            with torch.inference_mode():
+                for begin in range(0, len(row) - 1, SCORED_TOKENS):
+                    part = torch.tensor([row[begin : begin + SCORED_TOKENS + 1]], device=device)
+                    logits = self(part[:, :-1], cache=cache).logits
+                    chosen = logits.float().log_softmax(-1).gather(-1, part[:, 1:, None])
+                    scores += chosen[0, :, 0].tolist()
+        finally:
+            self.train(was_training)
+        scored = row[1:]
+        return TokenScores(scored, [tokenizer.decode([token]) for token in scored], scores)
+
+    def _pieces(self, prompt: str, max_new_tokens: int, options: dict[str, Any]) -> Iterator[Piece]:
+        """Arguments are checked and the prompt is read now; the iterator writes."""
+        stop = options.pop("stop", ())
+        sampling = Sampling(**options)
+        tokenizer = self._tokenizer()
+        ids = encode_prompt(tokenizer, prompt)
+        reader = Reader(self)
+        reader.read(torch.tensor([ids], device=self.device))
+        return pieces(reader, tokenizer, ids, max_new_tokens, sampling, stop, self.config.eos_token_ids)
+
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise AnymambaError(
+                "usage",
+                say("this model was loaded without a tokenizer, so it takes token ids only", "该模型没有分词器，只接受词元 id"),
+                fix=say(
+                    'anymamba.load(path, tokenizer="FILE|FOLDER|NAME"), or model.tokenizer = ...',
+                    'anymamba.load(path, tokenizer="文件|目录|名称")，或 model.tokenizer = ...',
+                ),
+            )
+        return self.tokenizer
+
+
+def load(
+    source: str | Path,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    quantize: str | None = None,
+    *,
+    tokenizer: str | Path | Tokenizer | None = None,
+) -> Model:
+    """A checkpoint's model and tokenizer, ready to generate.
+
+    source: a checkpoint folder of ours, of transformers (MambaForCausalLM, Mamba2ForCausalLM, FalconMambaForCausalLM), of
+    mamba_ssm (state-spaces/mamba-*, mamba2-*, mamba3-*) or of Codestral; a run folder of ``anymamba train``; or a Hugging Face
+    name where no such folder exists. device: the fastest here by default (``machine.default_device``). dtype: of the weights,
+    a torch.dtype or its name; as saved by default. quantize: "int8" rounds the weights of the linear layers. tokenizer: where
+    it is not in the folder. The model is in eval mode; its ``tokenizer`` is None where the checkpoint has none.
+
+    Raises AnymambaError that says which file, key, shape or argument is wrong.
+    """
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise _unknown("dtype", dtype, list(DTYPES))
+        dtype = DTYPES[dtype]
+    if quantize not in (None, "int8"):
+        raise _unknown("quantize", quantize, ["int8"])
+    where = torch.device(device) if device is not None else machine.default_device()
+    folder = hub.find(source)
+    words = tokenizer if isinstance(tokenizer, Tokenizer) else None
+    if words is None and (tokenizer is not None or has_tokenizer(folder)):
+        words = load_tokenizer(tokenizer or folder)  # type: ignore[arg-type]
+    model = hub.load_as(Model, folder, dtype, where)
+    if words is not None:
+        hub.check_vocabulary(model.config, words)
+    model.tokenizer = words
+    if quantize:
+        quantize_int8(model)
+    return model
+
+
+def _unknown(name: str, value: object, known: list[str]) -> ArgumentError:
+    return ArgumentError(
+        "usage",
+        say(f"{name} {value!r} is not known", f"未知的 {name}：{value!r}"),
+        fix=say("known: ", "可用：") + ", ".join(known),
+    )
