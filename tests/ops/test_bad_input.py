@@ -33,15 +33,6 @@ def cut(tensor: torch.Tensor) -> torch.Tensor:
     return tensor[..., :-1]
 
 
-def poisoned(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
-    def poison(tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.contiguous().clone()
-        tensor.view(-1)[tensor.numel() // 2] = value
-        return tensor
-
-    return poison
-
-
 def given(**values: Any) -> Callable[[dict[str, Any]], None]:
     """Sets arguments; a function is applied to the good value."""
 
@@ -94,9 +85,6 @@ BAD: list[tuple[str, Callable[[dict[str, Any]], None], type[AnymambaError], list
     (SCAN, given(D=cut), S, ["D", "(19,)", "(20)"]),
     (SCAN, given(z=cut), S, ["z", "(2, 20, 36)", "(2, 20, 37)"]),
     (SCAN, given(delta_bias=torch.randn(20, 1)), S, ["delta_bias", "(20, 1)", "(dim,)"]),
-    (SCAN, given(delta=poisoned(float("nan"))), S, ["delta", "(2, 20, 37)", "1 non-finite", "nan"]),
-    (SCAN, given(delta=poisoned(float("inf"))), S, ["delta", "1 non-finite", "inf", "finite numbers"]),
-    (SCAN, given(delta=lambda d: poisoned(float("-inf"))(d.half())), S, ["delta", "1 non-finite", "-inf"]),
     (SSU, given(x=torch.randn(2, 4, 16, 1)), S, ["x", "(2, 4, 16, 1)"]),
     (SSU, given(state=torch.randn(3, 4, 16, 16)), S, ["state", "(3, 4, 16, 16)", "(2, 4, 16, *)"]),
     (SSU, given(dt=cut), S, ["dt", "(2, 4, 15)", "(2, 4, 16)"]),
@@ -106,7 +94,6 @@ BAD: list[tuple[str, Callable[[dict[str, Any]], None], type[AnymambaError], list
     (SSU, given(D=torch.randn(4)), S, ["D", "(4,)", "(4, 16)"]),
     (SSU, given(dt_bias=torch.randn(4)), S, ["dt_bias", "(4,)", "(4, 16)"]),
     (SSU, given(z=cut), S, ["z", "(2, 4, 15)"]),
-    (SSU, given(dt=poisoned(float("nan"))), S, ["dt", "non-finite", "nan"]),
     (SSU, given(state_batch_indices=INDICES), S, ["state_batch_indices", "2", "< 2"]),
     (SSD, given(x=torch.randn(2, 37, 64)), S, ["x", "(2, 37, 64)", "(batch, length, nheads, headdim)"]),
     (SSD, given(dt=cut), S, ["dt", "(2, 37, 3)", "(2, 37, 4)"]),
@@ -123,7 +110,6 @@ BAD: list[tuple[str, Callable[[dict[str, Any]], None], type[AnymambaError], list
     (SSD, given(dt_limit=(2.0, 1.0)), S, ["dt_limit", "(2.0, 1.0)", "low <= high"]),
     (SSD, given(dt_limit=(float("nan"), 1.0)), S, ["dt_limit", "nan"]),
     (SSD, given(dt_limit=0.1), S, ["dt_limit", "0.1"]),
-    (SSD, given(dt=poisoned(float("nan"))), S, ["dt", "(2, 37, 4)", "1 non-finite", "(1, 0, 0)"]),
     (SSD, given(return_varlen_states=True), S, ["return_varlen_states", "cu_seqlens None", "batch = 2"]),
     (INNER, given(xz=lambda xz: xz[:, 1:]), S, ["xz", "(2, 39, 37)", "(batch, 2 * dim, length)"]),
     (INNER, given(conv1d_weight=torch.randn(20, 4)), S, ["conv1d_weight", "(20, 4)", "(dim, 1, width)"]),

@@ -172,7 +172,6 @@ def test_running_angles_of_packed_sequences() -> None:
     [
         ({"Bstate": torch.zeros(2, 3, 4, 16)}, ["Bstate", "(2, 3, 4, 16)", "(2, 4, 4, 16)"]),
         ({"zproj": None}, ["zproj", "None"]),
-        ({"dt": torch.full((2, 4), math.inf)}, ["dt", "8 non-finite"]),
         ({"D": torch.zeros(4, 12)}, ["D", "(nheads,)"]),
     ],
 )

@@ -1,13 +1,13 @@
 """Checks of the ops' arguments. Each error names the op, the argument, what it is and what was expected.
 
-Shapes, dtypes and devices are checked always: they cost nothing next to a kernel. Values are checked where reading them does not
-wait for an accelerator: on the CPU, and on every device with ANYMAMBA_CHECK_FINITE=1.
+Shapes, dtypes and devices are checked always: they cost nothing next to a kernel. NaN and infinity are ordinary values, as in torch:
+they go through the ops, and only ``debug_checks`` refuses them. Indices and borders that kernels follow into memory are checked where
+reading them does not wait for an accelerator: on the CPU, and on every device under ``debug_checks``.
 """
 
 from __future__ import annotations
 
-import math
-import os
+import cmath
 from collections.abc import Mapping
 
 import torch
@@ -15,6 +15,11 @@ from torch import Tensor
 
 from anymamba.errors import AnymambaError, ArgumentError, ArgumentTypeError, UnsupportedError
 from anymamba.language import say
+from anymamba.ops.debug import values_checked
+from anymamba.ops.transforms import transformed
+
+_BUFFERS = {"state", "conv_state", "final_states_out"}
+"""Arguments that may hold memory nobody has written yet: rows of a cache that are not in use, an output to fill."""
 
 
 def tensors(
@@ -26,7 +31,7 @@ def tensors(
 ) -> bool:
     """All are tensors on the device of the first; those of ``integer`` hold integers, all others floating (or complex) numbers.
 
-    Returns whether a gradient is needed. Raises ArgumentTypeError.
+    Returns whether a gradient is needed. Raises ArgumentTypeError; under ``debug_checks`` ArgumentError for NaN and infinity.
     """
     device, grad = None, False
     for group in (required, optional):
@@ -52,6 +57,10 @@ def tensors(
                 raise _wrong_dtype(op, name, tensor, "torch.int32 / torch.int64")
             if tensor.device != device:
                 raise _other_device(op, name, tensor, first, device)
+    if values_checked():
+        for name, tensor in (*required.items(), *optional.items()):
+            if tensor is not None and name not in _BUFFERS:
+                finite(op, name, tensor)
     return grad and torch.is_grad_enabled()
 
 
@@ -123,13 +132,14 @@ def dt_limit(op: str, limit: tuple[float, float]) -> None:
 
 def finite(op: str, name: str, tensor: Tensor) -> None:
     """No NaN, no infinity. Raises ArgumentError that says how many there are and where the first is."""
-    if not _values_readable(tensor):
+    if not _values_readable(tensor) or not tensor.numel():
         return
     # one pass and no temporary; float16 sums overflow soon
+    tensor = tensor.detach()
     total = tensor.sum(dtype=torch.float32) if tensor.dtype == torch.float16 else tensor.sum()
-    if math.isfinite(total.item()):
+    if cmath.isfinite(total.item()):
         return
-    bad = ~torch.isfinite(tensor.detach())
+    bad = ~torch.isfinite(tensor)
     if bad.any():  # a sum of finite values can overflow too
         count, where = int(bad.sum()), tuple(bad.nonzero()[0].tolist())
         at, found = tensor[where].item(), tuple(tensor.shape)
@@ -188,9 +198,9 @@ def features(**given: object) -> frozenset[str]:
 
 
 def _values_readable(tensor: Tensor) -> bool:
-    if torch.compiler.is_compiling() or tensor.is_meta:
+    if torch.compiler.is_compiling() or tensor.is_meta or torch.jit.is_tracing() or transformed():
         return False
-    return tensor.is_cpu or os.environ.get("ANYMAMBA_CHECK_FINITE") == "1"
+    return tensor.is_cpu or values_checked()
 
 
 def _not_a_tensor(op: str, name: str, found: object) -> AnymambaError:

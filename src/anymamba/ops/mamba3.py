@@ -59,7 +59,7 @@ def mamba3_siso(
     Source: Mamba-3, section 3; ``mamba3_siso_combined`` and ``mamba3_siso_step`` of mamba_ssm.
 
     Q, K: (batch, length, ngroups, d_state), ngroups dividing nheads, d_state even. V, Z: (batch, length, nheads, headdim). ADT, DT, Trap:
-    (batch, nheads, length), ADT <= 0, ADT and DT finite. Q_bias, K_bias: (nheads, d_state). Angles: (batch, length, nheads, num_angles),
+    (batch, nheads, length), ADT <= 0. Q_bias, K_bias: (nheads, d_state). Angles: (batch, length, nheads, num_angles),
     num_angles <= d_state / 2: neighbouring pairs turn, what is left over stays. D: (nheads,). All floating, dtypes may differ, any
     strides; everything is computed in float32, or float64 where an argument has it. chunk_size: speed only.
     cu_seqlens: (sequences + 1,) integers from 0 to length; batch is 1 and its row holds that many sequences, none sees another.
@@ -68,7 +68,7 @@ def mamba3_siso(
 
     Returns out, shaped and typed like V; with return_final_states (out, angle, ssm, k, v state), the first three float32 (float64 for
     float64 inputs), the last like V. Differentiable in every floating argument and through the states.
-    Raises ArgumentError (shapes, non-finite ADT or DT, cu_seqlens), ArgumentTypeError (dtypes, devices), BackendError.
+    Raises ArgumentError (shapes, cu_seqlens), ArgumentTypeError (dtypes, devices), BackendError.
     """
     op = "mamba3_siso"
     states = {"angle_state": angle_state, "ssm_state": ssm_state, "k_state": k_state, "v_state": v_state}
@@ -190,8 +190,6 @@ def heads(
     checks.value(op, "num_angles", Angles.shape[3], Angles.shape[3] <= d_state // 2, f"<= d_state / 2 = {d_state // 2}")
     checks.shape(op, "D", D, "(nheads,)", (nheads,))
     checks.shape(op, "Z", Z, "(batch, length, nheads, headdim)", (batch, length, nheads, headdim))
-    checks.finite(op, "ADT", ADT)
-    checks.finite(op, "DT", DT)
 
 
 def packed(op: str, cu_seqlens: Tensor | None, batch: int, length: int) -> int:

@@ -63,14 +63,14 @@ def mamba3_mimo(
 
     Q, K: (batch, length, rank, ngroups, d_state), ngroups dividing nheads, d_state even. Q_bias, K_bias: (nheads, rank, d_state).
     V, Z: (batch, length, nheads, headdim). MIMO_V, MIMO_Z (needed with Z), MIMO_Out: (nheads, rank, headdim). ADT, DT, Trap:
-    (batch, nheads, length), ADT <= 0, ADT and DT finite. Angles: (batch, length, nheads, d_state // rotary_dim_divisor), the divisor
+    (batch, nheads, length), ADT <= 0. Angles: (batch, length, nheads, d_state // rotary_dim_divisor), the divisor
     2 or 4; angle i turns the pair (i, d_state / 2 + i). D: (nheads,). cu_seqlens: as in mamba3_siso. All floating, any strides;
     everything is computed in float32, or float64 where an argument has it. chunk_size: speed only. dtype: of the output (None: V's).
 
     Returns out (batch, length, nheads, headdim), or (batch, length, rank, nheads, headdim) if MIMO_Out is None; with return_state
     (out, angle (sequences, nheads, num_angles), ssm (.., nheads, headdim, d_state), k (.., rank, nheads, d_state), v state (.., nheads,
     headdim)), the last like V, the others float32 or float64. Differentiable in every floating argument; through the states too.
-    Raises ArgumentError (shapes, non-finite ADT or DT, cu_seqlens), ArgumentTypeError (dtypes, devices), BackendError.
+    Raises ArgumentError (shapes, cu_seqlens), ArgumentTypeError (dtypes, devices), BackendError.
     """
     op = "mamba3_mimo"
     required = {

@@ -44,7 +44,7 @@ def mamba3_state_update(
 
     state: (batch, nheads, headdim, d_state). Bstate, B, C: (batch, rank, nheads, d_state), the last key, the key and the query, biased and
     turned. Xstate, x, z: (batch, nheads, headdim), the last value, the value, the gate. A (negative), dt, trap (between 0 and 1, not its
-    logit): (batch, nheads), dt finite. D: (nheads,). xproj, zproj (needed with z), outproj: (rank, nheads, headdim). All floating,
+    logit): (batch, nheads). D: (nheads,). xproj, zproj (needed with z), outproj: (rank, nheads, headdim). All floating,
     dtypes may differ, any strides.
 
     Returns out (batch, nheads, headdim), without outproj (batch, rank, nheads, headdim), in the dtype of x. No gradient passes.
@@ -69,7 +69,6 @@ def mamba3_state_update(
         checks.shape(op, name, projection, "(rank, nheads, headdim)", (rank, nheads, headdim))
     checks.shape(op, "D", D, "(nheads,)", (nheads,))
     checks.value(op, "zproj", zproj, z is None or zproj is not None, "(rank, nheads, headdim), z")
-    checks.finite(op, "dt", dt)
     arguments = (state, Bstate, Xstate, A, B, C, D, x, dt, trap, xproj, outproj, z, zproj)
     if not x.numel():
         return _shapes(x=x, xproj=xproj, outproj=outproj)[0]

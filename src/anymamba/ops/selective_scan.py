@@ -44,12 +44,12 @@ def selective_scan_fn(
     A: (dim, d_state), real, or complex64. B, C, each: (batch, d_state, length), (batch, ngroups, d_state, length) with ngroups dividing
     dim, or (dim, d_state) constant in time; with complex A the first two have 2 * length columns (real and imaginary part of each
     token side by side), the third is complex. D, delta_bias: (dim,).
-    delta_softplus: delta becomes softplus(delta + delta_bias). delta must be finite.
+    delta_softplus: delta becomes softplus(delta + delta_bias).
 
     Returns out, shaped and typed like u, or (out, last_state (batch, dim, d_state)) in float32 (complex64; float64 inputs: float64);
     last_state passes no gradient on. Differentiable in every tensor argument. State and decay are kept in float32.
 
-    Raises ArgumentError (shapes, non-finite delta), ArgumentTypeError (dtypes, devices), BackendError.
+    Raises ArgumentError (shapes), ArgumentTypeError (dtypes, devices), BackendError.
     """
     op = "selective_scan_fn"
     required = {"u": u, "delta": delta, "A": A, "B": B, "C": C}
@@ -66,7 +66,6 @@ def selective_scan_fn(
     checks.shape(op, "delta_bias", delta_bias, "(dim,)", (dim,))
     for name, tensor in (("u", u), ("delta", delta), ("z", z), ("D", D), ("delta_bias", delta_bias)):
         checks.real(op, name, tensor)
-    checks.finite(op, "delta", delta)
     # callers pass other falsy values than False
     arguments = (u, delta, A, B, C, D, z, delta_bias, bool(delta_softplus), bool(return_last_state))
     if not u.numel():

@@ -34,7 +34,7 @@ def selective_state_update(
     With heads (Mamba-2): state (rows, nheads, headdim, d_state), x, dt, z (batch, nheads, headdim), A (nheads, headdim, d_state),
     D, dt_bias (nheads, headdim). B, C: (batch, d_state) or (batch, ngroups, d_state), ngroups dividing nheads (dim without heads).
     All floating, dtypes may differ, stride-0 expanded tensors are welcome. rows = batch unless state_batch_indices (batch,) gives
-    the row of each sequence; a negative one is padding: output 0, no state is touched. dt must be finite.
+    the row of each sequence; a negative one is padding: output 0, no state is touched.
 
     Returns out, shaped and typed like x. No gradient passes.
     Raises ArgumentError, ArgumentTypeError, BackendError.
@@ -74,7 +74,6 @@ def selective_state_update(
         checks.shape(op, "state_batch_indices", state_batch_indices, "(batch,)", (batch,))
         checks.indices_below(op, "state_batch_indices", state_batch_indices, state.shape[0], "state.shape[0]")
     tied = heads and A.stride()[1:] == (0, 0) and dt.stride(2) == 0 and (dt_bias is None or dt_bias.stride(1) == 0)
-    checks.finite(op, "dt", dt)
     if not x.numel():
         return torch.empty_like(x)
     arguments = (state, x, dt, A, B, C, D, z, dt_bias, bool(dt_softplus), state_batch_indices)

@@ -54,7 +54,7 @@ def mamba_chunk_scan_combined(
 
     Source: Mamba-2, section 6 and listing 1; ``mamba_chunk_scan_combined`` of mamba_ssm.
 
-    x, z: (batch, length, nheads, headdim), fp32, bf16, fp16 or fp64, any strides. dt: (batch, length, nheads), finite; it becomes
+    x, z: (batch, length, nheads, headdim), fp32, bf16, fp16 or fp64, any strides. dt: (batch, length, nheads); it becomes
     clamp(softplus(dt + dt_bias), *dt_limit), with the softplus only if dt_softplus. A, dt_bias: (nheads,).
     B, C: (batch, length, ngroups, d_state), ngroups dividing nheads. D: (nheads,) or (nheads, headdim).
     initial_states: (batch, nheads, headdim, d_state), the state before token 0.
@@ -67,7 +67,7 @@ def mamba_chunk_scan_combined(
     float64 inputs), and varlen_states (sequences, nheads, headdim, d_state). Differentiable in every floating argument and
     through final_states; not through varlen_states.
 
-    Raises ArgumentError (shapes, non-finite dt, dt_limit), ArgumentTypeError (dtypes, devices), BackendError.
+    Raises ArgumentError (shapes, dt_limit), ArgumentTypeError (dtypes, devices), BackendError.
     """
     op = "mamba_chunk_scan_combined"
     grad = checks.tensors(
@@ -94,7 +94,6 @@ def mamba_chunk_scan_combined(
     checks.dt_limit(op, dt_limit)
     if return_varlen_states:
         _check_varlen(op, cu_seqlens, batch, length)
-    checks.finite(op, "dt", dt)
     limits = (float(dt_limit[0]), float(dt_limit[1]))
     arguments = (
         x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, seq_idx, cu_seqlens if return_varlen_states else None,
