@@ -142,12 +142,14 @@ def test_precision_is_chosen_by_facts_and_explained(monkeypatch: pytest.MonkeyPa
     import torch
 
     device = torch.device("cpu")
-    monkeypatch.setattr("anymamba.training.precision._cpu_bf16_unit", lambda: "AMX")
+    monkeypatch.setattr("anymamba.backends.matrix_units.cpu_unit", lambda dtype: "AMX")
     assert choose_precision("auto", device) == (torch.bfloat16, "the processor has AMX")
-    monkeypatch.setattr("anymamba.training.precision._cpu_bf16_unit", lambda: "")
+    assert choose_precision("bf16", device) == (torch.bfloat16, "asked for")
+    monkeypatch.setattr("anymamba.backends.matrix_units.cpu_unit", lambda dtype: "")
     chosen, why = choose_precision("auto", device)
     assert chosen is None and "neither" in why
-    assert choose_precision("bf16", device)[0] == torch.bfloat16
+    chosen, why = choose_precision("bf16", device)
+    assert chosen == torch.bfloat16 and "neither AVX512-BF16" in why and "not faster" in why
     assert choose_precision("auto", torch.device("mps"))[0] is None
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert choose_precision("auto", torch.device("cuda"))[0] is None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anymamba.models.lm import LanguageModel
+from anymamba.ops.projection import linear_int8
 
 
 class QuantizedLinear(nn.Module):
@@ -33,9 +33,8 @@ class QuantizedLinear(nn.Module):
         return (self.weight.float() * self.scale[:, None]).to(self.compute_dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (..., in). For many rows the weight is widened once; a step of one row goes through the fused kernels instead."""
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.dequantized().to(x.dtype), bias)
+        """x: (..., in). The weight is widened a tile at a time; a step of a few rows goes through the fused kernels instead."""
+        return linear_int8(x, self.weight, self.scale, self.bias)
 
 
 def quantize_int8(model: LanguageModel) -> LanguageModel:

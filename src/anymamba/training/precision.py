@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-
 import torch
 
+from anymamba.backends import matrix_units
 from anymamba.errors import AnymambaError
 from anymamba.language import say
 
@@ -20,7 +19,9 @@ def choose_precision(asked: str, device: torch.device) -> tuple[torch.dtype | No
     if asked == "fp32":
         return None, say("asked for", "由用户指定")
     if asked == "bf16":
-        return torch.bfloat16, say("asked for", "由用户指定")
+        fast, why = fast_bf16(device)
+        slow = say(f"; {why}: not faster than fp32 here", f"；{why}：此处不比 fp32 快")
+        return torch.bfloat16, say("asked for", "由用户指定") + ("" if fast else slow)
     if asked != "auto":
         raise AnymambaError("usage", f"--precision {asked}: " + "|".join(CHOICES))
     fast, why = fast_bf16(device)
@@ -40,32 +41,5 @@ def fast_bf16(device: torch.device) -> tuple[bool, str]:
     if device.type == "xpu":
         return True, say("Intel GPUs have bf16 units", "Intel GPU 具备 bf16 单元")
     if device.type == "cpu":
-        unit = _cpu_bf16_unit()
-        if unit:
-            return True, say(f"the processor has {unit}", f"处理器支持 {unit}")
-        return False, say(
-            "the processor has neither AVX512-BF16 nor AMX nor Arm BF16", "处理器不支持 AVX512-BF16、AMX 或 Arm BF16"
-        )
+        return bool(matrix_units.cpu_unit(torch.bfloat16)), matrix_units.why(torch.bfloat16)
     return False, say(f"not known to be faster on {device.type}", f"在 {device.type} 上未知是否更快")
-
-
-def _cpu_bf16_unit() -> str:
-    """The name of the unit, or an empty string."""
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        for unit, check in (("AMX", "_is_amx_tile_supported"), ("AVX512-BF16", "_is_avx512_bf16_supported")):
-            if getattr(torch.cpu, check, lambda: False)():
-                return unit
-    if "bf16" in _arm_features():
-        return "Arm BF16"
-    return ""
-
-
-def _arm_features() -> list[str]:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.startswith("Features"):
-                    return line.split(":", 1)[1].split()
-    except OSError:
-        pass
-    return []
