@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from anymamba.cli import main
+from anymamba.cli.standard_input import decode
 from anymamba.models import hub
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
@@ -126,3 +127,71 @@ def test_chat_answers_and_obeys_commands(
     assert [message["role"] for message in messages] == ["user", "assistant"] * 2
     assert messages[0]["content"] == "hello"
     assert captured.out.count("\n") >= 2
+
+
+def test_a_batch_says_how_each_text_ended_and_how_long_it_is(checkpoint: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("hello\nab\n", "utf-8")
+    words = [checkpoint, "--prompts", str(tmp_path / "prompts.txt"), "-m", "6", "--json"]
+    first, second = json.loads(generate(capsys, *words)[1])["results"]
+    assert (first["prompt_tokens"], second["prompt_tokens"]) == (5, 2)
+    assert first["finish"] == second["finish"] == "length" and first["new_tokens"] == second["new_tokens"] == 6
+    stop = first["text"][1]
+    stopped = json.loads(generate(capsys, *words, "--stop", stop)[1])
+    assert stopped["results"][0]["finish"] == "stop" and stopped["results"][0]["new_tokens"] < 6
+    assert stopped["timing"]["prompt_tokens"] == 7  # padding is not counted
+
+
+def test_log_probabilities_of_the_token_and_of_the_likeliest(checkpoint: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (result,) = json.loads(generate(capsys, checkpoint, "-p", "hello", "-m", "4", "--json", "--logprobs", "3")[1])["results"]
+    model = hub.load(checkpoint)
+    with torch.inference_mode():
+        expected = model(torch.tensor([list(b"hello")])).logits[0, -1].log_softmax(-1).topk(3)
+    first = result["tokens"][0]
+    assert [entry["id"] for entry in first["alternatives"]] == expected.indices.tolist()
+    assert [entry["log_probability"] for entry in first["alternatives"]] == pytest.approx(expected.values.tolist(), abs=1e-4)
+    assert first["id"] == expected.indices[0] and first["log_probability"] == pytest.approx(float(expected.values[0]), abs=1e-4)
+    (tmp_path / "prompts.txt").write_text("hello\nab\n", "utf-8")
+    words = ["--prompts", str(tmp_path / "prompts.txt"), "-m", "4", "--json", "--logprobs", "3"]
+    together = json.loads(generate(capsys, checkpoint, *words)[1])["results"][0]
+    for one, other in zip(result["tokens"], together["tokens"], strict=True):
+        assert [entry["id"] for entry in one["alternatives"]] == [entry["id"] for entry in other["alternatives"]]
+        assert one["log_probability"] == pytest.approx(other["log_probability"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--seed", "-1"], "seed"),
+        (["--seed", str(2**64)], "seed"),
+        (["-m", "-5"], "-5"),
+        (["--logprobs", "3"], "--json"),
+        (["--json", "--logprobs", "-1"], "--logprobs"),
+    ],
+)
+def test_values_that_cannot_be_are_named_before_the_model_is_read(capsys: pytest.CaptureFixture[str], words: list[str], named: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("anymamba.models.hub.find", lambda *_: pytest.fail("the model was looked for"))
+        code, out, err = generate(capsys, "no/model", "-p", "x", *words)
+    assert code != 0 and not out and named in err and "bug" not in err
+
+
+@pytest.mark.parametrize(
+    ("content", "read", "note"),
+    [
+        ("grün 猫\n".encode(), "grün 猫\n", None),
+        ("grün\n".encode("latin-1"), "grün\n", "Latin-1"),
+        ("猫 grün ".encode() + b"\xe7\x8c", "猫 grün \ufffd", "damage"),
+        ("\ufeffabc".encode(), "abc", None),
+        ("grün".encode("utf-16"), "grün", None),
+        (b"\x80\x81\xfe\xff", "\u20ac\ufffd\xfe\xff", "Latin-1"),
+    ],
+)
+def test_the_encoding_of_stdin(content: bytes, read: str, note: str | None) -> None:
+    text, said = decode(content)
+    assert text == read and (said is None if note is None else note in (said or ""))
+
+
+def test_bytes_that_are_no_utf8_are_continued(checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"gr\xfcn"), "utf-8"))
+    code, out, err = generate(capsys, checkpoint, "-p", "-", "-m", "4", "--json")
+    assert code == 0 and json.loads(out)["results"][0]["prompt"] == "grün" and "Latin-1" in err

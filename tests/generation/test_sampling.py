@@ -53,7 +53,11 @@ def test_no_repeat_ngram_bans_what_would_complete_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.5}, {"min_p": 1}, {"top_k": -2}, {"repetition_penalty": 0}]
+    "wrong",
+    [
+        {"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.5}, {"min_p": 1}, {"top_k": -2},
+        {"repetition_penalty": 0}, {"seed": -1}, {"seed": 2**63},
+    ],
 )
 def test_values_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ArgumentError, match=next(iter(wrong))):

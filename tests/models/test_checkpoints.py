@@ -290,7 +290,8 @@ def test_tokenizer_ids_go_into_the_configuration(tmp_path):
     model = LanguageModel(MambaConfig(262, 16, 4, 1))
     hub.save(model, tmp_path / "a", byte_tokenizer())
     config = hub.load(tmp_path / "a").config
-    assert (config.eos_token_id, config.bos_token_id, config.pad_token_id) == (256, 256, 257)
+    assert (config.bos_token_id, config.pad_token_id) == (256, 257)
+    assert config.eos_token_ids == [256, 261]  # the end of a text, and of an answer by the chat template
 
 
 def test_sizes_of_mamba3_are_near_those_of_the_others():

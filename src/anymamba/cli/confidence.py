@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, TextIO
 
 from anymamba.language import say
+from anymamba.printable import Printable
 
 if TYPE_CHECKING:
     from anymamba.generation.text import Piece
@@ -19,6 +20,7 @@ class Marker:
 
     def __init__(self, stream: TextIO, marking: bool) -> None:
         self._stream, self._marking = stream, marking
+        self._printable = Printable(stream)
         forced = bool(os.environ.get("FORCE_COLOR"))
         plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         self._colour = forced or (stream.isatty() and not plain)
@@ -33,7 +35,8 @@ class Marker:
             self._entropies.append(piece.entropy)
         if not piece.text:
             return
-        self._stream.write(self._shown(piece.text) if self._marking else piece.text)
+        text = self._printable.show(piece.text)
+        self._stream.write(self._shown(text) if self._marking and text else text)
         self._stream.flush()
         self._lowest = 1.0
 

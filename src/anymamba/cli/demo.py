@@ -9,6 +9,7 @@ from pathlib import Path
 
 from anymamba.errors import AnymambaError
 from anymamba.language import say
+from anymamba.printable import shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         )
     reporter.note(say("the model writes:\n", "模型写道：\n"))
-    print(demo.paragraph, flush=True)
+    print(shown(demo.paragraph, sys.stdout), flush=True)
     print(
         say("\nmore of it: ", "\n继续生成：") + f"anymamba generate {demo.result.checkpoint} -p \"The \"",
         file=sys.stderr,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -12,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 from anymamba.cli.model_options import add_model_arguments, add_sampling_arguments, load_model, sampling_of
 from anymamba.errors import AnymambaError
 from anymamba.language import say
+from anymamba.printable import one_json_line, shown
 
 if TYPE_CHECKING:
     from anymamba.generation.engine import Reader, Timing
+    from anymamba.generation.sampling import Sampling
+    from anymamba.generation.text import Piece
     from anymamba.models.cache import Cache
     from anymamba.models.lm import LanguageModel
     from anymamba.models.tokenizer import Tokenizer
@@ -46,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "标出低概率词元并报告熵：提示可能的编造之处",
         ),
     )
+    parser.add_argument(
+        "--logprobs", type=int, default=0, metavar="N",
+        help=say(
+            "with --json: log-probabilities of each token and of the N likeliest in its place",
+            "与 --json 同用：每个词元及该处最可能的 N 个词元的对数概率",
+        ),
+    )  # fmt: skip
     group = parser.add_argument_group(say("rounding in long texts (see `anymamba verify`)", "长文本中的舍入（见 `anymamba verify`）"))
     group.add_argument(
         "--residual", choices=("float32", "dtype"),
@@ -72,8 +81,13 @@ def run(arguments: argparse.Namespace) -> int:
                 "--prompts 不能与 --save-state、--load-state、--confidence 同用",
             ),
         )
-    if arguments.resync < 0:
-        raise AnymambaError("usage", say(f"--resync {arguments.resync}: must not be negative", f"--resync {arguments.resync}：不能为负"))
+    for flag, value in (("--resync", arguments.resync), ("--logprobs", arguments.logprobs)):
+        if value < 0:
+            raise AnymambaError("usage", say(f"{flag} {value}: must not be negative", f"{flag} {value}：不能为负"))
+    if arguments.logprobs and not arguments.json:
+        raise AnymambaError(
+            "usage", say("--logprobs needs --json: text has no place for them", "--logprobs 需要 --json：纯文本中无处放置")
+        )
     from anymamba.determinism import deterministic
 
     sampling = sampling_of(arguments)
@@ -84,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
 
             keep_residual_in_float32(model, arguments.residual == "float32")
         if arguments.prompts:
-            return _batch(arguments, model, tokenizer)
+            return _batch(arguments, model, tokenizer, sampling)
         return _one(arguments, model, tokenizer, sampling)
 
 
@@ -95,14 +109,15 @@ def _reader(arguments: argparse.Namespace, model: LanguageModel, rows: int = 1, 
     return ResynchronisedReader(model, rows, cache, arguments.resync) if arguments.resync else Reader(model, rows, cache)
 
 
-def _one(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer, sampling: Any) -> int:
+def _one(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer, sampling: Sampling) -> int:
     import torch
 
     from anymamba.cli.confidence import Marker
+    from anymamba.cli.standard_input import read_all
     from anymamba.generation import saved_state
-    from anymamba.generation.text import encode_prompt, pieces
+    from anymamba.generation.text import encode_prompt, end_tokens, pieces
 
-    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    prompt = read_all() if arguments.prompt == "-" else arguments.prompt
     cache, pending = saved_state.load(arguments.load_state, model) if arguments.load_state else (None, [])
     ids = pending + (tokenizer.encode(prompt) if pending else encode_prompt(tokenizer, prompt))
     reader = _reader(arguments, model, cache=cache)
@@ -110,7 +125,7 @@ def _one(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokeniz
         return _only_read(arguments, reader, ids)
     reader.read(torch.tensor([ids]).to(model.device))
     marker = Marker(sys.stdout, marking=arguments.confidence)
-    text, tokens, finish = "", [], None
+    text, chosen, finish = "", [], None
     for piece in pieces(
         reader,
         tokenizer,
@@ -118,13 +133,14 @@ def _one(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokeniz
         arguments.max_tokens,
         sampling,
         arguments.stop,
-        model.config.eos_token_ids,
+        end_tokens(model, tokenizer),
         arguments.confidence,
+        arguments.logprobs,
     ):
         text += piece.text
         finish = piece.finish
         if piece.token is not None:
-            tokens.append({"id": piece.token, "probability": piece.probability, "entropy_bits": piece.entropy})
+            chosen.append(piece)
             pending = [piece.token]
         if not arguments.json:
             marker.write(piece)
@@ -132,15 +148,37 @@ def _one(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokeniz
         # the token chosen last is still unread, except the end token, which does not belong to the text
         saved_state.save(arguments.save_state, reader, [] if finish == "end" else pending)
     if arguments.json:
-        document = {"prompt": prompt, "text": text, "new_tokens": len(tokens), "finish": finish}
-        if arguments.confidence:
-            document["tokens"] = tokens
-        _print_json([document], reader.timing)
+        _print_json([_result(arguments, tokenizer, prompt, len(ids), text, chosen, finish)], reader.timing)
         return 0
     marker.finish()
     if not arguments.quiet:
         _print_timing(reader.timing)
     return 0
+
+
+def _result(
+    arguments: argparse.Namespace, tokenizer: Tokenizer, prompt: str, read: int, text: str, chosen: list[Piece], finish: str | None
+) -> dict[str, Any]:
+    """One text as an entry of the JSON document. read: tokens of the prompt. chosen: one piece a new token, the end token left out."""
+    result: dict[str, Any] = {
+        "prompt": prompt, "text": text, "prompt_tokens": read, "new_tokens": len(chosen), "finish": finish,
+    }  # fmt: skip
+    if arguments.confidence or arguments.logprobs:
+        result["tokens"] = [_token(tokenizer, piece, bool(arguments.logprobs)) for piece in chosen]
+    return result
+
+
+def _token(tokenizer: Tokenizer, piece: Piece, alternatives: bool) -> dict[str, Any]:
+    assert piece.token is not None
+    entry: dict[str, Any] = {
+        "id": piece.token, "text": tokenizer.decode([piece.token]),
+        "probability": piece.probability, "log_probability": piece.log_probability, "entropy_bits": piece.entropy,
+    }  # fmt: skip
+    if alternatives:
+        entry["alternatives"] = [
+            {"id": token, "text": tokenizer.decode([token]), "log_probability": value} for token, value in piece.alternatives or []
+        ]
+    return entry
 
 
 def _only_read(arguments: argparse.Namespace, reader: Any, ids: list[int]) -> int:
@@ -158,8 +196,8 @@ def _only_read(arguments: argparse.Namespace, reader: Any, ids: list[int]) -> in
     return 0
 
 
-def _batch(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer) -> int:
-    from anymamba.generation.text import encode_prompt, generate_batch
+def _batch(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer, sampling: Sampling) -> int:
+    from anymamba.generation.text import encode_prompt, end_tokens, generate_batch
 
     path = Path(arguments.prompts)
     try:
@@ -170,20 +208,25 @@ def _batch(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Token
     if not prompts:
         raise AnymambaError("data", say(f"{path} has no prompt", f"{path} 中没有提示"))
     reader = _reader(arguments, model, len(prompts))
-    texts = generate_batch(
+    continuations = generate_batch(
         reader,
         tokenizer,
         [encode_prompt(tokenizer, prompt) for prompt in prompts],
         arguments.max_tokens,
-        sampling_of(arguments),
+        sampling,
         arguments.stop,
-        model.config.eos_token_ids,
+        end_tokens(model, tokenizer),
+        arguments.logprobs,
     )
     if arguments.json:
-        _print_json([{"prompt": prompt, "text": text} for prompt, text in zip(prompts, texts)], reader.timing)
+        results = [
+            _result(arguments, tokenizer, prompt, one.prompt_tokens, one.text, one.pieces, one.finish)
+            for prompt, one in zip(prompts, continuations)
+        ]
+        _print_json(results, reader.timing)
     else:
-        for prompt, text in zip(prompts, texts):
-            print(f"== {prompt}\n{text}\n")
+        for prompt, one in zip(prompts, continuations):
+            print(shown(f"== {prompt}\n{one.text}\n", sys.stdout))
         if not arguments.quiet:
             _print_timing(reader.timing)
     return 0
@@ -199,12 +242,7 @@ def _print_json(results: list[dict[str, Any]], timing: Timing) -> None:
         "stepper": timing.stepper,
         "why": timing.why,
     }
-    json.dump(
-        {"results": results, "timing": figures, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")},
-        sys.stdout,
-        ensure_ascii=False,
-    )
-    print()
+    print(one_json_line({"results": results, "timing": figures, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
 
 
 def _print_timing(timing: Timing) -> None:

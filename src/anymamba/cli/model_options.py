@@ -46,7 +46,10 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, max_tokens: int) -> 
     group = parser.add_argument_group(say("sampling (greedy by default)", "采样（默认贪心）"))
     group.add_argument(
         "-m", "--max-tokens", type=int, default=max_tokens, metavar="N",
-        help=say(f"new tokens (default {max_tokens}; -1: until the text ends)", f"新词元数（默认 {max_tokens}；-1 表示直到文本结束）"),
+        help=say(
+            f"new tokens (default {max_tokens}; -1: no limit, until the text ends)",
+            f"新词元数（默认 {max_tokens}；-1 表示不限，直到文本结束）",
+        ),
     )  # fmt: skip
     group.add_argument(
         "--temp", "--temperature", dest="temperature", type=float, default=0.0, help=say("0: greedy", "0 表示贪心")
@@ -94,6 +97,14 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, max_tokens: int) -> 
 def sampling_of(arguments: argparse.Namespace) -> Sampling:
     from anymamba.generation.sampling import Sampling
 
+    if arguments.max_tokens < -1:
+        raise AnymambaError(
+            "usage",
+            say(
+                f"-m {arguments.max_tokens}: must be a number of tokens, or -1 to go on until the text ends, however long it gets",
+                f"-m {arguments.max_tokens}：应为词元数，或用 -1 表示一直生成到文本结束（不限长度）",
+            ),
+        )
     if arguments.deterministic and arguments.seed is None:
         arguments.seed = 0
     return Sampling(

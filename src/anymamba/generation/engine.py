@@ -27,13 +27,15 @@ PREFILL_TOKENS = 4096
 
 @dataclass
 class Step:
-    """One token of every row. ids: (batch,). log_probability, entropy: (batch,) in nats, of the model's own distribution at
-    temperature 1, when asked for. done: (batch,) rows that have ended."""
+    """One token of every row. ids: (batch,). done: (batch,) rows that have ended. When asked for, of the model's own distribution at
+    temperature 1, in nats: log_probability, entropy: (batch,); top_ids, top_log_probabilities: (batch, top), the likeliest first."""
 
     ids: Tensor
     done: Tensor
     log_probability: Tensor | None = None
     entropy: Tensor | None = None
+    top_ids: Tensor | None = None
+    top_log_probabilities: Tensor | None = None
 
 
 @dataclass
@@ -64,7 +66,10 @@ class Reader:
 
     @torch.inference_mode()
     def read(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Reads tokens, (rows, length), in parallel pieces; padding must stand on the left. Returns the logits after the last."""
+        """Reads tokens, (rows, length), in parallel pieces; padding must stand on the left. Returns the logits after the last.
+
+        attention_mask: (rows, length or more), 0 for padding; a longer one counts from the right.
+        """
         if input_ids.dim() != 2 or input_ids.shape[1] == 0:
             raise ArgumentError(
                 "shape",
@@ -74,13 +79,15 @@ class Reader:
                 ),
             )
         started = time.perf_counter()
+        if attention_mask is not None:
+            attention_mask = attention_mask[:, -input_ids.shape[1] :]
         self.leave_stepper()
         for start in range(0, input_ids.shape[1], PREFILL_TOKENS):
             piece = slice(start, start + PREFILL_TOKENS)
             mask = None if attention_mask is None else attention_mask[:, piece]
             output = self.model(input_ids[:, piece], cache=self.cache, attention_mask=mask, logits_to_keep=1)
         self.logits = output.logits[:, -1].float()
-        self.timing.prompt_tokens += input_ids.numel()
+        self.timing.prompt_tokens += input_ids.numel() if attention_mask is None else int(attention_mask.sum())
         self.timing.prompt_seconds += time.perf_counter() - started
         return self.logits
 
@@ -107,18 +114,31 @@ def steps(
     prompt: Tensor | None = None,
     eos: list[int] | None = None,
     measure: bool = False,
+    attention_mask: Tensor | None = None,
+    top: int = 0,
 ) -> Iterator[Step]:
-    """Chooses and reads tokens until every row has ended or ``max_new_tokens`` (negative: without limit).
+    """Chooses and reads tokens until every row has ended or ``max_new_tokens`` (-1: without limit).
 
-    reader must have logits. prompt: (rows, length), for the penalties. measure: also log-probability and entropy.
+    reader must have logits. prompt: (rows, length), for the penalties; attention_mask: 0 where it is padding, which they do not
+    count. measure: also log-probability and entropy; top: and those of so many of the likeliest tokens.
     """
+    if max_new_tokens < -1:
+        raise ArgumentError(
+            "usage",
+            say(
+                f"max_new_tokens is {max_new_tokens}: a number of tokens, or -1 to go on until the text ends",
+                f"max_new_tokens 为 {max_new_tokens}：应为词元数，或用 -1 表示直到文本结束",
+            ),
+        )
     if reader.logits is None:
         raise ArgumentError("usage", say("nothing was read yet: an empty prompt", "尚未读取任何内容：提示为空"))
     logits = reader.logits
     rows, vocabulary = logits.shape
     sampler = Sampler(sampling, rows, logits.device)
     sampler.start(
-        prompt if prompt is not None else torch.empty(rows, 0, dtype=torch.long, device=logits.device), vocabulary
+        prompt if prompt is not None else torch.empty(rows, 0, dtype=torch.long, device=logits.device),
+        vocabulary,
+        attention_mask,
     )
     ends = torch.tensor(eos or [], device=logits.device)
     done = torch.zeros(rows, dtype=torch.bool, device=logits.device)
@@ -128,15 +148,19 @@ def steps(
         while max_new_tokens < 0 or count < max_new_tokens:
             ids = sampler(logits)
             step = Step(ids, done)
-            if measure:
+            if measure or top:
                 step.log_probability, step.entropy = confidence(logits, ids)
+            if top:
+                likeliest = logits.float().log_softmax(-1).topk(min(top, vocabulary))
+                step.top_ids, step.top_log_probabilities = likeliest.indices, likeliest.values
+            running = rows - int(done.sum()) if rows > 1 and len(ends) else rows
             if len(ends):
                 # a row that has ended keeps repeating its end, so that the batch stays a rectangle
                 ids = step.ids = torch.where(done, ends[0], ids)
                 done = done | torch.isin(ids, ends)
                 step.done = done
             count += 1
-            reader.timing.new_tokens += rows
+            reader.timing.new_tokens += running
             reader.timing.new_seconds += time.perf_counter() - started
             yield step
             started = time.perf_counter()
@@ -165,13 +189,15 @@ def generate(
 ) -> Tensor:
     """Continues every row: returns (rows, length + new tokens). After a row's end token the end token is repeated.
 
-    input_ids: (rows, length) integers, padded on the left where attention_mask, (rows, length), is 0. eos: ids that end a row
-    (default: the model's). cache: a state to continue from. sampling: fields of ``sampling.Sampling``; greedy by default.
+    input_ids: (rows, length) integers, padded on the left where attention_mask, (rows, length), is 0. max_new_tokens: -1 goes on
+    until every row has ended. eos: ids that end a row (default: the model's). cache: a state to continue from. sampling: fields of
+    ``sampling.Sampling``; greedy by default.
     """
     reader = Reader(model, input_ids.shape[0], cache)
     reader.read(input_ids, attention_mask)
     ends = model.config.eos_token_ids if eos is None else eos
-    new = [step.ids for step in steps(reader, max_new_tokens, Sampling(**sampling), input_ids, ends)]
+    chosen = steps(reader, max_new_tokens, Sampling(**sampling), input_ids, ends, attention_mask=attention_mask)
+    new = [step.ids for step in chosen]
     reader.leave_stepper()
     return torch.cat([input_ids, *(ids[:, None].to(input_ids) for ids in new)], dim=1)
 
@@ -185,11 +211,12 @@ def stream(
     eos: list[int] | None = None,
     cache: Cache | None = None,
     measure: bool = False,
+    top: int = 0,
     **sampling: Any,
 ) -> Iterator[Step]:
-    """Like generate, yielding each Step as it comes; memory does not grow with the number of tokens."""
+    """Like generate, yielding each Step as it comes; memory does not grow with the number of tokens. measure, top: as of ``steps``."""
     reader = Reader(model, input_ids.shape[0], cache)
     reader.read(input_ids, attention_mask)
     ends = model.config.eos_token_ids if eos is None else eos
-    yield from steps(reader, max_new_tokens, Sampling(**sampling), input_ids, ends, measure)
+    yield from steps(reader, max_new_tokens, Sampling(**sampling), input_ids, ends, measure, attention_mask, top)
     reader.leave_stepper()

@@ -20,7 +20,7 @@ class Sampling:
     """temperature: 0 is greedy. top_k: keep the k likeliest (0: all). top_p: keep the smallest set with this probability.
     min_p: drop tokens less likely than min_p times the likeliest. repetition_penalty: divides (multiplies) the positive
     (negative) logits of tokens seen before (1: off; Keskar et al. 2019, section 4.1). no_repeat_ngram: never repeat n tokens in
-    a row (0: off). seed: the same tokens on every run.
+    a row (0: off). seed: the same tokens on every run; from 0 to 2**63 - 1. Raises ArgumentError for a value outside these.
     """
 
     temperature: float = 0.0
@@ -39,6 +39,7 @@ class Sampling:
             "min_p": (0 <= self.min_p < 1, "0 <= min_p < 1"),
             "repetition_penalty": (self.repetition_penalty > 0, "> 0"),
             "no_repeat_ngram": (self.no_repeat_ngram >= 0, ">= 0"),
+            "seed": (self.seed is None or 0 <= self.seed < 2**63, "0 <= seed < 2**63"),
         }
         for name, (ok, wanted) in limits.items():
             if not ok:
@@ -64,23 +65,29 @@ class Sampler:
         self._generator: torch.Generator | None = None
         if sampling.seed is not None:
             self._generator = torch.Generator(device).manual_seed(sampling.seed)
-        self._seen: Tensor | None = None  # (rows, vocabulary), made when the vocabulary is known
+        self._seen: Tensor | None = None  # (rows, vocabulary + 1), made when the vocabulary is known
         self._rows = rows
         self._recent: list[deque[int]] = [deque(maxlen=NGRAM_WINDOW) for _ in range(rows)]
 
-    def saw(self, ids: Tensor) -> None:
-        """Takes note of tokens of shape (rows, tokens) that are already in the text."""
+    def saw(self, ids: Tensor, mask: Tensor | None = None) -> None:
+        """Takes note of tokens of shape (rows, tokens) that are already in the text. mask, of the same shape: 0 where a row has
+        padding, which nobody wrote and no penalty counts, whatever id it has."""
         if self.sampling.no_repeat_ngram:
-            for recent, row in zip(self._recent, ids.tolist()):
-                recent.extend(row)
+            written = [[True] * ids.shape[1]] * len(ids) if mask is None else mask.bool().tolist()
+            for recent, row, is_text in zip(self._recent, ids.tolist(), written):
+                recent.extend(token for token, counts in zip(row, is_text) if counts)
         if self.sampling.repetition_penalty != 1 and self._seen is not None:
-            self._seen.scatter_(1, ids.to(self._seen.device), True)
+            ids = ids.to(self._seen.device)
+            # padding is noted in a column of its own, behind those of the vocabulary
+            nobody = self._seen.shape[1] - 1
+            self._seen.scatter_(1, ids if mask is None else ids.masked_fill(~mask.to(ids.device).bool(), nobody), True)
 
-    def start(self, prompt: Tensor, vocabulary: int) -> None:
-        """Takes note of the prompt, (rows, tokens), before the first choice."""
+    def start(self, prompt: Tensor, vocabulary: int, mask: Tensor | None = None) -> None:
+        """Takes note of the prompt, (rows, tokens), before the first choice. mask: (rows, tokens or more), 0 for padding; a longer one
+        counts from the right, as the model's does."""
         if self.sampling.repetition_penalty != 1:
-            self._seen = torch.zeros(self._rows, vocabulary, dtype=torch.bool, device=prompt.device)
-        self.saw(prompt)
+            self._seen = torch.zeros(self._rows, vocabulary + 1, dtype=torch.bool, device=prompt.device)
+        self.saw(prompt, None if mask is None or not prompt.shape[1] else mask[:, -prompt.shape[1] :])
 
     def __call__(self, logits: Tensor) -> Tensor:
         """The next tokens, (rows,), from the logits, (rows, vocabulary)."""
@@ -99,7 +106,7 @@ class Sampler:
         penalty = self.sampling.repetition_penalty
         if self._seen is None:
             return logits
-        return torch.where(self._seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+        return torch.where(self._seen[:, :-1], torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
     def _banned(self, logits: Tensor) -> Tensor:
         n = self.sampling.no_repeat_ngram

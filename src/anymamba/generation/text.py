@@ -11,22 +11,74 @@ from torch import Tensor
 
 from anymamba.errors import AnymambaError
 from anymamba.generation.detokenize import StopStrings, StreamingDetokenizer
-from anymamba.generation.engine import Reader, steps
+from anymamba.generation.engine import Reader, Step, steps
 from anymamba.generation.sampling import Sampling
 from anymamba.language import say
+from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Tokenizer
 
 
 @dataclass
 class Piece:
-    """text: what may be shown now (whole characters). probability: of the token that completed it; entropy: of the choice, in
-    bits; None unless measured. finish: why the text ended ("end", "stop", "length"), in the last piece only."""
+    """text: what may be shown now (whole characters). finish: why the text ended ("end", "stop", "length"), in the last piece only.
+
+    When measured: probability of the token that completed the text; log_probability, in nats, the same; entropy of the choice, in
+    bits; alternatives: (id, log-probability) of the likeliest tokens in that place, the chosen one among them if it is one of them.
+    """
 
     text: str
     token: int | None = None
     probability: float | None = None
     entropy: float | None = None
     finish: str | None = None
+    log_probability: float | None = None
+    alternatives: list[tuple[int, float]] | None = None
+
+
+@dataclass
+class Continuation:
+    """The new text of one prompt of a batch. pieces: one a token, without the end token. finish: as of Piece."""
+
+    text: str
+    pieces: list[Piece]
+    finish: str
+    prompt_tokens: int
+
+
+class _Row:
+    """One text of a generation, from steps to pieces."""
+
+    def __init__(self, tokenizer: Tokenizer, row: int, stop: Sequence[str], eos: Sequence[int]) -> None:
+        self.finish: str | None = None
+        self._detokenizer, self._stops = StreamingDetokenizer(tokenizer.decode), StopStrings(stop)
+        self._row, self._eos = row, eos
+
+    def add(self, step: Step) -> Piece | None:
+        """None, and ``finish`` set, for the token that ends the text; it is not shown."""
+        row, token = self._row, int(step.ids[self._row])
+        if token in self._eos:
+            self.finish = "end"
+            return None
+        piece = Piece(self._stops.add(self._detokenizer.add(token)), token)
+        if self._stops.found is not None:
+            self.finish = "stop"
+        if step.log_probability is not None and step.entropy is not None:
+            piece.log_probability = float(step.log_probability[row])
+            piece.probability = math.exp(piece.log_probability)
+            piece.entropy = float(step.entropy[row]) / math.log(2)
+        if step.top_ids is not None and step.top_log_probabilities is not None:
+            piece.alternatives = list(zip(step.top_ids[row].tolist(), step.top_log_probabilities[row].tolist()))
+        return piece
+
+    def rest(self) -> Piece:
+        """The last piece: text that has waited for what never came."""
+        text = "" if self._stops.found is not None else self._stops.add(self._detokenizer.finish()) + self._stops.finish()
+        return Piece(text, finish=self.finish or "length")
+
+
+def end_tokens(model: LanguageModel, tokenizer: Tokenizer) -> list[int]:
+    """Every token that ends a text of this model, or an answer by its tokenizer's chat template."""
+    return list(dict.fromkeys([*model.config.eos_token_ids, *tokenizer.end_ids]))
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str, special: bool = False) -> list[int]:
@@ -58,28 +110,21 @@ def pieces(
     stop: Sequence[str] = (),
     eos: Sequence[int] = (),
     measure: bool = False,
+    top: int = 0,
 ) -> Iterator[Piece]:
-    """Streams one text; ``reader`` has read the prompt. The end token and everything from a stop string on are not shown."""
-    detokenizer, stops = StreamingDetokenizer(tokenizer.decode), StopStrings(stop)
-    finish = "length"
-    for step in steps(
-        reader, max_new_tokens, sampling, torch.tensor([list(prompt)]).to(reader.model.device), list(eos), measure
-    ):
-        token = int(step.ids[0])
-        probability = entropy = None
-        if step.log_probability is not None and step.entropy is not None:
-            probability = math.exp(float(step.log_probability[0]))
-            entropy = float(step.entropy[0]) / math.log(2)
-        if token in eos:
-            finish = "end"
+    """Streams one text; ``reader`` has read the prompt. The end token and everything from a stop string on are not shown.
+
+    top: also the log-probabilities of so many of the likeliest tokens.
+    """
+    row = _Row(tokenizer, 0, stop, eos)
+    ids = torch.tensor([list(prompt)], dtype=torch.long).to(reader.model.device)
+    for step in steps(reader, max_new_tokens, sampling, ids, list(eos), measure, top=top):
+        piece = row.add(step)
+        if piece is not None:
+            yield piece
+        if row.finish is not None:
             break
-        text = stops.add(detokenizer.add(token))
-        yield Piece(text, token, probability, entropy)
-        if stops.found is not None:
-            finish = "stop"
-            break
-    rest = "" if stops.found is not None else stops.add(detokenizer.finish()) + stops.finish()
-    yield Piece(rest, finish=finish)
+    yield row.rest()
 
 
 def generate_batch(
@@ -90,28 +135,24 @@ def generate_batch(
     sampling: Sampling,
     stop: Sequence[str] = (),
     eos: Sequence[int] = (),
-) -> list[str]:
-    """Continues several prompts at once, padded on the left; returns each one's new text."""
-    input_ids, mask = left_padded(prompts, tokenizer.pad_id or 0)
-    device = reader.model.device
-    reader.read(input_ids.to(device), mask.to(device))
-    rows = [(StreamingDetokenizer(tokenizer.decode), StopStrings(stop), [""]) for _ in prompts]
-    ended = [False] * len(rows)
-    for step in steps(reader, max_new_tokens, sampling, input_ids.to(device), list(eos)):
-        for index, (token, (detokenizer, stops, shown)) in enumerate(zip(step.ids.tolist(), rows)):
-            if ended[index]:
-                continue
-            if token in eos:
-                ended[index] = True
-            else:
-                shown.append(stops.add(detokenizer.add(token)))
-                ended[index] = stops.found is not None
-        if all(ended):
+    top: int = 0,
+) -> list[Continuation]:
+    """Continues several prompts at once, padded on the left. top: as of ``pieces``."""
+    input_ids, mask = (tensor.to(reader.model.device) for tensor in left_padded(prompts, tokenizer.pad_id or 0))
+    reader.read(input_ids, mask)
+    rows = [_Row(tokenizer, index, stop, eos) for index in range(len(prompts))]
+    written: list[list[Piece]] = [[] for _ in prompts]
+    for step in steps(reader, max_new_tokens, sampling, input_ids, list(eos), attention_mask=mask, top=top):
+        for row, text in zip(rows, written):
+            piece = row.add(step) if row.finish is None else None
+            if piece is not None:
+                text.append(piece)
+        if all(row.finish is not None for row in rows):
             break
-    for detokenizer, stops, shown in rows:
-        if stops.found is None:
-            shown.append(stops.add(detokenizer.finish()) + stops.finish())
-    return ["".join(shown) for _, _, shown in rows]
+    return [
+        Continuation("".join(piece.text for piece in [*text, last]), text, last.finish or "length", len(prompt))
+        for prompt, text, last in zip(prompts, written, [row.rest() for row in rows])
+    ]
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

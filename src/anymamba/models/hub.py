@@ -83,7 +83,11 @@ def load_config(folder: Path) -> Config:
     if isinstance(values, dict):
         if original.is_original(values):
             return original.from_original(values)
-        return config_class(values.get("model_type"), folder / "config.json").from_dict(values)
+        config = config_class(values.get("model_type"), folder / "config.json").from_dict(values)
+        # as transformers and vLLM do: where a text ends is what generation_config.json says, if it says anything
+        ends = files.read_json(folder / "generation_config.json", missing={}).get("eos_token_id")
+        config.eos_token_id = config.eos_token_id if ends is None else ends
+        return config
     params = files.read_json(folder / "params.json")
     if isinstance(params, dict) and "dim" in params:
         return original.from_codestral(params)
@@ -137,7 +141,9 @@ def write(
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """The files of ``save``, straight into an existing folder: config.json, generation_config.json, model.safetensors (shards
-    above shard_bytes), the tokenizer's. state: the parameters by name, where the model's own are spread over processes."""
+    above shard_bytes), the tokenizer's. state: the parameters by name, where the model's own are spread over processes.
+
+    Every token that ends a text, or an answer by the chat template, stands in generation_config.json."""
     config: Config = model.config  # type: ignore[assignment]
     tensors = {name: tensor.detach() for name, tensor in (model.state_dict() if state is None else state).items()}
     if config.tie_word_embeddings:
@@ -152,6 +158,7 @@ def write(
         tokenizer.save(folder)
     files.write_json(folder / "config.json", values)
     special = {name: values[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    special["eos_token_id"] = _ends(config, tokenizer)
     files.write_json(folder / "generation_config.json", {"_from_model_config": True, **special})
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     free = shutil.disk_usage(folder).free
@@ -165,6 +172,16 @@ def write(
             fix=say("free some space or choose another folder", "请清理空间或更换目录"),
         )
     weights.write({name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}, folder, shard_bytes)
+
+
+def _ends(config: Config, tokenizer: Tokenizer | None) -> int | list[int] | None:
+    """Of generation_config.json: one id, or a list where an answer ends in another token than a text."""
+    if tokenizer is None or not tokenizer.end_ids:
+        return config.eos_token_id
+    # a list was read from a generation_config.json; a single id may be no more than the configuration's default
+    listed = config.eos_token_id if isinstance(config.eos_token_id, list) else []
+    ends = list(dict.fromkeys([*tokenizer.end_ids, *listed]))
+    return ends if len(ends) > 1 else ends[0]
 
 
 def check_vocabulary(config: Config, tokenizer: Tokenizer) -> None:

@@ -97,7 +97,7 @@ class Backbone(nn.Module):
     def __init__(self, config: Config, mixer: type[nn.Module]) -> None:
         super().__init__()
         self.config = config
-        self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embeddings = _embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, mixer) for _ in range(config.num_hidden_layers))
         self.norm_f = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
         self.gradient_checkpointing = False
@@ -227,6 +227,12 @@ class LanguageModel(nn.Module):
 
     def _tied(self) -> bool:
         return self.lm_head.weight is self.backbone.embeddings.weight
+
+
+def _embedding(rows: int, size: int) -> nn.Embedding:
+    """nn.Embedding, but not drawn at random where there is no memory to draw into: torch would import its compiler for that (2 s)."""
+    table = torch.empty(rows, size)
+    return nn.Embedding.from_pretrained(table, freeze=False) if table.is_meta else nn.Embedding(rows, size)
 
 
 def _mixer(config: Config) -> type[nn.Module]:

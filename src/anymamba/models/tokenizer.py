@@ -23,10 +23,12 @@ PAD = "<|pad|>"
 CHAT_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 
 CHAT_TEMPLATE = (
+    "{{ bos_token or eos_token }}"
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-"""For tokenizers that have CHAT_TOKENS: <|user|>question<|end|><|assistant|>answer<|end|>."""
+"""For tokenizers that have CHAT_TOKENS: <|endoftext|><|user|>question<|end|><|assistant|>answer<|end|>. The first token stands there
+because training puts it before every example, and others that render this template must read what was trained."""
 
 Message = dict[str, str]
 
@@ -49,6 +51,7 @@ class Tokenizer:
         self.eos, self.bos, self.pad = eos, bos, pad
         self.chat_template = chat_template
         self._literal: tokenizers.Tokenizer | None = None
+        self._turn_end: tuple[str, int | None] | None = None
         self._is_bytes = _ids_are_bytes(backend)
 
     @property
@@ -67,6 +70,30 @@ class Tokenizer:
     @property
     def pad_id(self) -> int | None:
         return self.token_id(self.pad)
+
+    @property
+    def end_of_turn_id(self) -> int | None:
+        """The special token that the chat template writes after an answer (``<|end|>``, ``<|im_end|>``, ...), or None without one."""
+        if not self.chat_template:
+            return None
+        if self._turn_end is None or self._turn_end[0] != self.chat_template:
+            self._turn_end = self.chat_template, self._find_end_of_turn()
+        return self._turn_end[1]
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Every token that ends a text or an answer, the end of a text first."""
+        return list(dict.fromkeys(token for token in (self.eos_id, self.end_of_turn_id) if token is not None))
+
+    def _find_end_of_turn(self) -> int | None:
+        answer = "anymamba"
+        try:
+            rendered = self.render_chat([{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}], False)
+        except AnymambaError:  # a template that rejects so plain a conversation; its words come when somebody chats
+            return None
+        special = {token for token, added in self.backend.get_added_tokens_decoder().items() if added.special}
+        after = self.encode(rendered.rpartition(answer)[2], special=True)
+        return next((token for token in after if token in special), None)
 
     def token_id(self, token: str | None) -> int | None:
         """The id of a token given by its text (``"<|end|>"``), or None when there is no such token."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anymamba import printable
 from anymamba.errors import AnymambaError, ArgumentError
 from anymamba.language import say
 from anymamba.models import graphed_pass
@@ -314,7 +315,7 @@ class Loop:
         if run.processes.main and not (run.config.shard and run.processes.world > 1):
             text = write_sample(run.model, run.tokenizer, run.config.sample_prompt, run.config.seed, run.config.instruct)
             run.folder.add_sample(self.step, text)
-            shown = " ".join(text.split())
+            shown = printable.shown(" ".join(text.split()), run.reporter.stream)
             run.reporter.note(say("  sample: ", "  采样：") + (shown if len(shown) <= 200 else shown[:200] + " ..."))
         self.pace.pause()
 
