@@ -10,6 +10,7 @@ import torch
 
 from anymamba.cli import main
 from anymamba.generation.chat import Chat
+from anymamba.generation.engine import generate
 from anymamba.generation.sampling import Sampling
 from anymamba.models import hub
 from anymamba.models.lm import LanguageModel
@@ -72,7 +73,7 @@ def test_transformers_gives_the_same_answer_ended(tuned: Path, question: str) ->
 def test_our_generate_ends_where_an_answer_ends(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = load_tokenizer(tuned)
     ids = torch.tensor([tokenizer.encode(tokenizer.render_chat([{"role": "user", "content": "hi"}]), special=True)])
-    text = hub.load(tuned).generate(ids, 60)[0, ids.shape[1] :].tolist()
+    text = generate(hub.load(tuned), ids, 60)[0, ids.shape[1] :].tolist()
     assert tokenizer.decode(text) == "hello!<|end|>"
     # checkpoints of earlier versions name only the end of a text: the template still tells the rest
     config = json.loads((tuned / "generation_config.json").read_text("utf-8"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from anymamba.errors import AnymambaError
 from anymamba.language import say
 
 if TYPE_CHECKING:

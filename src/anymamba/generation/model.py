@@ -17,7 +17,7 @@ from anymamba.generation import engine
 from anymamba.generation.engine import Reader, Step
 from anymamba.generation.quantize import quantize_int8
 from anymamba.generation.sampling import Sampling
-from anymamba.generation.text import Piece, encode_prompt, generate_batch, pieces
+from anymamba.generation.text import Piece, encode_prompt, end_tokens, generate_batch, pieces
 from anymamba.language import say
 from anymamba.models import hub
 from anymamba.models.cache import Cache
@@ -129,9 +129,9 @@ class Model(LanguageModel):
         stop = options.pop("stop", ())
         tokenizer = self._tokenizer()
         rows = [encode_prompt(tokenizer, text) for text in texts]
-        return generate_batch(
-            Reader(self, len(rows)), tokenizer, rows, max_new_tokens, Sampling(**options), stop, self.config.eos_token_ids
-        )
+        ends = end_tokens(self, tokenizer)
+        written = generate_batch(Reader(self, len(rows)), tokenizer, rows, max_new_tokens, Sampling(**options), stop, ends)
+        return [one.text for one in written]
 
     @overload
     def stream(
@@ -141,11 +141,12 @@ class Model(LanguageModel):
     @overload
     def stream(
         self, prompt: Tensor, max_new_tokens: int = 128, *, attention_mask: Tensor | None = None,
-        eos: list[int] | None = None, cache: Cache | None = None, measure: bool = False, **sampling: Unpack[SamplingOptions],
+        eos: list[int] | None = None, cache: Cache | None = None, measure: bool = False, top: int = 0,
+        **sampling: Unpack[SamplingOptions],
     ) -> Iterator[Step]: ...  # fmt: skip
 
     def stream(self, prompt: Any, max_new_tokens: int = 128, **options: Any) -> Iterator[Any]:
-        """The same, yielding whole characters as they come (for ids: each ``Step``)."""
+        """The same, yielding whole characters as they come (for ids: each ``Step``; measure, top: see ``engine.stream``)."""
         if isinstance(prompt, Tensor):
             return engine.stream(self, prompt, max_new_tokens, **options)
         return (piece.text for piece in self._pieces(prompt, max_new_tokens, options) if piece.text)
@@ -186,7 +187,7 @@ class Model(LanguageModel):
         ids = encode_prompt(tokenizer, prompt)
         reader = Reader(self)
         reader.read(torch.tensor([ids], device=self.device))
-        return pieces(reader, tokenizer, ids, max_new_tokens, sampling, stop, self.config.eos_token_ids)
+        return pieces(reader, tokenizer, ids, max_new_tokens, sampling, stop, end_tokens(self, tokenizer))
 
     def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
