@@ -19,6 +19,11 @@ class AnymambaError(Exception):
         self.code, self.what, self.why, self.fix = code, what, why, fix
         super().__init__(code, what, why, fix)
 
+    @property
+    def exit_code(self) -> int:
+        """Of the command line: 2 for wrong usage, whenever it is noticed, else 1."""
+        return 2 if self.code == "usage" else 1
+
     def __str__(self) -> str:
         lines = [self.what]
         if self.why:

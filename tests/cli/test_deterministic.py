@@ -72,5 +72,5 @@ def test_reading_again_and_the_residual_change_no_clear_choice(folder: Path, cap
     plain = text_of(capsys, *words)
     assert text_of(capsys, *words, "--resync", "7") == plain
     assert text_of(capsys, *words, "--residual", "dtype") == plain  # float32 weights: the same thing
-    assert main(["generate", *words, "--resync", "-1"]) == 1
+    assert main(["generate", *words, "--resync", "-1"]) == 2
     capsys.readouterr()

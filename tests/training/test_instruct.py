@@ -60,7 +60,7 @@ def test_a_template_that_rewrites_the_past_is_refused() -> None:
         ({"prompt": "q"}, "has no field 'response'"),
         ({"prompt": "q", "response": " "}, "no answer"),
         ({"prompt": "", "response": "a"}, "prompt is empty"),
-        ({"prompt": 3, "response": "a"}, "is int"),
+        ({"prompt": 3, "response": "a"}, "is no text .int"),
         ({"messages": []}, "not a list"),
         ({"messages": [{"role": "user", "content": "q"}]}, "no answer"),
         ({"messages": [{"role": "robot", "content": "q"}]}, "role 'robot'"),
@@ -70,6 +70,48 @@ def test_a_template_that_rewrites_the_past_is_refused() -> None:
 def test_bad_records_say_what_is_wrong(record: dict[str, Any], says: str) -> None:
     with pytest.raises(instruct.BadRecordError, match=says):
         instruct.messages_of(record)
+
+
+QA = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"prompt": "q", "response": "a"}, QA),
+        ({"instruction": "q", "input": "", "output": "a"}, QA),
+        ({"instruction": "q", "output": "a"}, QA),
+        ({"instruction": "q", "input": "i", "output": "a"}, [{"role": "user", "content": "q\n\ni"}, QA[1]]),
+        ({"instruction": "q", "context": "i", "response": "a", "category": "qa"}, [{"role": "user", "content": "q\n\ni"}, QA[1]]),
+        ({"instruction": "q", "input": "", "output": "a", "history": [["x", "y"]], "system": "s"},
+         [{"role": "system", "content": "s"}, {"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}, *QA]),
+        ({"question": "q", "answer": "a"}, QA),
+        ({"prompt": "q", "completion": "a"}, QA),
+        ({"prompt": QA[:1], "completion": QA[1:]}, QA),
+        ({"messages": QA}, QA),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, QA[1]]}, QA),
+        ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, QA),
+        ({"id": "x1", "conversations": [{"from": "gpt", "value": "hello"}, {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"},
+          {"from": "human", "value": "more?"}]}, QA),
+        ({"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+         [{"role": "system", "content": "s"}, *QA]),
+        ({"system": "s", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+         [{"role": "system", "content": "s"}, *QA]),
+        ({"conversations": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, QA),
+    ],
+)  # fmt: skip
+def test_the_usual_forms_of_records_are_understood(record: dict[str, Any], expected: list[dict[str, str]]) -> None:
+    assert instruct.messages_of(record) == expected
+
+
+def test_an_array_of_alpaca_and_a_csv_are_read(tmp_path: Path) -> None:
+    (tmp_path / "alpaca.json").write_text(json.dumps([{"instruction": "q", "input": "", "output": "a"}] * 3, indent=2))
+    (tmp_path / "b.csv").write_text("instruction,output\nq,a\nq,\n")
+    (tmp_path / "notes.txt").write_text("not for stage 2")
+    skips = Skips()
+    read = list(instruct.conversations([str(tmp_path)], skips))
+    assert [messages for _, messages in read] == [QA] * 4 and skips.count == 1
+    assert f"1 the prompt has no answer: {tmp_path / 'b.csv'}:3" in skips.summary()
 
 
 def test_bad_records_in_a_file_are_counted(tmp_path: Path) -> None:
@@ -82,7 +124,8 @@ def test_bad_records_in_a_file_are_counted(tmp_path: Path) -> None:
     assert (skips.total, skips.count) == (5, 4)
     made = corpus.open_corpus(tmp_path / "data")
     assert len(made.train.starts) == 1 and made.train.learn is not None
-    assert f"{path}:2" in made.notes[1] and "more than 100" in made.notes[1]
+    assert f"1 has no field 'response': {path}:2 (it has: prompt)" in made.notes[1]
+    assert f"1 more than 100 tokens (--length): {path}:3" in made.notes[1]
 
 
 def test_new_tokens_get_rows_and_leave_old_answers_alone(tmp_path: Path) -> None:

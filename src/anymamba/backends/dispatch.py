@@ -156,7 +156,7 @@ def _left_to_torch(entry: Entry, op: str) -> bool:
 def _entry(name: str) -> Entry:
     if name not in REGISTRY:
         raise BackendError(
-            "backend",
+            "usage",
             say(f"there is no backend {name!r}", f"没有名为 {name!r} 的后端"),
             fix=say("choose one of ", "请选择：") + ", ".join(REGISTRY),
         )

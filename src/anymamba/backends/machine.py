@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+
 
 @functools.cache
 def library_version(distribution: str) -> str | None:
@@ -40,6 +43,27 @@ def default_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def usable_device(name: str) -> torch.device:
+    """The device that a user named ("cpu", "cuda:1"). Raises AnymambaError (usage) for one that torch or this machine does not have."""
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("meta tensors have no values")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = sorted({"cpu", default_device().type})
+        raise AnymambaError(
+            "usage",
+            say(f"--device {name} cannot be used here", f"此处无法使用 --device {name}"),
+            why=str(error).splitlines()[0],
+            fix=say(
+                f"this machine has {', '.join(here)}; `anymamba doctor` says why a GPU is not seen",
+                f"本机可用：{', '.join(here)}；`anymamba doctor` 会说明为何看不到 GPU",
+            ),
+        ) from error
+    return device
 
 
 @functools.cache

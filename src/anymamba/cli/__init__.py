@@ -1,7 +1,7 @@
 """The command line: one file a verb, imported when that verb is called. Standard library only, so that --help is quick.
 
 A verb's module has ``add_arguments(parser)`` and ``run(arguments) -> int`` (the exit code).
-Exit codes: 0 fine, 1 failed or problems found, 2 usage, 130 after Ctrl-C.
+Exit codes: 0 fine, 1 failed or problems found, 2 usage (``AnymambaError.exit_code``), 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 from anymamba import __version__
+from anymamba.cli.parser import Parser
 from anymamba.errors import AnymambaError
 from anymamba.language import LANGUAGES, say, set_language
 
@@ -44,8 +45,12 @@ def main(argv: Optional[List[str]] = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _use_utf8()
     _choose_language(arguments)
-    parser = _parser(_verb(arguments))
-    parsed = parser.parse_args(arguments)
+    verb = _verb(arguments)
+    parser, child = _parsers(verb)
+    try:
+        parsed = _parsed(parser, child, verb, arguments)
+    except SystemExit as ended:  # argparse's way to say that --help was shown (0) or that the usage was wrong (2)
+        return int(ended.code or 0)
     if not parsed.verb:
         parser.print_help()
         return 2
@@ -63,7 +68,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         if debug:
             raise
         print("anymamba {}: {}".format(parsed.verb, error), file=sys.stderr)
-        return 1
+        return error.exit_code
     except Exception as error:
         if debug:
             raise
@@ -88,6 +93,19 @@ def _verb(arguments: List[str]) -> Optional[str]:
         if word in VERBS and arguments[index - 1 : index] != ["--lang"]:
             return word
     return None
+
+
+def _parsed(parser: Parser, child: Optional[Parser], verb: Optional[str], arguments: List[str]) -> argparse.Namespace:
+    """The arguments by name; raises SystemExit with 2 and the verb's own usage for what it does not know."""
+    if child is not None and verb is not None:
+        words = arguments[arguments.index(verb) + 1 :]
+        if verb == "run":  # what follows the program belongs to the program
+            words = words[: next((i for i, word in enumerate(words) if not word.startswith("--")), len(words))]
+        child.refuse_unknown(words)
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        (child or parser).unknown(next((word for word in unknown if word.startswith("-")), unknown[0]))
+    return parsed
 
 
 def _use_utf8() -> None:
@@ -119,8 +137,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _parser(only: Optional[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parsers(only: Optional[str]) -> Tuple[Parser, Optional[Parser]]:
+    """The parser of all verbs, and that of the verb of this command line, which alone has its arguments."""
+    parser = Parser(
         prog="anymamba",
         description=say(
             "Mamba on any machine: train, run and measure Mamba language models without a compiler.",
@@ -134,9 +153,11 @@ def _parser(only: Optional[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version="anymamba " + __version__)
     _common(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    chosen: Optional[Parser] = None
     for name, (en, zh) in VERBS.items():
         child = verbs.add_parser(name, help=say(en, zh), description=say(en, zh))
         if name == only:
             _common(child)
             importlib.import_module("anymamba.cli." + name).add_arguments(child)
-    return parser
+            chosen = child
+    return parser, chosen

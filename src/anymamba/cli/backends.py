@@ -7,13 +7,12 @@ import json
 import sys
 from typing import Any
 
+from anymamba.cli.options import add_device, device_of
 from anymamba.language import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device", help=say("cpu, cuda, cuda:1, xpu, mps; default: the fastest here", "设备；默认为本机最快的设备")
-    )
+    add_device(parser)
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
@@ -31,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from anymamba.backends import machine, selfcheck, table
 
-    device = torch.device(arguments.device) if arguments.device else machine.default_device()
+    device = device_of(arguments.device)
     if arguments.check:
         selfcheck.forget()
     decided = table.decide(device, getattr(torch, arguments.dtype))

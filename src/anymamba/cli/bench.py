@@ -8,13 +8,13 @@ import sys
 import time
 from typing import Any
 
+from anymamba.cli.options import add_device, device_of
+from anymamba.errors import AnymambaError
 from anymamba.language import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device", help=say("cpu, cuda, cuda:1, xpu, mps; default: the fastest here", "设备；默认为本机最快的设备")
-    )
+    add_device(parser)
     parser.add_argument(
         "--only",
         metavar="PATTERN",
@@ -31,18 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0: every result was right; 1: a case was wrong or crashed, and has no time; 2: no such case."""
-    import torch
-
-    from anymamba.backends import dispatch, machine
+    from anymamba.backends import dispatch
     from anymamba.bench import cases, runner, timing
 
-    device = torch.device(arguments.device) if arguments.device else machine.default_device()
+    device = device_of(arguments.device)
     with dispatch.use_backend(arguments.backend):  # an unknown name is an error before anything runs
         pass
     chosen = cases.select(device, arguments.only, arguments.quick)
     if not chosen:
-        print(say(f"no case matches {arguments.only!r}", f"没有用例匹配 {arguments.only!r}"), file=sys.stderr)
-        return 2
+        raise AnymambaError(
+            "usage",
+            say(f"--only: no case matches {arguments.only!r}", f"--only：没有用例匹配 {arguments.only!r}"),
+            fix=say("`anymamba bench --list` names all of them", "`anymamba bench --list` 列出全部用例"),
+        )
     if arguments.list:
         print("\n".join(case.name for case in chosen))
         return 0

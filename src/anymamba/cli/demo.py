@@ -7,24 +7,23 @@ import json
 import sys
 from pathlib import Path
 
-from anymamba.errors import AnymambaError
+from anymamba.cli.options import number, seed
 from anymamba.language import say
 from anymamba.printable import shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--minutes", type=float, default=1.75, metavar="M", help=say("most time for training [1.75]", "训练时间上限（分钟）[1.75]")
-    )
+        "--minutes", type=number(positive=True), default=1.75, metavar="M",
+        help=say("most time for training [1.75]", "训练时间上限（分钟）[1.75]"),
+    )  # fmt: skip
     parser.add_argument("--out", default="", metavar="DIR", help=say("run folder [runs/demo]", "运行目录 [runs/demo]"))
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help=say("of the weights and the paragraph", "权重与段落的随机种子"))
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help=say("of the weights and the paragraph", "权重与段落的随机种子"))
     parser.add_argument("--json", action="store_true", help=say("print the result as JSON", "以 JSON 输出结果"))
     parser.add_argument("-q", "--quiet", action="store_true", help=say("no progress", "不显示进度"))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if not arguments.minutes > 0:
-        raise AnymambaError("usage", say("--minutes must be positive", "--minutes 必须为正数"))
     from anymamba.training.demo import SLICE, document, run_demo
     from anymamba.training.report import Reporter
 

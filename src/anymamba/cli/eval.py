@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from anymamba.cli.options import add_device, device_of, whole
 from anymamba.errors import AnymambaError
 from anymamba.language import say
 
@@ -31,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--window",
-        type=int,
+        type=whole(2),
         default=2048,
         help=say("tokens read at once (default 2048)", "一次读取的词元数（默认 2048）"),
     )
     parser.add_argument(
         "--stride",
-        type=int,
+        type=whole(1),
         help=say("sliding: new tokens a window (default half)", "sliding：每窗新词元数（默认一半）"),
     )
     parser.add_argument(
@@ -46,12 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=say("lm-eval tasks (needs the extra `eval`)", "lm-eval 任务（需要 eval 附加依赖）"),
     )
     parser.add_argument(
-        "--limit", type=int, help=say("examples a task, for a quick look", "每个任务的样例数，用于快速查看")
+        "--limit", type=whole(1), help=say("examples a task, for a quick look", "每个任务的样例数，用于快速查看")
     )
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help=say("default: as saved", "默认与保存时一致")
     )
-    parser.add_argument("--device", help=say("cpu, cuda, ... (default: the fastest)", "cpu、cuda 等（默认最快的设备）"))
+    add_device(parser)
     parser.add_argument(
         "--json", action="store_true", help=say("one JSON document on stdout", "在标准输出打印一个 JSON 文档")
     )
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     from anymamba.models import hub
     from anymamba.models.tokenizer import load_tokenizer
 
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(arguments.device)
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
     folder = hub.find(arguments.model)
     model = hub.load(folder, dtype=dtype, device=device)

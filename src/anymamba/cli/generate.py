@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anymamba.cli.model_options import add_model_arguments, add_sampling_arguments, load_model, sampling_of
+from anymamba.cli.options import whole
 from anymamba.errors import AnymambaError
 from anymamba.language import say
 from anymamba.printable import one_json_line, shown
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
     )
     parser.add_argument(
-        "--logprobs", type=int, default=0, metavar="N",
+        "--logprobs", type=whole(0), default=0, metavar="N",
         help=say(
             "with --json: log-probabilities of each token and of the N likeliest in its place",
             "与 --json 同用：每个词元及该处最可能的 N 个词元的对数概率",
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
     )  # fmt: skip
     group.add_argument(
-        "--resync", type=int, default=0, metavar="N",
+        "--resync", type=whole(0), default=0, metavar="N",
         help=say("every N tokens read them again in one parallel pass (0: never)", "每 N 个词元以并行方式重读一遍（0 表示不重读）"),
     )  # fmt: skip
     parser.add_argument(
@@ -81,9 +82,6 @@ def run(arguments: argparse.Namespace) -> int:
                 "--prompts 不能与 --save-state、--load-state、--confidence 同用",
             ),
         )
-    for flag, value in (("--resync", arguments.resync), ("--logprobs", arguments.logprobs)):
-        if value < 0:
-            raise AnymambaError("usage", say(f"{flag} {value}: must not be negative", f"{flag} {value}：不能为负"))
     if arguments.logprobs and not arguments.json:
         raise AnymambaError(
             "usage", say("--logprobs needs --json: text has no place for them", "--logprobs 需要 --json：纯文本中无处放置")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from anymamba.cli.options import add_device, add_threads, device_of, seed, whole
 from anymamba.errors import AnymambaError
 from anymamba.language import say
 
@@ -33,14 +34,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
             "weight-only int8: half the memory of bf16, faster on CPUs", "仅权重 int8：内存为 bf16 的一半，CPU 上更快"
         ),
     )
-    parser.add_argument(
-        "--device", help=say("cpu, cuda, ... (default: the fastest here)", "cpu、cuda 等（默认本机最快的设备）")
-    )
+    add_device(parser)
     parser.add_argument(
         "--backend",
         help=say("backend of every op (default: the fastest that is correct)", "指定后端（默认：正确且最快的）"),
     )
-    parser.add_argument("--threads", type=int, help=say("CPU threads", "CPU 线程数"))
+    add_threads(parser)
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser, max_tokens: int) -> None:
@@ -56,7 +55,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, max_tokens: int) -> 
         "--temp", "--temperature", dest="temperature", type=float, default=0.0, help=say("0: greedy", "0 表示贪心")
     )
     group.add_argument(
-        "--top-k", type=int, default=0, help=say("keep the k likeliest (0: all)", "只保留最可能的 k 个（0：全部）")
+        "--top-k", type=whole(0), default=0, help=say("keep the k likeliest (0: all)", "只保留最可能的 k 个（0：全部）")
     )
     group.add_argument(
         "--top-p",
@@ -75,7 +74,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, max_tokens: int) -> 
     )
     group.add_argument(
         "--no-repeat-ngram",
-        type=int,
+        type=whole(0),
         default=0,
         metavar="N",
         help=say("never repeat N tokens in a row", "禁止重复连续 N 个词元"),
@@ -87,7 +86,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, max_tokens: int) -> 
         metavar="TEXT",
         help=say("end at this text; may be repeated", "遇到该文本时结束；可重复"),
     )
-    group.add_argument("--seed", type=int, help=say("the same tokens on every run", "每次运行得到相同的词元"))
+    group.add_argument("--seed", type=seed, metavar="N", help=say("the same tokens on every run", "每次运行得到相同的词元"))
     group.add_argument(
         "--deterministic",
         action="store_true",
@@ -135,7 +134,7 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
         switch_on()
     if arguments.backend:
         use_backend(arguments.backend)
-    model = load(arguments.model, arguments.device, arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer)
+    model = load(arguments.model, device_of(arguments.device), arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer)
     if model.tokenizer is None:
         model.tokenizer = load_tokenizer(hub.find(arguments.model))  # raises, saying what the folder has instead
     return model, model.tokenizer

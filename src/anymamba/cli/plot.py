@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from anymamba.cli.options import number
 from anymamba.errors import AnymambaError
 from anymamba.language import say
 
@@ -23,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-y", choices=CHOICES_Y, default="loss", help=say("vertical axis", "纵轴"))
     parser.add_argument("--log", action="store_true", help=say("logarithmic vertical axis", "纵轴取对数"))
     parser.add_argument(
-        "--smooth", type=float, default=0.0, metavar="W", help=say("running mean, 0 (none) to below 1", "滑动平均，0（无）到 1 之间")
-    )
+        "--smooth", type=number(below=1.0), default=0.0, metavar="W",
+        help=say("running mean, 0 (none) to below 1", "滑动平均，0（无）到 1 之间"),
+    )  # fmt: skip
     parser.add_argument("--terminal", action="store_true", help=say("draw in the terminal, write no file", "只在终端绘制，不写文件"))
 
 
@@ -32,8 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
     from anymamba.training.axes import X_NAMES, Y_NAMES, Axes, curves_of
     from anymamba.training.chart import chart
 
-    if not 0 <= arguments.smooth < 1:
-        raise AnymambaError("usage", say("--smooth must be at least 0 and below 1", "--smooth 应在 0（含）与 1 之间"))
     folders = [Path(name).expanduser() for name in arguments.runs]
     curves = curves_of(folders, arguments.x, arguments.y, arguments.smooth)
     if arguments.log:
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
             curve.points = [(x, y) for x, y in curve.points if y > 0]
         curves = [curve for curve in curves if curve.points]
         if not curves:
-            raise AnymambaError("usage", say("--log: no value is positive", "--log：没有正值"))
+            raise AnymambaError("run-folder", say("--log: no value is positive", "--log：没有正值"))
     if arguments.terminal:
         plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
         width = min(100, shutil.get_terminal_size().columns)
@@ -70,4 +70,4 @@ def write(axes: object, target: Path) -> None:
         else:
             target.write_bytes(png(axes))
     except OSError as error:
-        raise AnymambaError("usage", say(f"{target} cannot be written", f"无法写入 {target}"), why=str(error)) from error
+        raise AnymambaError("file", say(f"{target} cannot be written", f"无法写入 {target}"), why=str(error)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from anymamba.cli.options import add_device, add_threads, device_of, whole
 from anymamba.errors import AnymambaError
 from anymamba.language import say
 
@@ -28,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
     )  # fmt: skip
     parser.add_argument(
-        "--tokens", type=_positive, default=4096, metavar="N",
+        "--tokens", type=whole(1), default=4096, metavar="N",
         help=say("tokens that both sides read (default 4096)", "两侧共同读取的词元数（默认 4096）"),
     )  # fmt: skip
     parser.add_argument(
-        "--greedy", type=int, default=512, metavar="N",
+        "--greedy", type=whole(0), default=512, metavar="N",
         help=say("tokens that each side writes (default 512; 0: none)", "各自贪心生成的词元数（默认 512；0 表示不生成）"),
     )  # fmt: skip
     parser.add_argument(
@@ -52,10 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "算子输入的数据类型（默认 float32,bfloat16）；给出模型时：两侧的，或 A,B 各自的数据类型（默认同检查点）",
         ),
     )  # fmt: skip
-    parser.add_argument(
-        "--device", help=say("cpu, cuda, ... (default: the fastest here)", "cpu、cuda 等（默认本机最快的设备）")
-    )
-    parser.add_argument("--threads", type=_positive, help=say("CPU threads", "CPU 线程数"))
+    add_device(parser)
+    add_threads(parser)
     parser.add_argument(
         "--json", action="store_true", help=say("one JSON document on stdout", "在标准输出打印一个 JSON 文档")
     )
@@ -75,12 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     import torch
 
-    from anymamba.backends import machine
-
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     dtypes = _dtypes(arguments.dtypes)
-    device = torch.device(arguments.device) if arguments.device else machine.default_device()
+    device = device_of(arguments.device)
     if arguments.model:
         from anymamba.cli import verify_model
 
@@ -103,10 +100,3 @@ def _dtypes(text: str | None) -> list[torch.dtype]:
                 fix=say("choose from ", "请选择：") + ", ".join(DTYPES),
             )
     return [DTYPES[name] for name in names]
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(say(f"{text} is not positive", f"{text} 不是正数"))
-    return number

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models.config import Config
@@ -68,6 +70,15 @@ def config_of_size(
         tie_word_embeddings=True,
         **ids,
     )
+
+
+def parameters_of(config: Config) -> int:
+    """How many parameters a model of this configuration has; tied ones count once. Nothing is allocated."""
+    from anymamba.models.lm import LanguageModel
+
+    with torch.device("meta"):
+        model = LanguageModel(config)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _round_up(size: int, multiple: int) -> int:

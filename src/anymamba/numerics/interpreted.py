@@ -43,7 +43,7 @@ def switch_on() -> None:
         ) from error
     if not isinstance(kernels.selective_scan_forward_kernel, interpreter.InterpretedFunction):
         raise AnymambaError(
-            "usage",
+            "backend",
             say("Triton's kernels are already compiled in this process", "本进程中的 Triton 内核已按编译方式加载"),
             fix=say("set TRITON_INTERPRET=1 before Python starts", "请在启动 Python 之前设置 TRITON_INTERPRET=1"),
         )

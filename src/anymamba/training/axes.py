@@ -101,7 +101,7 @@ def curves_of(runs: list[Path], x: str, y: str, smooth: float) -> list[Curve]:
         if y == "loss" and series["val_loss"]:
             found.append(Curve(name + say(", held out", "，验证"), colour, series["val_loss"], dashed=True))
     if not found:
-        raise AnymambaError("usage", say(f"no run has values of {y!r}", f"没有运行包含 {y!r} 的数据"))
+        raise AnymambaError("run-folder", say(f"no run has values of {y!r}", f"没有运行包含 {y!r} 的数据"))
     return found
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from anymamba.errors import AnymambaError
 from anymamba.language import say
+from anymamba.nearest import nearest
 
 try:
     import tomllib
@@ -47,6 +47,12 @@ class TrainConfig:
     train_tokenizer: int = _option(0, "train a BPE tokenizer with N tokens on the data", "用数据训练 N 个词元的 BPE 分词器")
     text_field: str = _option("text", "field of JSONL and Parquet records that holds the text", "JSONL 与 Parquet 记录中存放文本的字段")
     encoding: str = _option("utf-8", "encoding of text files", "文本文件的编码")
+    bad_records: str = _option(
+        "",
+        "write every record left out to this file, with its line and the reason",
+        "将所有被跳过的记录及其行号与原因写入该文件",
+        same_run=False,
+    )
     length: int = _option(0, "tokens in a row", "每行的词元数")
     batch_tokens: int = _option(0, "tokens in a step, over all processes", "每步的词元数（所有进程合计）")
     micro_batch: int = _option(0, "rows at once in a process (default: what fits memory)", "每个进程一次处理的行数（默认按内存决定）")
@@ -63,8 +69,8 @@ class TrainConfig:
     decay_share: float = _option(0.2, "wsd: share of the steps that decay", "wsd：衰减阶段所占比例")
     floor: float = _option(0.1, "last learning rate over the peak", "末尾学习率与峰值之比")
     weight_decay: float = _option(0.1, "of the matrices; norms, biases, A_log, D have none", "仅用于矩阵；norm、偏置、A_log、D 不衰减")
-    beta1: float = _option(0.9, "AdamW", "AdamW")
-    beta2: float = _option(0.95, "AdamW", "AdamW")
+    beta1: float = _option(0.9, "AdamW: decay of the mean of the gradient", "AdamW：梯度均值的衰减系数")
+    beta2: float = _option(0.95, "AdamW: decay of the mean of its square", "AdamW：梯度平方均值的衰减系数")
     clip: float = _option(1.0, "largest norm of the gradient; 0: no limit", "梯度范数上限；0 表示不限")
     precision: str = _option("auto", "bf16 autocast or fp32", "bf16 自动混合精度或 fp32", choices=("auto", "bf16", "fp32"))
     checkpointing: str = _option(
@@ -165,14 +171,22 @@ def checked(document: dict[str, Any], where: str) -> dict[str, Any]:
     for key, value in document.items():
         name = names.get(key.replace("-", "_"))
         if name is None:
-            near = difflib.get_close_matches(key.replace("-", "_"), names, 1)
-            raise AnymambaError(
-                "usage",
-                say(f"{where}: there is no option {key!r}", f"{where}：没有选项 {key!r}"),
-                fix=say(f"the nearest is {near[0]!r}", f"最接近的是 {near[0]!r}") if near else None,
-            )
+            raise _unknown_key(key, value, names, where)
         values[name] = _typed(value, fields[name], f"{where}: {key}")
     return values
+
+
+def _unknown_key(key: str, value: Any, names: dict[str, str], where: str) -> AnymambaError:
+    what = say(f"{where}: there is no option {key!r}", f"{where}：没有选项 {key!r}")
+    if isinstance(value, dict):
+        return AnymambaError(
+            "usage",
+            what,
+            fix=say(f"options stand at the top of the file, in no section [{key}]", f"选项写在文件顶层，不放在 [{key}] 小节中"),
+        )
+    near = nearest(key, [name.replace("_", "-") for name in names])
+    known = say("`anymamba train --help` lists all of them", "`anymamba train --help` 列出全部选项")
+    return AnymambaError("usage", what, fix=say(f"the nearest is {near!r}", f"最接近的是 {near!r}") if near else known)
 
 
 def _typed(value: Any, one: dataclasses.Field[Any], where: str) -> Any:
@@ -196,13 +210,17 @@ def _typed(value: Any, one: dataclasses.Field[Any], where: str) -> Any:
 def checked_ranges(config: TrainConfig) -> TrainConfig:
     """The same configuration. Raises AnymambaError for a number that makes no sense."""
     whole = {"length", "batch_tokens", "micro_batch", "steps", "warmup", "eval_every", "eval_tokens", "save_every", "keep", "threads"}
-    whole |= {"epochs", "max_minutes", "lr", "weight_decay", "clip", "floor", "train_tokenizer"}
+    whole |= {"seed", "epochs", "max_minutes", "lr", "weight_decay", "clip", "train_tokenizer"}
     for one in dataclasses.fields(config):
         value = getattr(config, one.name)
         if one.name in whole and value < 0:
             raise _out_of_range(one, value, say("must not be negative", "不能为负"))
-        if one.name in ("validation", "beta1", "beta2", "decay_share") and not 0 <= value < 1:
+        if one.name in ("validation", "beta1", "beta2") and not 0 <= value < 1:
             raise _out_of_range(one, value, say("must be at least 0 and below 1", "应在 0（含）与 1 之间"))
+        if one.name in ("floor", "decay_share") and not 0 <= value <= 1:
+            raise _out_of_range(one, value, say("must be from 0 to 1", "应在 0 与 1 之间（含两端）"))
+        if one.name == "sample_every" and value < -1:
+            raise _out_of_range(one, value, say("-1 for none, 0 for the default, or steps", "-1 表示不采样，0 表示默认，或给出步数"))
     if config.steps and config.epochs:
         raise AnymambaError("usage", say("give --steps or --epochs, not both", "--steps 与 --epochs 只能给一个"))
     if config.deterministic and config.max_minutes:

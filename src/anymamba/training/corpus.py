@@ -5,10 +5,10 @@ The token before a border is trained to predict that token: this is how a model 
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -18,14 +18,31 @@ from anymamba.language import say
 from anymamba.models import files
 from anymamba.models.tokenizer import CHAT_TEMPLATE, CHAT_TOKENS, END_OF_TEXT, PAD, Tokenizer
 from anymamba.training import disk
+from anymamba.training.filekinds import PACKED_ENDINGS
+from anymamba.training.readers import Source, sources
+from anymamba.training.reading import Reading
 from anymamba.training.skips import Skips
+from anymamba.training.split import Span, split
 from anymamba.training.tokenfile import TokenFile, TokenWriter, open_tokens
 
-BATCH_CHARACTERS = 1 << 24
+BATCH_CHARACTERS = 1 << 22
 """Text that is tokenised in one call, on all cores."""
 
-FEWEST_DOCUMENTS = 20
-"""With fewer documents than this, the end of the text is held out rather than whole documents."""
+SPECIAL_TOKENS = [END_OF_TEXT, PAD, *CHAT_TOKENS]
+MOST_TOKENS = 1_000_000
+
+UNPACKED = 4
+"""Bytes of text in a byte of a compressed file, about."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a document. ids: its tokens, after the border where the document begins; size: UTF-8 bytes; source: which file."""
+
+    begins: bool
+    ids: Sequence[int] | np.ndarray[Any, Any]
+    size: int
+    source: int
 
 
 @dataclass(frozen=True)
@@ -38,28 +55,43 @@ class Corpus:
 
 
 def prepare(
-    pieces: Iterator[str | None], tokenizer: Tokenizer, folder: Path, share: float, seed: int, skips: Skips, source: str
+    pieces: Iterator[str | Source | None],
+    tokenizer: Tokenizer,
+    folder: Path,
+    share: float,
+    seed: int,
+    skips: Skips,
+    source: str,
+    reading: Reading | None = None,
 ) -> None:
-    """Tokenises the documents (``readers.documents``) and writes ``folder``, whole or not at all.
+    """Tokenises the documents (``readers.documents``, with or without sources) and writes ``folder``, whole or not at all.
 
-    share: of the tokens, held out. Raises AnymambaError when nothing can be used, or for a full disk.
+    share: of the tokens of every file, held out (``split``). Raises AnymambaError when nothing can be used, or for a full disk.
     """
     with files.whole_folder(folder) as temporary:
         writer = TokenWriter(temporary, "all", tokenizer.vocab_size)
+        sources: list[int] = []
         for documents in _encoded(pieces, tokenizer):
-            for begins, ids, size in documents:
-                if begins:
+            for part in documents:
+                if part.begins:
                     writer.begin_document()
-                writer.write(ids, size)
+                    sources.append(part.source)
+                writer.write(part.ids, part.size)
+            if reading is not None:
+                reading.made(writer.tokens)
         writer.close()
+        if reading is not None:
+            reading.finish()
         everything = open_tokens(temporary, "all")
         if everything.text_bytes < 2:
             raise skips.nothing_left(source)
-        split = _split(everything, writer.document_bytes, temporary, tokenizer.vocab_size, share, seed)
+        ends = np.append(everything.starts[1:], len(everything.tokens))
+        spans, how = split(everything.starts, ends, sources, share, seed)
+        _write_parts(everything, spans, writer.document_bytes, temporary, tokenizer.vocab_size)
         for left_over in temporary.glob("all.*"):
             left_over.unlink()
         tokenizer.save(temporary)
-        notes = [split] + ([skips.summary()] if skips.count else [])
+        notes = [how] + ([skips.summary()] if skips.count else [])
         files.write_json(temporary / "notes.json", notes)
 
 
@@ -70,57 +102,80 @@ def open_corpus(folder: Path) -> Corpus:
     )
 
 
-def require_room(names: Iterable[str], folder: Path) -> None:
+def require_room(names: list[str], folder: Path) -> None:
     """Raises AnymambaError when the token files of these sources may not fit on the disk of ``folder``."""
     size = 0
-    for name in names:
-        path = Path(name)
-        size += path.stat().st_size if path.is_file() else 0
+    for name, _ in sources(names):
+        if not name.startswith("hf:"):
+            packed = name.lower().endswith(PACKED_ENDINGS)
+            size += Path(name).stat().st_size * (UNPACKED if packed else 1)
     # two bytes a token, at most a token a byte, and once more while the split is made
     disk.require(folder, 4 * size, say("the token files", "词元文件"))
 
 
-def train_bpe(pieces: Iterator[str | None], size: int) -> Tokenizer:
+def check_bpe_size(size: int) -> None:
+    """Raises AnymambaError for a vocabulary without room for every byte, or beyond what any corpus fills."""
+    least = 256 + len(SPECIAL_TOKENS)
+    if not least <= size <= MOST_TOKENS:
+        raise AnymambaError(
+            "usage",
+            say(
+                f"--train-tokenizer {size}: must be from {least} (every byte and the special tokens) to {MOST_TOKENS}",
+                f"--train-tokenizer {size}：应在 {least}（所有字节与特殊词元）到 {MOST_TOKENS} 之间",
+            ),
+        )
+
+
+def train_bpe(pieces: Iterator[str | None], size: int, reading: Reading | None = None) -> Tokenizer:
     """A byte-level BPE of ``size`` tokens, special tokens included, learnt from the documents."""
-    special = [END_OF_TEXT, PAD, *CHAT_TOKENS]
-    least = 256 + len(special)
-    if size < least:
-        raise AnymambaError("usage", say(f"--train-tokenizer {size}: at least {least}", f"--train-tokenizer {size}：至少为 {least}"))
+    check_bpe_size(size)
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     backend.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=size,
-        special_tokens=special,
+        special_tokens=SPECIAL_TOKENS,
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator((piece for piece in pieces if piece), trainer)
+    backend.train_from_iterator(_texts(pieces, size, reading), trainer)
     return Tokenizer(backend, eos=END_OF_TEXT, bos=END_OF_TEXT, pad=PAD, chat_template=CHAT_TEMPLATE)
 
 
-def _encoded(pieces: Iterator[str | None], tokenizer: Tokenizer) -> Iterator[list[tuple[bool, list[int], int]]]:
-    """Batches of (does a document begin here, ids, UTF-8 bytes)."""
+def _texts(pieces: Iterator[str | None], size: int, reading: Reading | None) -> Iterator[str]:
+    for piece in pieces:
+        if piece:
+            yield piece
+    if reading is not None:
+        # the library learns only after the last piece, and says nothing while it does
+        reading.finish()
+        reading.reporter.note(say(f"learning a tokenizer of {size} tokens ...", f"正在学习 {size} 个词元的分词器……"))
+
+
+def _encoded(pieces: Iterator[str | Source | None], tokenizer: Tokenizer) -> Iterator[list[Part]]:
+    """Batches of the pieces, tokenised."""
     border = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     texts: list[str] = []
-    begins: list[bool] = []
-    size, fresh = 0, True
+    begins: list[tuple[bool, int]] = []
+    size, source, fresh = 0, 0, True
 
-    def flush() -> list[tuple[bool, list[int], int]]:
-        encoded = tokenizer.encode_batch(texts)
+    def flush() -> list[Part]:
         return [
-            (first, (border if first else []) + ids, len(text.encode("utf-8", "surrogatepass")))
-            for text, first, ids in zip(texts, begins, encoded)
+            Part(first, [*border, *ids] if first else ids, len(text.encode("utf-8")), file)
+            for text, (first, file), ids in zip(texts, begins, tokenizer.encode_batch(texts))
         ]
 
     for piece in pieces:
         if piece is None:
             fresh = True
             continue
+        if isinstance(piece, Source):
+            source += 1
+            continue
         if not piece or (fresh and not piece.strip()):
             continue
         texts.append(_valid(piece))
-        begins.append(fresh)
+        begins.append((fresh, source))
         fresh = False
         size += len(piece)
         if size >= BATCH_CHARACTERS:
@@ -135,39 +190,14 @@ def _valid(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _split(everything: TokenFile, sizes: list[int], folder: Path, vocab_size: int, share: float, seed: int) -> str:
-    """Writes train and held_out; the sentence that says how. sizes: UTF-8 bytes of every document."""
-    total, documents = len(everything.tokens), len(everything.starts)
-    ends = np.append(everything.starts[1:], total)
-    lengths = ends - everything.starts
-    wanted = int(total * share)
-    held: set[int] = set()
-    if documents >= FEWEST_DOCUMENTS and int(lengths.max()) <= total // 4:
-        order = list(range(documents))
-        random.Random(seed).shuffle(order)
-        taken = 0
-        for index in order:
-            if taken >= wanted:
-                break
-            held.add(index)
-            taken += int(lengths[index])
-        spans = [(i, int(everything.starts[i]), int(ends[i]), i in held) for i in range(documents)]
-        said = say(f"{len(held)} of {documents} documents are held out", f"{documents} 篇文档中留出 {len(held)} 篇用于验证")
-    else:
-        cut = total - wanted
-        spans = []
-        for index, (start, end) in enumerate(zip(everything.starts.tolist(), ends.tolist())):
-            if start < cut:
-                spans.append((index, start, min(end, cut), False))
-            if end > cut:
-                spans.append((index, max(start, cut), end, True))
-        said = say(f"the last {share:.0%} of the text is held out", f"留出文本末尾的 {share:.0%} 用于验证")
+def _write_parts(everything: TokenFile, spans: list[Span], sizes: list[int], folder: Path, vocab_size: int) -> None:
+    """The token files train and held_out. sizes: UTF-8 bytes of every document."""
+    lengths = np.append(everything.starts[1:], len(everything.tokens)) - everything.starts
     for name, wants in (("train", False), ("held_out", True)):
         writer = TokenWriter(folder, name, vocab_size)
-        for index, start, end, is_held in spans:
-            if is_held == wants:
+        for span in spans:
+            if span.held_out == wants:
                 writer.begin_document()
-                writer.write(everything.tokens[start:end], round(sizes[index] * (end - start) / int(lengths[index])))
+                share = (span.end - span.start) / int(lengths[span.document])
+                writer.write(everything.tokens[span.start : span.end], round(sizes[span.document] * share))
         writer.close()
-    return said if wanted else say("nothing is held out", "未留出验证文本")
-

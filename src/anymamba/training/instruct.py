@@ -1,6 +1,6 @@
 """Stage 2: instruction records to token files in which only the answers are trained.
 
-A record is {"prompt": text, "response": text} (with an optional "system"), or {"messages": [{"role": ..., "content": ...}, ...]}.
+``conversation`` has the forms that a record may have.
 """
 
 from __future__ import annotations
@@ -8,21 +8,17 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from anymamba.errors import AnymambaError
 from anymamba.language import say
 from anymamba.models import files
 from anymamba.models.tokenizer import CHAT_TEMPLATE, CHAT_TOKENS, END_OF_TEXT, PAD, Message, Tokenizer
-from anymamba.training.readers import RECORD_KINDS, no_text, records, sources
+from anymamba.training.conversation import BadRecordError, messages_of
+from anymamba.training.readers import records, sources
+from anymamba.training.reading import Reading
+from anymamba.training.recordfiles import Seen
 from anymamba.training.skips import Skips
 from anymamba.training.tokenfile import TokenWriter
-
-ROLES = ("system", "user", "assistant")
-
-
-class BadRecordError(ValueError):
-    """Why a record cannot be used; becomes a counted skip."""
 
 
 def make_ready(tokenizer: Tokenizer) -> bool:
@@ -40,47 +36,14 @@ def make_ready(tokenizer: Tokenizer) -> bool:
     return tokenizer.vocab_size > before
 
 
-def conversations(names: list[str], skips: Skips) -> Iterator[tuple[str, list[Message]]]:
-    """(where, messages) of every usable record of JSONL and Parquet files, folders and data sets."""
-    for source, _ in sources(names, RECORD_KINDS):
-        for where, record in records(source, skips):
+def conversations(names: list[str], skips: Skips, seen: Seen | None = None) -> Iterator[tuple[str, list[Message]]]:
+    """(where, messages) of every usable record of JSON, CSV and Parquet files, folders and data sets."""
+    for source, named in sources(names, records_only=True):
+        for where, record in records(source, named, skips, seen):
             try:
                 yield where, messages_of(record)
             except BadRecordError as error:
-                skips.skip(where, str(error))
-
-
-def messages_of(record: dict[str, Any]) -> list[Message]:
-    """The conversation of one record. Raises BadRecordError for a missing or empty field, an unknown role, or no answer."""
-    if "messages" in record:
-        return _checked(record["messages"])
-    for field in ("prompt", "response"):
-        if not isinstance(record.get(field), str):
-            raise BadRecordError(no_text(field, record))
-    if not record["response"].strip():
-        raise BadRecordError(say("the prompt has no answer", "提示没有对应的回答"))
-    if not record["prompt"].strip():
-        raise BadRecordError(say("the prompt is empty", "提示为空"))
-    system = record.get("system")
-    first = [{"role": "system", "content": system}] if isinstance(system, str) and system else []
-    return [*first, {"role": "user", "content": record["prompt"]}, {"role": "assistant", "content": record["response"]}]
-
-
-def _checked(messages: Any) -> list[Message]:
-    if hasattr(messages, "tolist"):  # Parquet gives arrays
-        messages = messages.tolist()
-    if not isinstance(messages, list) or not messages:
-        raise BadRecordError(say("'messages' is not a list of messages", "'messages' 不是消息列表"))
-    for number, message in enumerate(messages, 1):
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            raise BadRecordError(say(f"message {number} has no text 'content'", f"第 {number} 条消息没有文本 'content'"))
-        if message.get("role") not in ROLES:
-            raise BadRecordError(
-                say(f"message {number} has the role {message.get('role')!r}", f"第 {number} 条消息的角色为 {message.get('role')!r}")
-            )
-    if messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
-        raise BadRecordError(say("the last prompt has no answer", "最后一个提示没有回答"))
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
+                skips.skip(where, error.kind, error.detail)
 
 
 def encode(tokenizer: Tokenizer, messages: list[Message]) -> tuple[list[int], list[bool]]:
@@ -118,7 +81,14 @@ def encode(tokenizer: Tokenizer, messages: list[Message]) -> tuple[list[int], li
 
 
 def prepare(
-    names: list[str], tokenizer: Tokenizer, folder: Path, share: float, seed: int, skips: Skips, longest: int
+    names: list[str],
+    tokenizer: Tokenizer,
+    folder: Path,
+    share: float,
+    seed: int,
+    skips: Skips,
+    longest: int,
+    reading: Reading | None = None,
 ) -> None:
     """Writes the token files of stage 2 into ``folder``, whole or not at all; see ``corpus.open_corpus``.
 
@@ -127,13 +97,16 @@ def prepare(
     with files.whole_folder(folder) as temporary:
         examples = 0
         kept: list[tuple[list[int], list[bool], int]] = []
-        for where, messages in conversations(names, skips):
+        for where, messages in conversations(names, skips, reading.seen if reading is not None else None):
             ids, learn = encode(tokenizer, messages)
             if len(ids) > longest + 1:
-                skips.skip(where, say(f"{len(ids)} tokens, more than {longest}", f"{len(ids)} 个词元，超过 {longest}"))
+                too_long = say(f"more than {longest} tokens (--length)", f"超过 {longest} 个词元（--length）")
+                skips.skip(where, too_long, say(f"{len(ids)} tokens", f"{len(ids)} 个词元"))
                 continue
             kept.append((ids, learn, sum(len(message["content"].encode("utf-8", "replace")) for message in messages)))
             examples += 1
+        if reading is not None:
+            reading.finish()
         if not examples:
             raise skips.nothing_left(", ".join(names))
         held = set(random.Random(seed).sample(range(examples), min(int(examples * share + 0.5), examples - 1)))

@@ -136,21 +136,7 @@ def bare(wrapped: nn.Module) -> nn.Module:
 
 
 def _device(name: str, local_rank: int) -> torch.device:
-    device = machine.default_device() if name == "auto" else _parsed(name)
+    device = machine.default_device() if name == "auto" else machine.usable_device(name)
     if device.type in ("cuda", "xpu") and device.index is None:
         return torch.device(device.type, local_rank)
-    return device
-
-
-def _parsed(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise AnymambaError(
-            "device",
-            say(f"--device {name} cannot be used here", f"此处无法使用 --device {name}"),
-            why=str(error).splitlines()[0],
-            fix=say("leave --device out, or run `anymamba doctor`", "请去掉 --device，或运行 `anymamba doctor`"),
-        ) from error
     return device

@@ -23,7 +23,7 @@ def choose_precision(asked: str, device: torch.device) -> tuple[torch.dtype | No
         slow = say(f"; {why}: not faster than fp32 here", f"；{why}：此处不比 fp32 快")
         return torch.bfloat16, say("asked for", "由用户指定") + ("" if fast else slow)
     if asked != "auto":
-        raise AnymambaError("usage", f"--precision {asked}: " + "|".join(CHOICES))
+        raise AnymambaError("usage", say(f"--precision {asked}: choose from ", f"--precision {asked}：请选择 ") + ", ".join(CHOICES))
     fast, why = fast_bf16(device)
     return (torch.bfloat16 if fast else None), why
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from anymamba.errors import AnymambaError
 from anymamba.language import say
 from anymamba.models import hub
 from anymamba.models.lm import LanguageModel
 from anymamba.models.sizes import config_of_size
 from anymamba.models.tokenizer import Tokenizer, load_tokenizer
-from anymamba.training import corpus, instruct
+from anymamba.training import corpus, instruct, readers
 from anymamba.training.config import TrainConfig
 from anymamba.training.parallel import Processes
 from anymamba.training.readers import documents
-from anymamba.training.report import Reporter
+from anymamba.training.reading import Reading
+from anymamba.training.report import Reporter, count
 from anymamba.training.runfolder import RunFolder
-from anymamba.training.skips import Skips
+from anymamba.training.skips import Skips, open_list
 
 LONGEST_EXAMPLE = 4096
 """Tokens of a stage 2 example, unless --length says otherwise."""
@@ -36,37 +37,33 @@ def tokenizer_and_data(
 
 
 def _prepare(config: TrainConfig, folder: Path, reporter: Reporter) -> None:
-    if not config.data:
-        raise AnymambaError(
-            "usage",
-            say("no data was named", "没有指定数据"),
-            fix=say("anymamba train FILE_OR_FOLDER ...", "anymamba train 文件或目录 ..."),
-        )
-    reporter.note(say("reading ", "读取 ") + ", ".join(config.data))
+    size = readers.check(config.data, config.encoding, config.instruct)
+    what = ", ".join(config.data[:3]) + (say(" and more", " 等") if len(config.data) > 3 else "")
+    reporter.note(say(f"reading {what} ({count(size)}B)", f"读取 {what}（{count(size)}B）") if size else say("reading ", "读取 ") + what)
     corpus.require_room(config.data, folder)
-    tokenizer = _tokenizer(config)
-    skips = Skips()
-    if config.instruct:
-        instruct.make_ready(tokenizer)
-        longest = config.length or LONGEST_EXAMPLE
-        instruct.prepare(config.data, tokenizer, folder, config.validation, config.seed, skips, longest)
-    else:
-        pieces = documents(config.data, skips, config.text_field, config.encoding)
-        corpus.prepare(pieces, tokenizer, folder, config.validation, config.seed, skips, ", ".join(config.data))
+    tokenizer = _tokenizer(config, reporter, size)
+    bad_records = open_list(config.bad_records)
+    skips = Skips(list_file=bad_records)
+    reading = Reading(reporter, say("tokenising", "分词"), size)
+    with bad_records or contextlib.nullcontext():
+        if config.instruct:
+            instruct.make_ready(tokenizer)
+            longest = config.length or LONGEST_EXAMPLE
+            instruct.prepare(config.data, tokenizer, folder, config.validation, config.seed, skips, longest, reading)
+        else:
+            pieces = documents(config.data, skips, config.text_field, config.encoding, reading.seen, with_sources=True)
+            name = ", ".join(config.data)
+            corpus.prepare(pieces, tokenizer, folder, config.validation, config.seed, skips, name, reading)
 
 
-def _tokenizer(config: TrainConfig) -> Tokenizer:
+def _tokenizer(config: TrainConfig, reporter: Reporter, size: int) -> Tokenizer:
     if config.start:
         # a model understands only the tokenizer that it was trained with
         return load_tokenizer(config.tokenizer if config.tokenizer != "bytes" else hub.find(config.start))
     if config.train_tokenizer:
-        if config.instruct:
-            raise AnymambaError(
-                "usage",
-                say("--train-tokenizer belongs to stage 1", "--train-tokenizer 属于第一阶段"),
-                fix=say("train on text first, then tune with --instruct --from", "请先用文本训练，再用 --instruct --from 微调"),
-            )
-        return corpus.train_bpe(documents(config.data, Skips(), config.text_field, config.encoding), config.train_tokenizer)
+        reading = Reading(reporter, say("reading for the tokenizer", "为分词器读取文本"), size)
+        pieces = documents(config.data, Skips(), config.text_field, config.encoding, reading.seen)
+        return corpus.train_bpe(pieces, config.train_tokenizer, reading)
     return load_tokenizer(config.tokenizer)
 
 

@@ -1,37 +1,62 @@
-"""Single bad records are left out, counted, and the first of them named: one bad line must not cost a night's training."""
+"""Single bad records are left out, counted by kind, and the first of each kind named: one bad line must not cost a night's training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
 
 from anymamba.errors import AnymambaError
 from anymamba.language import say
 
 NAMED = 3
+"""Places named of each kind."""
+
+
+@dataclass
+class Kind:
+    """One way of being wrong. count: records; first: where, and what exactly, of the first ``NAMED`` of them."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Skips:
-    """total: records looked at. count: those left out. first: where and why, of the first ``NAMED`` of them."""
+    """total: records looked at. kinds: of those left out, by what is wrong with them. list_file: where all of them are written."""
 
     total: int = 0
-    count: int = 0
-    first: list[str] = field(default_factory=list)
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    list_file: TextIO | None = None
 
-    def skip(self, where: str, reason: str) -> None:
-        """where: file and line (or row); reason: one sentence in the user's language."""
-        self.count += 1
-        if len(self.first) < NAMED:
-            self.first.append(f"{where}: {reason}")
+    @property
+    def count(self) -> int:
+        """Records left out."""
+        return sum(kind.count for kind in self.kinds.values())
+
+    def skip(self, where: str, kind: str, detail: str = "") -> None:
+        """where: file and line (or row); kind: what is wrong, the same words for all records of the kind; detail: this one's."""
+        entry = self.kinds.setdefault(kind, Kind())
+        entry.count += 1
+        if len(entry.first) < NAMED:
+            entry.first.append(f"{where} ({detail})" if detail else where)
+        if self.list_file is not None:
+            self.list_file.write("\t".join((where, kind, detail)).rstrip() + "\n")
 
     def summary(self) -> str:
         """One line for the log, or an empty string when nothing was left out."""
         if not self.count:
             return ""
+        parts = []
+        for kind, entry in sorted(self.kinds.items(), key=lambda item: -item[1].count):
+            rest = entry.count - len(entry.first)
+            more = say(f" and {rest} more", f" 等 {entry.count} 处") if rest else ""
+            parts.append(f"{entry.count} {kind}: {', '.join(entry.first)}{more}")
         head = say(f"{self.count} of {self.total} records skipped: ", f"跳过 {self.count}/{self.total} 条记录：")
-        rest = self.count - len(self.first)
-        tail = say(f"; and {rest} more", f"；另有 {rest} 条") if rest else ""
-        return head + "; ".join(self.first) + tail
+        tail = ""
+        if self.count > sum(len(entry.first) for entry in self.kinds.values()) and self.list_file is None:
+            tail = say(" (--bad-records FILE lists all of them)", "（--bad-records 文件 可列出全部）")
+        return head + "; ".join(parts) + tail
 
     def nothing_left(self, source: str) -> AnymambaError:
         """The error for data in which no record could be used."""
@@ -44,3 +69,16 @@ class Skips:
                 "文件类型与所需字段见 docs/zh/train.md 第 2 节",
             ),
         )
+
+
+def open_list(path: str) -> TextIO | None:
+    """The file of --bad-records, emptied; None for no such option. Raises AnymambaError (usage) when it cannot be written."""
+    if not path:
+        return None
+    target = Path(path).expanduser()
+    try:
+        return open(target, "w", encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise AnymambaError(
+            "usage", say(f"--bad-records {target} cannot be written", f"--bad-records {target} 无法写入"), why=str(error)
+        ) from error

@@ -21,19 +21,30 @@ class Tracker(Protocol):
 def open_trackers(names: list[str], run: Path, config: dict[str, Any]) -> list[Tracker]:
     """Raises AnymambaError for an unknown name, or with the command that installs what is missing."""
     trackers: list[Tracker] = []
-    for name in (part.strip() for given in names for part in given.split(",")):
-        if name not in INSTALL:
-            raise AnymambaError("usage", f"--report-to {name}", fix=say("choose from ", "请选择：") + ", ".join(INSTALL))
+    for name in check_names(names):
         try:
             trackers.append(_TensorBoard(run) if name == "tensorboard" else _WandbLike(name, run, config))
         except ImportError as error:
             raise AnymambaError(
-                "usage",
+                "dependency",
                 say(f"--report-to {name}: the package is not installed", f"--report-to {name}：未安装该包"),
                 why=str(error),
                 fix=f"pip install {INSTALL[name]}",
             ) from error
     return trackers
+
+
+def check_names(names: list[str]) -> list[str]:
+    """The trackers, one a word. Raises AnymambaError for an unknown one."""
+    words = [part.strip() for given in names for part in given.split(",")]
+    for name in words:
+        if name not in INSTALL:
+            raise AnymambaError(
+                "usage",
+                say(f"--report-to: there is no tracker {name!r}", f"--report-to：没有 {name!r}"),
+                fix=say("choose from ", "请选择：") + ", ".join(INSTALL),
+            )
+    return words
 
 
 class _TensorBoard:

@@ -16,6 +16,7 @@ from anymamba.determinism import deterministic
 from anymamba.language import say
 from anymamba.models.tokenizer import Tokenizer
 from anymamba.training import checkpoint, disk, fit, memory, optim
+from anymamba.training.checks import check_options
 from anymamba.training.config import TrainConfig, checked_ranges
 from anymamba.training.corpus import Corpus
 from anymamba.training.derive import derive, row_length
@@ -24,7 +25,7 @@ from anymamba.training.packing import Feeder, PackedRows, Rows, StreamRows
 from anymamba.training.parallel import Processes
 from anymamba.training.precision import choose_precision
 from anymamba.training.report import Reporter, count
-from anymamba.training.runfolder import config_document, open_run, read_metrics
+from anymamba.training.runfolder import DATA, config_document, open_run, read_metrics
 from anymamba.training.setup import make_model, tokenizer_and_data
 from anymamba.training.threads import ThreadWatch, choose_threads
 from anymamba.training.trackers import open_trackers
@@ -66,6 +67,9 @@ def default_folder(config: TrainConfig) -> str:
 def prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Reporter) -> Run:
     """Everything before the first step: folder, data, model, plan."""
     with processes.main_first() as main:
+        if main:
+            prepared = bool(resume) and (Path(config.out).expanduser() / DATA).is_dir()
+            check_options(config, processes.device, processes.world if config.shard else 1, prepared)
         folder = open_run(config, resume, main)
     before = folder.resumed.state.get("threads", 0) if folder.resumed is not None else 0
     most = torch.get_num_threads()
