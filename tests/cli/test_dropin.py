@@ -49,7 +49,7 @@ def test_a_module_runs_and_its_error_is_its_own(tmp_path: Path) -> None:
 
 def test_no_program_and_no_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run"]) == 2
-    assert main(["run", "no/such/file.py"]) == 1
+    assert main(["run", "no/such/file.py"]) == 2
     assert "no/such/file.py" in capsys.readouterr().err
 
 

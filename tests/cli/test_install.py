@@ -70,14 +70,14 @@ def test_version_of_a_package(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_wrong_usage_is_said(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     machine = [] if "--for" in words else ["--for", str(MACHINES / "cpu_linux.json")]
-    assert main(["install", *words, *machine]) == 1
+    assert main(["install", *words, *machine]) == 2
     assert capsys.readouterr().err
 
 
 def test_a_machine_file_that_lacks_facts_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "machine.json"
     path.write_text('{"facts": {"system": {}}}', "utf-8")
-    assert main(["install", "mamba-ssm", "--for", str(path), "--lang", "en"]) == 1
+    assert main(["install", "mamba-ssm", "--for", str(path), "--lang", "en"]) == 2
     assert "doctor --json" in capsys.readouterr().err
 
 
@@ -102,7 +102,7 @@ def test_a_wheel_file_that_does_not_fit_is_passed_over_or_refused(
     said = capsys.readouterr()
     assert json.loads(said.out)["plan"]["route"] == "wheel"
     assert "is not taken: it is made for CUDA 12, torch 2.7" in said.err
-    assert main([*command, "--wheel", str(wrong)]) == 1
+    assert main([*command, "--wheel", str(wrong)]) == 2
     assert "made for CUDA 12, torch 2.7" in capsys.readouterr().err
 
 

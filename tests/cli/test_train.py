@@ -90,23 +90,24 @@ def test_mistakes_in_the_file_name_file_and_key(tmp_path: Path, text: str, says:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "says", "code"),
     [
-        ([], "no data was named"),
-        (["nowhere.txt"], "nowhere.txt does not exist"),
-        (["{a}", "--validation", "1.5"], "--validation 1.5"),
-        (["{a}", "--steps", "3", "--epochs", "2"], "not both"),
-        (["{a}", "--size", "huge"], "no model size"),
-        (["{a}", "--device", "cuda:77"], "--device cuda:77"),
-        (["{a}", "--backend", "magic"], "no backend 'magic'"),
-        (["{a}", "--from", "{start}/nothing/here"], "no folder"),
-        (["{a}", "--resume", "nowhere"], "no training state"),
-        (["{a}", "--report-to", "paper"], "--report-to paper"),
+        ([], "no data was named", 2),
+        (["nowhere.txt"], "nowhere.txt does not exist", 1),
+        (["{a}", "--validation", "1.5"], "--validation 1.5", 2),
+        (["{a}", "--steps", "3", "--epochs", "2"], "not both", 2),
+        (["{a}", "--size", "huge"], "no model size", 2),
+        (["{a}", "--device", "cuda:77"], "--device cuda:77", 2),
+        (["{a}", "--backend", "magic"], "no backend 'magic'", 2),
+        (["{a}", "--from", "{start}/nothing/here"], "no folder", 1),
+        (["{a}", "--resume", "nowhere"], "no training state", 1),
+        (["{a}", "--report-to", "paper"], "no tracker 'paper'", 2),
     ],
 )
-def test_mistakes_on_the_command_line(words: list[str], tmp_path: Path, arguments: list[str], says: str, capsys: Any) -> None:
+def test_mistakes_on_the_command_line(words: list[str], tmp_path: Path, arguments: list[str], says: str, code: int, capsys: Any) -> None:
     filled = [word.format(a=tmp_path / "a.txt", start=tmp_path) for word in arguments]
-    assert main(["train", *filled, "--out", str(tmp_path / "fresh"), "-q"]) == 1
+    assert main(["train", *filled, "--out", str(tmp_path / "fresh"), "-q"]) == code
+    assert not (tmp_path / "fresh" / "data").exists(), "looked at before anything is read"
     told = capsys.readouterr()
     assert says in told.err and "Traceback" not in told.err and told.out == ""
 

@@ -113,5 +113,5 @@ def test_command_line(model, tmp_path, capsys):
     assert f"{score.bits_per_byte:.4f} bits per byte" in capsys.readouterr().out
     assert cli.main([*words[:2], str(tmp_path / "none"), "--lang", "en"]) == 1
     assert "no file" in capsys.readouterr().err
-    assert cli.main([*words[:2], "--lang", "en"]) == 1
+    assert cli.main([*words[:2], "--lang", "en"]) == 2
     assert "nothing to evaluate" in capsys.readouterr().err

@@ -210,5 +210,5 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert plot.read_text("utf-8").startswith("<svg")
     assert main(words) == 0
     assert "rounding" in capsys.readouterr().out
-    assert main(["verify", str(folder)]) == 1
+    assert main(["verify", str(folder)]) == 2
     assert "--against" in capsys.readouterr().err

@@ -211,7 +211,7 @@ def test_json_is_json_even_where_a_backend_crashes(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("anymamba.backends.torch.norm.rms_norm_fn", crash)
     try:
-        assert main(["verify", "--only", "rms_norm_fn", "--device", "cpu", "--dtype", "fp32", "--json"]) == 1
+        assert main(["verify", "--only", "rms_norm_fn", "--device", "cpu", "--dtype", "fp32", "--json"]) == 2
     finally:
         selfcheck.forget()
         dispatch.forget()
@@ -245,4 +245,4 @@ def test_inputs_lie_in_memory_as_asked() -> None:
 def test_verify_passes_here_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "--only", "rmsnorm", "--device", "cpu"]) == 0
     assert "within the criterion" in capsys.readouterr().out
-    assert main(["verify", "--only", "nonsense", "--device", "cpu"]) == 1
+    assert main(["verify", "--only", "nonsense", "--device", "cpu"]) == 2
