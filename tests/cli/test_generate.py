@@ -172,7 +172,7 @@ def test_values_that_cannot_be_are_named_before_the_model_is_read(capsys: pytest
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("anymamba.models.hub.find", lambda *_: pytest.fail("the model was looked for"))
         code, out, err = generate(capsys, "no/model", "-p", "x", *words)
-    assert code != 0 and not out and named in err and "bug" not in err
+    assert code != 0 and not out and named in err and "a bug of anymamba" not in err
 
 
 @pytest.mark.parametrize(
