@@ -1,12 +1,13 @@
 """One-word developer commands, the same on Linux, macOS and Windows.  python dev.py COMMAND [pytest arguments]
 
 setup      .venv with anymamba (editable) and everything the tests need
-test       setup, style, types, tests: what CI runs
+test       setup, style, types, documentation, tests: what CI runs
 check      style and types only
 test-slow  the large cases as well
 test-gpu   the cases that need a CUDA or ROCm device
 demo       setup, then train a small model and generate with it
 bench      setup, then the benchmarks of this machine
+docs       build the documentation into site/; any warning is an error
 wheel      build dist/anymamba-*-py3-none-any.whl
 """
 
@@ -49,7 +50,12 @@ def setup(extras: str = "[dev]") -> None:
 
 def check() -> None:
     run(PYTHON, "-m", "ruff", "check", "src", "tests", "benchmarks", "dev.py")
-    run(PYTHON, "-m", "mypy")
+    for platform in ("linux", "win32", "darwin"):  # branches of other systems are code too
+        run(PYTHON, "-m", "mypy", "--platform", platform)
+
+
+def docs() -> None:
+    run(PYTHON, "-m", "mkdocs", "build", "--quiet", "--strict", NO_MKDOCS_2_WARNING="1")
 
 
 def pytest(*arguments: str) -> None:
@@ -68,12 +74,16 @@ def main(command: str, *rest: str) -> None:
     elif command == "test":
         setup()
         check()
+        docs()
         pytest("-m", "not slow and not gpu", "-n", "2", "--dist", "loadfile", *rest)
     elif command == "test-slow":
         setup()
         pytest("-m", "not gpu", *rest)
     elif command == "test-gpu":
         pytest("-m", "gpu", *rest)
+    elif command == "docs":
+        setup()
+        docs()
     elif command == "wheel":
         setup()
         run(PYTHON, "-m", "build", "--wheel", "--no-isolation")

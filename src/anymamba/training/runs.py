@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anymamba.language import say
+from anymamba.models import hub
 from anymamba.training.axes import X_NAMES, Y_NAMES, Axes, curves_of
 from anymamba.training.config import TrainConfig, checked
 from anymamba.training.notebook import NotebookReporter, in_notebook
@@ -52,12 +53,17 @@ class Run:
         self.folder = Path(folder).expanduser()
         self.result = result
 
+    @property
+    def checkpoint(self) -> Path:
+        """The folder of the newest step, which transformers reads too. Raises AnymambaError where there is none yet."""
+        return hub.find(self.folder)
+
     @cached_property
     def model(self) -> Model:
-        """The model of the last checkpoint, with its tokenizer, on the fastest device here."""
+        """The model of the newest checkpoint, with its tokenizer, on the fastest device here."""
         from anymamba.generation.model import load
 
-        return load(self.folder if self.result is None else self.result.checkpoint)
+        return load(self.checkpoint)
 
     @property
     def curve(self) -> Curve:

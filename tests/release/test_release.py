@@ -1,0 +1,148 @@
+"""What a release consists of: one wheel and one source archive whose metadata a package index accepts, and a wheel that works with
+nothing installed but its run-time dependencies."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import anymamba
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    out = tmp_path_factory.mktemp("dist")
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert sorted(path.suffix for path in out.iterdir()) == [".gz", ".whl"]
+    yield next(out.glob("*.whl"))
+
+
+def test_a_package_index_accepts_the_metadata(wheel: Path) -> None:
+    files = [str(path) for path in wheel.parent.iterdir()]
+    done = subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_wheel_has_kernels_types_and_nothing_of_the_tests(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert "anymamba/py.typed" in names and any(name.endswith(".cu") for name in names)
+    assert not [name for name in names if name.startswith(("tests/", "docs/", "benchmarks/"))]
+
+
+def run_time_modules() -> set[str]:
+    """Top-level modules of what the wheel requires, directly or through others, on this machine."""
+    waiting, seen = ["anymamba"], set()
+    while waiting:
+        name = waiting.pop()
+        key = re.sub(r"[-_.]+", "-", name).lower()
+        if key in seen:
+            continue
+        seen.add(key)
+        for line in importlib.metadata.requires(name) or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(requirement.name)
+    return {
+        module
+        for module, distributions in importlib.metadata.packages_distributions().items()
+        if any(re.sub(r"[-_.]+", "-", name).lower() in seen for name in distributions)
+    }
+
+
+BLOCKER = """
+import sys
+allowed = set({allowed!r})
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        top = name.split(".")[0]
+        if top in allowed or top in sys.stdlib_module_names or top.startswith("_"):
+            return None
+        raise ModuleNotFoundError(f"No module named {{name!r}} (no run-time dependency has it)", name=name)
+sys.meta_path.insert(0, Blocker())
+sys.path[:] = [entry for entry in sys.path if entry != {source!r}]
+sys.path.insert(0, {unpacked!r})
+import anymamba
+assert anymamba.__file__.startswith({unpacked!r}), anymamba.__file__
+run = anymamba.train("text.txt", out="run", steps=2, batch_tokens=256, length=64, progress=False)
+assert isinstance(run.model.generate("a", 3), str)
+assert "<svg" in run.curve.svg()
+from anymamba.cli import main
+for words in (["--version"], ["backends"], ["generate", "run", "-p", "a", "-m", "3"], ["eval", "run", "text.txt"], ["doctor"]):
+    try:
+        code = main(words)
+    except SystemExit as stop:
+        code = stop.code
+    assert code in (0, None) or words == ["doctor"] and code == 1, (words, code)
+"""
+
+
+def test_the_wheel_needs_nothing_but_its_run_time_dependencies(wheel: Path, tmp_path: Path) -> None:
+    """Modules of all other distributions cannot be imported, as if they were not installed."""
+    unpacked = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(unpacked)
+    (tmp_path / "text.txt").write_text("a line of text.\n" * 200, "utf-8")
+    source = str(Path(anymamba.__file__).parent.parent)
+    program = BLOCKER.format(allowed=sorted(run_time_modules()), source=source, unpacked=str(unpacked))
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-2500:]
+
+
+@pytest.mark.slow
+def test_the_wheel_in_a_bare_environment(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "bare", with_pip=True)
+    python = tmp_path / "bare" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    constraints = ROOT / "constraints.txt"
+    subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, "torch"], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, wheel], check=True)
+    (tmp_path / "text.txt").write_text("a line of text.\n" * 400, "utf-8")
+    for words in (
+        ["train", "text.txt", "--out", "run", "--steps", "2", "--batch-tokens", "256", "--length", "64"],
+        ["generate", "run", "-p", "a", "-m", "5"],
+        ["backends"],
+    ):
+        done = subprocess.run([python, "-m", "anymamba", *words], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+
+def interpreters() -> list[str]:
+    """The supported Pythons of this machine, the one that runs the tests among them."""
+    named = {f"3.{minor}": shutil.which(f"python3.{minor}") for minor in range(10, 15)}
+    named[f"3.{sys.version_info.minor}"] = sys.executable
+    return [path for path in named.values() if path]
+
+
+@pytest.mark.parametrize("python", interpreters())
+def test_every_supported_python_compiles_the_sources(python: str, tmp_path: Path) -> None:
+    copy = tmp_path / "src"
+    shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run([python, "-W", "error", "-m", "compileall", "-q", str(copy)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_release_files_agree() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert "## Unreleased" in changelog or f"## {anymamba.__version__}" in changelog
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["cff-version"] == "1.2.0" and citation["title"] and citation["authors"] and citation["license"] == "Apache-2.0"
+    templates = ROOT / ".github" / "ISSUE_TEMPLATE"
+    for name in ("wrong_result", "install_failure"):
+        form = yaml.safe_load((templates / f"{name}.yml").read_text("utf-8"))
+        assert form["name"] and form["description"]
+        assert "--markdown" in str(form["body"]), "people are asked for the doctor's report"
