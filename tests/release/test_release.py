@@ -3,8 +3,8 @@ nothing installed but its run-time dependencies."""
 
 from __future__ import annotations
 
+import email
 import importlib.metadata
-import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import anymamba
 
@@ -46,23 +47,22 @@ def test_the_wheel_has_kernels_types_and_nothing_of_the_tests(wheel: Path) -> No
     assert not [name for name in names if name.startswith(("tests/", "docs/", "benchmarks/"))]
 
 
-def run_time_modules() -> set[str]:
+def run_time_modules(wheel: Path) -> set[str]:
     """Top-level modules of what the wheel requires, directly or through others, on this machine."""
-    waiting, seen = ["anymamba"], set()
+    archive = zipfile.ZipFile(wheel)
+    metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    waiting = email.message_from_bytes(archive.read(metadata)).get_all("Requires-Dist") or []
+    names: set[str] = set()
     while waiting:
-        name = waiting.pop()
-        key = re.sub(r"[-_.]+", "-", name).lower()
-        if key in seen:
-            continue
-        seen.add(key)
-        for line in importlib.metadata.requires(name) or []:
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                waiting.append(requirement.name)
+        requirement = Requirement(waiting.pop())
+        name = canonicalize_name(requirement.name)
+        if name not in names and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+            names.add(name)
+            waiting += importlib.metadata.requires(name) or []
     return {
         module
         for module, distributions in importlib.metadata.packages_distributions().items()
-        if any(re.sub(r"[-_.]+", "-", name).lower() in seen for name in distributions)
+        if names & {canonicalize_name(distribution) for distribution in distributions}
     }
 
 
@@ -99,7 +99,7 @@ def test_the_wheel_needs_nothing_but_its_run_time_dependencies(wheel: Path, tmp_
     zipfile.ZipFile(wheel).extractall(unpacked)
     (tmp_path / "text.txt").write_text("a line of text.\n" * 200, "utf-8")
     source = str(Path(anymamba.__file__).parent.parent)
-    program = BLOCKER.format(allowed=sorted(run_time_modules()), source=source, unpacked=str(unpacked))
+    program = BLOCKER.format(allowed=sorted(run_time_modules(wheel) | {"anymamba"}), source=source, unpacked=str(unpacked))
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-2500:]
 
@@ -122,10 +122,16 @@ def test_the_wheel_in_a_bare_environment(wheel: Path, tmp_path: Path) -> None:
 
 
 def interpreters() -> list[str]:
-    """The supported Pythons of this machine, the one that runs the tests among them."""
-    named = {f"3.{minor}": shutil.which(f"python3.{minor}") for minor in range(10, 15)}
+    """The supported Pythons of this machine (those of pyenv too), the one that runs the tests among them."""
+    named: dict[str, str] = {}
+    for minor in range(10, 15):
+        installed = sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))
+        for path in [shutil.which(f"python3.{minor}"), *map(str, installed)]:
+            # a shim of pyenv may stand for a Python that is not switched on
+            if path and subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
+                named[f"3.{minor}"] = path
     named[f"3.{sys.version_info.minor}"] = sys.executable
-    return [path for path in named.values() if path]
+    return list(named.values())
 
 
 @pytest.mark.parametrize("python", interpreters())
