@@ -1,7 +1,7 @@
-"""One token of one text on the CPU: the whole model as a single sequence of JIT kernels.
+"""One token of each of some texts on the CPU: the whole model as a single sequence of JIT kernels.
 
 Op by op, a small model's step is mostly the cost of calling ops, and torch's product of a matrix and a vector reads the weights
-at a third of the memory's speed. Here the step is one call, bound by reading the weights once.
+at a third of the memory's speed. Here the step is one call, bound by reading the weights once for all texts.
 """
 
 from __future__ import annotations
@@ -25,11 +25,6 @@ def supports(model: LanguageModel, cache: Cache) -> tuple[bool, str]:
     """(True, why it is used) or (False, why not)."""
     if model.device.type != "cpu":
         return False, say("the fused CPU step is for models on the CPU", "融合的 CPU 单步只用于 CPU 上的模型")
-    if cache.batch != 1:
-        return False, say(
-            f"the fused CPU step serves one text, not a batch of {cache.batch}",
-            f"融合的 CPU 单步只支持单个文本，不支持批大小 {cache.batch}",
-        )
     if model.config.model_type not in FAMILIES:
         return False, say(f"no fused step for {model.config.model_type}", f"{model.config.model_type} 没有融合单步")
     requested = requested_backend()
@@ -50,7 +45,10 @@ def make(model: LanguageModel, cache: Cache, why: str) -> CpuStepper:
 
 
 class CpuStepper:
-    """Weights are used where they lie, in their dtype (float32, bfloat16, float16, int8); vectors and states are float32."""
+    """Weights are used where they lie, in their dtype (float32, bfloat16, float16, int8); vectors and states are float32.
+
+    A text's numbers are the same, bit for bit, whatever the other rows of the batch hold and however many there are.
+    """
 
     name = "cpu sequence"
 
@@ -60,8 +58,9 @@ class CpuStepper:
         self.why = why
         self._model, self._cache = model, cache
         self._tasks = 2 * torch.get_num_threads()
-        self._hidden = torch.zeros(model.config.hidden_size)
-        self._logits = torch.zeros(1, model.config.vocab_size)
+        self._texts = cache.batch
+        self._hidden = torch.zeros(self._texts, model.config.hidden_size)
+        self._logits = torch.zeros(self._texts, model.config.vocab_size)
         self._embeddings = model.backbone.embeddings.weight.detach()
         self._sequence = Sequence()
         self._states: list[tuple[LayerState, Tensor, Tensor]] = []
@@ -71,35 +70,35 @@ class CpuStepper:
         self._add_head()
 
     def step(self, ids: Tensor) -> Tensor:
-        self._hidden.copy_(self._embeddings[int(ids)])
+        self._hidden.copy_(self._embeddings[ids])
         self._sequence.run()
         self._new_tokens += 1
         return self._logits
 
     def write_back(self) -> None:
         for state, conv, ssm in self._states:
-            state.conv[0].copy_(conv.T)
-            state.ssm[0].copy_(ssm if ssm.dim() == 3 else ssm.T)
+            state.conv.copy_(conv.mT)
+            state.ssm.copy_(ssm if ssm.dim() == 4 else ssm.mT)
         self._cache.advance(self._new_tokens)
         self._new_tokens = 0
 
     def _add_layer(self, block: Any, state: LayerState) -> None:
         config: Any = self._model.config
         mixer, norm = block.mixer, block.norm
-        conv = state.conv[0].float().T.contiguous()
+        conv = state.conv.float().mT.contiguous()
         if config.model_type == "mamba2":
             parts: tuple[tuple[int, bool], ...] = (
                 (config.d_inner, False),
                 (config.conv_dim, True),
                 (config.num_heads, False),
             )
-            ssm = state.ssm[0].clone(memory_format=torch.contiguous_format)
+            ssm = state.ssm.clone(memory_format=torch.contiguous_format)
         else:
             parts = ((config.d_inner, True), (config.d_inner, False))
-            ssm = state.ssm[0].T.contiguous()
+            ssm = state.ssm.mT.contiguous()
         self._states.append((state, conv, ssm))
-        projected = torch.zeros(sum(rows for rows, _ in parts))
-        y = torch.zeros(config.d_inner)
+        projected = torch.zeros(self._texts, sum(rows for rows, _ in parts))
+        y = torch.zeros(self._texts, config.d_inner)
         conv_bias = mixer.conv1d.bias
         self._add(
             "project_in",
@@ -124,8 +123,8 @@ class CpuStepper:
 
         config = mixer.config
         rank, states = int(config.time_step_rank), config.state_size
-        low = torch.zeros(rank + 2 * states)
-        self._add("project", (rank + 2 * states, config.d_inner), mixer.x_proj, x=xz, out=low)
+        low = torch.zeros(self._texts, rank + 2 * states)
+        self._add("project", (rank + 2 * states, config.d_inner, 2 * config.d_inner), mixer.x_proj, x=xz, out=low)
         weight = _dense(mixer.dt_proj).T.contiguous()
         options = (
             dtype_name(weight.dtype),
@@ -133,6 +132,7 @@ class CpuStepper:
             rank,
             states,
             getattr(config, "mixer_rms_eps", None),
+            self._texts,
             self._tasks,
         )
         A2 = -torch.exp(mixer.A_log.detach().float()).T.contiguous() / math.log(2)
@@ -147,7 +147,7 @@ class CpuStepper:
         config = mixer.config
         options = config.num_heads, config.head_dim, config.n_groups, config.state_size, config.time_step_limit
         self._sequence.add(
-            _program("mamba2_state", decode_kernels.mamba2_state, *options), config.num_heads,
+            _program("mamba2_state", decode_kernels.mamba2_state, *options), self._texts * config.num_heads,
             projected=projected, y=y, state=ssm, A=-torch.exp(mixer.A_log.detach().float()), dt_bias=_float(mixer.dt_bias),
             D=_float(mixer.D),
         )  # fmt: skip
@@ -159,14 +159,14 @@ class CpuStepper:
         self._add("head", options, head, hidden=self._hidden, norm=_float(norm.weight), logits=self._logits)
 
     def _add(self, name: str, options: tuple[Any, ...], linear: Any, **arguments: Any) -> None:
-        """A kernel around one linear layer; ``options`` are those between its dtype and its number of tasks."""
+        """A kernel around one linear layer; ``options`` are those between its dtype and its number of texts."""
         from anymamba.backends.cpu import decode_kernels
         from anymamba.backends.cpu.emit import dtype_name
 
         weight = linear.weight.detach().contiguous()
         if isinstance(linear, QuantizedLinear):
             arguments["scale"] = linear.scale
-        program = _program(name, getattr(decode_kernels, name), dtype_name(weight.dtype), *options, self._tasks)
+        program = _program(name, getattr(decode_kernels, name), dtype_name(weight.dtype), *options, self._texts, self._tasks)
         self._sequence.add(program, self._tasks, weight=weight, **arguments)
 
 
