@@ -70,9 +70,11 @@ def test_ctrl_c_saves_and_exits_130(documents_file: Path, tmp_path: Path) -> Non
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err[-3000:]
-    assert "stopping after this step" in err and "Traceback" not in err
+    assert "stopping after this micro-batch" in err and "Traceback" not in err
     saved = checkpoint.newest(tmp_path / "run")
     assert saved is not None and saved.state["step"] == len(losses(tmp_path / "run")) > 0
+    assert not saved.state["finished"]
+    assert f"to go on: anymamba train --resume auto --out {tmp_path / 'run'}" in err
     assert out.strip() == str(saved.folder)
 
 

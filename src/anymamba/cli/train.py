@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
+import shlex
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from anymamba.language import say
-from anymamba.training.config import TrainConfig, add_flags, checked, given_flags, read_toml
+from anymamba.training.config import TrainConfig, add_flags, checked, given_flags, read_toml, refuse_ignored
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,14 +48,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    begin = time.perf_counter()
     config = resolve(arguments)
+    from anymamba.training.interrupt import Interrupt
     from anymamba.training.parallel import Processes
     from anymamba.training.report import Reporter
     from anymamba.training.train import train
 
     processes = Processes(config.device)
     try:
-        result = train(config, arguments.resume, Reporter(quiet=arguments.quiet or not processes.main), processes)
+        reporter = Reporter(quiet=arguments.quiet or not processes.main)
+        result = train(config, arguments.resume, reporter, processes, Interrupt(_leave), begin)
     finally:
         processes.close()
     if processes.main:
@@ -58,12 +66,38 @@ def run(arguments: argparse.Namespace) -> int:
             print(json.dumps(document(result), ensure_ascii=False))
         else:
             print(result.checkpoint)
-            if not arguments.quiet:
-                print(
-                    say("generate with it: ", "用它生成：") + f"anymamba {'chat' if config.instruct else 'generate'} {result.checkpoint}",
-                    file=sys.stderr,
-                )
+        if not arguments.quiet or result.exit_code:
+            _say_next(config, result)
     return result.exit_code
+
+
+def _say_next(config: TrainConfig, result: Any) -> None:
+    """What can be done with the run now."""
+    out = shell_word(str(result.checkpoint.parent))
+    if result.exit_code:
+        print(say("to go on: ", "继续训练：") + f"anymamba train --resume auto --out {out}", file=sys.stderr)
+        return
+    if result.best is not None and result.best_step < result.steps:
+        print(
+            say(
+                f"the best validation was at step {result.best_step}; its weights: {result.best}",
+                f"最佳验证在第 {result.best_step} 步，其权重：{result.best}",
+            ),
+            file=sys.stderr,
+        )
+    verb = "chat" if config.instruct else "generate"
+    print(say("generate with it: ", "用它生成：") + f"anymamba {verb} {shell_word(str(result.checkpoint))}", file=sys.stderr)
+
+
+def shell_word(text: str) -> str:
+    """A path as it is typed in this system's shell."""
+    return subprocess.list2cmdline([text]) if os.name == "nt" else shlex.quote(text)
+
+
+def _leave(number: int) -> None:
+    """The second signal: at once, whatever is being computed. Checkpoints are whole, since each gets its name at the end."""
+    print(say("\nstopped at once; the last checkpoint is whole", "\n已立即停止；最后一个检查点完好"), file=sys.stderr, flush=True)
+    os._exit(128 + number)
 
 
 def resolve(arguments: argparse.Namespace) -> TrainConfig:
@@ -71,6 +105,7 @@ def resolve(arguments: argparse.Namespace) -> TrainConfig:
     flags = given_flags(arguments)
     values: dict[str, Any] = read_toml(arguments.config) if arguments.config else {}
     values.update(flags)
+    refuse_ignored(values)
     if arguments.resume:
         values = {**_saved(arguments.resume, values), **values}
     return TrainConfig(**checked(values, "anymamba train"))
@@ -78,6 +113,7 @@ def resolve(arguments: argparse.Namespace) -> TrainConfig:
 
 def _saved(resume: str, values: dict[str, Any]) -> dict[str, Any]:
     """The configuration of the run that is continued: a run started with flags need not be given them again."""
+    from anymamba.training.checkpoint import newest
     from anymamba.training.runfolder import config_document, saved_config
 
     folder = Path(values["out"]).expanduser() if values.get("out") else None
@@ -85,7 +121,15 @@ def _saved(resume: str, values: dict[str, Any]) -> dict[str, Any]:
         path = Path(resume).expanduser()
         folder = path if (path / "run.json").is_file() else path.parent
     before = saved_config(folder) if folder is not None else None
-    return {**config_document(before), "out": str(folder)} if before is not None else {}
+    if folder is None or before is None:
+        return {}
+    saved = {**config_document(before), "out": str(folder)}
+    if "steps" in values or "epochs" in values:  # one takes the place of the other
+        saved.update(steps=0, epochs=0.0)
+    last = newest(folder) if resume == "auto" else None
+    if last is not None and last.state.get("finished", last.state["step"] >= last.state["steps"]):
+        saved["max_minutes"] = 0.0  # that time is over; another one must be named
+    return saved
 
 
 def document(result: Any) -> dict[str, Any]:
@@ -98,9 +142,11 @@ def document(result: Any) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "tokens_per_s": round(result.tokens_per_s, 1),
         "matmul_share": result.matmul_share,
-        "loss": result.loss,
+        "loss": result.loss if math.isfinite(result.loss) else None,
         "val_loss": score.loss if score else None,
         "perplexity": score.perplexity if score else None,
         "bits_per_byte": score.bits_per_byte if score else None,
+        "best": str(result.best) if result.best else None,
+        "best_step": result.best_step if result.best else None,
         "interrupted": bool(result.exit_code),
     }

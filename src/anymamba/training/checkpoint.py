@@ -3,6 +3,7 @@
     step-000500/  config.json model.safetensors tokenizer.json ...   what transformers and ``anymamba.load`` read
                   optimizer.safetensors                              AdamW's two moments of every parameter, by name
                   trainer_state.json                                 step, derived sizes, random generators
+    best/         the weights of the best validation, and in validation.json when that was; nothing to continue from
     last.txt      the name of the newest one (a file, since Windows has no links for everyone)
 """
 
@@ -26,6 +27,8 @@ from anymamba.language import say
 from anymamba.models import files, hub
 from anymamba.models.tokenizer import Tokenizer
 from anymamba.training import disk, parallel
+
+BEST = "best"
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -70,6 +73,39 @@ def save(
         )
     write_whole(run / "last.txt", target.name + "\n")
     return target
+
+
+def save_best(
+    run: Path, model: nn.Module, tokenizer: Tokenizer, about: dict[str, Any], saved: Path | None, main: bool
+) -> None:
+    """Writes the weights to ``best``, whole or not at all. Every process must call it; the main one writes.
+
+    saved: the newest step folder; where it is of this very step, its weights file gets a second name instead of a copy.
+    """
+    same = saved is not None and saved.name == step_name(about["step"])
+    weights = {} if same else {name: parallel.full(parameter) for name, parameter in model.state_dict().items()}
+    if not main:
+        return
+    with disk.full_disk_is_named(run), files.whole_folder(run / BEST) as temporary:
+        if same:
+            assert saved is not None
+            for file in saved.iterdir():
+                if file.name in ("optimizer.safetensors", "trainer_state.json"):
+                    continue
+                if not (file.name.endswith(".safetensors") and _linked(file, temporary / file.name)):
+                    shutil.copy2(file, temporary / file.name)
+        else:
+            hub.write(model, temporary, tokenizer, state=weights)
+        files.write_json(temporary / "validation.json", about)
+
+
+def _linked(file: Path, name: Path) -> bool:
+    """Gives a file a second name; False where the file system has no such thing, and a copy must do."""
+    try:
+        os.link(file, name)
+    except OSError:
+        return False
+    return True
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -165,8 +201,16 @@ def _remove(folder: Path) -> None:
 def sweep(run: Path) -> None:
     """Removes what a killed process left half written."""
     for entry in run.glob(".*"):
-        if entry.is_dir() and re.match(r"\.(step-\d+|data)(\.|$)", entry.name):
+        if entry.is_dir() and re.match(r"\.(step-\d+|data|val|best)(\.|$)", entry.name):
             shutil.rmtree(entry, ignore_errors=True)
+
+
+def room_needed(run: Path, parameters: int, keep: int, validates: bool) -> int:
+    """Bytes that the checkpoints of a run will take beyond those that are there: one is written before the oldest is removed."""
+    present = sum(1 for entry in run.glob("step-*") if re.fullmatch(r"step-\d+", entry.name))
+    steps = max(1, keep + 1 - present) if keep else 1
+    best = 4 * parameters if validates else 0
+    return steps * size_on_disk(parameters) + best
 
 
 def size_on_disk(parameters: int) -> int:

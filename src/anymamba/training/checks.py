@@ -43,7 +43,7 @@ def check_options(config: TrainConfig, device: torch.device, share: int = 1, pre
     vocabulary = _check_tokenizer(config)
     if not config.data:
         raise _usage(say("no data was named", "没有指定数据"), say("anymamba train FILE_OR_FOLDER ...", "anymamba train 文件或目录 ..."))
-    readers.check(config.data, config.encoding, records_only=config.instruct)
+    readers.check([*config.data, *config.val], config.encoding, records_only=config.instruct)
     bad_records = skips.open_list(config.bad_records)
     if bad_records is not None:
         bad_records.close()

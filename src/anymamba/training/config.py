@@ -21,6 +21,13 @@ except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
 
+MAY_CHANGE = frozenset(
+    ("steps", "epochs", "batch_tokens", "micro_batch", "lr", "schedule", "warmup", "decay_share", "floor", "weight_decay", "beta1")
+    + ("beta2", "clip", "precision", "checkpointing")
+)
+"""What may change when a run goes on, and changes its numbers from there on, which is said (``continuing``)."""
+
+
 def _option(default: Any, en: str, zh: str, choices: tuple[str, ...] = (), flag: str = "", same_run: bool = True) -> Any:
     """same_run: False for what may change between the parts of one run without changing its numbers."""
     about = {"help": (en, zh), "choices": choices, "flag": flag, "same_run": same_run}
@@ -80,8 +87,19 @@ class TrainConfig:
         choices=("auto", "on", "off"),
     )
     validation: float = _option(0.05, "share of the data held out", "留作验证的数据比例")
-    eval_every: int = _option(0, "steps between validations", "两次验证之间的步数")
-    eval_tokens: int = _option(200_000, "at most this many held-out tokens a validation; 0: all", "每次验证最多使用的词元数；0 表示全部")
+    val: list[str] = _option(
+        [], "validation file, folder or data set of your own, instead of --validation", "自备的验证文件、目录或数据集，代替 --validation"
+    )
+    eval_every: int = _option(0, "steps between validations", "两次验证之间的步数", same_run=False)
+    eval_tokens: int = _option(
+        -1,
+        "at most this many held-out tokens a validation; 0: all; -1: 5% of the time in all, at most 200000 tokens each",
+        "每次验证最多使用的词元数；0 表示全部；-1 表示共占 5% 的时间，每次至多 200000 词元",
+        same_run=False,
+    )
+    patience: int = _option(
+        0, "stop after so many validations without a better one", "连续多少次验证没有改善后停止", same_run=False
+    )
     sample_every: int = _option(0, "steps between samples; -1: none", "两次采样之间的步数；-1 表示不采样", same_run=False)
     sample_prompt: str = _option("", "what the samples continue", "采样时续写的提示", same_run=False)
     save_every: int = _option(0, "steps between checkpoints", "两次保存检查点之间的步数", same_run=False)
@@ -99,11 +117,19 @@ class TrainConfig:
     report_to: list[str] = _option([], "tensorboard, trackio, wandb", "tensorboard、trackio、wandb", same_run=False)
 
     def differences(self, other: TrainConfig) -> list[str]:
-        """``name: this value, there that`` for every field in which the two cannot be parts of one run."""
+        """``--flag: this value -> that`` for every field in which the two cannot be parts of one run."""
         return [
-            f"--{flag_of(one)[2:]}: {getattr(other, one.name)!r} -> {getattr(self, one.name)!r}"
+            f"{flag_of(one)}: {getattr(other, one.name)!r} -> {getattr(self, one.name)!r}"
             for one in dataclasses.fields(self)
-            if one.metadata["same_run"] and getattr(self, one.name) != getattr(other, one.name)
+            if one.metadata["same_run"] and one.name not in MAY_CHANGE and getattr(self, one.name) != getattr(other, one.name)
+        ]
+
+    def changes(self, other: TrainConfig) -> list[tuple[str, str, Any, Any]]:
+        """(field, flag, value there, value here) for what may change when a run goes on, and differs."""
+        return [
+            (one.name, flag_of(one), getattr(other, one.name), getattr(self, one.name))
+            for one in dataclasses.fields(self)
+            if one.name in MAY_CHANGE and getattr(self, one.name) != getattr(other, one.name)
         ]
 
 
@@ -209,8 +235,8 @@ def _typed(value: Any, one: dataclasses.Field[Any], where: str) -> Any:
 
 def checked_ranges(config: TrainConfig) -> TrainConfig:
     """The same configuration. Raises AnymambaError for a number that makes no sense."""
-    whole = {"length", "batch_tokens", "micro_batch", "steps", "warmup", "eval_every", "eval_tokens", "save_every", "keep", "threads"}
-    whole |= {"seed", "epochs", "max_minutes", "lr", "weight_decay", "clip", "train_tokenizer"}
+    whole = {"length", "batch_tokens", "micro_batch", "steps", "warmup", "eval_every", "save_every", "keep", "threads"}
+    whole |= {"seed", "patience", "epochs", "max_minutes", "lr", "weight_decay", "clip", "train_tokenizer"}
     for one in dataclasses.fields(config):
         value = getattr(config, one.name)
         if one.name in whole and value < 0:
@@ -219,10 +245,14 @@ def checked_ranges(config: TrainConfig) -> TrainConfig:
             raise _out_of_range(one, value, say("must be at least 0 and below 1", "应在 0（含）与 1 之间"))
         if one.name in ("floor", "decay_share") and not 0 <= value <= 1:
             raise _out_of_range(one, value, say("must be from 0 to 1", "应在 0 与 1 之间（含两端）"))
+        if one.name == "eval_tokens" and value < -1:
+            raise _out_of_range(one, value, say("-1 for the default, 0 for all, or tokens", "-1 表示默认，0 表示全部，或给出词元数"))
         if one.name == "sample_every" and value < -1:
             raise _out_of_range(one, value, say("-1 for none, 0 for the default, or steps", "-1 表示不采样，0 表示默认，或给出步数"))
     if config.steps and config.epochs:
         raise AnymambaError("usage", say("give --steps or --epochs, not both", "--steps 与 --epochs 只能给一个"))
+    fresh = TrainConfig()
+    refuse_ignored({one.name: getattr(config, one.name) for one in dataclasses.fields(config) if _differs(config, fresh, one.name)})
     if config.deterministic and config.max_minutes:
         raise AnymambaError(
             "usage",
@@ -231,6 +261,27 @@ def checked_ranges(config: TrainConfig) -> TrainConfig:
             fix=say("give --steps or --epochs instead", "请改用 --steps 或 --epochs"),
         )
     return config
+
+
+def _differs(config: TrainConfig, other: TrainConfig, name: str) -> bool:
+    return getattr(config, name) != getattr(other, name)
+
+
+def refuse_ignored(values: dict[str, Any]) -> None:
+    """Raises AnymambaError for an option that the user named and another one makes void. values: by field, only those named."""
+    names = {one.name: flag_of(one) for one in dataclasses.fields(TrainConfig)}
+    for name, void, en, zh in (
+        ("start", "size", "the model has a size already", "模型的规模已定"),
+        ("start", "model", "the model is of a family already", "模型的系列已定"),
+        ("val", "validation", "with a file of its own nothing is held out of the data", "自备验证文件时，不再从数据中留出"),
+    ):
+        if values.get(name) and values.get(void):
+            raise AnymambaError(
+                "usage",
+                say(f"{names[name]} and {names[void]} cannot both be given", f"{names[name]} 与 {names[void]} 不能同时给出"),
+                why=say(en, zh),
+                fix=say(f"leave {names[void]} out", f"请去掉 {names[void]}"),
+            )
 
 
 def _out_of_range(one: dataclasses.Field[Any], value: Any, text: str) -> AnymambaError:

@@ -34,6 +34,16 @@ class Plan:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
+def default_length(parameters: float) -> int:
+    """Tokens in a row for a model of this size."""
+    return next(length for most, length in ((8e6, 256), (6e7, 512), (2e8, 1024), (math.inf, 2048)) if parameters < most)
+
+
+def batch_tokens(parameters: float) -> int:
+    """Tokens in a step for a model of this size."""
+    return next(size for most, size in ((8e6, 4096), (6e7, 16384), (2e8, 65536), (math.inf, 262144)) if parameters < most)
+
+
 def row_length(config: TrainConfig, parameters: int, train: TokenFile) -> tuple[int, str]:
     """(tokens in a row, why)."""
     total = len(train.tokens)
@@ -45,7 +55,7 @@ def row_length(config: TrainConfig, parameters: int, train: TokenFile) -> tuple[
         return -(-longest // 64) * 64, say("the longest example", "最长的样例")
     if config.length:
         return min(config.length, total - 1), "" if config.length < total else say("all the text there is", "仅有这么多文本")
-    wanted = next(length for most, length in ((8e6, 256), (6e7, 512), (2e8, 1024), (math.inf, 2048)) if parameters < most)
+    wanted = default_length(parameters)
     if total - 1 < wanted:
         return total - 1, say("all the text there is", "仅有这么多文本")
     return wanted, say("for a model of this size", "依模型规模")
@@ -60,7 +70,6 @@ def derive(config: TrainConfig, parameters: int, width: int, train: TokenFile, l
     plan.warmup = min(config.warmup, plan.steps) or max(1, min(500, plan.steps // 20))
     if not config.warmup:
         plan.reasons["warmup"] = say("a twentieth of the steps, at most 500", "步数的二十分之一，至多 500")
-    set_intervals(plan, config)
     return plan
 
 
@@ -74,7 +83,7 @@ def set_intervals(plan: Plan, config: TrainConfig) -> None:
 def _rows(config: TrainConfig, parameters: int, length: int, rows_per_epoch: int, world: int, reasons: dict[str, str]) -> int:
     tokens = config.batch_tokens
     if not tokens:
-        tokens = next(size for most, size in ((8e6, 4096), (6e7, 16384), (2e8, 65536), (math.inf, 262144)) if parameters < most)
+        tokens = batch_tokens(parameters)
         # a small corpus needs steps more than it needs exact gradients
         tokens = min(tokens, max(length, rows_per_epoch * length // 16))
         reasons["rows"] = say(f"about {tokens} tokens a step", f"每步约 {tokens} 个词元")

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from anymamba import printable
 from anymamba.errors import AnymambaError, ArgumentError
 from anymamba.language import say
 from anymamba.models import graphed_pass
-from anymamba.models.lm import LanguageModel
-from anymamba.models.tokenizer import Tokenizer
 from anymamba.training import checkpoint, matmulshare, memory, optim, parallel
-from anymamba.training.config import TrainConfig
-from anymamba.training.derive import Plan, set_intervals
-from anymamba.training.evaluate import Score, evaluate
+from anymamba.training.continuing import schedule_of
+from anymamba.training.derive import set_intervals
+from anymamba.training.evaluate import Score
 from anymamba.training.interrupt import Interrupt
 from anymamba.training.pace import Pace
-from anymamba.training.packing import Batch, Feeder, Rows
-from anymamba.training.parallel import Processes
-from anymamba.training.report import Reporter, progress_line
-from anymamba.training.runfolder import RunFolder
+from anymamba.training.packing import Batch
+from anymamba.training.report import progress_line
+from anymamba.training.run import Result, Run
+from anymamba.training.runfolder import read_metrics
 from anymamba.training.sample import write_sample
-from anymamba.training.schedule import Schedule
-from anymamba.training.threads import ThreadWatch
-from anymamba.training.trackers import Tracker
+from anymamba.training.validation import SHARE, Validation, score_line
 
 PROFILED_STEP = 8
 """After this many steps of this process matrix products are timed: kernels are compiled and the time of a step is known."""
@@ -39,51 +32,11 @@ PROFILED_STEP = 8
 EAGER_STEPS = 2
 """Steps before a CUDA graph is captured: the optimiser's moments must have their memory first."""
 
+DISK_SPEED = 300e6
+"""Bytes a second at which checkpoints are expected to be written, until the first has been."""
+
 LOSSES_AT_ONCE = 10
 """Steps whose losses are fetched together from an accelerator, which would stand still for each."""
-
-
-@dataclass
-class Run:
-    """Everything the loop works with. model: bare; wrapped: what is called. held_out: rows of validation, or None."""
-
-    config: TrainConfig
-    plan: Plan
-    folder: RunFolder
-    processes: Processes
-    reporter: Reporter
-    trackers: list[Tracker]
-    tokenizer: Tokenizer
-    model: LanguageModel
-    wrapped: nn.Module
-    feeder: Feeder
-    held_out: Rows | None
-    bytes_per_token: float | None
-    micro_batch: int
-    dtype: torch.dtype | None
-    decaying: set[str]
-    thread_watch: ThreadWatch | None = None
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        if self.dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.processes.device.type, dtype=self.dtype)
-
-
-@dataclass(frozen=True)
-class Result:
-    """checkpoint: the last step folder. score: of the last validation, None when nothing is held out. exit_code: 0, or 130
-    after Ctrl-C. tokens, seconds: of the whole run, parts before a resume included. tokens_per_s: of this part's steps."""
-
-    checkpoint: Path
-    steps: int
-    loss: float
-    score: Score | None
-    exit_code: int
-    tokens: int
-    seconds: float
-    tokens_per_s: float
-    matmul_share: float | None
 
 
 class Loop:
@@ -95,9 +48,8 @@ class Loop:
         self.optimizer = optim.adamw(
             run.model.named_parameters(), run.decaying, plan.lr, config.weight_decay, (config.beta1, config.beta2), run.processes.device
         )
-        self.step = 0
-        self.before = 0.0
-        self.pace = Pace(config.max_minutes * 60)
+        self.step, self.before = run.done.step, 0.0
+        self.pace = Pace(config.max_minutes * 60, run.begin, run.step_seconds)
         self.score: Score | None = None
         self.loss = math.nan
         self.share: float | None = None
@@ -105,70 +57,87 @@ class Loop:
         self._waiting: list[tuple[int, Tensor, Tensor, float]] = []
         alone = run.processes.world == 1 and run.wrapped is run.model
         self._graphed = graphed_pass.GraphedPass(run.model, run.autocast) if alone and graphed_pass.supports(run.model)[0] else None
+        state = run.folder.resumed.state if run.folder.resumed is not None else {}
+        self.validation = Validation(run, state)
         if run.folder.resumed is not None:
             self._resume()
-        self.schedule = self._schedule()
+        self.schedule = schedule_of(config, plan)
+        self._parameters = sum(parameter.numel() for parameter in run.model.parameters())
+        if config.max_minutes:
+            self._expect_pauses()
 
     def _resume(self) -> None:
-        found = self.run.folder.resumed
-        assert found is not None
-        checkpoint.restore(found, self.run.model, self.optimizer)
-        self.step, self.before = found.state["step"], found.state["seconds"]
-        self.run.plan.steps, self.run.plan.warmup = found.state["steps"], found.state["warmup"]
-        self.saved = found.folder
+        saved = self.run.folder.resumed
+        assert saved is not None
+        checkpoint.restore(saved, self.run.model, self.optimizer)
+        self.before, self.saved = saved.state["seconds"], saved.folder
         if self.run.processes.main:
             self.run.folder.forget_after(self.step)
             for gone in checkpoint.remove_newer(self.run.folder.path, self.step):
                 self.run.reporter.note(say(f"{gone} lies ahead of this start and is removed", f"{gone} 在此起点之后，已移除"))
+        if self.validation.best_step > self.step:  # of a future that is gone
+            self.validation = Validation(self.run, {})
+        self.loss = next((row["loss"] for row in reversed(read_metrics(self.run.folder.path)) if "loss" in row), math.nan)
 
-    def _schedule(self) -> Schedule:
-        config, plan = self.run.config, self.run.plan
-        decay = max(1, round(config.decay_share * plan.steps))
-        return Schedule(config.schedule, plan.lr, plan.steps, plan.warmup, decay, config.floor)
-
-    def train(self) -> Result:
-        """Steps until the plan is done, time is up or someone interrupts; then a checkpoint and a last validation."""
-        run, plan = self.run, self.run.plan
+    def train(self, interrupt: Interrupt | None = None) -> Result:
+        """Steps until the plan is done, time or patience is up or someone interrupts; then a last validation and a checkpoint."""
+        run = self.run
         run.wrapped.train()
-        with Interrupt() as interrupt:
-            started_at = self.step
-            while self.step < plan.steps:
-                try:
-                    self.one_step()
-                except ArgumentError as error:  # the ops look at their inputs, and the sizes of a batch are never wrong
-                    raise self._diverged(say(f"step {self.step + 1} failed", f"第 {self.step + 1} 步失败"), error.what) from error
+        with interrupt or Interrupt() as signals:
+            self._steps(signals)
+            code = signals.exit_code
+        self._fetch()
+        if self.saved is None or self.saved.name != checkpoint.step_name(self.step):
+            self._save(finished=False)
+        run.reporter.end_line()
+        assert self.saved is not None
+        best = run.folder.path / checkpoint.BEST
+        return Result(
+            self.saved, self.step, self.loss, self.score, code, self._tokens(self.step), self.seconds, self.pace.tokens_per_s, self.share,
+            best if self.validation.best_step and best.is_dir() else None, self.validation.best_step,
+        )  # fmt: skip
+
+    def _steps(self, signals: Interrupt) -> None:
+        run, plan = self.run, self.run.plan
+        started_at = self.step
+        while self.step < plan.steps:
+            try:
+                whole = self.one_step(lambda: bool(signals.asked) or self.pace.out_of_time)
+            except ArgumentError as error:  # the ops look at their inputs, and the sizes of a batch are never wrong
+                raise self._diverged(say(f"step {self.step + 1} failed", f"第 {self.step + 1} 步失败"), error.what) from error
+            if whole:
                 self.report()
                 if self.step - started_at == PROFILED_STEP:
                     self._time_products()
-                if self.pace.looks(self.step - started_at):
+                if self.pace.looks(self.step - started_at, run.processes.world == 1):
                     self._fit_time()
-                stop = self._should_stop(interrupt)
-                done = self.step >= plan.steps or (stop and not interrupt.asked)
-                if self.step % plan.eval_every == 0 or done:
-                    self._validate()
-                if plan.sample_every > 0 and (self.step % plan.sample_every == 0 or done):
-                    self._sample()
-                if self.step % plan.save_every == 0 or done or stop:
-                    self._save()
-                if stop:
-                    break
-            code = interrupt.exit_code
-        self._fetch()
-        if self.saved is None or self.saved.name != checkpoint.step_name(self.step):
-            self._save()
-        run.reporter.end_line()
-        assert self.saved is not None
-        tokens = self.step * plan.rows * plan.length
-        return Result(
-            self.saved, self.step, self.loss, self.score, code, tokens, self.seconds, self.pace.tokens_per_s, self.share
-        )
+            asked, late = self._any(bool(signals.asked)), self._any(self.pace.out_of_time)
+            done = not asked and (late or self.step >= plan.steps)
+            validated = False
+            if (whole and self.step % plan.eval_every == 0) or done:
+                self._validate(signals, self.step - started_at)
+                validated = self.validation.best_step == self.step
+                done = done or (not asked and self.validation.exhausted)
+            asked = asked or self._any(bool(signals.asked))
+            if plan.sample_every > 0 and not asked and ((whole and self.step % plan.sample_every == 0) or done):
+                self._sample(signals)
+            if done or asked or (whole and self.step % plan.save_every == 0 and self._may_save()):
+                self._save(finished=done)
+            if validated:
+                self._save_best()
+            if done or asked:
+                break
+
+    def _any(self, flag: bool) -> bool:
+        return self.run.processes.any(flag) if self.run.processes.world > 1 else flag
 
     @property
     def seconds(self) -> float:
         return self.before + self.pace.elapsed
 
-    def one_step(self) -> None:
-        """Forward and backward of the step's rows, clipping, AdamW."""
+    def one_step(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Forward and backward of the step's rows, clipping, AdamW; True. Or, when ``stop`` says so between two micro-batches, False:
+        then nothing of this step has happened to the weights."""
         run, plan, processes = self.run, self.run.plan, self.run.processes
         batch = run.feeder.batch(self.step, processes.rank, processes.world)
         counted = processes.sum(float(batch.counted))[0] if processes.world > 1 else float(batch.counted)
@@ -177,6 +146,10 @@ class Loop:
         for first in range(0, rows, run.micro_batch):
             if run.thread_watch is not None:
                 run.reporter.note(run.thread_watch.look())
+            if first and self._stops_within(stop):
+                self.optimizer.zero_grad(set_to_none=True)
+                self.pace.pause("abandoned")
+                return False
             part = batch.part(first, first + run.micro_batch).to(processes.device)
             last = first + run.micro_batch >= rows
             loss = self._replayed(part, counted)
@@ -195,6 +168,13 @@ class Loop:
         self.step += 1
         self._waiting.append((self.step, total, norm, rate))
         self.pace.add(plan.rows * plan.length)
+        return True
+
+    def _stops_within(self, stop: Callable[[], bool]) -> bool:
+        """The same answer in all processes. On accelerators only a single process asks: a step is short there, and they would wait."""
+        if self.run.processes.world == 1:
+            return stop()
+        return self.run.processes.device.type == "cpu" and self.run.processes.any(stop())
 
     def _replayed(self, part: Batch, counted: float) -> Tensor | None:
         """Loss and gradients by a CUDA graph, where there is one for such a batch."""
@@ -213,6 +193,9 @@ class Loop:
         run, processes = self.run, self.run.processes
         self._fetch()
         step_seconds = self.pace.left(1)
+        parts = -(-run.plan.rows // (run.processes.world * run.micro_batch))
+        if self.pace.limit and (step_seconds or 0.0) / parts > 0.01 * self.pace.limit:
+            return  # a figure that is nice to know, and would take more than a hundredth of the time
         batch = run.feeder.batch(self.step, processes.rank, processes.world)
         part = batch.part(0, run.micro_batch).to(processes.device)
         with processes.accumulating(run.wrapped, last=True):
@@ -220,7 +203,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         if step_seconds:
             self.share = min(1.0, seconds * (batch.input_ids.shape[0] // run.micro_batch) / step_seconds)
-        self.pace.pause()
+        self.pace.pause("profile")
 
     def _clip(self) -> Tensor:
         limit = self.run.config.clip or math.inf
@@ -248,7 +231,7 @@ class Loop:
                 "loss": loss,
                 "lr": rate,
                 "grad_norm": float(norm),
-                "tokens": step * run.plan.rows * run.plan.length,
+                "tokens": self._tokens(step),
                 "tokens_per_s": round(self.pace.tokens_per_s, 1),
                 "matmul_share": None if self.share is None else round(self.share, 3),
                 "memory": memory.used(run.processes.device),
@@ -267,36 +250,58 @@ class Loop:
             "diverged",
             what,
             why=why,
-            fix=say("lower --lr, or raise --warmup; earlier checkpoints are whole", "请降低 --lr 或增大 --warmup；此前的检查点完好"),
+            fix=say(
+                "lower --lr, or raise --warmup; earlier checkpoints are whole: --resume auto --lr ... goes on from the newest",
+                "请降低 --lr 或增大 --warmup；此前的检查点完好：可用 --resume auto --lr ... 从最新的继续",
+            ),
         )
+
+    def _tokens(self, step: int) -> int:
+        """Tokens read up to this step, over all processes and parts of the run."""
+        plan, done = self.run.plan, self.run.done
+        return done.tokens + (step - done.step) * plan.rows * plan.length
+
+    def _expect_pauses(self) -> None:
+        """What validations, samples and checkpoints will take, until the first of each has been measured."""
+        plan, limit = self.run.plan, self.pace.limit
+        if self.run.held_out is not None:
+            self.pace.costs["validation"] = SHARE * limit / (1 + (plan.steps - self.step) // plan.eval_every)
+            self.pace.costs["best"] = 4 * self._parameters / DISK_SPEED
+        if plan.sample_every > 0:
+            self.pace.costs["sample"] = self._sample_seconds()
+        self.pace.costs["checkpoint"] = 12 * self._parameters / DISK_SPEED
+
+    def _pauses_ahead(self) -> float:
+        """Seconds until the end that will not be training."""
+        plan, costs, remaining = self.run.plan, self.pace.costs, self.run.plan.steps - self.step
+        validations = 1 + remaining // plan.eval_every
+        samples = 1 + remaining // plan.sample_every if plan.sample_every > 0 else 0
+        saves = 1 + remaining // plan.save_every
+        save = costs.get("checkpoint", 0.0)
+        if save and not self.run.config.save_every:
+            saves = min(saves, 1 + int(max(0.0, SHARE * self.pace.limit - self.pace.totals.get("checkpoint", 0.0)) / save))
+        scored = costs.get("validation", 0.0) + costs.get("best", 0.0)
+        return validations * scored + samples * costs.get("sample", 0.0) + saves * save
 
     def _fit_time(self) -> None:
         """Sets the number of steps to what the time allows; the learning rate comes down in full all the same."""
-        plan, config = self.run.plan, self.run.config
-        first = not self.pace.planned
-        self.pace.planned = self.pace.planned or plan.steps
-        fits = min(self.pace.planned, self.run.processes.least(self.step + self.pace.steps_that_fit()))
-        if fits == plan.steps:
+        run, plan = self.run, self.run.plan
+        fits = run.processes.least(self.step + self.pace.steps_that_fit(self._pauses_ahead()))
+        steps = max(self.step, min(run.done.planned, fits))
+        if steps == plan.steps:
             return
-        plan.steps = max(fits, self.step + 1)
-        plan.warmup = min(plan.warmup, max(1, plan.steps // 10))
-        self.schedule = self._schedule()
+        first, plan.steps = plan.steps >= run.done.planned and not run.step_seconds, steps
+        if self.step < plan.warmup:
+            plan.warmup = min(plan.warmup, max(1, steps // 10))
+        self.schedule = schedule_of(run.config, plan)
         if first:
-            set_intervals(plan, config)
+            set_intervals(plan, run.config)
 
-    def _should_stop(self, interrupt: Interrupt) -> bool:
-        asked = bool(interrupt.asked) or self.pace.out_of_time
-        return self.run.processes.any(asked) if self.run.processes.world > 1 else asked
-
-    def _validate(self) -> None:
+    def _validate(self, signals: Interrupt, steps_done: int) -> None:
         run = self.run
-        if run.held_out is None:
-            return
         self._fetch()
-        score = evaluate(
-            run.wrapped, run.held_out, run.micro_batch, run.processes, run.autocast, run.bytes_per_token, run.config.eval_tokens
-        )
-        if score is None:
+        score = self.validation.score(self.step, self.pace, steps_done, lambda: self._any(bool(signals.asked)))
+        if score is None or run.held_out is None:
             return
         self.score = score
         values = {"val_loss": score.loss, "perplexity": score.perplexity}
@@ -306,30 +311,57 @@ class Loop:
             run.folder.add_metrics(step=self.step, **values)
             for tracker in run.trackers:
                 tracker.log(self.step, values)
-        run.reporter.note(score_line(self.step, score))
-        self.pace.pause()
+        run.reporter.note(score_line(self.step, score, run.held_out.count))
+        if self.validation.exhausted:
+            run.reporter.note(
+                say(
+                    f"no better validation since step {self.validation.best_step}: stopping early (--patience {run.config.patience})",
+                    f"自第 {self.validation.best_step} 步以来验证没有改善：提前停止（--patience {run.config.patience}）",
+                )
+            )
 
-    def _sample(self) -> None:
+    def _sample_seconds(self) -> float:
+        """Time for a sample: a hundredth of a limited run."""
+        return max(0.5, 0.01 * self.pace.limit) if self.pace.limit else math.inf
+
+    def _sample(self, signals: Interrupt) -> None:
         """Only where one process has all of the model: a shard cannot generate alone."""
         run = self.run
+        self._fetch()
         if run.processes.main and not (run.config.shard and run.processes.world > 1):
-            text = write_sample(run.model, run.tokenizer, run.config.sample_prompt, run.config.seed, run.config.instruct)
+            text = write_sample(
+                run.model, run.tokenizer, run.config.sample_prompt, run.config.seed, run.config.instruct,
+                question=run.question, seconds=self._sample_seconds(), stop=lambda: bool(signals.asked),
+            )  # fmt: skip
             run.folder.add_sample(self.step, text)
             shown = printable.shown(" ".join(text.split()), run.reporter.stream)
             run.reporter.note(say("  sample: ", "  采样：") + (shown if len(shown) <= 200 else shown[:200] + " ..."))
-        self.pace.pause()
+        self.pace.pause("sample")
 
-    def _save(self) -> None:
-        run = self.run
+    def _may_save(self) -> bool:
+        """Checkpoints on the way take at most a twentieth of a limited run, unless --save-every says when they are due."""
+        pace = self.pace
+        if not pace.limit or self.run.config.save_every:
+            return True
+        return not self._any(pace.totals.get("checkpoint", 0.0) + pace.costs["checkpoint"] > SHARE * pace.limit)
+
+    def _save(self, finished: bool) -> None:
+        run, plan = self.run, self.run.plan
         self._fetch()
         state = {
-            "steps": run.plan.steps,
-            "warmup": run.plan.warmup,
+            "steps": plan.steps,
+            "planned": run.done.planned,
+            "warmup": plan.warmup,
+            "lr": plan.lr,
+            "rows": plan.rows,
+            "row": run.done.row + (self.step - run.done.step) * plan.rows,
+            "tokens": self._tokens(self.step),
+            "finished": finished,
             "micro_batch": run.micro_batch,
             "recompute": run.model.backbone.gradient_checkpointing,
             "threads": torch.get_num_threads(),
             "seconds": self.seconds,
-            "tokens": self.step * run.plan.rows * run.plan.length,
+            **self.validation.state(),
         }
         self.saved = checkpoint.save(
             run.folder.path, self.step, run.model, self.optimizer, run.tokenizer, state, run.processes.main
@@ -337,15 +369,11 @@ class Loop:
         if run.processes.main:
             checkpoint.remove_older(run.folder.path, run.config.keep)
         run.processes.any(False)  # nobody reads or removes a folder that is still being written
-        self.pace.pause()
+        self.pace.pause("checkpoint")
 
-
-def score_line(step: int, score: Score) -> str:
-    """``step 100  held out: loss 1.23, perplexity 3.4, 1.78 bits per byte``"""
-    bits = "" if score.bits_per_byte is None else say(
-        f", {score.bits_per_byte:.3f} bits per byte", f"，每字节 {score.bits_per_byte:.3f} 比特"
-    )
-    return say(
-        f"  step {step}, held out: loss {score.loss:.4f}, perplexity {score.perplexity:.2f}{bits}",
-        f"  第 {step} 步，验证：损失 {score.loss:.4f}，困惑度 {score.perplexity:.2f}{bits}",
-    )
+    def _save_best(self) -> None:
+        run = self.run
+        about = {"step": self.step, "val_loss": self.validation.best_loss}
+        checkpoint.save_best(run.folder.path, run.model, run.tokenizer, about, self.saved, run.processes.main)
+        run.processes.any(False)
+        self.pace.pause("best")

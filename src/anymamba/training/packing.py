@@ -137,16 +137,18 @@ class Feeder:
     def __init__(self, rows: Rows, rows_per_step: int, seed: int) -> None:
         self.rows, self.rows_per_step, self.seed = rows, rows_per_step, seed
         self._order: tuple[int, np.ndarray[Any, Any]] | None = None
+        self._from = 0, 0
+
+    def continue_at(self, step: int, row: int) -> None:
+        """From this step on rows are counted from ``row``: the steps before had another number of them."""
+        self._from = step, row
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """The part of the step's rows that belongs to this process: (rows_per_step / world, length)."""
         share = self.rows_per_step // world
-        first = step * self.rows_per_step + rank * share
+        since, row = self._from
+        first = row + (step - since) * self.rows_per_step + rank * share
         return stack([self.rows.row(*self._place(first + i)) for i in range(share)])
-
-    def epochs(self, step: int) -> float:
-        """Passes over the data that are complete before this step."""
-        return step * self.rows_per_step / self.rows.count
 
     def _place(self, number: int) -> tuple[int, int]:
         epoch, position = divmod(number, self.rows.count)

@@ -3,8 +3,9 @@
     runs/<name>/  run.json        configuration, derived values with their reasons, versions, machine, backends
                   metrics.jsonl   a JSON object a line: steps and validations
                   samples.txt     what the model wrote on the way
-                  data/           the tokenised corpus
+                  data/           the tokenised corpus; val/ that of --val
                   step-000500/    see ``checkpoint.py``
+                  best/           weights of the best validation
                   last.txt
 """
 
@@ -25,16 +26,23 @@ from anymamba.training.config import TrainConfig, checked
 
 DATA = "data"
 
+VAL = "val"
+"""The token files of --val."""
+
 
 class RunFolder:
-    """An open run. resumed: the checkpoint to continue from, or None at a fresh start."""
+    """An open run. resumed: the checkpoint to continue from, or None at a fresh start. before: the configuration so far."""
 
-    def __init__(self, path: Path, resumed: Checkpoint | None) -> None:
-        self.path, self.resumed = path, resumed
+    def __init__(self, path: Path, resumed: Checkpoint | None, before: TrainConfig | None = None) -> None:
+        self.path, self.resumed, self.before = path, resumed, before
 
     @property
     def data(self) -> Path:
         return self.path / DATA
+
+    @property
+    def val(self) -> Path:
+        return self.path / VAL
 
     def write_run(self, document: dict[str, Any]) -> None:
         """Replaces run.json."""
@@ -112,16 +120,18 @@ def open_run(config: TrainConfig, resume: str, main: bool = True) -> RunFolder:
         checkpoint.sweep(path)
         run = RunFolder(path, found)
         if before is None or not resume:
-            shutil.rmtree(run.data, ignore_errors=True)
+            for folder in (run.data, run.val):
+                shutil.rmtree(folder, ignore_errors=True)
         if found is None:
             run.forget_after(-1)
             run.write_run({"config": config_document(config)})
-    return RunFolder(path, found)
+    return RunFolder(path, found, before)
 
 
 def _same_run(path: Path, config: TrainConfig, before: TrainConfig) -> None:
     differences = config.differences(before)
     if differences:
+        differences += [f"{flag}: {then!r} -> {now!r}" for _, flag, then, now in config.changes(before)]
         raise AnymambaError(
             "run-folder",
             say(f"{path} belongs to another configuration", f"{path} 属于另一份配置"),

@@ -32,28 +32,54 @@ def tokenizer_and_data(
     """The run's tokenizer and token files; made by the main process where they are not there yet."""
     with processes.main_first() as main:
         if main and not run.data.is_dir():
-            _prepare(config, run.data, reporter)
-    return load_tokenizer(run.data), corpus.open_corpus(run.data)
+            _prepare(config, run, reporter)
+    whole = corpus.open_corpus(run.data)
+    if config.val:
+        own = corpus.open_corpus(run.val)
+        notes = [*whole.notes[1:], *own.notes[1:]]  # the first of each says how it was split
+        said = say("validated on ", "验证用 ") + ", ".join(config.val)
+        whole = corpus.Corpus(whole.train, own.train, [said, *notes])
+    return load_tokenizer(run.data), whole
 
 
-def _prepare(config: TrainConfig, folder: Path, reporter: Reporter) -> None:
+def first_question(data: corpus.Corpus) -> list[int]:
+    """The ids of an example up to its first answer: of the held-out ones where there are any. For samples of stage 2."""
+    for tokens in (data.held_out, data.train):
+        if tokens.learn is not None and len(tokens.tokens):
+            end = int(tokens.learn.argmax())
+            return tokens.tokens[:end].tolist()
+    return []
+
+
+def _prepare(config: TrainConfig, run: RunFolder, reporter: Reporter) -> None:
     size = readers.check(config.data, config.encoding, config.instruct)
     what = ", ".join(config.data[:3]) + (say(" and more", " 等") if len(config.data) > 3 else "")
     reporter.note(say(f"reading {what} ({count(size)}B)", f"读取 {what}（{count(size)}B）") if size else say("reading ", "读取 ") + what)
-    corpus.require_room(config.data, folder)
+    corpus.require_room(config.data, run.data)
     tokenizer = _tokenizer(config, reporter, size)
+    if config.instruct:
+        instruct.make_ready(tokenizer)
     bad_records = open_list(config.bad_records)
-    skips = Skips(list_file=bad_records)
-    reading = Reading(reporter, say("tokenising", "分词"), size)
     with bad_records or contextlib.nullcontext():
-        if config.instruct:
-            instruct.make_ready(tokenizer)
-            longest = config.length or LONGEST_EXAMPLE
-            instruct.prepare(config.data, tokenizer, folder, config.validation, config.seed, skips, longest, reading)
-        else:
-            pieces = documents(config.data, skips, config.text_field, config.encoding, reading.seen, with_sources=True)
-            name = ", ".join(config.data)
-            corpus.prepare(pieces, tokenizer, folder, config.validation, config.seed, skips, name, reading)
+        if config.val:
+            corpus.require_room(config.val, run.val)
+            reading = Reading(reporter, say("tokenising --val", "分词 --val"), readers.check(config.val, config.encoding, config.instruct))
+            _tokenise(config, config.val, tokenizer, run.val, 0.0, Skips(list_file=bad_records), reading)
+        # last: a run folder with data is ready
+        reading = Reading(reporter, say("tokenising", "分词"), size)
+        share = 0.0 if config.val else config.validation
+        _tokenise(config, config.data, tokenizer, run.data, share, Skips(list_file=bad_records), reading)
+
+
+def _tokenise(
+    config: TrainConfig, names: list[str], tokenizer: Tokenizer, folder: Path, share: float, skips: Skips, reading: Reading
+) -> None:
+    """Writes the token files of these sources; share: held out."""
+    if config.instruct:
+        instruct.prepare(names, tokenizer, folder, share, config.seed, skips, config.length or LONGEST_EXAMPLE, reading)
+    else:
+        pieces = documents(names, skips, config.text_field, config.encoding, reading.seen, with_sources=True)
+        corpus.prepare(pieces, tokenizer, folder, share, config.seed, skips, ", ".join(names), reading)
 
 
 def _tokenizer(config: TrainConfig, reporter: Reporter, size: int) -> Tokenizer:

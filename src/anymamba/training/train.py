@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +15,45 @@ import torch
 from anymamba import __version__
 from anymamba.backends import dispatch, machine
 from anymamba.determinism import deterministic
+from anymamba.errors import AnymambaError
 from anymamba.language import say
 from anymamba.models.tokenizer import Tokenizer
-from anymamba.training import checkpoint, disk, fit, memory, optim
+from anymamba.training import checkpoint, continuing, disk, fit, memory, optim, probe
 from anymamba.training.checks import check_options
 from anymamba.training.config import TrainConfig, checked_ranges
+from anymamba.training.continuing import Progress
 from anymamba.training.corpus import Corpus
-from anymamba.training.derive import derive, row_length
-from anymamba.training.loop import Loop, Result, Run
+from anymamba.training.derive import Plan, derive, row_length, set_intervals
+from anymamba.training.interrupt import Interrupt
+from anymamba.training.loop import DISK_SPEED, Loop
+from anymamba.training.pace import RESERVE
 from anymamba.training.packing import Feeder, PackedRows, Rows, StreamRows
 from anymamba.training.parallel import Processes
 from anymamba.training.precision import choose_precision
 from anymamba.training.report import Reporter, count
-from anymamba.training.runfolder import DATA, config_document, open_run, read_metrics
-from anymamba.training.setup import make_model, tokenizer_and_data
+from anymamba.training.run import Result, Run
+from anymamba.training.runfolder import DATA, RunFolder, config_document, open_run, read_metrics
+from anymamba.training.setup import first_question, make_model, tokenizer_and_data
 from anymamba.training.threads import ThreadWatch, choose_threads
 from anymamba.training.trackers import open_trackers
+from anymamba.training.validation import SHARE
 
 
-def train(config: TrainConfig, resume: str = "", reporter: Reporter | None = None, processes: Processes | None = None) -> Result:
+def train(
+    config: TrainConfig,
+    resume: str = "",
+    reporter: Reporter | None = None,
+    processes: Processes | None = None,
+    interrupt: Interrupt | None = None,
+    begin: float = 0.0,
+) -> Result:
     """Trains and returns what came of it; the run folder has everything else.
 
-    resume: "", "auto" or a path, see ``runfolder.open_run``. Under torchrun every process calls it.
+    resume: "", "auto" or a path, see ``runfolder.open_run``. Under torchrun every process calls it. interrupt: what answers to
+    signals while it trains. begin: since when --max-minutes counts, by time.perf_counter; 0: since now.
     Raises AnymambaError for whatever is wrong with the configuration, the data, the folder or the machine.
     """
+    begin = begin or time.perf_counter()
     checked_ranges(config)
     config = dataclasses.replace(config, out=config.out or default_folder(config))
     own = processes is None
@@ -46,9 +63,9 @@ def train(config: TrainConfig, resume: str = "", reporter: Reporter | None = Non
     try:
         backend = dispatch.use_backend(config.backend) if config.backend else contextlib.nullcontext()
         with deterministic(config.deterministic), backend:
-            run = prepare(config, resume, processes, reporter)
+            run = prepare(config, resume, processes, reporter, begin)
             loop = Loop(run)
-            result = loop.train()
+            result = loop.train(interrupt)
             _finish(run, result)
             return result
     finally:
@@ -64,44 +81,113 @@ def default_folder(config: TrainConfig) -> str:
     return str(Path("runs") / f"{stem}-{'instruct' if config.instruct else what}")
 
 
-def prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Reporter) -> Run:
-    """Everything before the first step: folder, data, model, plan."""
+def prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Reporter, begin: float = 0.0) -> Run:
+    """Everything before the first step: folder, data, model, plan. begin: see ``train``."""
+    begin = begin or time.perf_counter()
     with processes.main_first() as main:
         if main:
             prepared = bool(resume) and (Path(config.out).expanduser() / DATA).is_dir()
             check_options(config, processes.device, processes.world if config.shard else 1, prepared)
         folder = open_run(config, resume, main)
-    before = folder.resumed.state.get("threads", 0) if folder.resumed is not None else 0
+    resumed = folder.resumed
     most = torch.get_num_threads()
     # what an accelerator computes does not wait for cores
     fixed = config.deterministic or processes.device.type != "cpu"
-    threads, threads_why, may_change = choose_threads(config.threads, before, fixed)
+    threads, threads_why, may_change = choose_threads(
+        config.threads, resumed.state.get("threads", 0) if resumed is not None else 0, fixed
+    )
     torch.set_num_threads(threads)
     trackers = open_trackers(config.report_to, folder.path, config_document(config)) if processes.main else []
     tokenizer, data = tokenizer_and_data(config, folder, processes, reporter)
     model = make_model(config, folder, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    disk.require(folder.path, checkpoint.size_on_disk(parameters) * (config.keep + 1), say("the checkpoints", "检查点"))
     fit.require_model(parameters // (processes.world if config.shard else 1), processes.device)
     rows, held_out, length_why = _rows(config, data, parameters, tokenizer)
+    if config.patience and held_out is None:
+        raise _nothing_held_out(config)
     plan = derive(config, parameters, model.config.hidden_size, data.train, rows.length, rows.count, processes.world)
     if length_why:
         plan.reasons["length"] = length_why
+    done = _progress(plan, config, folder, rows.count)
+    if plan.steps > done.step:
+        needed = checkpoint.room_needed(folder.path, parameters, config.keep, held_out is not None)
+        disk.require(folder.path, needed, say("the checkpoints", "检查点"))
     dtype, precision_why = choose_precision(config.precision, processes.device)
     decaying = optim.decaying_names(model)
     model.to(processes.device)
+    feeder = Feeder(rows, plan.rows, config.seed)
+    feeder.continue_at(done.step, done.row)
     run = Run(
-        config, plan, folder, processes, reporter, trackers, tokenizer, model, model,
-        Feeder(rows, plan.rows, config.seed), held_out,
+        config, plan, folder, processes, reporter, trackers, tokenizer, model, model, feeder, held_out,
         data.held_out.bytes_per_token if data.held_out.learn is None else None,
-        plan.rows // processes.world, dtype, decaying, ThreadWatch(max(most, threads)) if may_change else None,
+        plan.rows // processes.world, dtype, decaying, ThreadWatch(max(most, threads)) if may_change else None, done, begin,
+        question=first_question(data) if config.instruct else [],
     )  # fmt: skip
-    micro_why = _fit_memory(run, parameters)
+    micro_why = "" if plan.steps <= done.step else _fit_memory(run, parameters)
+    if config.max_minutes and plan.steps > done.step:
+        _fit_time(run, parameters)
+    set_intervals(plan, config)
+    notes = continuing.changes(plan, config, folder.before, done, rows.count) if resumed is not None and folder.before else []
     run.wrapped = processes.wrap(model, config.shard)
-    if processes.main:
-        _say_plan(run, data, parameters, precision_why, micro_why, threads_why)
-        folder.write_run(_document(run, parameters, precision_why))
+    if processes.main and plan.steps > done.step:
+        _say_plan(run, data, parameters, precision_why, micro_why, threads_why, notes)
+        folder.write_run(_document(run, parameters, precision_why, notes))
+    elif processes.main:
+        reporter.note(_finished_text(run))
     return run
+
+
+def _progress(plan: Plan, config: TrainConfig, folder: RunFolder, rows_per_pass: int) -> Progress:
+    """Where the run stands; settles the plan of one that goes on."""
+    if folder.resumed is None:
+        return Progress(planned=plan.steps)
+    done = Progress.of(folder.resumed.state, plan)
+    continuing.settle(plan, config, folder.before or config, done, rows_per_pass)
+    return dataclasses.replace(done, planned=plan.steps)
+
+
+def _fit_time(run: Run, parameters: int) -> None:
+    """Measures a step and sets the number of steps to what the time allows. Raises AnymambaError when those are too few."""
+    config, plan, done, processes = run.config, run.plan, run.done, run.processes
+    left = run.begin + config.max_minutes * 60 - time.perf_counter()
+    wanted = 1 if done.step else min(probe.FEWEST_STEPS, plan.steps)
+    if config.shard:  # a shard cannot be asked alone
+        state = run.folder.resumed.state if run.folder.resumed is not None else {}
+        run.step_seconds = state.get("seconds", 0.0) / done.step if done.step else 0.0
+        plan.steps = min(plan.steps, done.step + 1000) if not run.step_seconds else plan.steps
+    else:
+        run.step_seconds = probe.step_seconds(run, left / wanted)
+    if not run.step_seconds:
+        return
+    # all processes see the slowest of them
+    run.step_seconds = processes.least(-math.ceil(run.step_seconds * 1e6)) / -1e6
+    left = run.begin + config.max_minutes * 60 - time.perf_counter() - checkpoint.size_on_disk(parameters) / DISK_SPEED
+    fits = processes.least(int(left * (1 - RESERVE - 2 * SHARE) / run.step_seconds))
+    if fits < wanted:
+        raise probe.too_slow(config, run.step_seconds, left, wanted, run.autocast, processes.device)
+    plan.steps = min(plan.steps, done.step + fits)
+    if done.step < plan.warmup:
+        plan.warmup = min(plan.warmup, max(1, plan.steps // 10))
+    plan.reasons["steps"] = say(
+        f"what fits into {config.max_minutes:g} minutes at {run.step_seconds:.2g} s a step; fitted again on the way",
+        f"在 {config.max_minutes:g} 分钟内按每步 {run.step_seconds:.2g} 秒可完成的步数；途中会再次调整",
+    )
+
+
+def _nothing_held_out(config: TrainConfig) -> AnymambaError:
+    return AnymambaError(
+        "usage",
+        say(f"--patience {config.patience}: there is nothing to validate on", f"--patience {config.patience}：没有可用于验证的文本"),
+        fix=say("name a file with --val, or a share with --validation", "请用 --val 指定文件，或用 --validation 指定比例"),
+    )
+
+
+def _finished_text(run: Run) -> str:
+    out = run.folder.path
+    return say(
+        f"this run is finished: {run.done.step} steps. To train longer: --resume auto --out {out} with more --steps or with --max-minutes",
+        f"该运行已完成：{run.done.step} 步。要继续训练：--resume auto --out {out}，并给出更大的 --steps 或 --max-minutes",
+    )
 
 
 def _rows(config: TrainConfig, data: Corpus, parameters: int, tokenizer: Tokenizer) -> tuple[Rows, Rows | None, str]:
@@ -125,7 +211,7 @@ def _fit_memory(run: Run, parameters: int) -> str:
     config, mine = run.config, run.plan.rows // run.processes.world
     model, device = run.model, run.processes.device
     model.backbone.gradient_checkpointing = config.checkpointing == "on"
-    if run.folder.resumed is not None and not config.micro_batch:
+    if run.folder.resumed is not None and not config.micro_batch and config.checkpointing == (run.folder.before or config).checkpointing:
         kept = run.folder.resumed.state
         # the same parts in the same order: their sums are then the same to the last bit
         if mine % kept["micro_batch"] == 0:
@@ -156,7 +242,7 @@ def _fit_memory(run: Run, parameters: int) -> str:
 
 
 def _say_plan(
-    run: Run, data: Corpus, parameters: int, precision_why: str, micro_why: str, threads_why: str
+    run: Run, data: Corpus, parameters: int, precision_why: str, micro_why: str, threads_why: str, notes: list[str]
 ) -> None:
     plan, config, why = run.plan, run.config, run.plan.reasons
     recompute = run.model.backbone.gradient_checkpointing
@@ -180,8 +266,12 @@ def _say_plan(
     ]
     resumed = run.folder.resumed
     if resumed is not None:
-        rows.append((say("continues", "继续自"), resumed.folder.name, ""))
+        rows.append((say("continues", "继续自"), resumed.folder.name, "" if notes else say("as it was", "与原来相同")))
     run.reporter.table(rows)
+    if notes:
+        run.reporter.note(say("what changes from here on:", "从此处起的变化："))
+        for text in notes:
+            run.reporter.note("  " + text)
 
 
 def _device_name(device: torch.device) -> str:
@@ -190,8 +280,9 @@ def _device_name(device: torch.device) -> str:
     return machine.cpu_name() if device.type == "cpu" else ""
 
 
-def _document(run: Run, parameters: int, precision_why: str) -> dict[str, Any]:
-    """What run.json holds."""
+def _document(run: Run, parameters: int, precision_why: str, notes: list[str]) -> dict[str, Any]:
+    """What run.json holds. changes: of every part of the run that went on with other options, from which step on."""
+    earlier = [part for part in run.folder.read_run().get("changes", []) if part["step"] <= run.done.step]
     return {
         "config": config_document(run.config),
         "plan": {
@@ -203,6 +294,7 @@ def _document(run: Run, parameters: int, precision_why: str) -> dict[str, Any]:
             "parameters": parameters,
             "processes": run.processes.world,
         },
+        "changes": earlier + ([{"step": run.done.step, "changes": notes}] if notes else []),
         "versions": {"anymamba": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": machine.facts(),
     }
@@ -221,7 +313,8 @@ def _finish(run: Run, result: Result) -> None:
         tracker.close()
     if not run.processes.main:
         return
-    run.folder.write_run({**run.folder.read_run(), "backends": backends_used()})
+    if result.steps > run.done.step:
+        run.folder.write_run({**run.folder.read_run(), "backends": backends_used()})
     metrics = read_metrics(run.folder.path)
     run.reporter.curve(
         [(row["step"], row["loss"]) for row in metrics if "loss" in row],
