@@ -67,15 +67,16 @@ def run_time_modules(wheel: Path) -> set[str]:
 
 
 BLOCKER = """
-import sys
+import importlib.machinery, sys
 allowed = set({allowed!r})
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
+class RunTimeOnly(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
         top = name.split(".")[0]
-        if top in allowed or top in sys.stdlib_module_names or top.startswith("_"):
-            return None
-        raise ModuleNotFoundError(f"No module named {{name!r}} (no run-time dependency has it)", name=name)
-sys.meta_path.insert(0, Blocker())
+        known = top in allowed or top in sys.stdlib_module_names or top.startswith("_")
+        return super().find_spec(name, path, target) if known else None
+builtin = importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter
+sys.meta_path[:] = [*builtin, RunTimeOnly]
 sys.path[:] = [entry for entry in sys.path if entry != {source!r}]
 sys.path.insert(0, {unpacked!r})
 import anymamba
