@@ -24,7 +24,7 @@ LAYERS = [
 """From the bottom up: a package may import what stands below it, and its own layer where named in SIBLINGS."""
 
 SIBLINGS = {
-    ("training", "generation"), ("training", "evaluation"), ("numerics", "generation"), ("numerics", "evaluation"),
+    ("training", "generation"), ("evaluation", "training"), ("numerics", "generation"), ("numerics", "evaluation"),
     ("training", "bench"), ("bench", "generation"), ("evaluation", "generation"),
 }  # fmt: skip
 ROOT_FILES = {"errors", "language", "lazy", "nearest", "cachefolder", "__init__", "__main__"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 
@@ -11,12 +12,13 @@ import torch.nn.functional as F
 
 from anymamba import cli
 from anymamba.errors import AnymambaError
-from anymamba.evaluation import perplexity
 from anymamba.evaluation.perplexity import score_file, score_text
 from anymamba.models import hub
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
 from anymamba.models.tokenizer import byte_tokenizer
+from anymamba.training import readers
+from anymamba.training.skips import Skips
 
 TEXT = "The state is constant; 你好，世界。\nA second line.\n" * 3
 BYTES = byte_tokenizer()
@@ -66,12 +68,37 @@ def test_files_are_read_in_pieces(model, tmp_path, monkeypatch):
     (tmp_path / "text").write_bytes(TEXT.encode())
     whole = score_file(model, BYTES, tmp_path / "text")
     for size in (1, 3, 10):
-        monkeypatch.setattr(perplexity, "_READ_BYTES", size)
-        assert list(perplexity._pieces(tmp_path / "text"))[-1].endswith("\n")
-        assert "".join(perplexity._pieces(tmp_path / "text")) == TEXT
+        monkeypatch.setattr(readers, "BLOCK", size)
+        monkeypatch.setattr(readers, "HEAD", size)
         score = score_file(model, BYTES, tmp_path / "text")
         assert (score.tokens, score.bytes) == (whole.tokens, whole.bytes)
         assert score.nats == pytest.approx(whole.nats, rel=1e-6)
+
+
+@pytest.mark.parametrize("window", [4, 37, 2048])
+@pytest.mark.parametrize("mode", ["recurrent", "sliding"])
+def test_records_are_documents_of_their_own(model, tmp_path, mode, window):
+    texts = [f"record {number}: 你好 " * (1 + number % 4) for number in range(9)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"body": text}) + "\n" for text in texts) + '{"title": 1}\n', "utf-8")
+    skips = Skips()
+    score = score_file(model, BYTES, path, mode, window, text_field="body", skips=skips)
+    each = [score_text(model, BYTES, text, mode, window) for text in texts]
+    assert score.bytes == sum(len(text.encode()) for text in texts) == score.tokens
+    assert score.nats == pytest.approx(sum(one.nats for one in each), rel=1e-5)
+    assert (skips.total, skips.count) == (10, 1) and "has no field 'body'" in skips.summary()
+
+
+def test_other_kinds_and_encodings(model, tmp_path):
+    expected = score_text(model, BYTES, TEXT)
+    (tmp_path / "a.txt").write_bytes(TEXT.encode("gb18030"))
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(TEXT.encode()))
+    (tmp_path / "c.json").write_text(json.dumps([{"text": TEXT}], indent=1), "utf-8")
+    for name, encoding in (("a.txt", "gb18030"), ("b.txt.gz", "utf-8"), ("c.json", "utf-8")):
+        score = score_file(model, BYTES, tmp_path / name, encoding=encoding)
+        assert score.nats == pytest.approx(expected.nats, rel=1e-5) and score.bytes == expected.bytes
+    with pytest.raises(AnymambaError, match="--encoding gb18030"):
+        score_file(model, BYTES, tmp_path / "a.txt")
 
 
 def test_a_model_in_training_stays_in_training(model):
@@ -82,11 +109,11 @@ def test_a_model_in_training_stays_in_training(model):
 
 @pytest.mark.parametrize("block", [1, 4, 2**20])
 def test_bad_files(model, tmp_path, monkeypatch, block):
-    monkeypatch.setattr(perplexity, "_READ_BYTES", block)
+    monkeypatch.setattr(readers, "BLOCK", block)
     (tmp_path / "empty").touch()
     (tmp_path / "latin1").write_bytes(b"good\nna" + b"\xefve")
     (tmp_path / "cut").write_bytes("good 你".encode()[:-1])
-    for name, message in (("none", "no file"), ("empty", "is empty"), ("latin1", "byte 7 "), ("cut", "byte 5 ")):
+    for name, message in (("none", "no file"), ("empty", "is empty"), ("latin1", "byte 7\n"), ("cut", "byte 5\n")):
         with pytest.raises(AnymambaError, match=message):
             score_file(model, BYTES, tmp_path / name)
 
@@ -109,9 +136,14 @@ def test_command_line(model, tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     score = score_text(model, BYTES, TEXT)
     assert report["files"][0]["bits_per_byte"] == pytest.approx(score.bits_per_byte, rel=1e-6)
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": TEXT}) + "\n" + json.dumps({"text": "another"}) + "\n{\n")
+    assert cli.main([*words[:2], str(tmp_path / "a.jsonl"), "--lang", "en", "--device", "cpu"]) == 0
+    told = capsys.readouterr()
+    assert "2 documents, " in told.out and "1 of 3 records skipped: 1 not JSON" in told.err
+    assert cli.main([*words, "--encoding", "utf-99"]) == 2 and "--encoding" in capsys.readouterr().err
     assert cli.main(words) == 0
     assert f"{score.bits_per_byte:.4f} bits per byte" in capsys.readouterr().out
     assert cli.main([*words[:2], str(tmp_path / "none"), "--lang", "en"]) == 1
-    assert "no file" in capsys.readouterr().err
+    assert "none does not exist" in capsys.readouterr().err
     assert cli.main([*words[:2], "--lang", "en"]) == 2
     assert "nothing to evaluate" in capsys.readouterr().err

@@ -49,28 +49,60 @@ def run(arguments: argparse.Namespace) -> int:
 def _print(decided: dict[str, dict[str, dict[str, Any]]], device: str, dtype: str, verbose: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     console = Console()
     names = list(next(iter(decided.values())))
-    grid = Table(title=say(f"who computes what on {device}, {dtype}", f"{device}、{dtype} 上各算子由谁计算"))
-    for column in (say("op", "算子"), *names):
-        grid.add_column(column, overflow="fold")
+    title = say(f"who computes what on {device}, {dtype}", f"{device}、{dtype} 上各算子由谁计算")
+    if console.width >= _table_width(decided, names):
+        console.print(_table(decided, names, title))
+    else:
+        console.print(f"[bold]{escape(title)}[/]")
+        for op, cells in decided.items():
+            console.print(_line(op, cells), highlight=False, soft_wrap=True)
     reasons: dict[tuple[str, str], list[str]] = {}
     for op, cells in decided.items():
-        marks = []
-        for name in names:
-            cell = cells[name]
-            if cell["chosen"]:
-                marks.append("[bold green]" + say("chosen", "已选") + "[/]")
-            elif cell["ok"]:
-                marks.append(say("available", "可用"))
-            else:
-                marks.append("[red]" + say("failed", "失败") + "[/]" if cell["failed"] else "[dim]-[/]")
+        for name, cell in cells.items():
             if verbose or not cell["ok"] or cell["chosen"]:
                 reasons.setdefault((name, cell["reason"]), []).append(op)
-        grid.add_row(op, *marks)
-    console.print(grid)
     for (name, reason), ops in reasons.items():
         which = say("all ops", "全部算子") if len(ops) == len(decided) else ", ".join(ops)
         console.print(f"[bold]{name}[/] ({escape(which)}): {escape(reason)}", highlight=False)
+
+
+def _marks() -> dict[str, str]:
+    return {
+        "chosen": "[bold green]" + say("chosen", "已选") + "[/]",
+        "works": say("works", "可用"),
+        "failed": "[red]" + say("failed", "失败") + "[/]",
+        "-": "[dim]-[/]",
+    }
+
+
+def _mark(cell: dict[str, Any]) -> str:
+    return "chosen" if cell["chosen"] else "works" if cell["ok"] else "failed" if cell["failed"] else "-"
+
+
+def _table_width(decided: dict[str, Any], names: list[str]) -> int:
+    """Columns of a terminal in which no name is broken."""
+    return max(map(len, decided)) + sum(max(len(name), len("chosen")) + 2 for name in names)
+
+
+def _table(decided: dict[str, dict[str, dict[str, Any]]], names: list[str], title: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    grid = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for column in (say("op", "算子"), *names):
+        grid.add_column(column, no_wrap=True)
+    for op, cells in decided.items():
+        grid.add_row(op, *(_marks()[_mark(cells[name])] for name in names))
+    return grid
+
+
+def _line(op: str, cells: dict[str, dict[str, Any]]) -> str:
+    """An op in a terminal too narrow for the table."""
+    kinds: dict[str, list[str]] = {}
+    for name, cell in cells.items():
+        kinds.setdefault(_mark(cell), []).append(name)
+    parts = [f"{_marks()[kind]} {', '.join(kinds[kind])}" for kind in ("chosen", "works", "failed") if kind in kinds]
+    return f"{op}: " + say("; ", "；").join(parts)

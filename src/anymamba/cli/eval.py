@@ -15,12 +15,21 @@ from anymamba.language import say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help=say("checkpoint folder or Hugging Face name", "检查点目录或 Hugging Face 名称"))
-    parser.add_argument("files", nargs="*", metavar="FILE", help=say("UTF-8 text files", "UTF-8 文本文件"))
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help=say("text, JSON, CSV or Parquet files; folders", "文本、JSON、CSV、Parquet 文件，或目录")
+    )
     parser.add_argument(
         "--tokenizer",
         metavar="FILE|NAME",
         help=say("default: the one saved with the model", "默认使用随模型保存的分词器"),
     )
+    parser.add_argument(
+        "--encoding", default="utf-8", metavar="NAME", help=say("of text and CSV files [utf-8]", "文本与 CSV 文件的编码 [utf-8]")
+    )
+    parser.add_argument(
+        "--text-field", default="text", metavar="NAME",
+        help=say("field of a record that holds its text [text]", "记录中存放文本的字段 [text]"),
+    )  # fmt: skip
     parser.add_argument(
         "--mode",
         choices=("recurrent", "sliding"),
@@ -70,9 +79,14 @@ def run(arguments: argparse.Namespace) -> int:
     from anymamba.evaluation.perplexity import score_file
     from anymamba.models import hub
     from anymamba.models.tokenizer import load_tokenizer
+    from anymamba.training import readers
+    from anymamba.training.skips import Skips
 
     device = device_of(arguments.device)
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
+    readers.check_encoding(arguments.encoding)
+    if arguments.files:
+        readers.check(arguments.files, arguments.encoding)  # a wrong name must not cost the reading of a model first
     folder = hub.find(arguments.model)
     model = hub.load(folder, dtype=dtype, device=device)
     tokenizer = load_tokenizer(arguments.tokenizer or folder)
@@ -85,9 +99,11 @@ def run(arguments: argparse.Namespace) -> int:
         report.update(mode=arguments.mode, files=[])
     for path in arguments.files:
         start = time.perf_counter()
+        skips = Skips()
         score = score_file(
-            model, tokenizer, path, arguments.mode, arguments.window, arguments.stride, _Line(path, start)
-        )
+            model, tokenizer, path, arguments.mode, arguments.window, arguments.stride, _Line(path, start),
+            encoding=arguments.encoding, text_field=arguments.text_field, skips=skips,
+        )  # fmt: skip
         seconds = time.perf_counter() - start
         entry = {
             "file": path,
@@ -96,8 +112,12 @@ def run(arguments: argparse.Namespace) -> int:
             "tokens": score.tokens,
             "bytes": score.bytes,
             "tokens_per_second": score.tokens / seconds,
+            "documents": skips.total - skips.count,
+            "skipped": skips.count,
         }
         report["files"].append(entry)
+        if skips.count:
+            print(skips.summary(), file=sys.stderr)
         if not arguments.json:
             print(_sentence(entry), flush=True)
     if arguments.tasks:
@@ -119,12 +139,14 @@ def _tasks(arguments: argparse.Namespace, model: Any, tokenizer: Any) -> dict[st
 
 
 def _sentence(entry: dict[str, Any]) -> str:
+    documents = entry["documents"]
+    number = say(f"{documents} documents, ", f"{documents} 篇文档，") if documents > 1 else ""
     return say(
         "{file}: {bits_per_byte:.4f} bits per byte, perplexity {perplexity:.3f} "
-        "({tokens} tokens, {bytes} bytes, {tokens_per_second:.0f} tokens/s)",
+        "({number}{tokens} tokens, {bytes} bytes, {tokens_per_second:.0f} tokens/s)",
         "{file}：每字节 {bits_per_byte:.4f} 比特，困惑度 {perplexity:.3f}"
-        "（{tokens} 词元，{bytes} 字节，{tokens_per_second:.0f} 词元/秒）",
-    ).format(**entry)
+        "（{number}{tokens} 词元，{bytes} 字节，{tokens_per_second:.0f} 词元/秒）",
+    ).format(number=number, **entry)
 
 
 class _Line:
@@ -139,6 +161,9 @@ class _Line:
             self.said = now
             rate = score.tokens / (now - self.start)
             print(
-                f"{self.path}: {score.tokens} tokens, {rate:.0f} tokens/s, {score.bits_per_byte:.4f} bits/byte",
+                say(
+                    f"{self.path}: {score.tokens} tokens, {rate:.0f} tokens/s, {score.bits_per_byte:.4f} bits per byte so far",
+                    f"{self.path}：{score.tokens} 词元，{rate:.0f} 词元/秒，目前每字节 {score.bits_per_byte:.4f} 比特",
+                ),
                 file=sys.stderr,
             )

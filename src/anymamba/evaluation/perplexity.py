@@ -7,7 +7,6 @@ limited context, for comparison with them.
 
 from __future__ import annotations
 
-import codecs
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -21,8 +20,8 @@ from anymamba.language import say
 from anymamba.models.hub import check_vocabulary
 from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Tokenizer
-
-_READ_BYTES = 2**20
+from anymamba.training.readers import documents
+from anymamba.training.skips import Skips
 
 Progress = Callable[["Score"], None]
 
@@ -54,24 +53,37 @@ def score_file(
     window: int = 2048,
     stride: int | None = None,
     progress: Progress | None = None,
+    *,
+    encoding: str = "utf-8",
+    text_field: str = "text",
+    skips: Skips | None = None,
 ) -> Score:
-    """The score of a UTF-8 text file, read piece by piece. Arguments as of ``score_text``.
+    """The score of a file, read piece by piece: a text, or the documents of JSON, CSV or Parquet records, each from an empty state.
 
-    Raises AnymambaError for a file that is missing, empty or not UTF-8, then with the offset of the first bad byte.
+    encoding, text_field: as of ``readers.documents``; the rest as of ``score_text``. skips: where records without text are counted.
+    Raises AnymambaError for a file that is missing, empty, binary or not in its encoding, then with the offset of the first bad byte.
     """
-    return score_text(model, tokenizer, _pieces(Path(path)), mode, window, stride, progress)
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise AnymambaError("data", say(f"there is no file {path}", f"没有文件 {path}"))
+    skips = Skips() if skips is None else skips
+    score = score_text(model, tokenizer, documents([str(path)], skips, text_field, encoding), mode, window, stride, progress)
+    if not score.tokens:
+        what = say(f"{path}: the text is too short to be scored", f"{path}：文本过短，无法评测")
+        raise AnymambaError("data", what, why=skips.summary() or None)
+    return score
 
 
 def score_text(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    text: str | Iterable[str],
+    text: str | Iterable[str | None],
     mode: str = "recurrent",
     window: int = 2048,
     stride: int | None = None,
     progress: Progress | None = None,
 ) -> Score:
-    """The score of a text, or of the pieces of one.
+    """The score of a text, or of the pieces of one; None among the pieces ends a document, and the next begins from an empty state.
 
     window: tokens that the model reads at once (recurrent: any number gives the same score). stride: sliding only, half of
     window by default. progress: called with the score so far. The first token is predicted from the beginning-of-text or
@@ -92,27 +104,78 @@ def score_text(
         )
     check_vocabulary(model.config, tokenizer)
     score = Score()
-    tokens = _tokens(tokenizer, [text] if isinstance(text, str) else text, score)
+    texts = _Documents(tokenizer, iter([text] if isinstance(text, str) else text), score)
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
             if mode == "recurrent":
-                _recurrent(model, tokens, window, score, progress)
+                _recurrent(model, texts, window, score, progress)
             else:
-                _sliding(model, tokens, window, stride, score, progress)
+                while texts.next():
+                    _sliding(model, texts.tokens(), window, stride, score, progress)
     finally:
         model.train(was_training)
-    if not score.tokens:
+    if not score.tokens and isinstance(text, str):
         raise AnymambaError("data", say("the text is too short to be scored", "文本过短，无法评测"))
     return score
 
 
-def _recurrent(
-    model: LanguageModel, tokens: Iterator[int], window: int, score: Score, progress: Progress | None
+class _Documents:
+    """Documents from pieces of text with None after each: ``while next(): tokens()`` gives the ids of one after the other."""
+
+    def __init__(self, tokenizer: Tokenizer, pieces: Iterator[str | None], score: Score) -> None:
+        self.tokenizer, self.pieces, self.score = tokenizer, pieces, score
+        self._first: str | None = None
+
+    def next(self) -> bool:
+        """Goes on to the next document that has any text; False when there is none."""
+        self._first = next((piece for piece in self.pieces if piece), None)
+        return self._first is not None
+
+    def tokens(self) -> Iterator[int]:
+        """Start token and ids; counts the bytes of the text as it goes by."""
+        start = self.tokenizer.bos_id if self.tokenizer.bos_id is not None else self.tokenizer.eos_id
+        if start is not None:
+            yield start
+        piece = self._first
+        while piece is not None:
+            self.score.bytes += len(piece.encode("utf-8", errors="replace"))
+            yield from self.tokenizer.encode(piece)
+            piece = next(self.pieces, None)
+
+
+def _recurrent(model: LanguageModel, texts: _Documents, window: int, score: Score, progress: Progress | None) -> None:
+    """Documents no longer than the window are read side by side, in one row, without seeing each other."""
+    row: list[list[int]] = []
+    while texts.next():
+        tokens = texts.tokens()
+        ids = _take(tokens, window + 1)
+        if len(ids) > window:
+            _carried(model, ids, tokens, window, score, progress)
+        elif len(ids) > 1:
+            if sum(map(len, row)) + len(ids) > window:
+                _packed(model, row, score, progress)
+                row = []
+            row.append(ids)
+    if row:
+        _packed(model, row, score, progress)
+
+
+def _packed(model: LanguageModel, row: list[list[int]], score: Score, progress: Progress | None) -> None:
+    inputs = torch.tensor([[token for ids in row for token in ids[:-1]]], device=model.device)
+    targets = torch.tensor([[token for ids in row for token in ids[1:]]], device=model.device)
+    places = [place for place, ids in enumerate(row) for _ in ids[1:]]
+    seq_idx = torch.tensor([places], dtype=torch.int32, device=model.device) if len(row) > 1 else None
+    output = model(inputs, targets=targets, seq_idx=seq_idx, normalizer=1.0)
+    _count(score, output.loss, targets.shape[1], progress)
+
+
+def _carried(
+    model: LanguageModel, ids: list[int], tokens: Iterator[int], window: int, score: Score, progress: Progress | None
 ) -> None:
+    """A document of any length: the state is carried from block to block."""
     cache = model.make_cache(1)
-    ids = _take(tokens, window + 1)
     while len(ids) > 1:
         row = torch.tensor([ids], device=model.device)
         output = model(row[:, :-1], targets=row[:, 1:], normalizer=1.0, cache=cache)
@@ -144,50 +207,5 @@ def _count(score: Score, loss: torch.Tensor, tokens: int, progress: Progress | N
         progress(score)
 
 
-def _tokens(tokenizer: Tokenizer, pieces: Iterable[str], score: Score) -> Iterator[int]:
-    """Start token and ids; counts the bytes of the text as it goes by."""
-    start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
-    if start is not None:
-        yield start
-    for piece in pieces:
-        score.bytes += len(piece.encode("utf-8", errors="replace"))
-        yield from tokenizer.encode(piece)
-
-
 def _take(tokens: Iterator[int], count: int) -> list[int]:
     return list(itertools.islice(tokens, count))
-
-
-def _pieces(path: Path) -> Iterator[str]:
-    """The file's text in pieces that end with a line, so that no word is cut and tokens are those of the whole text."""
-    if not path.is_file():
-        raise AnymambaError("data", say(f"there is no file {path}", f"没有文件 {path}"))
-    if path.stat().st_size == 0:
-        raise AnymambaError("data", say(f"{path} is empty", f"{path} 是空文件"))
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    held, offset = "", 0
-    with open(path, "rb") as file:
-        while True:
-            block = file.read(_READ_BYTES)
-            waiting = len(decoder.getstate()[0])
-            try:
-                held += decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                raise AnymambaError(
-                    "data",
-                    say(
-                        f"{path} is not UTF-8 text: byte {offset - waiting + error.start} cannot be read",
-                        f"{path} 不是 UTF-8 文本：第 {offset - waiting + error.start} 字节无法解码",
-                    ),
-                    why=str(error),
-                    fix=say("convert it to UTF-8, or name a text file", "请转换为 UTF-8 或指定文本文件"),
-                ) from error
-            offset += len(block)
-            cut = held.rfind("\n") + 1 or (len(held) if len(held) > 4 * _READ_BYTES else 0)
-            if not block:
-                cut = len(held)
-            if cut:
-                yield held[:cut]
-                held = held[cut:]
-            if not block:
-                return

@@ -47,6 +47,14 @@ def listing(folder: Path) -> str:
     return (", ".join(names[:20]) + more) or say("nothing", "空")
 
 
+def newest_step(folder: Path) -> Path:
+    """The folder itself; for a run of ``anymamba train``, the step folder that its last.txt names."""
+    pointer = folder / "last.txt"
+    if pointer.is_file() and not (folder / "config.json").exists():
+        return folder / pointer.read_text(encoding="utf-8").strip()
+    return folder
+
+
 def looks_like_hub_name(name: str) -> bool:
     """``owner/name`` or ``name``: what huggingface_hub accepts, and no path that a user would write."""
     return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is not None and not name.startswith(".")

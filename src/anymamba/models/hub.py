@@ -53,7 +53,7 @@ def find(source: str | Path) -> Path:
     """The checkpoint's local folder; a hub name is downloaded if no such path exists."""
     path = Path(source).expanduser()
     if path.is_dir():
-        return _newest_step(path)
+        return files.newest_step(path)
     if path.exists():
         raise AnymambaError(
             "checkpoint",
@@ -67,14 +67,6 @@ def find(source: str | Path) -> Path:
             why=say(f"{path.parent} has: ", f"{path.parent} 中有：") + files.listing(path.parent),
         )
     return files.download(str(source), ["*.json", "*.safetensors", "pytorch_model*.bin", "tokenizer*", "*.jinja"])
-
-
-def _newest_step(folder: Path) -> Path:
-    """The folder itself; for a run of ``anymamba train``, the step folder that its last.txt names."""
-    pointer = folder / "last.txt"
-    if pointer.is_file() and not (folder / "config.json").exists():
-        return folder / pointer.read_text(encoding="utf-8").strip()
-    return folder
 
 
 def load_config(folder: Path) -> Config:

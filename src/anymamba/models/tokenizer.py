@@ -204,13 +204,14 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def load_tokenizer(source: str | Path) -> Tokenizer:
-    """From a folder with tokenizer.json (a checkpoint), from a tokenizer.json, "bytes", or, where no such path exists, from a
-    Hugging Face hub name (downloaded once). Raises AnymambaError that says what was found instead."""
+    """From a folder with tokenizer.json (a checkpoint, or a run, which stands for its newest), from a tokenizer.json, "bytes", or,
+    where no such path exists, from a Hugging Face hub name (downloaded once). Raises AnymambaError that says what was found instead."""
     if str(source) == "bytes":
         return byte_tokenizer()
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_file():
         return _read(path, path.parent)
+    path = files.newest_step(path)
     if not path.exists() and files.looks_like_hub_name(str(source)):
         path = files.download(
             str(source), ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"]
@@ -230,7 +231,7 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
 
 def has_tokenizer(folder: str | Path) -> bool:
     """Whether ``load_tokenizer(folder)`` has something to load."""
-    return (Path(folder) / "tokenizer.json").is_file()
+    return (files.newest_step(Path(folder)) / "tokenizer.json").is_file()
 
 
 def _read(file: Path, folder: Path) -> Tokenizer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
 import math
 
@@ -37,7 +36,7 @@ def check_options(config: TrainConfig, device: torch.device, share: int = 1, pre
     trackers.check_names(config.report_to)
     if not config.start:
         config_of_size(config.size, config.model)
-    _check_encoding(config.encoding)
+    readers.check_encoding(config.encoding)
     if prepared:
         return
     vocabulary = _check_tokenizer(config)
@@ -49,16 +48,6 @@ def check_options(config: TrainConfig, device: torch.device, share: int = 1, pre
         bad_records.close()
     model = hub.load_config(hub.find(config.start)) if config.start else config_of_size(config.size, config.model, vocabulary)
     fit.require_model(parameters_of(model) // share, device)
-
-
-def _check_encoding(name: str) -> None:
-    try:
-        decoder = codecs.lookup(name)
-        if not getattr(decoder, "_is_text_encoding", True):
-            raise LookupError(say(f"{name} is not an encoding of text", f"{name} 不是文本编码"))
-    except LookupError as error:
-        fix = say("utf-8, utf-16, gb18030, big5, latin-1, ...", "utf-8、utf-16、gb18030、big5、latin-1 等")
-        raise _usage(f"--encoding: {error}", fix) from error
 
 
 def _check_tokenizer(config: TrainConfig) -> int:

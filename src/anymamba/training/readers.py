@@ -92,6 +92,16 @@ def check(names: list[str], encoding: str, records_only: bool = False) -> int:
     return size
 
 
+def check_encoding(name: str) -> None:
+    """Raises AnymambaError (usage) for an encoding that Python does not have, or that is none of text."""
+    try:
+        if not getattr(codecs.lookup(name), "_is_text_encoding", True):
+            raise LookupError(say(f"{name} is not an encoding of text", f"{name} 不是文本编码"))
+    except LookupError as error:
+        fix = say("utf-8, utf-16, gb18030, big5, latin-1, ...", "utf-8、utf-16、gb18030、big5、latin-1 等")
+        raise AnymambaError("usage", f"--encoding: {error}", fix=fix) from error
+
+
 def documents(
     names: list[str],
     skips: Skips,
@@ -183,10 +193,8 @@ def _readable(source: str, encoding: str, skips: Skips) -> bool:
 
 def _text_blocks(source: str, encoding: str, seen: Seen | None = None) -> Iterator[str]:
     """Decoded blocks of a text file, a byte-order mark left out. Raises AnymambaError with the offset of the first wrong byte."""
-    try:
-        decoder = codecs.getincrementaldecoder(encoding)()
-    except LookupError as error:
-        raise AnymambaError("usage", say(f"--encoding: {error}", f"--encoding：{error}")) from error
+    check_encoding(encoding)
+    decoder = codecs.getincrementaldecoder(encoding)()
     with opened(source) as file:
         head = file.stream.read(HEAD)
         if not head:
