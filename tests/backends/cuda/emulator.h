@@ -34,6 +34,14 @@ static void bbar(){int b=cur/nthreads; long g=bgen[b]; if(++bcount[b]>=balive[b]
 #define __syncthreads() bbar()
 template<int> static inline void meet(){bbar();}
 static inline float exchange(float x,int m){slot_[cur]=x; wbar(); float r=slot_[cur^m]; wbar(); return r;}
+template<int W> static inline float from_before(float x,int k){slot_[cur]=x; wbar(); float r=slot_[cur%W>=k?cur-k:cur]; wbar(); return r;}
+template<int W> static inline float from_after(float x,int k){slot_[cur]=x; wbar(); float r=slot_[cur%W+k<W?cur+k:cur]; wbar(); return r;}
+template<int W,int K> static inline void append_before(float& d,float& x){float a=from_before<W>(d,K),h=from_before<W>(x,K); if(cur%W>=K) x=fmaf(d,h,x),d*=a;}
+template<int W,int K> static inline void append_after(float& d,float& x){float a=from_after<W>(d,K),h=from_after<W>(x,K); if(cur%W+K<W) x=fmaf(d,h,x),d*=a;}
+static inline void hold(float&){}
+static inline void fetch_16_bytes(void* to,const void* from){memcpy(to,from,16);}
+static inline void end_fetches(){}
+template<int> static inline void await_fetches(){}
 #ifndef UNIT_ERROR
 #define UNIT_ERROR 0.0f
 #endif

@@ -10,6 +10,27 @@ __device__ __forceinline__ float reciprocal(float x) { float y; asm("rcp.approx.
 __device__ __forceinline__ float at_least(float x, float low) { float y; asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(low)); return y; }
 __device__ __forceinline__ float at_most(float x, float high) { float y; asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(high)); return y; }
 __device__ __forceinline__ float exchange(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+// From the lane that many places before or after, among WIDTH neighbours; a lane that has none there gets its own value.
+template <int WIDTH> __device__ __forceinline__ float from_before(float x, int places) { return __shfl_up_sync(0xffffffffu, x, places, WIDTH); }
+template <int WIDTH> __device__ __forceinline__ float from_after(float x, int places) { return __shfl_down_sync(0xffffffffu, x, places, WIDTH); }
+// One step of a scan of x -> decay * x + added over WIDTH neighbouring lanes: appended to that of the lane PLACES before (or after), where
+// there is one. As the predicate of the exchange says; from the same in C++ come two moves for each.
+template <int WIDTH, int PLACES> __device__ __forceinline__ void append_before(float& decay, float& added) {
+    asm volatile("{.reg .pred p; .reg .f32 a, h; shfl.sync.up.b32 a|p, %0, %2, %3, 0xffffffff; shfl.sync.up.b32 h, %1, %2, %3, 0xffffffff;"
+                 "@p fma.rn.f32 %1, %0, h, %1; @p mul.f32 %0, %0, a;}" : "+f"(decay), "+f"(added) : "n"(PLACES), "n"((32 - WIDTH) << 8));
+}
+template <int WIDTH, int PLACES> __device__ __forceinline__ void append_after(float& decay, float& added) {
+    asm volatile("{.reg .pred p; .reg .f32 a, h; shfl.sync.down.b32 a|p, %0, %2, %3, 0xffffffff; shfl.sync.down.b32 h, %1, %2, %3, 0xffffffff;"
+                 "@p fma.rn.f32 %1, %0, h, %1; @p mul.f32 %0, %0, a;}" : "+f"(decay), "+f"(added) : "n"(PLACES), "n"((32 - WIDTH) << 8 | 31));
+}
+// 16 bytes from global to shared memory while the thread goes on; those of a group have arrived once at most LEFT later ones are under way.
+__device__ __forceinline__ void fetch_16_bytes(void* to, const void* from) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))), "l"(from) : "memory");
+}
+__device__ __forceinline__ void end_fetches() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int LEFT> __device__ __forceinline__ void await_fetches() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
+// Keeps a value in its register: the compiler would rather compute it again, many times.
+__device__ __forceinline__ void hold(float& x) { asm volatile("" : "+f"(x)); }
 // That many threads of the block, whole warps, wherever each of them is in the code.
 template <int THREADS> __device__ __forceinline__ void meet() { asm volatile("bar.sync 0, %0;" :: "n"(THREADS) : "memory"); }
 __device__ __forceinline__ float from_half(unsigned bits) {

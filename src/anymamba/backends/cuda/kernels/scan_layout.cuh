@@ -1,29 +1,13 @@
 // How the selective scan is laid over lanes. A warp owns CW channels and all their N states: a lane holds NS states of each of NC
 // channels, LN lanes share a channel, LC lanes lie along the channels.
 #pragma once
-#include "lanes.cuh"
+#include "scan_terms.cuh"
 
 constexpr int LN = N / NS;
 constexpr int LC = 32 / LN;
 constexpr int CW = LC * NC;
 constexpr int E = CW < 8 ? CW : 8;       // neighbouring channels that one lane loads, converts and stores
 constexpr int ROW = CW / E;              // such pieces in a time step
-
-// The step size from what the projection gave.
-__device__ __forceinline__ float step_size(float raw, float bias) {
-#if SOFTPLUS
-    return softplus(raw + bias);
-#else
-    return raw + bias;
-#endif
-}
-
-// The factor of a state over one step or several. The unit of exp2_fast errs by up to 2^-22, and in one direction over a range of x: a
-// state that decays slowly adds that up over its memory. Nothing beside the rounding of 16-bit inputs, but more than float32 allows.
-// share: of a plan that takes some decays off that unit where it is the bottleneck.
-__device__ __forceinline__ float decay_of(float power, bool share = false) {
-    return sizeof(TU) == 4 || share ? exp2_polynomial(power) : exp2_fast(power);
-}
 
 // A of this lane's channels and states, times log2(e).
 __device__ __forceinline__ void load_A(float (&A)[NC][NS], const void* p, i64 a_d, i64 a_n, int first, int n0, int channels) {

@@ -1,0 +1,233 @@
+"""The Mamba-1 selective scan on NVIDIA cards where the steps of a channel lie side by side in memory: (batch, d_inner, length) as
+mamba_ssm's callers have it. Layouts, memory and launches of cuda/rows_*.cu, which take any d_state, group and length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anymamba.backends.triton import nvrtc
+from anymamba.backends.triton.launch import processors, shared_memory
+
+TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}
+ITEMS = 8
+"""Steps of a lane."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """lanes: of a warp along time; the others have other channels. channels: of a lane. across: warps of a block with other channels.
+    along: warps of a block that share a channel's length. blocks: of a multiprocessor that the compiler makes room for. unroll: states
+    of the inner loop that are laid out in a row."""
+
+    lanes: int
+    channels: int
+    across: int
+    along: int = 1
+    blocks: int = 1
+    unroll: int = 1
+
+    @property
+    def width(self) -> int:
+        """Channels of a block."""
+        return self.across * 32 // self.lanes * self.channels
+
+    @property
+    def tile(self) -> int:
+        """Steps of a block at a time."""
+        return self.along * self.lanes * ITEMS
+
+    @property
+    def threads(self) -> int:
+        return 32 * self.across * self.along
+
+    def ring(self, B: Tensor, C: Tensor) -> int:
+        """Floats of shared memory for the next rows of B and C."""
+        return 4 * self.threads * ITEMS // 4 * sum(x.element_size() for x in (B, C) if x.dim() > 2)
+
+    def defines(self) -> dict[str, object]:
+        return {
+            "LT": self.lanes, "NC": self.channels, "WC": self.across, "WT": self.along, "MIN_BLOCKS": self.blocks, "UNROLL": self.unroll,
+        }  # fmt: skip
+
+
+def forward_plan(batch: int, group: int, groups: int, length: int, d_state: int, device: torch.device) -> Plan:
+    return Plan(16, 2, 4)
+
+
+def backward_plan(batch: int, group: int, groups: int, length: int, d_state: int, device: torch.device) -> Plan:
+    return Plan(16, 2, 8)
+
+
+def rows(x: Tensor) -> Tensor:
+    """(batch, d_inner, length) with its steps side by side."""
+    return x if x.stride(2) == 1 or x.shape[2] == 1 else x.contiguous()
+
+
+def _alignment(*tensors: Tensor | None) -> int:
+    """Bytes, at most 16, that divide the address of every row."""
+    bits = 16
+    for x in tensors:
+        if x is not None:
+            size = x.element_size()
+            bits |= x.data_ptr() | x.stride(0) * size | x.stride(1) * size
+    return bits & -bits
+
+
+def _matrix(x: Tensor) -> Tensor:
+    """B or C as (batch, ngroups, d_state, length) whose rows begin at 16 bytes and can be read in whole ITEMS; (d_inner, d_state) as it is."""
+    if x.dim() == 2:
+        return x
+    x = x if x.dim() == 4 else x.unsqueeze(1)
+    batch, groups, states, length = x.shape
+    if length % ITEMS == 0 and x.stride(3) == 1:
+        size = x.element_size()
+        if not (x.data_ptr() | x.stride(0) * size | x.stride(1) * size | x.stride(2) * size) & 15:
+            return x
+    padded = x.new_zeros(batch, groups, states, -(-length // ITEMS) * ITEMS)
+    padded[..., :length] = x
+    return padded
+
+
+def _pointer(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _strides(x: Tensor | None, *dims: int) -> list[int]:
+    """In bytes."""
+    return [0] * len(dims) if x is None else [x.stride(dim) * x.element_size() for dim in dims]
+
+
+def _matrix_strides(*matrices: Tensor) -> tuple[list[int], list[int]]:
+    """Bytes of those that change with time, elements of those that do not."""
+    moving = [stride for x in matrices for stride in (_strides(x, 0, 1, 2) if x.dim() == 4 else [0, 0, 0])]
+    return moving, [stride for x in matrices for stride in ((0, 0) if x.dim() == 4 else x.stride())]
+
+
+def _options(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, bias: Tensor | None, softplus: bool) -> dict[str, object]:  # noqa: E501
+    def name(x: Tensor | None) -> str:
+        return "float" if x is None else TYPES[x.dtype]
+
+    return {
+        "N": A.shape[1], "TU": name(u), "TDT": name(delta), "TZ": name(u if z is None else z), "TB": name(B), "TC": name(C),
+        "TA": name(A), "TD": name(D), "TBIAS": name(bias), "SOFTPLUS": int(softplus), "HAS_D": int(D is not None),
+        "HAS_Z": int(z is not None), "HAS_BIAS": int(bias is not None), "B_CONSTANT": int(B.dim() == 2), "C_CONSTANT": int(C.dim() == 2),
+    }  # fmt: skip
+
+
+def scan_forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    return_last_state: bool,
+    every: int,
+    plan: Plan,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """out (batch, d_inner, length); last state (batch, d_inner, d_state) float32 or None; for every > 0 the states before every such
+    step, a multiple of ITEMS, (batch, steps, d_inner, d_state) float32."""
+    batch, channels, length = u.shape
+    states, device = A.shape[1], u.device
+    u, delta, z = rows(u), rows(delta), None if z is None else rows(z)
+    B, C = _matrix(B), _matrix(C)
+    groups = max(x.shape[1] if x.dim() == 4 else 1 for x in (B, C))
+    group = channels // groups
+    out = torch.empty((batch, channels, length), dtype=u.dtype, device=device)
+    last = torch.empty((batch, channels, states), dtype=torch.float32, device=device) if return_last_state else None
+    steps = -(-length // every) if every else 0
+    kept = torch.empty((batch, steps, channels, states), dtype=torch.float32, device=device) if every else None
+    options = _options(u, delta, A, B, C, D, z, delta_bias, softplus) | plan.defines()
+    of_tiles = bool(every) and plan.along == 1 and every % plan.tile == 0
+    options |= {"ALIGN": _alignment(u, delta, z), "ALIGN_OUT": _alignment(out), "HAS_LAST": int(return_last_state)}
+    options |= {"STATES_OF_TILES": int(of_tiles), "STATES_OF_LANES": int(bool(every) and not of_tiles)}
+    of_group = -(-group // plan.width)
+    blocks = groups * of_group
+    moving, constant = _matrix_strides(B, C)
+    arguments = [
+        *map(_pointer, (u, delta, z, B, C, A, D, delta_bias, out, last, kept)),
+        *_strides(u, 0, 1), *_strides(delta, 0, 1), *_strides(z, 0, 1), *_strides(out, 0, 1), *moving,
+        *A.stride(), *constant, length, channels, group, blocks, of_group, steps, max(every, 1),
+    ]  # fmt: skip
+    shared = plan.width * ((states + 1) * (4 if plan.along > 1 else 2) + states * ((B.dim() == 2) + (C.dim() == 2)))
+    shared += 4 * plan.along * plan.width if plan.along > 1 else 0
+    shared = -(-shared // 4) * 4 + plan.ring(B, C)
+    with torch.cuda.device(device):
+        kernel = nvrtc.kernel("rows_forward.cu", "rows_forward", options, device)
+        kernel.launch(blocks * batch, plan.threads, 4 * shared, arguments)
+    return out, last, kept
+
+
+def scan_backward(
+    dout: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    kept: Tensor,
+    plan: Plan,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of u, delta, A, B, C, D, z, delta_bias, each in dtype and shape of its tensor. kept: states before every plan.tile-th step."""
+    batch, channels, length = u.shape
+    states, device = A.shape[1], u.device
+    u, delta, dout, z = rows(u), rows(delta), rows(dout), None if z is None else rows(z)
+    shape_B, shape_C = B.shape, C.shape
+    B, C = _matrix(B), _matrix(C)
+    groups = max(x.shape[1] if x.dim() == 4 else 1 for x in (B, C))
+    group = channels // groups
+    of_group = -(-group // plan.width)
+    blocks = groups * of_group
+    du, ddelta = (torch.empty((batch, channels, length), dtype=x.dtype, device=device) for x in (u, delta))
+    dz = None if z is None else torch.empty((batch, channels, length), dtype=z.dtype, device=device)
+    options = _options(u, delta, A, B, C, D, z, delta_bias, softplus)
+    types = {name: options[name] for name in ("TB", "TC", "TA", "TD", "TBIAS")}
+    options |= plan.defines() | {"ALIGN": _alignment(u, delta, z, dout), "ALIGN_OUT": _alignment(du, ddelta, dz)}
+    tokens = groups * states * length
+    # what the blocks leave: as often as (counted in `parts`) the values of each gradient
+    counts = [batch * tokens if x.dim() == 4 else channels * states for x in (B, C)]
+    counts += [channels * states, channels if D is not None else 0, channels if delta_bias is not None else 0]
+    parts = [of_group if x.dim() == 4 else batch for x in (B, C)] + [batch] * 3
+    sizes = [-(-count * part // 4) * 4 for count, part in zip(counts, parts)]
+    dB, dC, dA, dD, dbias = torch.empty(sum(sizes), dtype=torch.float32, device=device).split(sizes)
+    grad_A = torch.empty(A.shape, dtype=A.dtype, device=device)
+    grad_B, grad_C = torch.empty(shape_B, dtype=B.dtype, device=device), torch.empty(shape_C, dtype=C.dtype, device=device)
+    grad_D, grad_bias = (None if x is None else torch.empty_like(x) for x in (D, delta_bias))
+    moving, constant = _matrix_strides(B, C)
+    width, along = plan.width, plan.along
+    together = 1 if states == 1 or along > 1 else 2
+    constants = (B.dim() == 2) + (C.dim() == 2)
+    shared = 4 * together * plan.across * 32 // plan.lanes * plan.tile + width * (4 * (states + 1) + states * (along + 1) * constants)
+    private = plan.channels * plan.threads * states
+    is_private = private <= 8192
+    shared += private if is_private else along * width * states
+    options |= {"ROUND": together, "PRIVATE": int(is_private)}
+    shared += 8 * along * width if along > 1 else 0
+    shared = -(-shared // 4) * 4 + plan.ring(B, C)
+    with torch.cuda.device(device):
+        kernel = nvrtc.kernel("rows_backward.cu", "rows_backward", options, device)
+        kernel.launch(blocks * batch, plan.threads, 4 * shared, [
+            *map(_pointer, (u, delta, z, dout, B, C, A, D, delta_bias, kept, du, ddelta, dz, dA, dB, dC, dD, dbias)),
+            *_strides(u, 0, 1), *_strides(delta, 0, 1), *_strides(z, 0, 1), *_strides(dout, 0, 1), *moving, *A.stride(), *constant,
+            *_strides(du, 0, 1), *_strides(ddelta, 0, 1), *_strides(dz, 0, 1),
+            length, channels, group, blocks, of_group, batch, groups,
+        ])  # fmt: skip
+        cuts = [-(-count // 256) for count in counts]
+        starts = [sum(cuts[:i]) for i in range(6)]
+        sums = nvrtc.kernel("rows_sums.cu", "rows_sums", types, device)
+        sums.launch(starts[5], 256, 0, [
+            *map(_pointer, (dB, dC, dA, dD, dbias, grad_B, grad_C, grad_A, grad_D, grad_bias)),
+            *counts, parts[0], parts[1], batch, *starts[1:5],
+        ])  # fmt: skip
+    return du, ddelta, grad_A, grad_B, grad_C, grad_D, dz, grad_bias
