@@ -17,7 +17,7 @@ import torch
 from tests.backends.triton import ahead_of_time, specialisations
 from torch import Tensor
 
-from anymamba.backends.cuda import decode, nvrtc, nvrtc_program, selective_scan_launch
+from anymamba.backends.cuda import decode, nvrtc, nvrtc_program, selective_scan_launch, selective_scan_rows_launch
 from anymamba.backends.triton import launch, selective_scan
 from anymamba.generation import cuda_stepper
 from anymamba.generation.quantize import quantize_int8
@@ -63,7 +63,7 @@ def on(target: str, monkeypatch: Any) -> Iterator[list[Source]]:
 
     sources: list[Source] = []
     with specialisations.on(target, monkeypatch) as triton, monkeypatch.context() as patch:
-        for module in (selective_scan_launch, decode):
+        for module in (selective_scan_launch, selective_scan_rows_launch, decode):
             patch.setattr(module, "processors", launch.processors)
             patch.setattr(module, "shared_memory", launch.shared_memory)
         patch.setattr(nvrtc, "kernel", Recorder)
@@ -88,6 +88,24 @@ def scan_calls(dtype: torch.dtype, sizes: tuple[tuple[int, int, int], ...] = ())
         out = out[0] if options else out
         if grad:
             out.backward(torch.empty_like(out))
+
+
+def rows_calls(dtype: torch.dtype, states: tuple[int, ...] = (1, 16, 24, 256)) -> None:
+    """The same for steps side by side in memory, of every plan for that."""
+    for d_state, (batch, channels, groups), options, wide in itertools.product(
+        states, ((8, 2048, 1), (64, 1536, 4), (1, 5120, 1), (1, 1536, 1), (1, 64, 64), (2, 1024, 1)), (True, False), (True, False)
+    ):
+        channel = _empty(torch.float32 if wide else dtype, channels) if options else None
+        u, delta, z = (_empty(dtype, batch, channels, 2048).requires_grad_() for _ in range(3))
+        constant = options and channels == 64
+        B, C = (_empty(dtype, channels, d_state) if constant else _empty(dtype, batch, groups, d_state, 2048) for _ in range(2))
+        A = _empty(torch.float32 if wide else dtype, channels, d_state)
+        for grad in (False, True):
+            with torch.set_grad_enabled(grad):
+                out: Any = selective_scan.selective_scan_fn(u, delta, A, B, C, channel, z if options else None, channel, options, options)
+            if grad:
+                out = out[0] if options else out
+                out.backward(torch.empty_like(out))
 
 
 def _rows(batch: int, width: int, length: int, dtype: torch.dtype, grad: bool) -> Tensor:

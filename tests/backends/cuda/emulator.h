@@ -11,6 +11,7 @@
 #define EMULATED
 #define __device__
 #define __global__
+#define __shared__ static
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __align__(x) alignas(x)

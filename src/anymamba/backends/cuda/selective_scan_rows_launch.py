@@ -1,16 +1,16 @@
 """The Mamba-1 selective scan on NVIDIA cards where the steps of a channel lie side by side in memory: (batch, d_inner, length) as
-mamba_ssm's callers have it. Layouts, memory and launches of cuda/rows_*.cu, which take any d_state, group and length.
+mamba_ssm's callers have it. Layouts, memory and launches of kernels/rows_*.cu, which take any d_state, group and length.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from anymamba.backends.triton import nvrtc
-from anymamba.backends.triton.launch import processors, shared_memory
+from anymamba.backends.accelerator import processors, shared_memory
+from anymamba.backends.cuda import nvrtc
 
 TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}
 ITEMS = 8
@@ -54,17 +54,97 @@ class Plan:
         }  # fmt: skip
 
 
-def forward_plan(batch: int, group: int, groups: int, length: int, d_state: int, device: torch.device) -> Plan:
-    return Plan(16, 2, 4)
+    def narrower(self) -> Plan | None:
+        """The same for fewer channels a block."""
+        if self.across > 1:
+            return replace(self, across=self.across // 2, blocks=2 * self.blocks)
+        if self.lanes < 32:
+            return replace(self, lanes=2 * self.lanes)
+        return replace(self, channels=1) if self.channels > 1 else None
+
+    def forward_shared(self, d_state: int, B: Tensor, C: Tensor) -> int:
+        """Bytes of shared memory."""
+        constants = (B.dim() == 2) + (C.dim() == 2)
+        floats = self.width * ((d_state + 1) * (4 if self.along > 1 else 2) + d_state * constants)
+        return 4 * (floats + (4 * self.along * self.width if self.along > 1 else 0) + 4 + self.ring(B, C))
+
+    def backward_shared(self, d_state: int, B: Tensor, C: Tensor) -> int:
+        constants = (B.dim() == 2) + (C.dim() == 2)
+        floats = 4 * self.together(d_state) * self.across * 32 // self.lanes * self.tile
+        floats += self.width * (4 * (d_state + 1) + d_state * (self.along + 1) * constants)
+        floats += self.channels * self.threads * d_state if self.private(d_state) else self.along * self.width * d_state
+        return 4 * (floats + (8 * self.along * self.width if self.along > 1 else 0) + 4 + self.ring(B, C))
+
+    def together(self, d_state: int) -> int:
+        """States whose sums over channels are formed together."""
+        return 1 if d_state == 1 or self.along > 1 else 2
+
+    def private(self, d_state: int) -> bool:
+        """Has every lane a place of its own for its part of A's gradient."""
+        return self.channels * self.threads * d_state <= 8192
 
 
-def backward_plan(batch: int, group: int, groups: int, length: int, d_state: int, device: torch.device) -> Plan:
-    return Plan(16, 2, 8)
+def forward_plan(u: Tensor, B: Tensor, C: Tensor, d_state: int) -> Plan:
+    """Few lanes along time where there are many channels: joining them takes fewer exchanges. Where channels are few, a warp takes one at
+    a time, or several share one."""
+    schedulers = 4 * processors(u.device)
+    rows = u.shape[0] * u.shape[1]
+    wide = max(x.element_size() for x in (u, B, C)) == 4
+    if rows >= 14 * schedulers:
+        plan = Plan(8, 2, 4, blocks=3 if wide else 4, unroll=2)
+    elif rows >= schedulers:
+        plan = Plan(32, 1, 4, blocks=4 if wide else 5, unroll=2)
+    else:
+        plan = Plan(32, 1, 1, 4, blocks=4 if wide else 5)
+    return _fitting(plan, u, B, C, d_state, backward=False)
+
+
+def backward_plan(u: Tensor, B: Tensor, C: Tensor, d_state: int) -> Plan:
+    schedulers = 4 * processors(u.device)
+    rows = u.shape[0] * u.shape[1]
+    small = shared_memory(u.device) < 128 * 1024  # compute capability 12.0, whose assembler spills where that of 9.0 does not
+    if rows >= 14 * schedulers:
+        wide = max(x.element_size() for x in (u, B, C)) == 4
+        two = Plan(8, 2, 4, blocks=2, unroll=1 if wide else 2)
+        plan = two if d_state >= 16 and not small else Plan(8, 1, 4, blocks=2 if small else 3)
+    else:
+        plan = Plan(16 if rows >= 6 * schedulers else 32, 1, 4, blocks=2 if small else 3)
+    return _fitting(plan, u, B, C, d_state, backward=True)
+
+
+def _fitting(plan: Plan, u: Tensor, B: Tensor, C: Tensor, d_state: int, backward: bool) -> Plan:
+    """Not much wider than a group, and within shared memory."""
+    group = u.shape[1] // max(x.shape[1] if x.dim() == 4 else 1 for x in (B, C))
+    limit = shared_memory(u.device)
+    while True:
+        shared = plan.backward_shared(d_state, B, C) if backward else plan.forward_shared(d_state, B, C)
+        less = plan.narrower() if plan.width >= 2 * group or shared > limit else None
+        if less is None:
+            return plan
+        plan = less
+
+
+def suits(*tensors: Tensor | None) -> bool:
+    """Are the dtypes known, and the cards' compiler there."""
+    return all(x is None or x.dtype in TYPES for x in tensors) and nvrtc.usable(next(x for x in tensors if x is not None).device)[0]
 
 
 def rows(x: Tensor) -> Tensor:
     """(batch, d_inner, length) with its steps side by side."""
-    return x if x.stride(2) == 1 or x.shape[2] == 1 else x.contiguous()
+    return x if x.stride(2) == 1 or x.shape[2] == 1 else _copy(x, x.shape[2])
+
+
+def _copy(x: Tensor, pitch: int) -> Tensor:
+    """(batch, channels, length) in rows of pitch steps, zero past the length."""
+    batch, channels, length = x.shape
+    out = torch.empty((batch, channels, pitch), dtype=x.dtype, device=x.device)
+    kernel = nvrtc.kernel("rows_copy.cu", "rows_copy", {"TYPE": "float" if x.element_size() == 4 else "short"}, x.device)
+    across, along = -(-channels // 64), -(-pitch // 64)
+    with torch.cuda.device(x.device):
+        kernel.launch(across * along * batch, 256, 0, [
+            x.data_ptr(), out.data_ptr(), *x.stride(), channels, length, pitch, across, along,
+        ])  # fmt: skip
+    return out
 
 
 def _alignment(*tensors: Tensor | None) -> int:
@@ -87,9 +167,8 @@ def _matrix(x: Tensor) -> Tensor:
         size = x.element_size()
         if not (x.data_ptr() | x.stride(0) * size | x.stride(1) * size | x.stride(2) * size) & 15:
             return x
-    padded = x.new_zeros(batch, groups, states, -(-length // ITEMS) * ITEMS)
-    padded[..., :length] = x
-    return padded
+    pitch = -(-length // ITEMS) * ITEMS
+    return _copy(x.reshape(batch, groups * states, length), pitch).view(batch, groups, states, pitch)
 
 
 def _pointer(x: Tensor | None) -> int:
@@ -156,12 +235,9 @@ def scan_forward(
         *_strides(u, 0, 1), *_strides(delta, 0, 1), *_strides(z, 0, 1), *_strides(out, 0, 1), *moving,
         *A.stride(), *constant, length, channels, group, blocks, of_group, steps, max(every, 1),
     ]  # fmt: skip
-    shared = plan.width * ((states + 1) * (4 if plan.along > 1 else 2) + states * ((B.dim() == 2) + (C.dim() == 2)))
-    shared += 4 * plan.along * plan.width if plan.along > 1 else 0
-    shared = -(-shared // 4) * 4 + plan.ring(B, C)
     with torch.cuda.device(device):
         kernel = nvrtc.kernel("rows_forward.cu", "rows_forward", options, device)
-        kernel.launch(blocks * batch, plan.threads, 4 * shared, arguments)
+        kernel.launch(blocks * batch, plan.threads, plan.forward_shared(states, B, C), arguments)
     return out, last, kept
 
 
@@ -205,19 +281,10 @@ def scan_backward(
     grad_B, grad_C = torch.empty(shape_B, dtype=B.dtype, device=device), torch.empty(shape_C, dtype=C.dtype, device=device)
     grad_D, grad_bias = (None if x is None else torch.empty_like(x) for x in (D, delta_bias))
     moving, constant = _matrix_strides(B, C)
-    width, along = plan.width, plan.along
-    together = 1 if states == 1 or along > 1 else 2
-    constants = (B.dim() == 2) + (C.dim() == 2)
-    shared = 4 * together * plan.across * 32 // plan.lanes * plan.tile + width * (4 * (states + 1) + states * (along + 1) * constants)
-    private = plan.channels * plan.threads * states
-    is_private = private <= 8192
-    shared += private if is_private else along * width * states
-    options |= {"ROUND": together, "PRIVATE": int(is_private)}
-    shared += 8 * along * width if along > 1 else 0
-    shared = -(-shared // 4) * 4 + plan.ring(B, C)
+    options |= {"ROUND": plan.together(states), "PRIVATE": int(plan.private(states))}
     with torch.cuda.device(device):
         kernel = nvrtc.kernel("rows_backward.cu", "rows_backward", options, device)
-        kernel.launch(blocks * batch, plan.threads, 4 * shared, [
+        kernel.launch(blocks * batch, plan.threads, plan.backward_shared(states, B, C), [
             *map(_pointer, (u, delta, z, dout, B, C, A, D, delta_bias, kept, du, ddelta, dz, dA, dB, dC, dD, dbias)),
             *_strides(u, 0, 1), *_strides(delta, 0, 1), *_strides(z, 0, 1), *_strides(dout, 0, 1), *moving, *A.stride(), *constant,
             *_strides(du, 0, 1), *_strides(ddelta, 0, 1), *_strides(dz, 0, 1),

@@ -1,4 +1,5 @@
-"""selective_scan_fn on Triton kernels: launches, memory and autograd. The mathematics is in selective_scan_forward and _backward."""
+"""selective_scan_fn on Triton kernels, and on NVIDIA cards on those in CUDA C++: launches, memory and autograd. The mathematics is in
+selective_scan_forward and _backward."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from anymamba.backends.call import Call
 from anymamba.backends.cuda import nvrtc
 from anymamba.backends.cuda import selective_scan_launch as in_cuda
+from anymamba.backends.cuda import selective_scan_rows_launch as in_rows
 from anymamba.backends.triton.launch import on_device, runs_here
 from anymamba.backends.triton.selective_scan_backward import (
     selective_scan_backward_kernel,
@@ -22,13 +24,13 @@ from anymamba.language import say
 
 
 def supports(call: Call) -> tuple[bool, str]:
-    """All but a complex A and a B or C that is constant in time."""
+    """All but a complex A; a B or C that is constant in time where NVRTC compiles."""
     ok, reason = runs_here(call)
     if not ok:
         return ok, reason
     if "complex_A" in call.features:
         return False, say("has no kernel for complex A", "没有复数 A 的内核")
-    if call.features & {"constant_B", "constant_C"}:
+    if call.features & {"constant_B", "constant_C"} and not nvrtc.usable(call.device)[0]:
         return False, say("has no kernel for B or C constant in time", "没有 B 或 C 不随时间变化的内核")
     if call.size("d_state") > 256:
         return False, say("d_state is at most 256", "d_state 最大为 256")
@@ -56,10 +58,11 @@ def selective_scan_fn(
 
 @dataclass(frozen=True)
 class Kept:
-    """What backward has to know of forward: every how many steps it kept the state, and the plan of the CUDA kernel if it was that."""
+    """What backward has to know of forward: every how many steps it kept the state, and the plan of the CUDA kernel if it was one:
+    of that for channels side by side, or of that for steps side by side."""
 
     every: int
-    cuda_plan: in_cuda.Plan | None
+    plan: in_cuda.Plan | in_rows.Plan | None
 
 
 def forward(
@@ -77,18 +80,23 @@ def forward(
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Kept]:
     """out, last state or None, with keep the states that backward starts from; by the fastest kernel that takes these tensors."""
     batch, channels, length = u.shape
-    if in_cuda.suits(u, delta, A, B, C, z):
-        packed = B.element_size() == C.element_size() == 2
-        cuda_plan = in_cuda.forward_plan(batch, channels, length, u.device, packed)
-        back = in_cuda.backward_plan(batch, channels, length, u.device)
-        every = back.window if keep else 0
-        try:
-            found = in_cuda.scan_forward(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, every, cuda_plan)
-            return *found, Kept(every, back)
-        except nvrtc.NotCompiled as error:
-            nvrtc.give_up(u.device, str(error))
-    plan = forward_plan(batch, channels, length, A.shape[1], u.device, u.dtype == torch.float32)
-    return *scan_forward(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, keep, plan), Kept(plan.every, None)
+    arguments = u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state
+    try:
+        if in_cuda.suits(u, delta, A, B, C, z):
+            packed = B.element_size() == C.element_size() == 2
+            back = in_cuda.backward_plan(batch, channels, length, u.device)
+            plan = in_cuda.forward_plan(batch, channels, length, u.device, packed)
+            return *in_cuda.scan_forward(*arguments, back.window if keep else 0, plan), Kept(back.window, back)
+        if u.numel() and in_rows.suits(u, delta, A, B, C, D, z, delta_bias):
+            back_rows = in_rows.backward_plan(u, B, C, A.shape[1])
+            plan_rows = in_rows.forward_plan(u, B, C, A.shape[1])
+            return *in_rows.scan_forward(*arguments, back_rows.tile if keep else 0, plan_rows), Kept(back_rows.tile, back_rows)
+    except nvrtc.NotCompiled as error:
+        nvrtc.give_up(u.device, str(error))
+    plan_triton = forward_plan(batch, channels, length, A.shape[1], u.device, u.dtype == torch.float32)
+    B, C = _along_time(B, u), _along_time(C, u)
+    found = scan_forward(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, keep, plan_triton)
+    return *found, Kept(plan_triton.every, None)
 
 
 def backward(
@@ -107,13 +115,33 @@ def backward(
     dz: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of u, delta, A, B, C, D, z, delta_bias. dz: memory for z's, like z, channel stride 1."""
-    if kept.cuda_plan is not None:
-        try:
-            return in_cuda.scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, softplus, checkpoint, kept.cuda_plan, dz)
-        except nvrtc.NotCompiled as error:
-            nvrtc.give_up(u.device, str(error))  # the Triton kernel reads the same states
+    given = u, delta, A, B, C, D, z, delta_bias, softplus
+    every = kept.every
+    try:
+        if isinstance(kept.plan, in_cuda.Plan):
+            return in_cuda.scan_backward(dout, *given, checkpoint, kept.plan, dz)
+        if kept.plan is not None:
+            found = in_rows.scan_backward(dout, *given, checkpoint, kept.plan)
+            return found if dz is None or found[6] is None else (*found[:6], dz.copy_(found[6]), found[7])
+    except nvrtc.NotCompiled as error:
+        nvrtc.give_up(u.device, str(error))
+        if isinstance(kept.plan, in_rows.Plan):  # the Triton kernel reads the states of the other
+            _, _, states, again = forward(*given, False, True)
+            assert states is not None
+            checkpoint, every = states, again.every
     plan = backward_plan(u.shape[0], u.shape[1], u.shape[2], A.shape[1], u.device, u.dtype == torch.float32)
-    return scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, softplus, checkpoint, kept.every, plan, dz)
+    matrices = _along_time(B, u), _along_time(C, u)
+    gradients = list(scan_backward(dout, u, delta, A, *matrices, D, z, delta_bias, softplus, checkpoint, every, plan, dz))
+    for index, matrix in ((3, B), (4, C)):
+        gradient = gradients[index]
+        if matrix.dim() == 2 and gradient is not None:
+            gradients[index] = gradient.float().sum((0, 3)).to(matrix.dtype)
+    return tuple(gradients)
+
+
+def _along_time(matrix: Tensor, u: Tensor) -> Tensor:
+    """B or C; one that is constant in time as if every channel were a group of its own."""
+    return matrix[None, :, :, None].expand(u.shape[0], -1, -1, u.shape[2]) if matrix.dim() == 2 else matrix
 
 
 class _SelectiveScan(torch.autograd.Function):

@@ -32,15 +32,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_forward(c
         if (C_CONSTANT) C_s[i] = Format<TC>::one(p.C, ch * p.C_d + n * p.C_m);
     }
     float bias[NC], D[NC];
-    const char *u[NC], *dt[NC], *z[NC];
+    const char *u = p.u + me.b * p.u_b, *dt = p.dt + me.b * p.dt_b, *z = p.z + me.b * p.z_b;
 #pragma unroll
     for (int c = 0; c < NC; c++) {
         const i64 ch = me.channel(c);
         bias[c] = HAS_BIAS ? Format<TBIAS>::one(p.bias, ch) : 0.0f;
         D[c] = HAS_D ? Format<TD>::one(p.D, ch) : 0.0f;
-        u[c] = p.u + me.b * p.u_b + ch * p.u_d;
-        dt[c] = p.dt + me.b * p.dt_b + ch * p.dt_d;
-        z[c] = HAS_Z ? p.z + me.b * p.z_b + ch * p.z_d : nullptr;
     }
     __syncthreads();
     int turn = 0;
@@ -49,15 +46,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_forward(c
     for (i64 t0 = 0; t0 < p.length; t0 += TILE, turn ^= 1) {
         const i64 t = t0 + (me.wt * LT + me.lt) * ITEMS, steps = p.length - t;
         float d[NC][ITEMS], x[NC][ITEMS], y[NC][ITEMS], sum[NC];
-        Items<TZ, ALIGN> gate[NC];
         {
             Items<TU, ALIGN> raw_u[NC];
             Items<TDT, ALIGN> raw_dt[NC];
 #pragma unroll
             for (int c = 0; c < NC; c++) {
-                raw_u[c].load(u[c] + t * sizeof(TU), steps);
-                raw_dt[c].load(dt[c] + t * sizeof(TDT), steps);
-                if (HAS_Z) gate[c].load(z[c] + t * sizeof(TZ), steps);
+                raw_u[c].load(u + me.channel(c) * p.u_d + t * sizeof(TU), steps);
+                raw_dt[c].load(dt + me.channel(c) * p.dt_d + t * sizeof(TDT), steps);
             }
 #pragma unroll
             for (int c = 0; c < NC; c++) {
@@ -139,9 +134,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_forward(c
         }
 #pragma unroll
         for (int c = 0; c < NC; c++) {
-            if (HAS_Z)
+            if (HAS_Z) {
+                Items<TZ, ALIGN> gate;  // loaded late: the registers are needed until here
+                gate.load(z + me.channel(c) * p.z_d + t * sizeof(TZ), steps);
 #pragma unroll
-                for (int i = 0; i < ITEMS; i++) y[c][i] *= gate[c].get(i) * sigmoid(gate[c].get(i));
+                for (int i = 0; i < ITEMS; i++) y[c][i] *= gate.get(i) * sigmoid(gate.get(i));
+            }
             if (me.has(c)) write_items<TU, ALIGN_OUT>(p.out + me.b * p.out_b + (me.first + c) * p.out_d + t * sizeof(TU), y[c], steps);
         }
         if (WT == 1) __syncwarp();
