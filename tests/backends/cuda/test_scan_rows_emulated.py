@@ -77,7 +77,8 @@ def test_emulated_rows_reproduce_the_reference(
     dout = rows(channels)
     tensors: list[Any] = [
         rows(channels), delta, -torch.rand(channels, d_state) * 4, matrix("B"), matrix("C"),
-        torch.randn(channels) if "D" in given else None, rows(channels) if "z" in given else None, torch.rand(channels) if "b" in given else None,
+        torch.randn(channels) if "D" in given else None, rows(channels) if "z" in given else None,
+        torch.rand(channels) if "b" in given else None,
     ]  # fmt: skip
     exact = [None if t is None else t.double().requires_grad_() for t in tensors]
     out, last = selective_scan_fn(*exact, delta_softplus=softplus, return_last_state=True)

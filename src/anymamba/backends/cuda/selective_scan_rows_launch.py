@@ -158,7 +158,7 @@ def _alignment(*tensors: Tensor | None) -> int:
 
 
 def _matrix(x: Tensor) -> Tensor:
-    """B or C as (batch, ngroups, d_state, length) whose rows begin at 16 bytes and can be read in whole ITEMS; constant in time as it is."""
+    """B or C as (batch, ngroups, d_state, length), rows at 16-byte borders that can be read in whole ITEMS; constant in time as it is."""
     if x.dim() == 2:
         return x
     x = x if x.dim() == 4 else x.unsqueeze(1)
@@ -255,7 +255,7 @@ def scan_backward(
     kept: Tensor,
     plan: Plan,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of u, delta, A, B, C, D, z, delta_bias, each in dtype and shape of its tensor. kept: states before every tile of the plan."""
+    """Gradients of u, delta, A, B, C, D, z, delta_bias, each in dtype and shape of its tensor. kept: states before every tile."""
     batch, channels, length = u.shape
     states, device = A.shape[1], u.device
     u, delta, dout, z = rows(u), rows(delta), rows(dout), None if z is None else rows(z)
