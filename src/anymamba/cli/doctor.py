@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from anymamba.doctor import diagnose_log
 from anymamba.doctor.finding import Report
+from anymamba.doctor.reading import NotALog
 from anymamba.language import say
 
 
@@ -14,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "log",
         nargs="?",
         help=say(
-            "a log file to diagnose, or - for standard input; without it, this machine is checked",
-            "要诊断的日志文件，- 表示标准输入；省略则检查本机",
+            "a log file to diagnose, or - for standard input; without it, what comes through a pipe, else this machine",
+            "要诊断的日志文件，- 表示标准输入；省略时读取管道内容，没有管道则检查本机",
         ),
     )
     form = parser.add_mutually_exclusive_group()
@@ -57,9 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
     )
     parser.epilog = say(
-        "examples: pip install mamba-ssm 2>&1 | anymamba doctor -    anymamba doctor build.log --json    anymamba"
+        "examples: pip install mamba-ssm 2>&1 | anymamba doctor    anymamba doctor build.log --json    anymamba"
         " doctor --explain AM003.  Exit code: 0 healthy, 1 something found, 2 wrong usage.",
-        "示例：pip install mamba-ssm 2>&1 | anymamba doctor -    anymamba doctor build.log --json    anymamba"
+        "示例：pip install mamba-ssm 2>&1 | anymamba doctor    anymamba doctor build.log --json    anymamba"
         " doctor --explain AM003。退出码：0 正常，1 发现问题，2 用法错误。",
     )
 
@@ -72,6 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _list()
     try:
         report = _report(arguments)
+    except NotALog as error:
+        print(str(error), file=sys.stderr)
+        return 2
     except OSError as error:
         if arguments.log in (None, "-"):
             raise
@@ -97,14 +102,58 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> Report:
-    from anymamba.doctor import diagnose_log, diagnose_machine
+    from anymamba.doctor import diagnose_machine
 
     if arguments.log is None:
+        head = _first_byte_of_pipe()
+        if head:
+            return _from_pipe(head)
         return diagnose_machine(online=arguments.online, imports=not arguments.no_import)
     if arguments.log == "-":
-        return diagnose_log(sys.stdin.buffer, "-")
+        return _from_pipe(b"")
     with open(arguments.log, "rb") as stream:
         return diagnose_log(stream, arguments.log)
+
+
+def _first_byte_of_pipe() -> bytes:
+    """b"" where nothing is piped in; then the machine is checked, and that is said when a pipe was open."""
+    from anymamba.doctor import piped
+
+    if not hasattr(sys.stdin, "buffer") or not piped.is_piped(_descriptor()):
+        return b""
+    head = piped.first_byte(_descriptor())
+    if head is None:
+        print(
+            say(
+                "anymamba doctor: nothing came through the pipe, so this machine is checked; `anymamba doctor -` waits for a log",
+                "anymamba doctor：管道中没有内容，因此检查本机；`anymamba doctor -` 会等待日志",
+            ),
+            file=sys.stderr,
+        )
+    return head or b""
+
+
+def _descriptor() -> int:
+    try:
+        return sys.stdin.fileno()
+    except (OSError, ValueError):  # replaced by an object without a file
+        return -1
+
+
+def _from_pipe(head: bytes) -> Report:
+    from anymamba.doctor import piped
+
+    stream = piped.Limited(sys.stdin.buffer, head)
+    report = diagnose_log(stream, "-")
+    if stream.stopped:
+        print(
+            say(
+                "anymamba doctor: standard input did not end; what was read up to the limit is diagnosed",
+                "anymamba doctor：标准输入没有结束；只诊断了读到上限为止的内容",
+            ),
+            file=sys.stderr,
+        )
+    return report
 
 
 def _explain(name: str) -> int:

@@ -100,7 +100,7 @@ USE_ANYMAMBA = Remedy(
         " import mamba_ssm.",
         "或者不用官方包：anymamba 无需编译器，其替身模块可服务于导入 mamba_ssm 的程序。",
     ),
-    ("pip install anymamba", "anymamba dropin --help"),
+    ("anymamba dropin --help",),
 )
 WSL = Remedy(
     Text("Use WSL2, where the Linux wheels work.", "改用 WSL2，可以直接使用 Linux 的 wheel。"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import sys
-from typing import Any, BinaryIO, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from anymamba.doctor import rules
+from anymamba.doctor.encoding import Readable
 from anymamba.doctor.finding import Evidence, Finding, Report, Step
 from anymamba.doctor.log import Log
 from anymamba.doctor.reading import read
@@ -34,9 +36,9 @@ class Found:
         return role + 4 * weak, self.rule.order, 0, min(self.match.offsets or (0,))
 
 
-def diagnose_log(stream: BinaryIO, name: str = "-") -> Report:
+def diagnose_log(stream: Readable, name: str = "-") -> Report:
     """Reads a log to its end and names the causes in it; ``unknown`` or ``log-truncated`` where no rule matches."""
-    log = Log(read(stream))
+    log = Log(read(stream), "" if name == "-" else name)
     found = [Found(rule, match) for rule, match in _matches(log)]
     rank(found)
     system = log.facts.get("system") or this_system()
@@ -100,8 +102,8 @@ def present(item: Found, log: Optional[Log], system: str) -> Finding:
     evidence: List[Evidence] = []
     for offset in match.offsets:
         line = log.line_at(offset) if log else None
-        if line and not any(seen.line == line.number for seen in evidence):
-            evidence.append(Evidence(line.number, line.text[:500]))
+        if log and line and not any(seen.line == line.number for seen in evidence):
+            evidence.append(Evidence(line.number, log.words_at(offset)))
     evidence = sorted(evidence[:MOST_EVIDENCE])
     evidence.extend(Evidence(0, text) for text in match.lines)
     return Finding(
@@ -130,11 +132,14 @@ DEFAULT_VALUES = {
     "mamba": "2.3.1",
     "conv": "1.6.1",
     "python": "3.12",
+    "log": "build.log",
 }
 
 
 def _values(log: Log) -> Dict[str, str]:
     values: Dict[str, str] = {}
+    if log.name:
+        values["log"] = shlex.quote(log.name)
     versions = log.facts.get("versions", {})
     failed = sorted(name for name in log.failed if name in ("mamba-ssm", "causal-conv1d"))
     if failed:

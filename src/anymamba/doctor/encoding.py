@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import codecs
-from typing import BinaryIO, Iterator, Tuple
+from typing import Iterator, Protocol, Tuple
 
 CHUNK = 1 << 20
+
+
+class Readable(Protocol):
+    """What a log is read from."""
+
+    def read(self, size: int) -> bytes: ...
 
 
 def sniff(head: bytes) -> str:
@@ -23,7 +29,7 @@ def sniff(head: bytes) -> str:
     return "utf-8"
 
 
-def chunks(stream: BinaryIO) -> Iterator[Tuple[str, str]]:
+def chunks(stream: Readable) -> Iterator[Tuple[str, str]]:
     """(encoding, text) pieces that end at a line end, or after CHUNK characters where a log has no line ends."""
     head = stream.read(CHUNK)
     encoding = sniff(head)

@@ -45,11 +45,16 @@ _INSTALLING = re.compile(
 )
 
 
-class Log:
-    """text: the cleaned lines joined by newlines; facts: what recognise.py found (versions, system, tool, ...)."""
+LONG_LINE, BEFORE = 160, 40
+"""Characters of a line that are shown as evidence, and of those before the words that prove it."""
 
-    def __init__(self, reading: Reading) -> None:
-        self.reading = reading
+
+class Log:
+    """text: the cleaned lines joined by newlines; facts: what recognise.py found (versions, system, tool, ...).
+    name: of the file, empty for standard input."""
+
+    def __init__(self, reading: Reading, name: str = "") -> None:
+        self.reading, self.name = reading, name
         self.lines: List[Line] = reading.lines
         self.text = "\n".join(line.text for line in self.lines)
         self._starts: List[int] = []
@@ -77,6 +82,15 @@ class Log:
 
     def line_at(self, offset: int) -> Line:
         return self.lines[bisect.bisect_right(self._starts, offset) - 1]
+
+    def words_at(self, offset: int) -> str:
+        """The line at this place; of a long one, the part that begins shortly before it."""
+        index = bisect.bisect_right(self._starts, offset) - 1
+        text, inside = self.lines[index].text, offset - self._starts[index]
+        if len(text) <= LONG_LINE:
+            return text
+        begin = max(0, inside - BEFORE)
+        return ("... " if begin else "") + text[begin : begin + LONG_LINE]
 
     def around(self, start: int, end: int, before: int = 60, after: int = 12) -> str:
         """The text of the neighbouring lines."""

@@ -7,10 +7,11 @@ from between them the lines that may matter: those with one of the WORDS in them
 from __future__ import annotations
 
 import unicodedata
-from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 from anymamba.doctor.cleaning import clean
-from anymamba.doctor.encoding import chunks
+from anymamba.doctor.encoding import Readable, chunks
+from anymamba.language import say
 
 WHOLE = 240_000
 HEAD = 80_000
@@ -52,8 +53,12 @@ class Reading(NamedTuple):
     shortened: bool
 
 
-def read(stream: BinaryIO) -> Reading:
-    """Reads the stream to its end; a few MB of memory, whatever its length."""
+class NotALog(Exception):
+    """The input is empty, or is no text."""
+
+
+def read(stream: Readable) -> Reading:
+    """Reads the stream to its end; a few MB of memory, whatever its length. Raises NotALog for nothing and for binary data."""
     buffered: List[Tuple[int, str]] = []  # (number of the first line, text) while the log may still be kept whole
     held = 0
     number = 1
@@ -64,6 +69,13 @@ def read(stream: BinaryIO) -> Reading:
     tail_size = 0
     shortened = False
     for used, text in chunks(stream):
+        if not total and _is_binary(text):
+            raise NotALog(
+                say(
+                    "anymamba doctor: this is binary data, not the text of a log; give what the program printed",
+                    "anymamba doctor：这是二进制数据，不是日志文本；请给出程序输出的内容",
+                )
+            )
         encoding = used if used != "utf-8" else encoding
         total += len(text)
         if not shortened:
@@ -84,6 +96,13 @@ def read(stream: BinaryIO) -> Reading:
             start, piece = tail.pop(0)
             tail_size -= len(piece)
             middle.add(start, piece)
+    if not shortened and not any(text.strip() for _, text in buffered):
+        raise NotALog(
+            say(
+                "anymamba doctor: the log is empty; record one with: pip install -v mamba-ssm > build.log 2>&1",
+                "anymamba doctor：日志是空的；请先记录：pip install -v mamba-ssm > build.log 2>&1",
+            )
+        )
     lines: List[Line] = []
     if shortened:
         lines.extend(_lines(*buffered[0]))
@@ -95,6 +114,13 @@ def read(stream: BinaryIO) -> Reading:
     else:
         lines.extend(_lines(1, _unwrap("".join(piece for _, piece in buffered))))
     return Reading(lines, max(1, number - (1 if number > 1 else 0)), total, encoding, shortened)
+
+
+def _is_binary(text: str) -> bool:
+    """More than a tenth of the beginning is control characters or no text at all; a log may hold a few NULs and escapes."""
+    head = text[:4096]
+    odd = sum(1 for character in head if character == "\ufffd" or (ord(character) < 32 and character not in "\t\n\r\x08\x1b"))
+    return odd > 0.1 * len(head)
 
 
 def _lines(number: int, text: str) -> Iterator[Line]:

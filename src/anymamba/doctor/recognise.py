@@ -22,7 +22,7 @@ _MARKS = (
 )  # fmt: skip
 
 _FAILED = (
-    re.compile(r"Failed (?:building wheel|building editable|to build installable wheels) for " + _NAME),
+    re.compile(r"Failed (?:building wheel|building editable|to build installable wheels) for (?!some )" + _NAME),
     re.compile(
         r"^(?:× |error: |ERROR: )?Failed to (?:build|download and build):? (?!installable|one or)" + _NAME, re.M
     ),

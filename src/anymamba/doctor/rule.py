@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 CERTAIN, LIKELY, POSSIBLE = "certain", "likely", "possible"
 CONFIDENCES = (CERTAIN, LIKELY, POSSIBLE)
+NO_DIAGNOSIS = "none"
+"""The confidence of ``unknown``: nothing is claimed."""
 
 # how far a finding must be fixed: a cause stops the user; a branch only decides which way the installer goes on,
 # and is the diagnosis when nothing else failed; a note is worth knowing and stops nobody

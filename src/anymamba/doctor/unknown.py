@@ -9,7 +9,7 @@ from anymamba.doctor import rules
 from anymamba.doctor.finding import Evidence, Finding
 from anymamba.doctor.log import Log
 from anymamba.doctor.patterns import compiled
-from anymamba.doctor.rule import CERTAIN, LIKELY, POSSIBLE
+from anymamba.doctor.rule import CERTAIN, LIKELY, NO_DIAGNOSIS, POSSIBLE
 
 _WRAPPERS = (
     r"No available output\.",
@@ -43,7 +43,8 @@ def report_unknown(log: Log, system: str) -> List[Finding]:
         match = Match(tuple(sorted(found.start() for found in ours)), CERTAIN if log.names_ours else LIKELY)
         return [present(Found(rules.by_name()["log-truncated"], match), log, system)]
     finding = present(Found(rules.by_name()["unknown"], Match((), POSSIBLE)), log, system)
-    return [finding._replace(evidence=tuple(Evidence(number, text[:500]) for number, text in real[:4]))]
+    evidence = tuple(Evidence(number, text[:500]) for number, text in real[:4])
+    return [finding._replace(evidence=evidence, confidence=NO_DIAGNOSIS)]
 
 
 def _real_error(text: str) -> bool:

@@ -10,7 +10,7 @@ import unicodedata
 from typing import List
 
 from anymamba.doctor.finding import Finding, Report
-from anymamba.doctor.rule import BRANCH, CERTAIN, LIKELY, NOTE
+from anymamba.doctor.rule import BRANCH, CERTAIN, LIKELY, NO_DIAGNOSIS, NOTE
 from anymamba.language import say
 
 _MARKS = {"ok": ("[✓]", "32"), "warning": ("[!]", "33"), "bad": ("[✗]", "31"), "info": ("[•]", "36")}
@@ -51,7 +51,7 @@ def render(report: Report, verbose: bool = False, colour: bool = False) -> str:
 
 
 def confidence_word(finding: Finding) -> str:
-    if finding.cause == "unknown":
+    if finding.confidence == NO_DIAGNOSIS:
         return say("no diagnosis", "无法诊断")
     return {
         CERTAIN: say("certain", "确定"),
@@ -78,7 +78,7 @@ def _finding(number: int, finding: Finding, paint: _Painter) -> List[str]:
         )
     for item in finding.evidence:
         where = say("line {}", "第 {} 行").format(item.line) if item.line else say("here", "本机")
-        lines.append(paint("   {} | ".format(where), "2") + item.text[: max(40, width + 60)])
+        lines.append(paint("   {} | ".format(where), "2") + item.text)
     lines += _wrap(say("Need to fix it? ", "需要修复吗？") + finding.needed, "   ", width)
     for step_number, step in enumerate(finding.remedies, 1):
         lines += _wrap("{}) {}".format(step_number, step.text), "   ", width)
@@ -96,12 +96,13 @@ def _last(report: Report) -> List[str]:
         return [say("No issues found.", "未发现问题。")]
     real = [item for item in report.findings if item.role not in (BRANCH, NOTE)]
     if [item.cause for item in report.findings] == ["unknown"]:
+        name = report.source.get("name", "-")
         return [
             say(
-                "No diagnosis. What was recognised: {}. `anymamba doctor LOG --markdown` writes a report without"
+                "No diagnosis. What was recognised: {}. `anymamba doctor {} --markdown` writes a report without"
                 " private data.",
-                "无法诊断。已识别的内容：{}。`anymamba doctor 日志 --markdown` 可生成不含隐私数据的报告。",
-            ).format(recognised(report))
+                "无法诊断。已识别的内容：{}。`anymamba doctor {} --markdown` 可生成不含隐私数据的报告。",
+            ).format(recognised(report), name if name != "-" else "build.log")
         ]
     return [
         say("{} found, listed in the order in which to fix them.", "发现 {} 项，按应修复的顺序排列。").format(

@@ -28,7 +28,7 @@ RULE = Rule(
             Text(
                 "If it is about these packages, report it with this text.", "如果与这两个包有关，请附上以下内容报告。"
             ),
-            ("anymamba doctor LOG --markdown",),
+            ("anymamba doctor {log} --markdown",),
         ),
     ),
 )
