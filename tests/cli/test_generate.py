@@ -1,4 +1,4 @@
-"""anymamba generate and chat, from the command line's point of view."""
+"""anymamba generate, from the command line's point of view."""
 
 from __future__ import annotations
 
@@ -111,22 +111,6 @@ def test_errors_name_the_cause_and_show_no_traceback(
     code, out, err = generate(capsys, *(checkpoint if word == "CHECKPOINT" else word for word in words))
     assert code == (1 if "no/such" in message or "missing" in message else 2) and not out
     assert message in err and "Traceback" not in err and "bug" not in err
-
-
-def test_chat_answers_and_obeys_commands(
-    checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    tokenizer_config = Path(checkpoint) / "tokenizer_config.json"
-    assert "chat_template" in tokenizer_config.read_text("utf-8") or (Path(checkpoint) / "chat_template.jinja").exists()
-    saved = tmp_path / "talk.jsonl"
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"hello\nagain\n/save {saved}\n/help\n/reset\n/quit\n"))
-    code = main(["chat", checkpoint, "-m", "5"])
-    captured = capsys.readouterr()
-    assert code == 0, captured.err
-    messages = [json.loads(line) for line in saved.read_text("utf-8").splitlines()]
-    assert [message["role"] for message in messages] == ["user", "assistant"] * 2
-    assert messages[0]["content"] == "hello"
-    assert captured.out.count("\n") >= 2
 
 
 def test_a_batch_says_how_each_text_ended_and_how_long_it_is(checkpoint: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

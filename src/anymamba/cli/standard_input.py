@@ -51,10 +51,15 @@ def read_line() -> str | None:
     return line.rstrip("\r\n") if line else None
 
 
-def _told(content: bytes) -> str:
-    text, note = decode(content)
+def note_once(note: str | None) -> None:
+    """Says on stderr what ``decode`` has assumed, each kind once."""
     kind = (note or "").partition("(")[0]
     if note is not None and kind not in _said:
         _said.add(kind)
         print(note, file=sys.stderr)
+
+
+def _told(content: bytes) -> str:
+    text, note = decode(content)
+    note_once(note)
     return text
