@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import struct
-import zlib
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image, ImageDraw
 
 from anymamba.cli import main
+from anymamba.training import fonts
 from anymamba.training.axes import label, log_ticks, smoothed, ticks
 from anymamba.training.chart import chart
+from anymamba.training.png import _dashes
 
 
 @pytest.fixture
@@ -45,23 +47,70 @@ def test_svg_has_every_curve_and_name(runs: list[str], tmp_path: Path, capsys: p
     assert points == sorted(points) and points[0][1] < points[-1][1], "a falling loss goes down the picture"
 
 
+def colours(path: Path) -> dict[tuple[int, int, int], int]:
+    picture = Image.open(path)
+    assert picture.size == (960, 540)
+    return {colour: number for number, colour in picture.convert("RGB").getcolors(960 * 540)}
+
+
 def test_png_is_a_png_with_the_curves_colours(runs: list[str], tmp_path: Path) -> None:
     target = tmp_path / "both.png"
     assert main(["plot", *runs, "-o", str(target)]) == 0
-    content = target.read_bytes()
-    assert content.startswith(b"\x89PNG\r\n\x1a\n") and content.endswith(b"IEND\xaeB`\x82")
-    at, chunks = 8, {}
-    while at < len(content):
-        size, kind = struct.unpack(">I4s", content[at : at + 8])
-        body = content[at + 8 : at + 8 + size]
-        assert zlib.crc32(kind + body) == struct.unpack(">I", content[at + 8 + size : at + 12 + size])[0]
-        chunks[kind] = body
-        at += 12 + size
-    width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
-    pixels = zlib.decompress(chunks[b"IDAT"])
-    assert (width, height) == (960, 540) and len(pixels) == height * (1 + 3 * width)
-    for colour in (b"\x25\x63\xeb", b"\xdc\x26\x26"):
-        assert pixels.count(colour) > 200
+    counted = colours(target)
+    assert counted[255, 255, 255] > 400_000
+    for colour in ((0x25, 0x63, 0xEB), (0xDC, 0x26, 0x26)):
+        assert counted[colour] > 200
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str]:
+    """The texts that Pillow is given to draw."""
+    texts: list[str] = []
+    real = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, at, text, **more: (texts.append(text), real(self, at, text, **more))[1])
+    monkeypatch.setattr("anymamba.language._chosen", None)
+    assert main(["--lang", "zh", "plot", *words]) == 0
+    return texts
+
+
+def test_chinese_labels_are_drawn_with_a_font_that_has_them(
+    runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if fonts.font_for("损失", 26) is None:
+        pytest.skip("no Chinese font on this machine")
+    texts = drawn(monkeypatch, *runs, "-o", str(tmp_path / "a.png"))
+    assert {"步数", "损失（每词元奈特）", "first，验证", "第二次"} <= set(texts) and not any("?" in text for text in texts)
+    font = fonts.font_for("损失", 26)
+    assert bytes(font.getmask("损")) != bytes(font.getmask("失")) != bytes(font.getmask("\U0010ffff")), "characters, not boxes"
+    assert capsys.readouterr().err == ""
+
+
+def test_without_a_chinese_font_the_labels_are_english_and_that_is_said(
+    runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fonts, "_chinese", lambda size: None)
+    texts = drawn(monkeypatch, *runs, "-o", str(tmp_path / "a.png"))
+    assert {"step", "loss (nats a token)", "first, held out", "first", "curve 3"} <= set(texts)
+    assert not any("?" in text for text in texts)
+    told = capsys.readouterr()
+    assert told.err.count("改用英文标签") == 1 and "第二次 显示为 curve 3" in told.err and ".svg" in told.err
+    assert colours(tmp_path / "a.png")[0x25, 0x63, 0xEB] > 200
+
+
+def test_without_pillow_the_extra_is_named_and_svg_works(
+    runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("PIL", "PIL.Image", "PIL.ImageDraw", "PIL.ImageFont"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert main(["plot", *runs, "-o", str(tmp_path / "a.png")]) == 1
+    told = capsys.readouterr().err
+    assert "anymamba[plot]" in told and ".svg" in told and "Traceback" not in told
+    assert main(["plot", *runs, "-o", str(tmp_path / "a.svg")]) == 0 and (tmp_path / "a.svg").exists()
+
+
+def test_dashes_cover_three_fifths_of_a_line() -> None:
+    parts = _dashes([(0.0, 0.0), (37.0, 0.0), (37.0, 63.0)])
+    lengths = [sum(abs(x1 - x0) + abs(y1 - y0) for (x0, y0), (x1, y1) in zip(part, part[1:])) for part in parts]
+    assert len(parts) >= 10 and all(length == pytest.approx(6) for length in lengths[:10]) and sum(lengths) == pytest.approx(60)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anymamba.cli.options import number
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import current_language, say, set_language
+
+if TYPE_CHECKING:
+    from anymamba.training.axes import Axes, Curve
 
 CHOICES_X = ("step", "tokens", "seconds")
 CHOICES_Y = ("loss", "bits_per_byte", "perplexity", "lr", "tokens_per_s", "grad_norm")
@@ -31,10 +36,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from anymamba.training.axes import X_NAMES, Y_NAMES, Axes, curves_of
+    from anymamba.training.axes import X_NAMES, Y_NAMES, Axes
     from anymamba.training.chart import chart
 
     folders = [Path(name).expanduser() for name in arguments.runs]
+    target = Path(arguments.output).expanduser() if arguments.output else folders[0] / f"{arguments.y}.svg"
+    if not arguments.terminal:
+        check_target(target)
+    if arguments.terminal:
+        plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+        width = min(100, shutil.get_terminal_size().columns)
+        curves = _curves(arguments, folders)
+        print(chart([(curve.name, curve.points) for curve in curves], width=width, ascii_only=plain))
+        return 0
+    write(
+        lambda: Axes(_curves(arguments, folders), say(*X_NAMES[arguments.x]), say(*Y_NAMES[arguments.y]), arguments.log), target
+    )  # fmt: skip
+    print(target)
+    return 0
+
+
+def _curves(arguments: argparse.Namespace, folders: list[Path]) -> list[Curve]:
+    from anymamba.training.axes import curves_of
+
     curves = curves_of(folders, arguments.x, arguments.y, arguments.smooth)
     if arguments.log:
         for curve in curves:
@@ -42,32 +66,59 @@ def run(arguments: argparse.Namespace) -> int:
         curves = [curve for curve in curves if curve.points]
         if not curves:
             raise AnymambaError("run-folder", say("--log: no value is positive", "--log：没有正值"))
-    if arguments.terminal:
-        plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-        width = min(100, shutil.get_terminal_size().columns)
-        print(chart([(curve.name, curve.points) for curve in curves], width=width, ascii_only=plain))
-        return 0
-    axes = Axes(curves, say(*X_NAMES[arguments.x]), say(*Y_NAMES[arguments.y]), arguments.log)
-    target = Path(arguments.output) if arguments.output else folders[0] / f"{arguments.y}.svg"
-    write(axes, target)
-    print(target)
-    return 0
+    return curves
 
 
-def write(axes: object, target: Path) -> None:
-    """Writes the picture in the form that the file's name says. Raises AnymambaError for another form or a folder that is not there."""
-    from anymamba.training.axes import Axes
-    from anymamba.training.png import png
-    from anymamba.training.svg import svg
-
-    assert isinstance(axes, Axes)
-    suffix = target.suffix.lower()
-    if suffix not in (".svg", ".png"):
+def check_target(target: Path) -> None:
+    """Raises AnymambaError for a name that ends neither in .svg nor .png, and for .png where Pillow is not installed."""
+    if target.suffix.lower() not in (".svg", ".png"):
         raise AnymambaError("usage", say(f"{target}: the name must end in .svg or .png", f"{target}：文件名须以 .svg 或 .png 结尾"))
+    if target.suffix.lower() == ".png":
+        from anymamba.training.fonts import pillow
+
+        pillow()
+
+
+def write(make: Callable[[], Axes], target: Path) -> None:
+    """Writes the picture in the form that the file's name says. make: the axes, labelled in the current language.
+
+    Raises AnymambaError for another form or a folder that is not there.
+    """
+    check_target(target)
     try:
-        if suffix == ".svg":
-            target.write_text(svg(axes), encoding="utf-8")
+        if target.suffix.lower() == ".svg":
+            from anymamba.training.svg import svg
+
+            target.write_text(svg(make()), encoding="utf-8")
         else:
-            target.write_bytes(png(axes))
+            target.write_bytes(_png(make))
     except OSError as error:
         raise AnymambaError("file", say(f"{target} cannot be written", f"无法写入 {target}"), why=str(error)) from error
+
+
+def _png(make: Callable[[], Axes]) -> bytes:
+    """With English labels, and said so, where no font here has the Chinese ones."""
+    from anymamba.training.fonts import lacking
+    from anymamba.training.png import FONT_SIZE, png, texts_of
+
+    axes = make()
+    without = lacking(texts_of(axes), FONT_SIZE)
+    if not without:
+        return png(axes)
+    warn = say("no font of this machine shows {}: ", "本机没有能显示 {} 的字体：").format(", ".join(map(repr, without)))
+    remedy = say(
+        "the labels are English (install a Chinese font such as fonts-noto-cjk, or write .svg)",
+        "改用英文标签（可安装中文字体，如 fonts-noto-cjk，或改写 .svg）",
+    )
+    language = current_language()
+    set_language("en")
+    try:
+        axes = make()
+    finally:
+        set_language(language)
+    for place, curve in enumerate(axes.curves, 1):
+        if lacking([curve.name], FONT_SIZE):
+            remedy += say(f"; {curve.name} is shown as curve {place}", f"；{curve.name} 显示为 curve {place}")
+            curve.name = f"curve {place}"
+    print(warn + remedy, file=sys.stderr)
+    return png(axes)

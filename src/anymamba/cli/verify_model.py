@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from anymamba.models.tokenizer import Tokenizer
     from anymamba.numerics.drift import Divergence, Drift
     from anymamba.numerics.sides import Side
+    from anymamba.training.axes import Axes
 
 
 def run(arguments: argparse.Namespace, device: torch.device, dtypes: list[torch.dtype]) -> int:
@@ -178,19 +179,25 @@ def _chart(measured: Drift, what: str, title: str) -> str:
 
 def _check_plot(target: Path) -> None:
     """Before the long work, not after it."""
-    if target.suffix.lower() not in (".svg", ".png"):
-        raise AnymambaError("usage", say(f"{target}: the name must end in .svg or .png", f"{target}：文件名须以 .svg 或 .png 结尾"))
+    from anymamba.cli.plot import check_target
+
+    check_target(target)
     if not target.parent.is_dir():
         raise AnymambaError("usage", say(f"there is no folder {target.parent}", f"没有目录 {target.parent}"))
 
 
 def _plot(measured: Drift, target: Path) -> None:
     from anymamba.cli.plot import write
-    from anymamba.training.axes import COLOURS, Axes, Curve
 
     if not any(w.logit_difference > 0 for w in measured.windows):
         print(say("nothing to plot: the sides are identical", "没有可绘制的内容：两侧完全相同"), file=sys.stderr)
         return
+    write(lambda: _axes(measured), target)
+
+
+def _axes(measured: Drift) -> Axes:
+    from anymamba.training.axes import COLOURS, Axes, Curve
+
     names = {
         "logit_difference": say("largest logit difference", "logit 最大差异"),
         "state_difference": say("state difference, relative", "状态相对差异"),
@@ -202,4 +209,4 @@ def _plot(measured: Drift, target: Path) -> None:
         points = [(float(w.position), value) for w in measured.windows if (value := getattr(w, name)) is not None and value > 0]
         if points:
             curves.append(Curve(label, colour, points))
-    write(Axes(curves, say("tokens", "词元"), f"{measured.a} / {measured.b}", log_y=True), target)
+    return Axes(curves, say("tokens", "词元"), f"{measured.a} / {measured.b}", log_y=True)
