@@ -24,8 +24,10 @@ fell_back: Counter[tuple[str, str, str]] = Counter()
 """(op, backend, why the backends meant for the device did not) -> how often."""
 
 
-def counted(module: str, op: Callable[..., Any]) -> Callable[..., Any]:
-    """The public op as a function of that module: without the keyword ``backend``, so with upstream's signature."""
+def counted(module: str, op: Callable[..., Any], runs: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """The public op as a function of that module: without the keyword ``backend``, so with upstream's signature. runs: what is called
+    in its place, with the same arguments."""
+    target = op if runs is None else runs
     signature = inspect.signature(op)
     upstream = [parameter for parameter in signature.parameters.values() if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
     key = f"{module}.{op.__name__}"
@@ -35,7 +37,7 @@ def counted(module: str, op: Callable[..., Any]) -> Callable[..., Any]:
         if not torch.compiler.is_compiling():
             with _lock:
                 called[key] += 1
-        return op(*arguments, **keywords)
+        return target(*arguments, **keywords)
 
     function.__module__ = module
     function.__signature__ = signature.replace(parameters=upstream)  # type: ignore[attr-defined]

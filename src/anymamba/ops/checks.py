@@ -64,6 +64,14 @@ def tensors(
     return grad and torch.is_grad_enabled()
 
 
+def on_device(op: str, name: str, tensor: Tensor, device: torch.device) -> None:
+    """It is a tensor on that device, of any dtype. Raises ArgumentTypeError."""
+    if not isinstance(tensor, Tensor):
+        raise _not_a_tensor(op, name, tensor)
+    if tensor.device != device:
+        raise _other_device(op, name, tensor, "x", device)
+
+
 def shape(op: str, name: str, tensor: Tensor | None, axes: str, expected: tuple[int, ...]) -> None:
     """axes: the names of the axes, "(batch, dim, length)"; expected: their sizes, -1 for any. None passes. Raises ArgumentError."""
     if tensor is None or tensor.shape == expected:

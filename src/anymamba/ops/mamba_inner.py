@@ -11,7 +11,9 @@ from torch.utils.checkpoint import checkpoint
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose_fused
 from anymamba.ops import checks
+from anymamba.ops.called import Projection, projected
 from anymamba.ops.causal_conv1d import causal_conv1d_fn
+from anymamba.ops.masks import padding_mask
 from anymamba.ops.norm import rms_norm_fn
 from anymamba.ops.projection import linear
 from anymamba.ops.selective_scan import selective_scan_fn
@@ -57,6 +59,47 @@ def mamba_inner_fn(
     Returns (batch, length, d_model). Differentiable in every tensor argument, the RMS weights included.
     Raises ArgumentError, ArgumentTypeError, BackendError.
     """
+    return mamba_inner(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, out_proj_bias, A, B, C, D, delta_bias,
+        B_proj_bias, C_proj_bias, delta_softplus, checkpoint_lvl, b_rms_weight, c_rms_weight, dt_rms_weight, b_c_dt_rms_eps,
+        backend=backend,
+    )  # fmt: skip
+
+
+def mamba_inner(
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    A: Tensor,
+    B: Tensor | None = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    B_proj_bias: Tensor | None = None,
+    C_proj_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+    checkpoint_lvl: int = 1,
+    b_rms_weight: Tensor | None = None,
+    c_rms_weight: Tensor | None = None,
+    dt_rms_weight: Tensor | None = None,
+    b_c_dt_rms_eps: float = 1e-6,
+    *,
+    mask: Tensor | None = None,
+    x_proj: Projection | None = None,
+    out_proj: Projection | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """mamba_inner_fn with what upstream's signature has no place for.
+
+    mask: (batch, length), 0 where a token is padding. The convolution's output is zero there, so padding adds nothing to the state: its
+    bias would (silu(bias) is not 0). The scan reads zeros and needs no mask of its own.
+    x_proj, out_proj: modules to call in place of the two matrix products, where they are more than their weights (adapters, hooks).
+    They run once: nothing is computed again in the backward pass.
+    """
     op = "mamba_inner_fn"
     optional = {
         "conv1d_bias": conv1d_bias, "out_proj_bias": out_proj_bias, "B": B, "C": C, "D": D, "delta_bias": delta_bias,
@@ -87,12 +130,13 @@ def mamba_inner_fn(
     checks.shape(op, "c_rms_weight", c_rms_weight, "(d_state,)", (d_state,))
     checks.shape(op, "dt_rms_weight", dt_rms_weight, "(dim,)", (dim,))
     checks.value(op, "checkpoint_lvl", checkpoint_lvl, checkpoint_lvl in (0, 1), "0 / 1")
+    mask = padding_mask(op, mask, xz, xz.shape[2])
     arguments = (
         xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, out_proj_bias, A, B, C, D,
         delta_bias, B_proj_bias, C_proj_bias, bool(delta_softplus), checkpoint_lvl, b_rms_weight, c_rms_weight,
         dt_rms_weight, b_c_dt_rms_eps,
     )  # fmt: skip
-    if not xz.numel():
+    if not xz.numel() and x_proj is None and out_proj is None:
         return exact.mamba_inner_fn(*arguments)
     features = checks.features(
         **{name: tensor for name, tensor in optional.items() if name not in ("B", "C")}, delta_softplus=bool(delta_softplus),
@@ -101,10 +145,11 @@ def mamba_inner_fn(
     if B is not None or C is not None:
         features |= checks.features(B=B, C=C)
     call = Call(op, xz.device, xz.dtype, grad, features, (("d_state", d_state), ("width", conv1d_weight.shape[2])))
-    # a graph shows the parts
-    choice = None if torch.compiler.is_compiling() else choose_fused(call, backend)
+    # a graph shows the parts, a module has to be called
+    in_parts = torch.compiler.is_compiling() or x_proj is not None or out_proj is not None
+    choice = None if in_parts else choose_fused(call, backend)
     if choice is not None:
-        return choice.function(*arguments)
+        return choice.function(*arguments, **({} if mask is None else {"mask": mask}))
 
     def scanned(xz: Tensor) -> Tensor:
         """(batch, dim, length): everything before the output projection."""
@@ -112,7 +157,9 @@ def mamba_inner_fn(
         x, z = (part.mT for part in xz.mT.chunk(2, dim=2))
         u = causal_conv1d_fn(x, conv1d_weight[:, 0], conv1d_bias, activation="silu", backend=backend)
         assert isinstance(u, Tensor)
-        parts = list(linear(u.mT, x_proj_weight).split([dt_rank, *(row for given in (B, C) if given is None)], dim=2))
+        u = u if mask is None else u * mask[:, None].to(u.dtype)
+        rows = linear(u.mT, x_proj_weight) if x_proj is None else projected(op, "x_proj", x_proj, u.mT, x_proj_weight)
+        parts = list(rows.split([dt_rank, *(row for given in (B, C) if given is None)], dim=2))
         delta = linear(parts.pop(0), delta_proj_weight)
         if dt_rms_weight is not None:
             delta = _norm(delta, dt_rms_weight, b_c_dt_rms_eps, backend)
@@ -126,8 +173,10 @@ def mamba_inner_fn(
         assert isinstance(y, Tensor)
         return y
 
-    recompute = grad and checkpoint_lvl == 1 and not torch.compiler.is_compiling()
+    recompute = grad and checkpoint_lvl == 1 and x_proj is None and not torch.compiler.is_compiling()
     y = _checkpointed(scanned, xz) if recompute else scanned(xz)
+    if out_proj is not None:
+        return projected(op, "out_proj", out_proj, y.mT, out_proj_weight)
     return linear(y.mT, out_proj_weight, out_proj_bias)
 
 

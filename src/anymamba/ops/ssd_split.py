@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +11,9 @@ from torch import Tensor
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose_fused
 from anymamba.ops import checks
+from anymamba.ops.called import Projection, projected
 from anymamba.ops.causal_conv1d import causal_conv1d_fn
+from anymamba.ops.masks import padding_mask
 from anymamba.ops.norm_gated import rmsnorm_fn
 from anymamba.ops.projection import linear
 from anymamba.ops.ssd import mamba_chunk_scan_combined
@@ -56,6 +60,45 @@ def mamba_split_conv1d_scan_combined(
     Differentiable in every floating argument and through final_states.
     Raises ArgumentError, ArgumentTypeError, UnsupportedError (activation), BackendError.
     """
+    return mamba_split(
+        zxbcdt, conv1d_weight, conv1d_bias, dt_bias, A, D, chunk_size, initial_states, seq_idx, dt_limit, return_final_states,
+        activation, rmsnorm_weight, rmsnorm_eps, outproj_weight, outproj_bias, headdim, ngroups, norm_before_gate, state_dtype,
+        backend=backend,
+    )  # fmt: skip
+
+
+def mamba_split(
+    zxbcdt: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    dt_bias: Tensor | None,
+    A: Tensor,
+    D: Tensor | None,
+    chunk_size: int,
+    initial_states: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    dt_limit: tuple[float, float] = (0.0, float("inf")),
+    return_final_states: bool = False,
+    activation: str | None = "silu",
+    rmsnorm_weight: Tensor | None = None,
+    rmsnorm_eps: float | None = 1e-6,
+    outproj_weight: Tensor | None = None,
+    outproj_bias: Tensor | None = None,
+    headdim: int | None = None,
+    ngroups: int = 1,
+    norm_before_gate: bool = True,
+    state_dtype: torch.dtype | None = None,
+    *,
+    mask: Tensor | None = None,
+    norm: Callable[[Tensor, Tensor], Tensor] | None = None,
+    out_proj: Projection | None = None,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """mamba_split_conv1d_scan_combined with what upstream's signature has no place for.
+
+    mask: (batch, length), 0 where a token is padding: the convolution's output, and so x, B and C, are zero there. norm(y, z), out_proj:
+    modules to call in place of what rmsnorm_weight and outproj_weight stand for, where they are more than their weights.
+    """
     op = "mamba_split_conv1d_scan_combined"
     optional = {
         "conv1d_bias": conv1d_bias, "dt_bias": dt_bias, "D": D, "initial_states": initial_states,
@@ -94,13 +137,14 @@ def mamba_split_conv1d_scan_combined(
     if outproj_weight is not None:
         checks.shape(op, "outproj_bias", outproj_bias, "(d_model,)", (outproj_weight.shape[0],))
     checks.dt_limit(op, dt_limit)
+    mask = padding_mask(op, mask, zxbcdt, zxbcdt.shape[1])
     limits = (float(dt_limit[0]), float(dt_limit[1]))
     arguments = (
         zxbcdt, conv1d_weight, conv1d_bias, dt_bias, A, D, chunk_size, initial_states, seq_idx, limits,
         bool(return_final_states), activation, rmsnorm_weight, rmsnorm_eps, outproj_weight, outproj_bias, headdim, ngroups,
         bool(norm_before_gate), state_dtype,
     )  # fmt: skip
-    if not zxbcdt.numel():
+    if not zxbcdt.numel() and norm is None and out_proj is None:
         return exact.mamba_split_conv1d_scan_combined(*arguments)
     features = checks.features(
         **optional, seq_idx=seq_idx, return_final_states=bool(return_final_states), activation=activation,
@@ -108,14 +152,16 @@ def mamba_split_conv1d_scan_combined(
         dt_limit=limits != (0.0, float("inf")), nonssm=d_nonssm > 0,
     )  # fmt: skip
     sizes = (("d_state", d_state), ("headdim", headdim), ("width", conv1d_weight.shape[1]))
-    # a graph shows the parts
-    choice = None if torch.compiler.is_compiling() else choose_fused(Call(op, zxbcdt.device, zxbcdt.dtype, grad, features, sizes), backend)
+    # a graph shows the parts, a module has to be called
+    in_parts = torch.compiler.is_compiling() or mask is not None or norm is not None or out_proj is not None
+    choice = None if in_parts else choose_fused(Call(op, zxbcdt.device, zxbcdt.dtype, grad, features, sizes), backend)
     if choice is not None:
         return choice.function(*arguments)
 
     z0, x0, z, xBC, dt = zxbcdt.split([d_nonssm, d_nonssm, dim, convolved, nheads], dim=2)
     mixed = causal_conv1d_fn(xBC.mT, conv1d_weight, conv1d_bias, seq_idx, activation=activation, backend=backend)
     assert isinstance(mixed, Tensor)
+    mixed = mixed if mask is None else mixed * mask[:, None].to(mixed.dtype)
     x, B, C = mixed.mT.split([dim, ngroups * d_state, ngroups * d_state], dim=2)
     scanned = mamba_chunk_scan_combined(
         x.unflatten(2, (nheads, headdim)),
@@ -136,11 +182,13 @@ def mamba_split_conv1d_scan_combined(
         backend=backend,
     )
     y = (scanned if isinstance(scanned, Tensor) else scanned[0]).flatten(2)
-    if rmsnorm_weight is not None:
+    if norm is not None:
+        y = norm(y, z)
+    elif rmsnorm_weight is not None:
         assert rmsnorm_eps is not None
         y = rmsnorm_fn(y, rmsnorm_weight, None, z, rmsnorm_eps, dim // ngroups, bool(norm_before_gate), backend=backend)
     if d_nonssm:
         y = torch.cat([F.silu(z0) * x0, y], dim=2)
     if outproj_weight is not None:
-        y = linear(y, outproj_weight, outproj_bias)
+        y = linear(y, outproj_weight, outproj_bias) if out_proj is None else projected(op, "out_proj", out_proj, y, outproj_weight)
     return y if isinstance(scanned, Tensor) else (y, scanned[1])

@@ -54,14 +54,15 @@ def mamba_inner_fn(
     c_rms_weight: Tensor | None = None,
     dt_rms_weight: Tensor | None = None,
     b_c_dt_rms_eps: float = 1e-6,
+    mask: Tensor | None = None,
 ) -> Tensor:
-    """See anymamba.ops.mamba_inner_fn. xz: (batch, 2 * dim, length); fastest where the channel stride is 1."""
+    """See anymamba.ops.mamba_inner. xz: (batch, 2 * dim, length); fastest where the channel stride is 1."""
     D, delta_bias = (None if x is None else x.contiguous() for x in (D, delta_bias))  # the scan's kernels read them side by side
     kind = xz.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else xz.dtype
     return _MambaInner.apply(
         xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, out_proj_bias, A, D, delta_bias,
-        bool(delta_softplus), checkpoint_lvl, dtype,
+        bool(delta_softplus), checkpoint_lvl, dtype, None if mask is None else mask.to(dtype),
     )  # fmt: skip
 
 
@@ -92,18 +93,19 @@ class _MambaInner(torch.autograd.Function):
         softplus: bool,
         checkpoint_lvl: int,
         dtype: torch.dtype,
+        mask: Tensor | None,
     ) -> Tensor:
         keep = any(ctx.needs_input_grad)
         with torch.autocast(xz.device.type, enabled=False):
             x_weight, dt_weight, out_weight = (weight.to(dtype) for weight in (x_proj, dt_proj, out_proj))
-            parts, kept = _scanned(xz, conv_weight, conv_bias, x_weight, dt_weight, A, D, delta_bias, softplus, keep)
+            parts, kept = _scanned(xz, conv_weight, conv_bias, x_weight, dt_weight, A, D, delta_bias, softplus, keep, mask)
             bias = None if out_bias is None else out_bias.to(dtype)
             out = torch.nn.functional.linear(parts.y.mT.to(dtype), out_weight, bias)
         if keep:
             # recomputed at level 1: everything but xz
             ctx.save_for_backward(
                 xz, conv_weight, conv_bias, x_proj, dt_proj, out_proj, out_bias, A, D, delta_bias, x_weight, dt_weight,
-                out_weight, *(parts if checkpoint_lvl == 0 else ()),
+                out_weight, mask, *(parts if checkpoint_lvl == 0 else ()),
             )  # fmt: skip
             ctx.softplus, ctx.kept, ctx.dtype = softplus, kept, dtype
         return out
@@ -112,12 +114,12 @@ class _MambaInner(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         xz, conv_weight, conv_bias, x_proj, dt_proj, out_proj, out_bias, A, D, delta_bias, *rest = ctx.saved_tensors
-        (x_weight, dt_weight, out_weight), saved = rest[:3], rest[3:]
+        (x_weight, dt_weight, out_weight, mask), saved = rest[:4], rest[4:]
         softplus, kept, dtype = ctx.softplus, ctx.kept, ctx.dtype
         parts = _Parts(*saved) if saved else None
         with torch.autocast(xz.device.type, enabled=False):
             if parts is None:
-                parts, kept = _scanned(xz, conv_weight, conv_bias, x_weight, dt_weight, A, D, delta_bias, softplus, True)
+                parts, kept = _scanned(xz, conv_weight, conv_bias, x_weight, dt_weight, A, D, delta_bias, softplus, True, mask)
             assert parts.states is not None
             batch, dim, length = parts.u.shape
             rank, states = dt_weight.shape[1], A.shape[1]
@@ -139,6 +141,7 @@ class _MambaInner(torch.autograd.Function):
             dlow[:, rank : rank + states].copy_(_rows(dB))
             dlow[:, rank + states :].copy_(_rows(dC))
             du = torch.addmm(_rows(du).to(dtype), dlow, x_weight).view(batch, length, dim).mT
+            du = _without_padding(du, mask)
             plan = conv_plan(batch, dim, length, xz.device, backward=True)
             _, dconv, dconv_bias, _ = conv_backward(du.to(x.dtype), x, conv_weight[:, 0], conv_bias, None, None, True, plan, dx)
             weights = [
@@ -146,7 +149,7 @@ class _MambaInner(torch.autograd.Function):
                 (dout.mT @ _rows(parts.y).to(dtype)).to(out_proj.dtype),
             ]  # fmt: skip
             dout_bias = None if out_bias is None else dout.sum(0, dtype=torch.float32).to(out_bias.dtype)
-        return dxz.mT, dconv.unsqueeze(1), dconv_bias, *weights, dout_bias, dA, dD, dbias, None, None, None
+        return dxz.mT, dconv.unsqueeze(1), dconv_bias, *weights, dout_bias, dA, dD, dbias, None, None, None, None
 
 
 def _scanned(
@@ -160,16 +163,23 @@ def _scanned(
     delta_bias: Tensor | None,
     softplus: bool,
     keep: bool,
+    mask: Tensor | None,
 ) -> tuple[_Parts, selective_scan.Kept]:
     x, z = _halves(xz)
     batch, dim, length = x.shape
     u = conv_forward(x, conv_weight[:, 0], conv_bias, None, None, True, conv_plan(batch, dim, length, x.device))
+    u = _without_padding(u, mask)
     low = _rows(u).to(x_weight.dtype) @ x_weight.mT
     rank = dt_weight.shape[1]
     delta = (low[:, :rank] @ dt_weight.mT).view(batch, length, dim).mT
     B, C = _matrices(low, batch, rank, A.shape[1])
     y, _, states, kept = selective_scan.forward(u, delta, A, B, C, D, z, delta_bias, softplus, False, keep)
     return _Parts(u, low, delta, y, states), kept
+
+
+def _without_padding(u: Tensor, mask: Tensor | None) -> Tensor:
+    """u: (batch, dim, length), zeroed in place where mask (batch, length) is 0."""
+    return u if mask is None else u.mul_(mask[:, None].to(u.dtype))
 
 
 def _halves(xz: Tensor) -> tuple[Tensor, Tensor]:

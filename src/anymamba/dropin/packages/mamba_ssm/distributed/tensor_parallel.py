@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup as ProcessGroup
 
 from anymamba.dropin.borrowed import borrowed
+from anymamba.models.plain import plain_class
 
 from .distributed_utils import all_gather, all_reduce, all_reduce_raw, get_dim_for_local_rank, reduce_scatter
 
@@ -77,6 +78,7 @@ class ColumnParallelLinear(nn.Linear):
         return parallel_linear_func(x, self.weight, self.bias, self.process_group, self.sequence_parallel)
 
 
+@plain_class  # Mamba2's fused path sums over the group itself
 class RowParallelLinear(nn.Linear):
     """This member's part of in_features; only the first member has the bias. Raises ValueError like ColumnParallelLinear."""
 

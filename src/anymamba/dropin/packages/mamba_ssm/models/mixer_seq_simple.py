@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from anymamba.dropin.borrowed import borrowed
+from anymamba.models import plain
 
 from ..modules.block import Block
 from ..modules.mamba2 import Mamba2
@@ -130,9 +131,10 @@ class MixerModel(nn.Module):
         hidden_states, residual = self.embedding(input_ids), None
         for layer in self.layers:
             hidden_states, residual = layer(hidden_states, residual, inference_params=inference_params, **mixer_kwargs)
-        if self.fused_add_norm:
+        taken = plain.weights(self.norm_f)[0] if self.fused_add_norm else None
+        if taken is not None:
             return layer_norm_fn(
-                hidden_states, self.norm_f.weight, self.norm_f.bias, eps=self.norm_f.eps, residual=residual, prenorm=False,
+                hidden_states, taken.weight, taken.bias, eps=self.norm_f.eps, residual=residual, prenorm=False,
                 residual_in_fp32=self.residual_in_fp32, is_rms_norm=isinstance(self.norm_f, RMSNorm),
             )  # fmt: skip
         total = hidden_states if residual is None else hidden_states + residual

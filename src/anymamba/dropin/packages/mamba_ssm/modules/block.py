@@ -8,7 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anymamba.models import plain
+
 from ..ops.triton.layer_norm import RMSNorm, layer_norm_fn
+
+plain.plain_class(nn.LayerNorm)
 
 
 class Block(nn.Module):
@@ -47,9 +51,10 @@ class Block(nn.Module):
         return hidden_states, residual
 
     def _add_norm(self, norm: Any, hidden_states: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.fused_add_norm:
+        taken = plain.weights(norm)[0] if self.fused_add_norm else None
+        if taken is not None:
             return layer_norm_fn(
-                hidden_states, norm.weight, norm.bias, residual=residual, eps=norm.eps, prenorm=True,
+                hidden_states, taken.weight, taken.bias, residual=residual, eps=norm.eps, prenorm=True,
                 residual_in_fp32=self.residual_in_fp32, is_rms_norm=isinstance(norm, RMSNorm),
             )  # fmt: skip
         total = hidden_states if residual is None else hidden_states + residual

@@ -10,14 +10,16 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from anymamba.dropin.borrowed import borrowed
+from anymamba.models.plain import Weights
 
 from ..distributed.distributed_utils import all_reduce, reduce_scatter
 from ..distributed.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from ..ops.triton.layernorm_gated import RMSNorm as RMSNormGated
 from ..ops.triton.selective_state_update import selective_state_update
 from ..ops.triton.ssd_combined import mamba_chunk_scan_combined, mamba_split_conv1d_scan_combined
-from .convolution import causal_conv1d_fn, causal_conv1d_update, causal_conv1d_varlen_states
+from .convolution import causal_conv1d_varlen_states
 from .mamba_simple import initial_dt_bias, marked, states_from_cache
+from .modules_as_weights import convolved, convolved_step, fusible
 
 
 class Mamba2(nn.Module, PyTorchModelHubMixin):
@@ -115,11 +117,13 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
         zxbcdt = self.in_proj(u)
         if seqlen is not None:
             zxbcdt = zxbcdt.unflatten(0, (-1, seqlen))
-        if self.use_mem_eff_path and inference_params is None:
+        taken = self._fusible() if self.use_mem_eff_path and inference_params is None else None
+        if taken is not None:
+            conv1d, out_proj, *norm = taken
             out = mamba_split_conv1d_scan_combined(
                 zxbcdt,
-                self.conv1d.weight[:, 0],
-                self.conv1d.bias,
+                conv1d.weight[:, 0],
+                conv1d.bias,
                 self.dt_bias,
                 self._A(),
                 D=self._D(),
@@ -127,10 +131,10 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
                 seq_idx=seq_idx,
                 dt_limit=self.dt_limit,
                 activation=self.activation,
-                rmsnorm_weight=self.norm.weight if self.rmsnorm else None,
-                rmsnorm_eps=self.norm.eps if self.rmsnorm else 1e-6,
-                outproj_weight=self.out_proj.weight,
-                outproj_bias=self.out_proj.bias,
+                rmsnorm_weight=norm[0].weight if norm else None,
+                rmsnorm_eps=self.norm.eps if norm else 1e-6,
+                outproj_weight=out_proj.weight,
+                outproj_bias=out_proj.bias,
                 headdim=None if self.D_has_hdim else self.headdim,
                 ngroups=self.ngroups,
                 norm_before_gate=self.norm_before_gate,
@@ -152,9 +156,7 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
             else:
                 assert xBC.shape[0] == 1, "cu_seqlens needs a batch of 1"
                 conv_state.copy_(causal_conv1d_varlen_states(xBC[0], cu_seqlens, state_len=conv_state.shape[-1]))
-        mixed = causal_conv1d_fn(
-            xBC.mT, self.conv1d.weight[:, 0], bias=self.conv1d.bias, activation=self.activation, seq_idx=seq_idx
-        ).mT
+        mixed = convolved(self, xBC.mT, seq_idx).mT
         x, B, C = mixed.split([self.d_ssm, self.ngroups * self.d_state, self.ngroups * self.d_state], dim=-1)
         varlen = cu_seqlens is not None and ssm_state is not None
         y = mamba_chunk_scan_combined(
@@ -183,10 +185,13 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
         """hidden_states: (batch, 1, d_model); both states are changed in place and returned."""
         assert hidden_states.shape[1] == 1, "step takes one token at a time"
         z0, x0, z, xBC, dt = self._split(self.in_proj(hidden_states[:, 0]))
-        mixed = causal_conv1d_update(xBC, conv_state, self.conv1d.weight[:, 0], self.conv1d.bias, self.activation)
+        mixed = convolved_step(self, xBC, conv_state)
         x, B, C = mixed.split([self.d_ssm, self.ngroups * self.d_state, self.ngroups * self.d_state], dim=-1)
         heads = (self.nheads, self.headdim)
         D = self._D()
+        dt_bias: Tensor | None = self.dt_bias
+        if self.dt_limit != (0.0, float("inf")):  # upstream's step forgets the limit; the kernel has no place for it
+            dt, dt_bias = F.softplus(dt.float() + self.dt_bias.float()).clamp(*self.dt_limit), None
         y = selective_state_update(
             ssm_state,
             x.unflatten(1, heads),
@@ -196,8 +201,8 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
             C.unflatten(1, (self.ngroups, self.d_state)),
             D if D.dim() == 2 else D[:, None].expand(heads),
             z=None if self.rmsnorm else z.unflatten(1, heads),
-            dt_bias=self.dt_bias[:, None].expand(heads),
-            dt_softplus=True,
+            dt_bias=None if dt_bias is None else dt_bias[:, None].expand(heads),
+            dt_softplus=dt_bias is not None,
         )
         return self.out_proj(self._gated(y.flatten(1), z0, x0, z))[:, None], conv_state, ssm_state
 
@@ -217,6 +222,12 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
     ) -> tuple[Tensor, Tensor]:
         return states_from_cache(self, inference_params, batch_size, initialize_states)
 
+    def _fusible(self) -> list[Weights] | None:
+        """conv1d, out_proj and, where there is one, norm, if they are nothing but their weights. A row-parallel out_proj sums over
+        processes too, which forward does itself."""
+        names = ("conv1d", "out_proj", "norm") if self.rmsnorm else ("conv1d", "out_proj")
+        return fusible(self, *names)
+
     def _split(self, zxbcdt: Tensor) -> tuple[Tensor, ...]:
         """z0, x0 (the gated MLP, mostly empty), z, xBC, dt along the last axis."""
         convolved = self.conv1d.weight.shape[0]
@@ -234,4 +245,6 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
         return self.D.unflatten(0, (self.nheads, self.headdim)) if self.D_has_hdim else self.D
 
 
-__getattr__ = borrowed(__name__, "from einops import rearrange, repeat")
+__getattr__ = borrowed(
+    __name__, "from einops import rearrange, repeat; from .convolution import causal_conv1d_fn, causal_conv1d_update"
+)

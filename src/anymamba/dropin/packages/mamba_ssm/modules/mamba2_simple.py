@@ -12,8 +12,8 @@ from anymamba.dropin.borrowed import borrowed
 
 from ..ops.triton.layernorm_gated import RMSNorm as RMSNormGated
 from ..ops.triton.ssd_combined import mamba_chunk_scan_combined, mamba_split_conv1d_scan_combined
-from .convolution import causal_conv1d_fn
 from .mamba_simple import initial_dt_bias, marked
+from .modules_as_weights import convolved, fusible
 
 
 class Mamba2Simple(nn.Module):
@@ -72,18 +72,18 @@ class Mamba2Simple(nn.Module):
         """u: (batch, length, d_model); seq_idx: (batch, length), the document of each token."""
         zxbcdt, A = self.in_proj(u), -torch.exp(self.A_log.float())
         first = self.init_states.expand(u.shape[0], -1, -1, -1) if self.learnable_init_states else None
-        if self.use_mem_eff_path:
+        taken = fusible(self, "conv1d", "out_proj", "norm") if self.use_mem_eff_path else None
+        if taken is not None:
+            conv1d, out_proj, norm = taken
             return mamba_split_conv1d_scan_combined(
-                zxbcdt, self.conv1d.weight[:, 0], self.conv1d.bias, self.dt_bias, A, D=self.D, chunk_size=self.chunk_size,
+                zxbcdt, conv1d.weight[:, 0], conv1d.bias, self.dt_bias, A, D=self.D, chunk_size=self.chunk_size,
                 initial_states=first, seq_idx=seq_idx, dt_limit=self.dt_limit, activation=self.activation,
-                rmsnorm_weight=self.norm.weight, rmsnorm_eps=self.norm.eps, outproj_weight=self.out_proj.weight,
-                outproj_bias=self.out_proj.bias, headdim=self.headdim, ngroups=self.ngroups, norm_before_gate=False,
+                rmsnorm_weight=norm.weight, rmsnorm_eps=self.norm.eps, outproj_weight=out_proj.weight,
+                outproj_bias=out_proj.bias, headdim=self.headdim, ngroups=self.ngroups, norm_before_gate=False,
             )  # fmt: skip
         states = self.ngroups * self.d_state
         z, xBC, dt = zxbcdt.split([self.d_inner, self.d_inner + 2 * states, self.nheads], dim=-1)
-        mixed = causal_conv1d_fn(
-            xBC.mT, self.conv1d.weight[:, 0], self.conv1d.bias, seq_idx=seq_idx, activation=self.activation
-        ).mT
+        mixed = convolved(self, xBC.mT, seq_idx).mT
         x, B, C = mixed.split([self.d_inner, states, states], dim=-1)
         y = mamba_chunk_scan_combined(
             x.unflatten(2, (self.nheads, self.headdim)), F.softplus(dt + self.dt_bias), A,
@@ -96,5 +96,6 @@ class Mamba2Simple(nn.Module):
 __getattr__ = borrowed(
     __name__,
     "from einops import rearrange, repeat"
+    "; from .convolution import causal_conv1d_fn"
     "; from ..ops.triton.layernorm_gated import LayerNorm",
 )

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anymamba.dropin.borrowed import borrowed
+from anymamba.models import plain
 
 from ..ops.selective_scan_interface import mamba_inner_fn, selective_scan_fn
 from ..ops.triton.selective_state_update import selective_state_update
+from . import segments
 from .block import Block as Block  # older code imports it from here
-from .convolution import causal_conv1d_fn, causal_conv1d_update
+from .modules_as_weights import convolved, convolved_step, fusible
 
 
 class Mamba(nn.Module):
@@ -74,21 +76,24 @@ class Mamba(nn.Module):
         are kept in it."""
         batch, length, _ = hidden_states.shape
         if inference_params is None and self.use_fast_path:
-            return mamba_inner_fn(
-                self.in_proj(hidden_states).mT,
-                self.conv1d.weight,
-                self.conv1d.bias,
-                self.x_proj.weight,
-                self.dt_proj.weight,
-                self.out_proj.weight,
-                self.out_proj.bias,
-                self._A(),
-                None,
-                None,
-                self.D.float(),
-                delta_bias=self.dt_proj.bias.float(),
-                delta_softplus=True,
-            )
+            taken = fusible(self, "conv1d", "x_proj", "dt_proj", "out_proj")
+            if taken is not None:
+                conv1d, x_proj, dt_proj, out_proj = taken
+                return mamba_inner_fn(
+                    self.in_proj(hidden_states).mT,
+                    conv1d.weight,
+                    conv1d.bias,
+                    x_proj.weight,
+                    dt_proj.weight,
+                    out_proj.weight,
+                    out_proj.bias,
+                    self._A(),
+                    None,
+                    None,
+                    self.D.float(),
+                    delta_bias=None if dt_proj.bias is None else dt_proj.bias.float(),
+                    delta_softplus=True,
+                )
         conv_state = ssm_state = None
         if inference_params is not None:
             conv_state, ssm_state = self._get_states_from_cache(inference_params, batch)
@@ -97,18 +102,18 @@ class Mamba(nn.Module):
         x, z = self.in_proj(hidden_states).mT.chunk(2, dim=1)
         if conv_state is not None:
             conv_state.copy_(F.pad(x, (self.d_conv - length, 0)))
-        u = causal_conv1d_fn(x, self.conv1d.weight[:, 0], self.conv1d.bias, activation=self.activation)
+        u = convolved(self, x)
         dt, B, C = self.x_proj(u.mT).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        delta = F.linear(dt, self.dt_proj.weight).mT
+        delta, delta_bias = self._delta(dt)
         y = selective_scan_fn(
             u,
-            delta,
+            delta.mT,
             self._A(),
             B.mT,
             C.mT,
             self.D.float(),
             z=z,
-            delta_bias=self.dt_proj.bias.float(),
+            delta_bias=None if delta_bias is None else delta_bias.float(),
             delta_softplus=True,
             return_last_state=ssm_state is not None,
         )
@@ -121,11 +126,11 @@ class Mamba(nn.Module):
         """hidden_states: (batch, 1, d_model); both states are changed in place and returned."""
         assert hidden_states.shape[1] == 1, "step takes one token at a time"
         x, z = self.in_proj(hidden_states[:, 0]).chunk(2, dim=-1)
-        u = causal_conv1d_update(x, conv_state, self.conv1d.weight[:, 0], self.conv1d.bias, self.activation)
+        u = convolved_step(self, x, conv_state)
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        delta, delta_bias = self._delta(dt)
         y = selective_state_update(
-            ssm_state, u, F.linear(dt, self.dt_proj.weight), self._A(), B, C, self.D, z=z, dt_bias=self.dt_proj.bias,
-            dt_softplus=True,
+            ssm_state, u, delta, self._A(), B, C, self.D, z=z, dt_bias=delta_bias, dt_softplus=True
         )  # fmt: skip
         return self.out_proj(y)[:, None], conv_state, ssm_state
 
@@ -145,6 +150,12 @@ class Mamba(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         return states_from_cache(self, inference_params, batch_size, initialize_states)
 
+    def _delta(self, dt: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(..., dt_rank) to (..., d_inner), and the bias still to be added: the scan adds it in float32, unless dt_proj is more than its
+        weights and adds it itself."""
+        taken, _ = plain.weights(self.dt_proj)
+        return (self.dt_proj(dt), None) if taken is None else (F.linear(dt, taken.weight), taken.bias)
+
     def _A(self) -> Tensor:
         return -torch.exp(self.A_log.float())
 
@@ -153,6 +164,8 @@ def states_from_cache(mixer: Any, inference_params: Any, batch_size: int, initia
     """The mixer's two states in inference_params, made where there are none, zeroed when asked to."""
     assert mixer.layer_idx is not None, "generation needs layer_idx"
     kept = inference_params.key_value_memory_dict
+    if mixer.layer_idx in kept and inference_params.seqlen_offset == 0 and not initialize_states:
+        segments.said_once(inference_params)
     if mixer.layer_idx not in kept:
         kept[mixer.layer_idx] = mixer.allocate_inference_cache(batch_size, inference_params.max_seqlen)
     elif initialize_states:
@@ -179,5 +192,6 @@ def marked(parameter: Any, name: str) -> Any:
 __getattr__ = borrowed(
     __name__,
     "from einops import rearrange, repeat"
+    "; from .convolution import causal_conv1d_fn, causal_conv1d_update"
     "; from ..ops.triton.layer_norm import RMSNorm, layer_norm_fn, rms_norm_fn",
 )

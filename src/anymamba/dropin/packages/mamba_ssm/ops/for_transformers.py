@@ -1,24 +1,87 @@
-"""``mamba_ssm.mamba_inner_fn``, the name that transformers resolves first; anymamba's own file, not in upstream's tree."""
+"""The two fused functions as transformers gets them; anymamba's own file, not in upstream's tree.
+
+By contract with transformers they may return None, "not handled": the mixer then goes its own way in parts, through its modules. They do
+so unless each module that they stand for is proven to be nothing but its weights, and they take the padding that the mixer knows of.
+"""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any
 
-from .selective_scan_interface import mamba_inner_fn as fused
+import torch
+from torch import Tensor, nn
 
-_signature = inspect.signature(fused)
-_DT_NORM = list(_signature.parameters).index("dt_rms_weight")
+from anymamba.dropin.caller import Caller, caller, obstacle, obstacles, say_once
+from anymamba.errors import warn_once
+from anymamba.language import say
+
+from .selective_scan_interface import mamba_inner_fn as inner
+from .triton.ssd_combined import mamba_split_conv1d_scan_combined as split
+
+_INNER, _SPLIT = inspect.signature(inner), inspect.signature(split)
 
 
 def mamba_inner_fn(*arguments: Any, **keywords: Any) -> Any:
-    """mamba_inner_fn, or None ("not handled", the contract of transformers) where dt_rms_weight is given.
+    """mamba_inner_fn of a Mamba-1 mixer of transformers, or None.
 
-    FalconMamba in transformers normalises dt before its projection, mamba_ssm after it: None lets the model's own order stand.
-    ``mamba_ssm.ops.selective_scan_interface.mamba_inner_fn`` has mamba_ssm's order.
+    FalconMamba normalises dt before its projection, mamba_ssm after it: with dt_rms_weight the model's own order stands.
     """
-    given = arguments[_DT_NORM] if len(arguments) > _DT_NORM else keywords.get("dt_rms_weight")
-    return None if given is not None else fused(*arguments, **keywords)
+    given = _INNER.bind_partial(*arguments, **keywords).arguments
+    if given.get("dt_rms_weight") is not None:
+        return None
+    calling = _plain(x_proj=given["x_proj_weight"], out_proj=given["out_proj_weight"])
+    return None if calling is None else inner(*arguments, mask=calling.mask, **keywords)
 
 
-mamba_inner_fn.__signature__ = _signature  # type: ignore[attr-defined]
+def mamba_split_conv1d_scan_combined(*arguments: Any, **keywords: Any) -> Any:
+    """mamba_split_conv1d_scan_combined of a Mamba-2 mixer of transformers, or None."""
+    given = _SPLIT.bind_partial(*arguments, **keywords).arguments
+    calling = _plain(norm=given.get("rmsnorm_weight"), out_proj=given.get("outproj_weight"))
+    return None if calling is None else split(*arguments, mask=calling.mask, **keywords)
+
+
+mamba_inner_fn.__signature__ = _INNER  # type: ignore[attr-defined]
+mamba_split_conv1d_scan_combined.__signature__ = _SPLIT  # type: ignore[attr-defined]
+
+
+def may_answer_none() -> bool:
+    """Does the transformers of this process know the answer None: 5.15 and newer."""
+    version = str(getattr(sys.modules.get("transformers"), "__version__", "5.15"))
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) >= (5, 15)
+
+
+def _plain(**weights: Tensor | None) -> Caller | None:
+    """The mixer that calls, if all these weights are those of modules that do nothing else."""
+    if torch.compiler.is_compiling():
+        return None  # a graph shows no caller
+    calling = caller(**weights)
+    if calling is None or not calling.of_transformers:
+        return None
+    _say_what_is_passed_over(calling.mixer)
+    if len(calling.modules) < sum(weight is not None for weight in weights.values()):
+        return None
+    reasons = obstacles(calling.modules)
+    say_once(calling.mixer, reasons)
+    return None if reasons else calling
+
+
+def _say_what_is_passed_over(mixer: nn.Module) -> None:
+    """transformers itself reads the weights of these two, with the drop-in and without it."""
+    kind = type(mixer).__name__
+    for name in ("conv1d", "dt_proj"):
+        child = mixer._modules.get(name)
+        if child is None or hasattr(child, "_hf_hook") or "parametrizations" in child._modules:
+            continue
+        reason = obstacle(child)
+        if reason:
+            warn_once(
+                f"passed over:{kind}:{name}:{reason}",
+                say(
+                    f"{kind}.{name}: {reason}. It has no effect: transformers reads the weight of {name} and never calls it, without the "
+                    "drop-in too. Put an adapter on in_proj, x_proj or out_proj",
+                    f"{kind}.{name}：{reason}。它不起作用：transformers 只读取 {name} 的权重而从不调用它，不使用替身模块时也是如此。"
+                    "请把适配器挂在 in_proj、x_proj 或 out_proj 上",
+                ),
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch.nn.functional as F
@@ -9,12 +10,26 @@ from torch import Tensor
 
 from anymamba import ops
 from anymamba.dropin.borrowed import borrowed
+from anymamba.dropin.caller import caller, instead
 from anymamba.dropin.counting import counted
+from anymamba.ops.mamba_inner import mamba_inner
 from anymamba.reference import norm as exact_norm
 from anymamba.reference import selective_scan as exact_scan
 
+_INNER = inspect.signature(ops.mamba_inner_fn)
+
 selective_scan_fn = counted(__name__, ops.selective_scan_fn)
-mamba_inner_fn = counted(__name__, ops.mamba_inner_fn)
+
+
+def _mamba_inner(*arguments: Any, **keywords: Any) -> Tensor:
+    """mamba_inner_fn; a module of the caller that is more than the weight it gave us (an adapter, a hook) is called in its place."""
+    given = _INNER.bind_partial(*arguments, **{name: value for name, value in keywords.items() if name != "mask"}).arguments
+    calling = caller(x_proj=given.get("x_proj_weight"), out_proj=given.get("out_proj_weight"))
+    told: dict[str, Any] = {**keywords, **({} if calling is None else instead(calling, keywords))}
+    return mamba_inner(*arguments, **told)
+
+
+mamba_inner_fn = counted(__name__, ops.mamba_inner_fn, _mamba_inner)
 
 
 class SelectiveScanFn:

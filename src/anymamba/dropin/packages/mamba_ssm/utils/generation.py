@@ -30,6 +30,7 @@ class InferenceParams:
 
     def reset(self, max_seqlen: int, max_batch_size: int) -> None:
         self.max_seqlen, self.max_batch_size, self.seqlen_offset = max_seqlen, max_batch_size, 0
+        self.is_reset = True
         if self.lengths_per_sample is not None:
             self.lengths_per_sample.zero_()
 

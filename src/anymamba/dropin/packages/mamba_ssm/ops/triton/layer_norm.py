@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from anymamba import ops
 from anymamba.dropin.borrowed import borrowed
 from anymamba.dropin.counting import counted
+from anymamba.models.plain import plain_class
 
 layer_norm_fn = counted(__name__, ops.layer_norm_fn)
 rms_norm_fn = counted(__name__, ops.rms_norm_fn)
@@ -111,6 +112,7 @@ def _norm_ref(
     return returned[0] if len(returned) == 1 else tuple(returned)
 
 
+@plain_class
 class RMSNorm(nn.Module):
     """RMS norm over the last axis of (..., hidden_size), with an optional residual; no bias. Parameter: weight (hidden_size,)."""
 

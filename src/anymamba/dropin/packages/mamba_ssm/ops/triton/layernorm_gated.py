@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from anymamba import ops
 from anymamba.dropin.borrowed import borrowed
 from anymamba.dropin.counting import counted
+from anymamba.models.plain import plain_class
 from anymamba.reference import norm_gated as exact
 
 layernorm_fn = counted(__name__, ops.layernorm_fn)
@@ -70,6 +71,7 @@ def _layer_norm_fwd(
         return y, mean, torch.rsqrt(centred.square().mean(dim=-1) + eps)
 
 
+@plain_class
 class LayerNorm(nn.Module):
     """Gated layer norm over (..., hidden_size). Parameters: weight, bias (hidden_size,)."""
 
@@ -98,6 +100,7 @@ class LayerNorm(nn.Module):
         )
 
 
+@plain_class
 class RMSNorm(nn.Module):
     """Gated RMS norm over (..., hidden_size). Parameter: weight (hidden_size,)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from anymamba import ops
 from anymamba.dropin.borrowed import borrowed
+from anymamba.dropin.caller import caller, instead
 from anymamba.dropin.counting import counted
+from anymamba.ops.ssd_split import mamba_split
 from anymamba.reference import causal_conv1d as exact_conv
 from anymamba.reference import ssd as exact
 from anymamba.reference import ssd_split as exact_split
@@ -40,9 +43,20 @@ __all__ = [
 ]
 
 mamba_chunk_scan_combined = counted(__name__, ops.mamba_chunk_scan_combined)
-mamba_split_conv1d_scan_combined = counted(__name__, ops.mamba_split_conv1d_scan_combined)
+
+
+def _mamba_split(*arguments: Any, **keywords: Any) -> Any:
+    """mamba_split_conv1d_scan_combined; a module of the caller that is more than the weight it gave us is called in its place."""
+    given = _SPLIT.bind_partial(*arguments, **{name: value for name, value in keywords.items() if name != "mask"}).arguments
+    calling = caller(norm=given.get("rmsnorm_weight"), out_proj=given.get("outproj_weight"))
+    told: dict[str, Any] = {**keywords, **({} if calling is None else instead(calling, keywords))}
+    return mamba_split(*arguments, **told)
+
+
+mamba_split_conv1d_scan_combined = counted(__name__, ops.mamba_split_conv1d_scan_combined, _mamba_split)
 
 _NO_LIMIT = (0.0, float("inf"))
+_SPLIT = inspect.signature(ops.mamba_split_conv1d_scan_combined)
 
 
 class MambaChunkScanCombinedFn:

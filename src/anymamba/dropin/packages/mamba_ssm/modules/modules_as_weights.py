@@ -1,0 +1,55 @@
+"""What the mixers read of their own modules in place of calling them, and how they call them where that is not all; anymamba's own file,
+not in upstream's tree. Upstream reads the weights whatever is attached to the module: an adapter or a hook there is dead, silently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anymamba.dropin.caller import say_once
+from anymamba.errors import ArgumentError
+from anymamba.language import say
+from anymamba.models import plain
+from anymamba.models.plain import Weights
+
+from .convolution import causal_conv1d_fn, causal_conv1d_update
+
+
+def fusible(mixer: nn.Module, *names: str) -> list[Weights] | None:
+    """The weights of these modules of the mixer, parametrised ones computed, if they are all that calling them would apply; None,
+    with the reason said once, if not."""
+    taken, reasons = [], {}
+    for name in names:
+        weights, reason = plain.weights(getattr(mixer, name))
+        if weights is None:
+            reasons[name] = reason
+        else:
+            taken.append(weights)
+    if reasons and not torch.compiler.is_compiling():
+        say_once(mixer, reasons)
+    return None if reasons else taken
+
+
+def convolved(mixer: Any, x: Tensor, seq_idx: Tensor | None = None) -> Tensor:
+    """Convolution and SiLU of x (batch, channels, length); the same shape. Raises ArgumentError for seq_idx where the module must
+    be called."""
+    taken, reason = plain.weights(mixer.conv1d)
+    if taken is not None:
+        return causal_conv1d_fn(x, taken.weight[:, 0], taken.bias, activation=mixer.activation, seq_idx=seq_idx)
+    if seq_idx is not None:
+        raise ArgumentError("value", say(f"seq_idx cannot be used with this conv1d: {reason}", f"seq_idx 不能与此 conv1d 同用：{reason}"))
+    return F.silu(mixer.conv1d(x)[..., : x.shape[-1]])
+
+
+def convolved_step(mixer: Any, x: Tensor, conv_state: Tensor) -> Tensor:
+    """One token: x (batch, channels), conv_state (batch, channels, width) changed in place; like x."""
+    taken, _ = plain.weights(mixer.conv1d)
+    if taken is not None:
+        return causal_conv1d_update(x, conv_state, taken.weight[:, 0], taken.bias, mixer.activation)
+    conv_state.copy_(torch.cat([conv_state[..., 1:], x[..., None].to(conv_state.dtype)], dim=-1))
+    width = conv_state.shape[-1]
+    # the module pads width - 1 zeros on both sides: the output that sees the whole window is the last of the first width
+    return F.silu(mixer.conv1d(conv_state.to(x.dtype))[..., width - 1])

@@ -1,0 +1,27 @@
+"""A text read in segments through ``inference_params``; anymamba's own file, not in upstream's tree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anymamba.errors import warn_once
+from anymamba.language import say
+
+
+def said_once(inference_params: Any) -> None:
+    """inference_params hold a layer's state, and seqlen_offset is 0: the prompt starts from zero, upstream's does too. Said once:
+    who meant the second segment of one text would lose the first one without a word. Not after ``reset``, which means a new text."""
+    if getattr(inference_params, "is_reset", False):
+        return
+    warn_once(
+        "inference_params:segments",
+        say(
+            "inference_params with seqlen_offset 0 already hold states: they are overwritten, this input starts a new text. To read one "
+            "text in segments, take the model with a cache: model = anymamba.load(folder)[0]; cache = model.make_cache(batch); "
+            "model(segment, cache=cache). For a new text, call inference_params.reset(...) first",
+            "seqlen_offset 为 0 的 inference_params 已经保存了状态：它们会被覆盖，本次输入从新文本开始。要分段读入同一文本，"
+            "请使用带缓存的模型："
+            "model = anymamba.load(folder)[0]；cache = model.make_cache(batch)；model(segment, cache=cache)。"
+            "若确为新文本，请先调用 inference_params.reset(...)",
+        ),
+    )

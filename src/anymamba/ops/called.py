@@ -1,0 +1,49 @@
+"""Modules called inside the composed ops, in place of products with their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from anymamba.errors import AnymambaError, ArgumentError, ArgumentTypeError
+from anymamba.language import say
+
+Projection = Callable[[Tensor], Tensor]
+"""A module called in place of a product with its weight: (..., in) to (..., out)."""
+
+
+def projected(op: str, name: str, module: Projection, x: Tensor, weight: Tensor) -> Tensor:
+    """module(x), which must be what a product with the weight would be: (..., out) on the device of x.
+
+    Raises ArgumentError or ArgumentTypeError where a wrapper or hook around the module changed that, or its adapter is elsewhere.
+    """
+    try:
+        y = module(x)
+    except RuntimeError as error:
+        if "same device" not in str(error):
+            raise
+        raise _elsewhere(op, name, str(error)) from error
+    if not isinstance(y, Tensor):
+        kind = type(y).__name__
+        raise ArgumentTypeError("dtype", say(f"{op}: {name} returned a {kind}, expected a tensor", f"{op}：{name} 返回了 {kind}，应为张量"))
+    expected = (*x.shape[:-1], weight.shape[0])
+    if y.shape != expected:
+        found = tuple(y.shape)
+        raise ArgumentError(
+            "shape",
+            say(f"{op}: {name} returned shape {found}, expected {expected}", f"{op}：{name} 返回的形状为 {found}，应为 {expected}"),
+            why=say("a wrapper, a hook or an adapter on it changes the shape", "其上的包装、钩子或适配器改变了形状"),
+        )
+    if y.device != x.device:
+        raise _elsewhere(op, name, f"{y.device}, {x.device}")
+    return y
+
+
+def _elsewhere(op: str, name: str, why: str) -> AnymambaError:
+    return ArgumentTypeError(
+        "device",
+        say(f"{op}: {name} or an adapter on it is on another device", f"{op}：{name} 或其适配器位于另一设备"),
+        why=why,
+        fix=say("move the whole model with model.to(device) after attaching adapters", "挂上适配器后用 model.to(device) 移动整个模型"),
+    )
