@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.dropin.tiny_transformers import CONFIGS, build
+from tests.dropin.tiny_transformers import build
 
 CLASSES = ("Mamba", "Mamba2", "Mamba2Simple")
 PADDINGS = ("none", "left", "right")
