@@ -91,18 +91,18 @@ def test_other_options_are_said_and_take_effect(go: Go, tmp_path: Path) -> None:
     assert rates[2] < 0.4 * rates[1]
 
 
-def test_a_further_time_limit_on_a_finished_run(go: Go, tmp_path: Path) -> None:
-    first = go(steps=100_000, max_minutes=0.03, batch_tokens=256)
-    assert checkpoint.open_checkpoint(first.checkpoint).state["finished"]
-    second = go("auto", steps=100_000, max_minutes=0.03, batch_tokens=256)
-    assert second.steps > first.steps and second.exit_code == 0
-    assert "what changes from here on" in go.said and "the schedule ends at step" in go.said  # type: ignore[attr-defined]
-    # on the command line the old limit is not repeated by itself
+def test_a_further_time_limit_on_a_finished_run(go: Go, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = go(steps=12, max_minutes=1.0, batch_tokens=256)
+    assert first.steps == 12 and checkpoint.open_checkpoint(first.checkpoint).state["finished"]
     out = str(tmp_path / "run")
-    assert main(["train", "--resume", "auto", "--out", out, "-q"]) == 0
-    assert checkpoint.newest(tmp_path / "run").state["step"] == second.steps  # type: ignore[union-attr]
-    assert main(["train", "--resume", "auto", "--out", out, "--max-minutes", "0.03", "-q"]) == 0
-    assert checkpoint.newest(tmp_path / "run").state["step"] > second.steps  # type: ignore[union-attr]
+    # the old limit is not repeated by itself
+    assert main(["train", "--resume", "auto", "--out", out]) == 0
+    assert "this run is finished: 12 steps" in capsys.readouterr().err
+    assert main(["train", "--resume", "auto", "--out", out, "--max-minutes", "0.1"]) == 0
+    told = capsys.readouterr().err
+    assert "what changes from here on" in told and "the schedule ends at step" in told
+    last = checkpoint.newest(tmp_path / "run")
+    assert last is not None and last.state["step"] > 12 and last.state["finished"]
 
 
 def test_steps_take_the_place_of_epochs(go: Go, tmp_path: Path) -> None:

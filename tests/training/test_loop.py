@@ -103,9 +103,9 @@ def test_a_foreign_run_folder_is_refused_with_the_difference(small_run: Run, cor
 
 
 def test_time_limit_shortens_the_schedule(small_run: Run, corpus_file: Path, tmp_path: Path) -> None:
-    result = small_run(corpus_file, steps=100_000, max_minutes=0.04, batch_tokens=256)
+    result = small_run(corpus_file, steps=100_000, max_minutes=0.08, batch_tokens=256)
     assert result.exit_code == 0 and 6 <= result.steps < 20_000
-    assert result.seconds < 10
+    assert result.seconds < 4.8 * 1.5
     rates = [row["lr"] for row in read_metrics(tmp_path / "run") if "lr" in row]
     assert rates[-1] < 0.35 * max(rates)  # the learning rate came down although the plan was far longer
 
