@@ -18,9 +18,10 @@ from anymamba.training.config import TrainConfig, checked_ranges, flag_of
 from anymamba.training.precision import choose_precision
 
 
-def check_options(config: TrainConfig, device: torch.device, share: int = 1, prepared: bool = False) -> None:
-    """Raises AnymambaError for whatever is wrong with the options by themselves, with the names in them, or with the files named.
+def check_options(config: TrainConfig, device: torch.device, share: int = 1, prepared: bool = False) -> int:
+    """The bytes of the files named.
 
+    Raises AnymambaError for whatever is wrong with the options by themselves, with the names in them, or with the files named.
     share: processes over which the model is sharded, 1 for none. prepared: the run has its token files already (it is
     resumed), so data and tokenizer are not looked at again.
     """
@@ -38,16 +39,18 @@ def check_options(config: TrainConfig, device: torch.device, share: int = 1, pre
         config_of_size(config.size, config.model)
     readers.check_encoding(config.encoding)
     if prepared:
-        return
+        return 0
     vocabulary = _check_tokenizer(config)
     if not config.data:
         raise _usage(say("no data was named", "没有指定数据"), say("anymamba train FILE_OR_FOLDER ...", "anymamba train 文件或目录 ..."))
-    readers.check([*config.data, *config.val], config.encoding, records_only=config.instruct)
+    size = readers.check(config.data, config.encoding, records_only=config.instruct)
+    readers.check(config.val, config.encoding, records_only=config.instruct)
     bad_records = skips.open_list(config.bad_records)
     if bad_records is not None:
         bad_records.close()
     model = hub.load_config(hub.find(config.start)) if config.start else config_of_size(config.size, config.model, vocabulary)
     fit.require_model(parameters_of(model) // share, device)
+    return size
 
 
 def _check_tokenizer(config: TrainConfig) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -13,10 +15,11 @@ import torch
 from anymamba.errors import AnymambaError
 from anymamba.language import say
 from anymamba.models.lm import LanguageModel
-from anymamba.models.sizes import SIZES, config_of_size
+from anymamba.models.sizes import SIZES, config_of_size, parameters_of
 from anymamba.training.config import TrainConfig
 from anymamba.training.derive import batch_tokens, default_length
 from anymamba.training.packing import Batch
+from anymamba.training.precision import choose_precision
 from anymamba.training.report import clock
 from anymamba.training.run import Run
 
@@ -31,6 +34,9 @@ CLEARLY = 3.0
 
 SHORT = 1.5
 """Seconds; a pass that took less is measured again, since the first one compiles kernels."""
+
+BYTES_PER_TOKEN = 6
+"""Of text, at most; a corpus that looks smaller than it is only lets a run begin that is refused a little later."""
 
 ADAM_BYTES, MEMORY_SPEED = 28, 8e9
 """AdamW reads weight, gradient and moments and writes three of them; bytes a second of a modest processor."""
@@ -83,7 +89,7 @@ def too_slow(config: TrainConfig, step: float, seconds: float, steps: int, autoc
     what = f"--from {config.start}" if config.start else f"--size {config.size}"
     minutes = config.max_minutes + max(0.0, steps * step * 1.05 - seconds) / 60
     rounded = math.ceil(minutes * 10) / 10 if minutes < 10 else math.ceil(minutes)
-    size = "" if config.start else _size_that_can(config, step, seconds, steps, autocast, device)
+    size = "" if config.start else _size_that_can(config, seconds, steps, autocast, device)
     smaller = say(f"--size {size}, or ", f"--size {size}，或 ") if size else ""
     return AnymambaError(
         "time",
@@ -101,36 +107,44 @@ def too_slow(config: TrainConfig, step: float, seconds: float, steps: int, autoc
     )
 
 
-def _size_that_can(
-    config: TrainConfig, step: float, seconds: float, steps: int, autocast: Autocast, device: torch.device
-) -> str:
-    """The largest smaller size that can; an empty string when none can. Sizes near the limit are tried, others estimated."""
+def refuse_early(config: TrainConfig, device: torch.device, text_bytes: int, world: int, begin: float) -> None:
+    """Raises AnymambaError for a size that clearly cannot make FEWEST_STEPS in --max-minutes, before any data is read.
+
+    text_bytes: of the data, 0 where it is not known. world: processes. Two layers stand for all, and a slice for a row.
+    """
+    if not config.max_minutes or config.start or config.shard or config.size == next(iter(SIZES)):
+        return
+    dtype, _ = choose_precision(config.precision, device)
+
+    def autocast() -> AbstractContextManager[Any]:
+        return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+    steps = min(FEWEST_STEPS, config.steps or FEWEST_STEPS)
+    tokens = text_bytes // (1 if config.tokenizer == "bytes" and not config.train_tokenizer else BYTES_PER_TOKEN)
+    step = _size_step_seconds(config.size, config, autocast, device, tokens) / world
+    left = begin + config.max_minutes * 60 - time.perf_counter()
+    if step * steps > CLEARLY * left:
+        raise too_slow(config, step, left, steps, autocast, device)
+
+
+def _size_that_can(config: TrainConfig, seconds: float, steps: int, autocast: Autocast, device: torch.device) -> str:
+    """The largest smaller size that can; an empty string when none can."""
     names = list(SIZES)
-    known = step, _work(config.size, config)
     for size in reversed(names[: names.index(config.size)] if config.size in names else []):
-        guess = known[0] * _work(size, config) / known[1]
-        if guess * steps > CLEARLY * seconds:
-            continue
-        model = LanguageModel(config_of_size(size, config.model, 264)).to(device).train()
-        measured = token_seconds(model, device, autocast) * _step_tokens(size, config)
-        measured += optimiser_seconds(sum(parameter.numel() for parameter in model.parameters()), device)
-        if measured * steps <= seconds:
+        if _size_step_seconds(size, config, autocast, device) * steps <= seconds:
             return size
-        known = measured, _work(size, config)
     return ""
 
 
-def _parameters(size: str) -> float:
-    width, layers = SIZES[size]
-    return 6.5 * width * width * layers
-
-
-def _step_tokens(size: str, config: TrainConfig) -> int:
-    """Tokens of a step on a corpus that is not small."""
-    parameters = _parameters(size)
+def _size_step_seconds(size: str, config: TrainConfig, autocast: Autocast, device: torch.device, tokens: int = 0) -> float:
+    """Of a step on a corpus of so many tokens (0: a large one), measured on two of the size's layers."""
+    whole = config_of_size(size, config.model, 264)
+    layers = min(2, whole.num_hidden_layers)
+    parameters = parameters_of(whole)
     length = config.length or default_length(parameters)
-    return max(1, round((config.batch_tokens or batch_tokens(parameters)) / length)) * length
-
-
-def _work(size: str, config: TrainConfig) -> float:
-    return _parameters(size) * _step_tokens(size, config)
+    step = config.batch_tokens or batch_tokens(parameters)
+    if tokens and not config.batch_tokens:
+        step = min(step, max(length, tokens // 16))
+    model = LanguageModel(dataclasses.replace(whole, num_hidden_layers=layers)).to(device).train()
+    seconds = token_seconds(model, device, autocast) * whole.num_hidden_layers / layers
+    return seconds * max(1, round(step / length)) * length + optimiser_seconds(parameters, device)

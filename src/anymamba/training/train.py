@@ -84,19 +84,25 @@ def default_folder(config: TrainConfig) -> str:
 def prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Reporter, begin: float = 0.0) -> Run:
     """Everything before the first step: folder, data, model, plan. begin: see ``train``."""
     begin = begin or time.perf_counter()
+    most, fresh = torch.get_num_threads(), not resume
+    # what an accelerator computes does not wait for cores
+    fixed = config.deterministic or processes.device.type != "cpu"
     with processes.main_first() as main:
         if main:
             prepared = bool(resume) and (Path(config.out).expanduser() / DATA).is_dir()
-            check_options(config, processes.device, processes.world if config.shard else 1, prepared)
+            size = check_options(config, processes.device, processes.world if config.shard else 1, prepared)
+    if fresh:
+        threads, threads_why, may_change = choose_threads(config.threads, 0, fixed)
+        torch.set_num_threads(threads)
+    with processes.main_first() as main:
+        if main and fresh:
+            probe.refuse_early(config, processes.device, size, processes.world, begin)
         folder = open_run(config, resume, main)
     resumed = folder.resumed
-    most = torch.get_num_threads()
-    # what an accelerator computes does not wait for cores
-    fixed = config.deterministic or processes.device.type != "cpu"
-    threads, threads_why, may_change = choose_threads(
-        config.threads, resumed.state.get("threads", 0) if resumed is not None else 0, fixed
-    )
-    torch.set_num_threads(threads)
+    if not fresh:
+        before = resumed.state.get("threads", 0) if resumed is not None else 0
+        threads, threads_why, may_change = choose_threads(config.threads, before, fixed)
+        torch.set_num_threads(threads)
     trackers = open_trackers(config.report_to, folder.path, config_document(config)) if processes.main else []
     tokenizer, data = tokenizer_and_data(config, folder, processes, reporter)
     model = make_model(config, folder, tokenizer)
