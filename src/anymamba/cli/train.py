@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from anymamba.errors import AnymambaError
 from anymamba.language import say
 from anymamba.training.config import TrainConfig, add_flags, checked, given_flags, read_toml, refuse_ignored
 
@@ -42,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="auto|PATH",
         help=say("continue the run in --out (auto), or from a step folder", "继续 --out 中的运行（auto），或从某个检查点继续"),
     )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help=say("only say what the run would take: memory, disk, time", "只说明运行所需的内存、磁盘与时间"),
+    )
     parser.add_argument("--json", action="store_true", help=say("print the result as JSON", "以 JSON 输出结果"))
     parser.add_argument("-q", "--quiet", action="store_true", help=say("no progress", "不显示进度"))
     add_flags(parser)
@@ -56,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     from anymamba.training.train import train
 
     processes = Processes(config.device)
+    if arguments.plan:
+        return _plan(config, arguments, processes)
     try:
         reporter = Reporter(quiet=arguments.quiet or not processes.main)
         result = train(config, arguments.resume, reporter, processes, Interrupt(_leave), begin)
@@ -69,6 +77,24 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.quiet or result.exit_code:
             _say_next(config, result)
     return result.exit_code
+
+
+def _plan(config: TrainConfig, arguments: argparse.Namespace, processes: Any) -> int:
+    from anymamba.training.planning import planned, text
+
+    if arguments.resume:
+        raise AnymambaError(
+            "usage",
+            say("--plan looks at a new run", "--plan 只用于新的运行"),
+            fix=say("leave --resume out", "请去掉 --resume"),
+        )
+    try:
+        plan = planned(config, processes)
+    finally:
+        processes.close()
+    if processes.main:
+        print(json.dumps(plan, ensure_ascii=False) if arguments.json else text(plan))
+    return 0
 
 
 def _say_next(config: TrainConfig, result: Any) -> None:

@@ -15,12 +15,17 @@ from anymamba.training import memory
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    folder = folder.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
 def require(folder: Path, size: int, what: str) -> None:
     """Raises AnymambaError when the disk of this folder has not ``size`` bytes left; what: what they are needed for."""
-    existing = folder.resolve()
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(existing(folder)).free
     if free < size:
         raise AnymambaError(
             "disk",

@@ -121,7 +121,7 @@ def refuse_early(config: TrainConfig, device: torch.device, text_bytes: int, wor
 
     steps = min(FEWEST_STEPS, config.steps or FEWEST_STEPS)
     tokens = text_bytes // (1 if config.tokenizer == "bytes" and not config.train_tokenizer else BYTES_PER_TOKEN)
-    step = _size_step_seconds(config.size, config, autocast, device, tokens) / world
+    step = min(_size_step_seconds(config.size, config, autocast, device, tokens) for _ in range(2)) / world
     left = begin + config.max_minutes * 60 - time.perf_counter()
     if step * steps > CLEARLY * left:
         raise too_slow(config, step, left, steps, autocast, device)
