@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anymamba.models.mamba import MambaConfig, MambaMixer
+from anymamba.ops.projection import linear
 
 
 @dataclass
@@ -33,7 +34,7 @@ class FalconMambaMixer(MambaMixer):
         n, eps = self.config.state_size, self.config.mixer_rms_eps
         parts = self.x_proj(x.transpose(1, 2)).split([int(self.config.time_step_rank), n, n], dim=-1)
         low_rank, B, C = (_rms_norm(part, eps) for part in parts)
-        dt = F.linear(low_rank, self.dt_proj.weight)
+        dt = linear(low_rank, self.dt_proj.weight)
         return dt.transpose(1, 2), B.transpose(1, 2), C.transpose(1, 2)
 
 

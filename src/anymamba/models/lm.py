@@ -18,6 +18,7 @@ from anymamba.language import say
 from anymamba.models import MODEL_TYPES
 from anymamba.models.cache import Cache, LayerState
 from anymamba.models.config import Config
+from anymamba.models.linear import Linear
 from anymamba.models.loss import IGNORE_INDEX, linear_cross_entropy
 from anymamba.models.packing import Documents, find_documents
 from anymamba.models.tied import SharedGradient, embed, shareable
@@ -53,8 +54,8 @@ class GatedMLP(nn.Module):
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(size, 2 * width, bias=False)
-        self.fc2 = nn.Linear(width, size, bias=False)
+        self.fc1 = Linear(size, 2 * width, bias=False)
+        self.fc2 = Linear(width, size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         y, gate = self.fc1(x).chunk(2, dim=-1)
@@ -133,7 +134,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = Backbone(config, _mixer(config))
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.backbone.embeddings.weight
         self.init_parameters()

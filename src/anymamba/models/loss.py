@@ -16,6 +16,7 @@ from anymamba import ops
 from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models.tied import SharedGradient
+from anymamba.ops.projection import in_float32, product
 
 IGNORE_INDEX = -100
 
@@ -61,6 +62,8 @@ def linear_cross_entropy(
     dtype = (
         torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else weight.dtype
     )
+    if in_float32(dtype, hidden, weight):
+        dtype = torch.float32  # the products are computed so anyway, and rounding the logits would cost time and digits
     return _LinearCrossEntropy.apply(
         hidden.reshape(-1, hidden.shape[-1]), weight, targets, weights, dtype, torch.is_grad_enabled(), shared
     )
@@ -82,19 +85,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         needs_hidden, needs_weight = (differentiable and needs for needs in ctx.needs_input_grad[:2])
         tokens, vocabulary = hidden.shape[0], weight.shape[0]
         block_bytes = _BLOCK_BYTES if hidden.device.type == "cpu" else _ACCELERATOR_BLOCK_BYTES
-        table = weight.detach().to(dtype)
+        narrow = hidden.device.type == "cpu" and dtype == torch.float32  # a 16-bit table is widened a tile at a time
+        table = weight.detach() if narrow else weight.detach().to(dtype)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight: Tensor | None = None
         with torch.autocast(hidden.device.type, enabled=False):
             for block in _blocks(tokens, vocabulary * dtype.itemsize, block_bytes):
                 inputs, share = hidden[block].to(dtype), weights[block, None]
-                slope = inputs @ table.t()
+                slope = product(inputs, table, dtype)
                 chosen = _log_softmax_and_slope(slope, targets[block], needs_hidden or needs_weight)
                 loss -= (chosen * weights[block]).sum()
                 # the weight of the token is multiplied into the small matrices instead of the logits' slope
                 if grad_hidden is not None:
-                    grad_hidden[block] = (slope @ table) * share
+                    grad_hidden[block] = product(slope, table.t(), dtype) * share
                 if needs_weight:
                     grad_weight = _add_product(grad_weight, slope.t(), (inputs * share).to(dtype))
         # kept on ctx, not with save_for_backward: the backward pass hands them on instead of copying them

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from anymamba import ops
 from anymamba.models.cache import LayerState
 from anymamba.models.config import Config
+from anymamba.models.linear import Linear
 from anymamba.models.packing import Documents, scan_documents
+from anymamba.ops.projection import linear
 
 
 @dataclass
@@ -38,13 +40,13 @@ class MambaMixer(nn.Module):
         super().__init__()
         self.config = config
         d_inner, rank = config.d_inner, int(config.time_step_rank)
-        self.in_proj = nn.Linear(config.hidden_size, 2 * d_inner, bias=config.use_bias)
+        self.in_proj = Linear(config.hidden_size, 2 * d_inner, bias=config.use_bias)
         self.conv1d = nn.Conv1d(d_inner, d_inner, config.conv_kernel, groups=d_inner, bias=config.use_conv_bias)
-        self.x_proj = nn.Linear(d_inner, rank + 2 * config.state_size, bias=False)
-        self.dt_proj = nn.Linear(rank, d_inner, bias=True)
+        self.x_proj = Linear(d_inner, rank + 2 * config.state_size, bias=False)
+        self.dt_proj = Linear(rank, d_inner, bias=True)
         self.A_log = nn.Parameter(torch.empty(d_inner, config.state_size))
         self.D = nn.Parameter(torch.empty(d_inner))
-        self.out_proj = nn.Linear(d_inner, config.hidden_size, bias=config.use_bias)
+        self.out_proj = Linear(d_inner, config.hidden_size, bias=config.use_bias)
         # upstream's marks: decay of these would move the time scales of the state, not regularise
         for parameter in (self.A_log, self.D):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
@@ -116,7 +118,7 @@ class MambaMixer(nn.Module):
         """x: (batch, d_inner, length) -> dt before bias and softplus (batch, d_inner, length), B, C (batch, d_state, length)."""
         n = self.config.state_size
         low_rank, B, C = self.x_proj(x.transpose(1, 2)).split([int(self.config.time_step_rank), n, n], dim=-1)
-        dt = F.linear(low_rank, self.dt_proj.weight)
+        dt = linear(low_rank, self.dt_proj.weight)
         return dt.transpose(1, 2), B.transpose(1, 2), C.transpose(1, 2)
 
     def _step(self, hidden: Tensor, state: LayerState) -> Tensor:

@@ -15,6 +15,7 @@ from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models.cache import LayerState
 from anymamba.models.config import Config
+from anymamba.models.linear import Linear
 from anymamba.models.mamba import convolve, convolve_step, random_dt_bias
 from anymamba.models.packing import Documents
 
@@ -93,7 +94,7 @@ class Mamba2Mixer(nn.Module):
     def __init__(self, config: Mamba2Config) -> None:
         super().__init__()
         self.config = config
-        self.in_proj = nn.Linear(
+        self.in_proj = Linear(
             config.hidden_size, config.d_inner + config.conv_dim + config.num_heads, bias=config.use_bias
         )
         self.conv1d = nn.Conv1d(
@@ -103,7 +104,7 @@ class Mamba2Mixer(nn.Module):
         self.A_log = nn.Parameter(torch.empty(config.num_heads))
         self.D = nn.Parameter(torch.empty(config.num_heads))
         self.norm = GatedRMSNorm(config.d_inner, config.n_groups, config.layer_norm_epsilon)
-        self.out_proj = nn.Linear(config.d_inner, config.hidden_size, bias=config.use_bias)
+        self.out_proj = Linear(config.d_inner, config.hidden_size, bias=config.use_bias)
         # upstream's marks: decay of these would move the time scales of the state, not regularise
         for parameter in (self.dt_bias, self.A_log, self.D):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models.cache import LayerState
 from anymamba.models.config import Config
+from anymamba.models.linear import Linear
 from anymamba.models.mamba import random_dt_bias
 from anymamba.models.packing import Documents
 
@@ -100,7 +101,7 @@ class Mamba3Mixer(nn.Module):
         heads, rank = config.num_heads, config.rank
         keys = config.state_size * config.n_groups * rank
         self.widths = [config.d_inner, config.d_inner, keys, keys, heads, heads, heads, config.num_angles]
-        self.in_proj = nn.Linear(config.hidden_size, sum(self.widths), bias=False)
+        self.in_proj = Linear(config.hidden_size, sum(self.widths), bias=False)
         self.dt_bias = nn.Parameter(torch.empty(heads))
         self.B_bias, self.C_bias = (nn.Parameter(torch.empty(heads, rank, config.state_size)) for _ in "BC")
         self.B_norm, self.C_norm = (_Norm(config.state_size) for _ in "BC")
@@ -109,7 +110,7 @@ class Mamba3Mixer(nn.Module):
         self.D = nn.Parameter(torch.empty(heads))
         if config.is_outproj_norm:
             self.norm = _Norm(config.d_inner, config.head_dim)
-        self.out_proj = nn.Linear(config.d_inner, config.hidden_size, bias=False)
+        self.out_proj = Linear(config.d_inner, config.hidden_size, bias=False)
         # upstream's marks
         for parameter in (self.dt_bias, self.D):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]

@@ -20,12 +20,10 @@ from anymamba.backends.torch import widened
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias, x (..., in), weight (out, in), bias (out,), differentiable. Under torch.autocast in its dtype; else in the dtype
     of x, to which weight and bias are cast."""
-    kind = x.device.type
-    autocast = torch.is_autocast_enabled(kind)
-    dtype = torch.get_autocast_dtype(kind) if autocast else x.dtype
+    dtype = result_dtype(x)
     if in_float32(dtype, x, weight):
         return _rows(x.to(dtype), weight, dtype, bias)
-    if autocast:
+    if torch.is_autocast_enabled(x.device.type):
         return F.linear(x, weight, bias)
     return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
@@ -33,8 +31,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ (weight * scale[:, None]).T + bias in the dtype of x (under torch.autocast in its), x (..., in), weight (out, in) int8, scale
     and bias (out,) float32. Differentiable in x."""
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    dtype = result_dtype(x)
     if x.device.type == "cpu" and x.dtype != torch.float64 and not matrix_units.cpu_unit(dtype) and _plain(x, weight):
         return _rows(x.to(dtype), weight, dtype, bias, scale)
     return F.linear(x.to(dtype), (weight.float() * scale[:, None]).to(dtype), None if bias is None else bias.to(dtype))
@@ -45,6 +42,12 @@ def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     if in_float32(a.dtype, a, b) or in_float32(b.dtype, a, b):
         return widened.product(a, b, dtype)
     return (a @ b.to(a.dtype).t()).to(dtype)
+
+
+def result_dtype(x: Tensor) -> torch.dtype:
+    """What torch.autocast asks of a product with x, or the dtype of x."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def in_float32(dtype: torch.dtype, *operands: Tensor) -> bool:
