@@ -84,16 +84,14 @@ def test_powershell(bash: str, powershell: str) -> None:
 
 def doctor_files() -> list[Path]:
     package = ROOT / "src" / "anymamba"
-    single = [
-        package / name
-        for name in ("__init__.py", "__main__.py", "errors.py", "language.py", "lazy.py", "cli/__init__.py", "cli/parser.py", "cli/doctor.py")
-    ]
+    root = ("__init__", "__main__", "errors", "language", "lazy", "nearest", "cli/__init__", "cli/parser", "cli/doctor")
+    single = [package / f"{name}.py" for name in root]
     return single + sorted((package / "doctor").rglob("*.py"))
 
 
 def test_runs_on_python_38_with_the_standard_library() -> None:
     """Syntax of Python 3.8, and imports of the standard library and of nothing else of ours than errors, language, lazy and the parser."""
-    allowed = {"anymamba", "anymamba.errors", "anymamba.language", "anymamba.lazy", "anymamba.cli", "anymamba.cli.parser"}
+    allowed = {"anymamba", "anymamba.errors", "anymamba.language", "anymamba.lazy", "anymamba.nearest", "anymamba.cli", "anymamba.cli.parser"}
     for path in doctor_files():
         tree = ast.parse(path.read_text("utf-8"), str(path), feature_version=(3, 8))
         for_type_checkers = {
