@@ -6,6 +6,10 @@
     optim       AdamW and its decay groups                        schedule    learning rate over the steps
     precision   bf16 or not, and why                              memory      what is used, what is left, the micro-batch that fits
     parallel    torchrun: DDP, or FSDP2 with --shard              loop        the steps
+    pace        seconds of a step, as of late                     timelimit   --max-minutes: how many steps fit
+    probe       the same before the first step                    planning    --plan: what a run would take
+    threads     as many as cores are idle                         cpu_use     what other programs use
+    validation  on how many rows, the best, early stopping        continuing  a run that goes on, and what that changes
     runfolder   runs/<name>: which configuration owns it          checkpoint  step folders, written whole or not at all
     report      the live line, metrics.jsonl, trackers            chart, picture  the loss curve in the terminal, SVG, PNG
 

@@ -15,7 +15,6 @@ from anymamba.language import say
 from anymamba.models import graphed_pass
 from anymamba.training import checkpoint, matmulshare, memory, optim, parallel
 from anymamba.training.continuing import schedule_of
-from anymamba.training.derive import set_intervals
 from anymamba.training.evaluate import Score
 from anymamba.training.interrupt import Interrupt
 from anymamba.training.pace import Pace
@@ -24,16 +23,14 @@ from anymamba.training.report import progress_line
 from anymamba.training.run import Result, Run
 from anymamba.training.runfolder import read_metrics
 from anymamba.training.sample import write_sample
-from anymamba.training.validation import SHARE, Validation, score_line
+from anymamba.training.timelimit import TimeLimit
+from anymamba.training.validation import Validation, score_line
 
 PROFILED_STEP = 8
 """After this many steps of this process matrix products are timed: kernels are compiled and the time of a step is known."""
 
 EAGER_STEPS = 2
 """Steps before a CUDA graph is captured: the optimiser's moments must have their memory first."""
-
-DISK_SPEED = 300e6
-"""Bytes a second at which checkpoints are expected to be written, until the first has been."""
 
 LOSSES_AT_ONCE = 10
 """Steps whose losses are fetched together from an accelerator, which would stand still for each."""
@@ -62,9 +59,7 @@ class Loop:
         if run.folder.resumed is not None:
             self._resume()
         self.schedule = schedule_of(config, plan)
-        self._parameters = sum(parameter.numel() for parameter in run.model.parameters())
-        if config.max_minutes:
-            self._expect_pauses()
+        self.limit = TimeLimit(run, self.pace, self.step)
 
     def _resume(self) -> None:
         saved = self.run.folder.resumed
@@ -109,8 +104,8 @@ class Loop:
                 self.report()
                 if self.step - started_at == PROFILED_STEP:
                     self._time_products()
-                if self.pace.looks(self.step - started_at, run.processes.world == 1):
-                    self._fit_time()
+                if self.pace.looks(self.step - started_at, run.processes.world == 1) and self.limit.fit(self.step):
+                    self.schedule = schedule_of(run.config, plan)
             asked, late = self._any(bool(signals.asked)), self._any(self.pace.out_of_time)
             done = not asked and (late or self.step >= plan.steps)
             validated = False
@@ -121,7 +116,7 @@ class Loop:
             asked = asked or self._any(bool(signals.asked))
             if plan.sample_every > 0 and not asked and ((whole and self.step % plan.sample_every == 0) or done):
                 self._sample(signals)
-            if done or asked or (whole and self.step % plan.save_every == 0 and self._may_save()):
+            if done or asked or (whole and self.step % plan.save_every == 0 and self.limit.may_save()):
                 self._save(finished=done)
             if validated:
                 self._save_best()
@@ -261,42 +256,6 @@ class Loop:
         plan, done = self.run.plan, self.run.done
         return done.tokens + (step - done.step) * plan.rows * plan.length
 
-    def _expect_pauses(self) -> None:
-        """What validations, samples and checkpoints will take, until the first of each has been measured."""
-        plan, limit = self.run.plan, self.pace.limit
-        if self.run.held_out is not None:
-            self.pace.costs["validation"] = SHARE * limit / (1 + (plan.steps - self.step) // plan.eval_every)
-            self.pace.costs["best"] = 4 * self._parameters / DISK_SPEED
-        if plan.sample_every > 0:
-            self.pace.costs["sample"] = self._sample_seconds()
-        self.pace.costs["checkpoint"] = 12 * self._parameters / DISK_SPEED
-
-    def _pauses_ahead(self) -> float:
-        """Seconds until the end that will not be training."""
-        plan, costs, remaining = self.run.plan, self.pace.costs, self.run.plan.steps - self.step
-        validations = 1 + remaining // plan.eval_every
-        samples = 1 + remaining // plan.sample_every if plan.sample_every > 0 else 0
-        saves = 1 + remaining // plan.save_every
-        save = costs.get("checkpoint", 0.0)
-        if save and not self.run.config.save_every:
-            saves = min(saves, 1 + int(max(0.0, SHARE * self.pace.limit - self.pace.totals.get("checkpoint", 0.0)) / save))
-        scored = costs.get("validation", 0.0) + costs.get("best", 0.0)
-        return validations * scored + samples * costs.get("sample", 0.0) + saves * save
-
-    def _fit_time(self) -> None:
-        """Sets the number of steps to what the time allows; the learning rate comes down in full all the same."""
-        run, plan = self.run, self.run.plan
-        fits = run.processes.least(self.step + self.pace.steps_that_fit(self._pauses_ahead()))
-        steps = max(self.step, min(run.done.planned, fits))
-        if steps == plan.steps:
-            return
-        first, plan.steps = plan.steps >= run.done.planned and not run.step_seconds, steps
-        if self.step < plan.warmup:
-            plan.warmup = min(plan.warmup, max(1, steps // 10))
-        self.schedule = schedule_of(run.config, plan)
-        if first:
-            set_intervals(plan, run.config)
-
     def _validate(self, signals: Interrupt, steps_done: int) -> None:
         run = self.run
         self._fetch()
@@ -320,10 +279,6 @@ class Loop:
                 )
             )
 
-    def _sample_seconds(self) -> float:
-        """Time for a sample: a hundredth of a limited run."""
-        return max(0.5, 0.01 * self.pace.limit) if self.pace.limit else math.inf
-
     def _sample(self, signals: Interrupt) -> None:
         """Only where one process has all of the model: a shard cannot generate alone."""
         run = self.run
@@ -331,19 +286,12 @@ class Loop:
         if run.processes.main and not (run.config.shard and run.processes.world > 1):
             text = write_sample(
                 run.model, run.tokenizer, run.config.sample_prompt, run.config.seed, run.config.instruct,
-                question=run.question, seconds=self._sample_seconds(), stop=lambda: bool(signals.asked),
+                question=run.question, seconds=self.limit.sample_seconds, stop=lambda: bool(signals.asked),
             )  # fmt: skip
             run.folder.add_sample(self.step, text)
             shown = printable.shown(" ".join(text.split()), run.reporter.stream)
             run.reporter.note(say("  sample: ", "  采样：") + (shown if len(shown) <= 200 else shown[:200] + " ..."))
         self.pace.pause("sample")
-
-    def _may_save(self) -> bool:
-        """Checkpoints on the way take at most a twentieth of a limited run, unless --save-every says when they are due."""
-        pace = self.pace
-        if not pace.limit or self.run.config.save_every:
-            return True
-        return not self._any(pace.totals.get("checkpoint", 0.0) + pace.costs["checkpoint"] > SHARE * pace.limit)
 
     def _save(self, finished: bool) -> None:
         run, plan = self.run, self.run.plan

@@ -18,13 +18,13 @@ from anymamba.training import checkpoint, disk, fit, memory, probe
 from anymamba.training.checks import check_options
 from anymamba.training.config import TrainConfig
 from anymamba.training.derive import Plan, batch_tokens, derive
-from anymamba.training.loop import DISK_SPEED
 from anymamba.training.pace import RESERVE
 from anymamba.training.parallel import Processes
 from anymamba.training.readers import documents
 from anymamba.training.report import Reporter, clock, count
 from anymamba.training.run import Run
 from anymamba.training.skips import Skips
+from anymamba.training.timelimit import DISK_SPEED
 from anymamba.training.train import default_folder, prepare
 from anymamba.training.validation import SHARE
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import platform
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from anymamba import __version__
-from anymamba.backends import dispatch, machine
+from anymamba.backends import dispatch
 from anymamba.determinism import deterministic
 from anymamba.errors import AnymambaError
 from anymamba.language import say
@@ -26,16 +23,18 @@ from anymamba.training.continuing import Progress
 from anymamba.training.corpus import Corpus
 from anymamba.training.derive import Plan, derive, row_length, set_intervals
 from anymamba.training.interrupt import Interrupt
-from anymamba.training.loop import DISK_SPEED, Loop
+from anymamba.training.loop import Loop
 from anymamba.training.pace import RESERVE
 from anymamba.training.packing import Feeder, PackedRows, Rows, StreamRows
 from anymamba.training.parallel import Processes
 from anymamba.training.precision import choose_precision
-from anymamba.training.report import Reporter, count
+from anymamba.training.report import Reporter
 from anymamba.training.run import Result, Run
 from anymamba.training.runfolder import DATA, RunFolder, config_document, open_run, read_metrics
 from anymamba.training.setup import first_question, make_model, tokenizer_and_data
+from anymamba.training.summary import backends_used, document, finished_text, say_plan
 from anymamba.training.threads import ThreadWatch, choose_threads
+from anymamba.training.timelimit import DISK_SPEED
 from anymamba.training.trackers import open_trackers
 from anymamba.training.validation import SHARE
 
@@ -137,10 +136,10 @@ def prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Re
     notes = continuing.changes(plan, config, folder.before, done, rows.count) if resumed is not None and folder.before else []
     run.wrapped = processes.wrap(model, config.shard)
     if processes.main and plan.steps > done.step:
-        _say_plan(run, data, parameters, precision_why, micro_why, threads_why, notes)
-        folder.write_run(_document(run, parameters, precision_why, notes))
+        say_plan(run, data, parameters, precision_why, micro_why, threads_why, notes)
+        folder.write_run(document(run, parameters, precision_why, notes))
     elif processes.main:
-        reporter.note(_finished_text(run))
+        reporter.note(finished_text(run))
     return run
 
 
@@ -196,14 +195,6 @@ def _nothing_held_out(config: TrainConfig) -> AnymambaError:
     )
 
 
-def _finished_text(run: Run) -> str:
-    out = run.folder.path
-    return say(
-        f"this run is finished: {run.done.step} steps. To train longer: --resume auto --out {out} with more --steps or with --max-minutes",
-        f"该运行已完成：{run.done.step} 步。要继续训练：--resume auto --out {out}，并给出更大的 --steps 或 --max-minutes",
-    )
-
-
 def _rows(config: TrainConfig, data: Corpus, parameters: int, tokenizer: Tokenizer) -> tuple[Rows, Rows | None, str]:
     """(rows to train on, rows held out, why this length)."""
     length, why = row_length(config, parameters, data.train)
@@ -253,73 +244,6 @@ def _fit_memory(run: Run, parameters: int) -> str:
         f"a row takes {memory.text(per_row)} of {memory.text(memory.left(device))}",
         f"每行占用 {memory.text(per_row)}，可用 {memory.text(memory.left(device))}",
     )
-
-
-def _say_plan(
-    run: Run, data: Corpus, parameters: int, precision_why: str, micro_why: str, threads_why: str, notes: list[str]
-) -> None:
-    plan, config, why = run.plan, run.config, run.plan.reasons
-    recompute = run.model.backbone.gradient_checkpointing
-    processes = run.processes
-    world = f" x {processes.world}" if processes.world > 1 else ""
-    start = config.start or f"--size {config.size}"
-    rates = f"{plan.lr:g}, {config.schedule}, " + say("warm-up", "预热") + f" {plan.warmup}"
-    rows = [
-        (say("model", "模型"), f"{run.model.config.model_type}, {count(parameters)} " + say("parameters", "参数"), start),
-        (say("data", "数据"), f"{count(len(data.train.tokens))} " + say("tokens", "词元"), "; ".join(data.notes)),
-        (say("device", "设备"), f"{processes.device}{world}", _device_name(processes.device)),
-        (say("threads", "线程"), str(torch.get_num_threads()), threads_why),
-        (say("precision", "精度"), "bf16" if run.dtype else "fp32", precision_why),
-        (say("row length", "行长"), str(plan.length), why.get("length", "")),
-        (say("rows a step", "每步行数"), str(plan.rows), why.get("rows", "")),
-        (say("rows at once", "每次行数"), str(run.micro_batch), micro_why),
-        (say("recompute", "重算激活"), say("yes", "是") if recompute else say("no", "否"), ""),
-        (say("steps", "步数"), str(plan.steps), why.get("steps", "")),
-        (say("learning rate", "学习率"), rates, why.get("lr", "")),
-        (say("run folder", "运行目录"), str(run.folder.path), ""),
-    ]
-    resumed = run.folder.resumed
-    if resumed is not None:
-        rows.append((say("continues", "继续自"), resumed.folder.name, "" if notes else say("as it was", "与原来相同")))
-    run.reporter.table(rows)
-    if notes:
-        run.reporter.note(say("what changes from here on:", "从此处起的变化："))
-        for text in notes:
-            run.reporter.note("  " + text)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return machine.cpu_name() if device.type == "cpu" else ""
-
-
-def _document(run: Run, parameters: int, precision_why: str, notes: list[str]) -> dict[str, Any]:
-    """What run.json holds. changes: of every part of the run that went on with other options, from which step on."""
-    earlier = [part for part in run.folder.read_run().get("changes", []) if part["step"] <= run.done.step]
-    return {
-        "config": config_document(run.config),
-        "plan": {
-            **dataclasses.asdict(run.plan),
-            "micro_batch": run.micro_batch,
-            "precision": "bf16" if run.dtype else "fp32",
-            "precision_why": precision_why,
-            "recompute": run.model.backbone.gradient_checkpointing,
-            "parameters": parameters,
-            "processes": run.processes.world,
-        },
-        "changes": earlier + ([{"step": run.done.step, "changes": notes}] if notes else []),
-        "versions": {"anymamba": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": machine.facts(),
-    }
-
-
-def backends_used() -> dict[str, dict[str, str]]:
-    """op -> {backend: why} of what this process has run so far."""
-    used: dict[str, dict[str, str]] = {}
-    for call, choice in dispatch.choices_made():
-        used.setdefault(call.op, {})[choice.backend] = choice.why
-    return used
 
 
 def _finish(run: Run, result: Result) -> None:
