@@ -11,11 +11,11 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from anymamba.errors import AnymambaError
+from anymamba.errors import AnymambaError, warn_once
 from anymamba.language import say
-from anymamba.models import files
+from anymamba.models import files, identity
 from anymamba.models.config import Config
 
 
@@ -37,12 +37,19 @@ class LayerState:
 class Cache:
     """One LayerState a layer. Pass it to the model's forward: it is read from and updated; more tokens may follow at any time.
 
-    tokens: how many tokens of a row it has read.
+    tokens: how many tokens of a row it has read. model: whose state it is; a saved state then names the weights, and one of other
+    weights is not loaded.
     """
 
     def __init__(
-        self, config: Config, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+        self,
+        config: Config,
+        batch: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        model: nn.Module | None = None,
     ) -> None:
+        self._model = model
         conv, ssm = config.state_shapes(batch)
         self.tokens = 0
         self.layers = [
@@ -75,6 +82,9 @@ class Cache:
         for layer in self.layers:
             layer.used = False
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Cache:
+        return self.clone()  # the model is not copied with its state
+
     def clone(self) -> Cache:
         """An independent copy, to branch a text."""
         return self._map(Tensor.clone)
@@ -87,17 +97,22 @@ class Cache:
         return self._map(lambda tensor: tensor.to(device))
 
     def save(self, path: str | Path, **notes: Any) -> None:
-        """A safetensors file; notes (JSON values) come back from ``read_notes``. Written whole or not at all."""
+        """A safetensors file; notes (JSON values) come back from ``read_notes``. Written whole or not at all.
+
+        It also says which weights made the state, where the cache knows its model (``make_cache``)."""
         path = Path(path)
         temporary = path.with_name(f".{path.name}.partial")
         metadata = {"format": "anymamba recurrent state", "tokens": str(self.tokens), "notes": json.dumps(notes)}
+        if self._model is not None:
+            metadata["weights"] = json.dumps(identity.of(self._model))
         save_file({name: tensor.contiguous() for name, tensor in self._tensors()}, temporary, metadata)
         temporary.replace(path)
 
     def load(self, path: str | Path) -> dict[str, Any]:
         """Takes over a saved state, in place, and returns its notes. A state saved for one row may be spread over many.
 
-        Raises AnymambaError when the file is not a state, or is that of another model.
+        Raises AnymambaError when the file is not a state, or is that of another model; nothing is then taken over. A file of an earlier
+        version does not name its weights: that is said once, and only the shapes are compared.
         """
         saved, metadata = _read(Path(path))
         for name, tensor in self._tensors():
@@ -113,7 +128,6 @@ class Cache:
                     ),
                     fix=say("load it with the model that saved it", "请使用保存它的模型加载"),
                 )
-            tensor.copy_(other.expand_as(tensor))
         if len(saved) != 2 * len(self.layers):
             raise AnymambaError(
                 "state",
@@ -122,19 +136,47 @@ class Cache:
                     f"{path} 包含 {len(saved) // 2} 层的状态，本模型有 {len(self.layers)} 层",
                 ),
             )
+        self._check_weights(path, metadata.get("weights"))
+        for name, tensor in self._tensors():
+            tensor.copy_(saved[name].expand_as(tensor))
         self.tokens = int(metadata.get("tokens", 0))
         for layer in self.layers:
             layer.used = self.tokens > 0
         return json.loads(metadata.get("notes", "{}"))
+
+    def _check_weights(self, path: str | Path, description: str | None) -> None:
+        if self._model is None:
+            return
+        if description is None:
+            warn_once(
+                f"state without weights {path}",
+                say(
+                    f"{path} does not say which weights made it (an earlier version saved it): only its shapes were compared. "
+                    "Save it again with the model that made it",
+                    f"{path} 未记录由哪个模型的权重产生（由较早的版本保存）：只比较了形状。请用产生它的模型重新保存",
+                ),
+            )
+            return
+        ok, reason = identity.check(self._model, json.loads(description))
+        if not ok:
+            raise AnymambaError(
+                "state",
+                say(f"{path} is the state of another model", f"{path} 是其他模型的状态"),
+                why=reason,
+                fix=say("load it with the model that saved it", "请使用保存它的模型加载"),
+            )
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for index, layer in enumerate(self.layers):
             yield f"layers.{index}.conv", layer.conv
             yield f"layers.{index}.ssm", layer.ssm
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_model": None}  # nor is it written with it
+
     def _map(self, function: Any) -> Cache:
         other = Cache.__new__(Cache)
-        other.tokens = self.tokens
+        other.tokens, other._model = self.tokens, self._model
         other.layers = [LayerState(function(layer.conv), function(layer.ssm), layer.used) for layer in self.layers]
         return other
 

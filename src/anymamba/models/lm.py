@@ -170,7 +170,7 @@ class LanguageModel(nn.Module):
         """An empty recurrent state for that many rows; under autocast its convolution part is in autocast's dtype."""
         kind = self.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
-        return Cache(self.config, batch, self.device, dtype)
+        return Cache(self.config, batch, self.device, dtype, self)
 
     def forward(
         self,
