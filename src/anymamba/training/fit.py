@@ -17,6 +17,9 @@ from anymamba.training.packing import Batch
 CPU_TOKENS = 8192
 """Tokens at once beyond which a CPU gains nothing: its matrix products are at full speed, and its caches overflow."""
 
+LARGE, LARGE_CPU_TOKENS = 8_000_000, 2048
+"""From so many parameters on, so many tokens do: products of this size are at full speed, and Ctrl-C is answered after a micro-batch."""
+
 GPU_TOKENS = 65536
 
 USABLE = 0.7
@@ -50,13 +53,21 @@ def require_model(parameters: int, device: torch.device) -> None:
         raise _too_large(needed, free, say("the weights, gradients and optimiser states", "权重、梯度与优化器状态"))
 
 
-def choose_rows(per_row: int, rows: int, length: int, device: torch.device, reserved: int) -> int:
+def most_rows(length: int, device: torch.device, parameters: int) -> int:
+    """Rows at once beyond which the device gains nothing."""
+    if device.type in ("cuda", "xpu"):
+        return max(1, GPU_TOKENS // length)
+    return max(1, (CPU_TOKENS if parameters < LARGE else LARGE_CPU_TOKENS) // length)
+
+
+def choose_rows(per_row: int, rows: int, length: int, device: torch.device, reserved: int, parameters: int = 0) -> int:
     """How many of ``rows`` rows to process at once: a divisor of rows; 0 when not even one fits.
 
-    per_row: ``kept_bytes`` of one row. reserved: bytes that gradients and moments will take of what is free now.
+    per_row: ``kept_bytes`` of one row. reserved: bytes that gradients and moments will take of what is free now. parameters: of
+    the model.
     """
     free = memory.left(device)
-    cap = max(1, (GPU_TOKENS if device.type in ("cuda", "xpu") else CPU_TOKENS) // length)
+    cap = most_rows(length, device, parameters)
     if free:
         fits = int((free - reserved) * USABLE / (per_row * TRANSIENT))
         if fits < 1:
@@ -65,9 +76,9 @@ def choose_rows(per_row: int, rows: int, length: int, device: torch.device, rese
     return max(size for size in range(1, min(cap, rows) + 1) if rows % size == 0)
 
 
-def fixed_rows(per_row: int, rows: int, length: int, device: torch.device, reserved: int) -> int:
+def fixed_rows(per_row: int, rows: int, length: int, device: torch.device, reserved: int, parameters: int = 0) -> int:
     """The same on every run, whatever is free at the moment: what the device can use. Raises AnymambaError when that is too much."""
-    cap = max(1, (GPU_TOKENS if device.type in ("cuda", "xpu") else CPU_TOKENS) // length)
+    cap = most_rows(length, device, parameters)
     chosen = max(size for size in range(1, min(cap, rows) + 1) if rows % size == 0)
     free, needed = memory.left(device), int(chosen * per_row * TRANSIENT) + reserved
     if free and needed > free:

@@ -109,7 +109,7 @@ class Loop:
             asked, late = self._any(bool(signals.asked)), self._any(self.pace.out_of_time)
             done = not asked and (late or self.step >= plan.steps)
             validated = False
-            if (whole and self.step % plan.eval_every == 0) or done:
+            if done or (whole and self._validation_is_due()):
                 self._validate(signals, self.step - started_at)
                 validated = self.validation.best_step == self.step
                 done = done or (not asked and self.validation.exhausted)
@@ -122,6 +122,12 @@ class Loop:
                 self._save_best()
             if done or asked:
                 break
+
+    def _validation_is_due(self) -> bool:
+        plan = self.run.plan
+        # shortly before the end the last one does, with the more rows
+        near = not self.run.config.eval_every and plan.steps - self.step < plan.eval_every / 2
+        return self.step % plan.eval_every == 0 and not near
 
     def _any(self, flag: bool) -> bool:
         return self.run.processes.any(flag) if self.run.processes.world > 1 else flag

@@ -230,13 +230,13 @@ def _fit_memory(run: Run, parameters: int) -> str:
     reserved = 12 * parameters // (run.processes.world if config.shard else 1)
     per_row = fit.kept_bytes(model, one, run.autocast)
     if config.deterministic:
-        run.micro_batch = fit.fixed_rows(per_row, mine, run.plan.length, device, reserved)
+        run.micro_batch = fit.fixed_rows(per_row, mine, run.plan.length, device, reserved, parameters)
         return say("the same on every run", "每次运行相同")
-    chosen = fit.choose_rows(per_row, mine, run.plan.length, device, reserved)
+    chosen = fit.choose_rows(per_row, mine, run.plan.length, device, reserved, parameters)
     if not chosen and config.checkpointing == "auto":
         model.backbone.gradient_checkpointing = True
         per_row = fit.kept_bytes(model, one, run.autocast)
-        chosen = fit.choose_rows(per_row, mine, run.plan.length, device, reserved)
+        chosen = fit.choose_rows(per_row, mine, run.plan.length, device, reserved, parameters)
     if not chosen:
         raise fit.nothing_fits(per_row, reserved, device)
     run.micro_batch = run.processes.least(chosen)

@@ -78,7 +78,7 @@ class Validation:
         remaining = max(0, run.plan.steps - step)
         per_step = pace.step_seconds or pace.elapsed / max(1, steps_done)
         total = pace.limit or pace.elapsed + remaining * per_step
-        times = 1 + -(-remaining // run.plan.eval_every)
+        times = 1 + round(remaining / run.plan.eval_every)
         allowed = max(0.0, SHARE * total - pace.totals.get("validation", 0.0)) / times
         row_seconds = self._row_seconds or FORWARD * per_step * run.processes.world / run.plan.rows
         fits = int(allowed / row_seconds * run.processes.world) if row_seconds else most
