@@ -7,36 +7,42 @@ from dataclasses import replace
 
 import torch
 
-SCAN_SHAPES = {  # batch, length, channels, states: official forward, backward
-    "B8 L2048 D2048": ((8, 2048, 2048, 16), 0.590, 2.416),
-    "B8 L2048 D5120": ((8, 2048, 5120, 16), 1.447, 6.039),
-    "B1 L8192 D5120": ((1, 8192, 5120, 16), 0.924, 3.373),
-    "B1 L2048 D1536": ((1, 2048, 1536, 16), 0.071, 0.302),
+import anymamba.ops  # noqa: F401 - it registers the specs
+from anymamba.backends.call import Call
+from anymamba.backends.opspec import SPECS
+from anymamba.backends.probes import as_given
+
+
+def official_shapes(op):
+    """Of the op's spec: name -> sizes, official forward and backward milliseconds."""
+    return {bench.name: (bench.sizes, *bench.official) for bench in SPECS[op].bench if bench.official}
+
+
+SCAN_SHAPES = {
+    name: ((sizes["batch"], sizes["length"], sizes["dim"], 16), *times)
+    for name, (sizes, *times) in official_shapes("selective_scan_fn").items()
 }
+"""batch, length, channels, states: official forward, backward"""
 CONV_SHAPE = (8, 2048, 5120)
-SSD_SHAPES = {  # batch, length, heads, headdim, states: official forward, backward
-    "B8 L2048 H80": ((8, 2048, 80, 64, 128), 1.023, 4.153),
-    "B1 L8192 H80": ((1, 8192, 80, 64, 128), 1.156, 4.759),
-    "B8 L4096 H32": ((8, 4096, 32, 64, 128), 1.081, 4.192),
+CONV_TIMES = {sizes["layout"]: times for sizes, *times in official_shapes("causal_conv1d_fn").values()}
+SSD_SHAPES = {
+    name: (tuple(sizes[size] for size in ("batch", "length", "nheads", "headdim", "d_state")), *times)
+    for name, (sizes, *times) in official_shapes("mamba_chunk_scan_combined").items()
 }
+"""batch, length, heads, headdim, states: official forward, backward"""
 DEVICE = torch.device("cuda")
 
 
-def scan_inputs(batch, length, channels, states, dtype=torch.bfloat16):
-    def rows(width):
-        return torch.randn(batch, length, width, device=DEVICE, dtype=dtype).transpose(1, 2)
+def made(op, dtype, **sizes):
+    """Inputs of the op as its spec makes them, on the GPU: the tensors alone, by name."""
+    spec, call = SPECS[op], Call(op, DEVICE, dtype)
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    arguments = spec.build(**sizes)(lambda *shape: torch.randn(shape, generator=generator, device=DEVICE))
+    return {name: as_given(name, value, spec, call) for name, value in arguments.items() if isinstance(value, torch.Tensor)}
 
-    torch.manual_seed(0)
-    return {
-        "u": rows(channels),
-        "delta": rows(channels),
-        "A": -torch.rand(channels, states, device=DEVICE).mul(16).clamp_min(0.05),
-        "B": rows(states),
-        "C": rows(states),
-        "D": torch.randn(channels, device=DEVICE),
-        "z": rows(channels),
-        "delta_bias": torch.randn(channels, device=DEVICE) * 0.5 - 4,
-    }
+
+def scan_inputs(batch, length, channels, states, dtype=torch.bfloat16):
+    return made("selective_scan_fn", dtype, batch=batch, length=length, dim=channels, d_state=states, dt=-4.0, fresh=True)
 
 
 _kept: dict = {}
@@ -141,9 +147,9 @@ def conv_variants():
             return op.conv_backward(dout, x, weight, bias, None, None, True, plan)[:3]
 
         if plan is not backward_plan:
-            yield "conv_forward", "B8 L2048 D5120 W4", describe(plan), 0.134, forward
+            yield "conv_forward", "B8 L2048 D5120 W4", describe(plan), CONV_TIMES["channels"][0], forward
         if plan is not forward_plan:
-            yield "conv_backward", "B8 L2048 D5120 W4", describe(plan), 0.334, backward
+            yield "conv_backward", "B8 L2048 D5120 W4", describe(plan), CONV_TIMES["channels"][1], backward
 
 
 def conv_rows_variants():
@@ -155,7 +161,7 @@ def conv_rows_variants():
     for length in (2048, 2047):
         sizes = CONV_SHAPE[0], length, CONV_SHAPE[2]
         shape = f"B8 L{length} D5120 W4 time contiguous"
-        for grad, official in ((False, 0.122), (True, 0.280)):
+        for grad, official in zip((False, True), CONV_TIMES["length"]):
             rule = along.rows_plan(torch.empty(sizes[0], sizes[2], length, dtype=torch.bfloat16, device=DEVICE), grad)
             plans = [along.RowsPlan(8, 32 * warps, 1, 8 // warps, 1, warps) for warps in (1, 2, 4)]
             if grad:
@@ -220,21 +226,11 @@ def norm_variants():
 
 def ssd_inputs(batch, length, heads, headdim, states, dtype=torch.bfloat16):
     """Views into one projection, as the model has them."""
-    torch.manual_seed(0)
-    wide = torch.randn(batch, length, heads * headdim + 2 * states, device=DEVICE, dtype=dtype)
-    x, B, C = wide.split([heads * headdim, states, states], dim=2)
-    return {
-        "x": x.unflatten(2, (heads, headdim)),
-        "dt": torch.randn(batch, length, heads, device=DEVICE, dtype=dtype),
-        "A": -torch.rand(heads, device=DEVICE).mul(15).add(1),
-        "B": B.unsqueeze(2),
-        "C": C.unsqueeze(2),
-        "D": torch.randn(heads, device=DEVICE),
-        "z": None,
-        "dt_bias": torch.randn(heads, device=DEVICE) * 0.5 - 4,
-        "initial": None,
-        "seq_idx": None,
-    }
+    sizes = {"batch": batch, "length": length, "nheads": heads, "headdim": headdim, "d_state": states, "ngroups": 1}
+    without = ("z", "initial_states")
+    given = made("mamba_chunk_scan_combined", dtype, **sizes, dt=-4.0, fresh=True, one_tensor=True, without=without)
+    names = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "initial", "seq_idx")
+    return {name: given.get(name) for name in names}
 
 
 def ssd_forward_variants():

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from gpu_cases import DEVICE, SSD_BACKWARD_CHANGES, scan_inputs, ssd_inputs
 
+import anymamba.ops  # noqa: F401 - it registers the specs
 from anymamba.backends import selfcheck
 from anymamba.backends.call import Call
 

@@ -19,6 +19,7 @@ from tests.backends import fake
 from anymamba import cachefolder, errors, ops
 from anymamba.backends import dispatch, probes, selfcheck
 from anymamba.backends.call import Call
+from anymamba.backends.opspec import SPECS
 from anymamba.errors import AnymambaWarning, BackendError
 from anymamba.reference import mamba_inner
 from anymamba.reference import norm as exact
@@ -183,6 +184,7 @@ import torch
 from anymamba import ops
 from anymamba.backends import dispatch
 from anymamba.backends.call import Call
+from anymamba.backends.opspec import SPECS
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     assert isinstance(ops.rms_norm_fn(torch.randn(3, 4), torch.ones(4), None), torch.Tensor)
@@ -194,7 +196,7 @@ assert choice.backend == "torch" and any(name == "cpu" and "llvmlite" in reason 
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("op", probes.PROBES)
+@pytest.mark.parametrize("op", SPECS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_every_probe_passes_on_plain_torch(op: str, dtype: torch.dtype) -> None:
     """So a rejection is the backend's fault and not the probe's."""
@@ -207,7 +209,7 @@ def test_every_probe_passes_on_plain_torch(op: str, dtype: torch.dtype) -> None:
     assert error <= selfcheck.TOLERANCE[dtype] / 2, where
 
 
-@pytest.mark.parametrize("op", probes.PROBES)
+@pytest.mark.parametrize("op", SPECS)
 def test_every_probe_notices_a_wrong_result(op: str) -> None:
     """One output element off by a tenth of the largest is enough."""
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from anymamba.backends import dispatch
+from anymamba.backends.opspec import SPECS
 from anymamba.bench import cases, model_cases, op_cases
 from anymamba.bench.cases import Case, Target
 from anymamba.models.mamba import MambaConfig
@@ -16,8 +17,10 @@ from anymamba.models.mamba import MambaConfig
 def tiny_cases() -> tuple[Case, ...]:
     fp32 = torch.float32
     config = MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2)
-    contest = functools.partial(op_cases.contest, "selective_scan_fn", op_cases.scan(1, 20, 24, 4), fp32)
-    step = functools.partial(op_cases.contest, "selective_state_update", op_cases.update(1, 0, 24, 4), fp32, "forward")
+    contest = functools.partial(op_cases.contest, SPECS["selective_scan_fn"], {"batch": 1, "length": 20, "dim": 24, "d_state": 4}, fp32)
+    step = functools.partial(
+        op_cases.contest, SPECS["selective_state_update"], {"batch": 1, "nheads": 0, "headdim": 24, "d_state": 4}, fp32, "forward"
+    )
     model = functools.partial(model_cases.whole_model, config, 1, 24, fp32)
     floor = (Target("matrix products alone", 1e-9),)  # nobody is that fast: a target that must be reported as missed
     return (

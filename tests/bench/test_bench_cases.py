@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from anymamba.backends.opspec import SPECS
 from anymamba.bench import cases, floor, op_cases, peak, peers
 from anymamba.bench.cases import Setting
 from anymamba.bench.timing import Effort, measure
@@ -38,24 +40,24 @@ def test_the_issues_figures_are_cases() -> None:
 @pytest.mark.parametrize("op", ["selective_scan_fn", "mamba_chunk_scan_combined", "causal_conv1d_fn", "selective_state_update"])
 def test_peers_compute_the_same(op: str) -> None:
     pytest.importorskip("transformers", minversion="5.15")
-    makes = {
-        "selective_scan_fn": op_cases.scan(1, 33, 24, 4),
-        "mamba_chunk_scan_combined": op_cases.ssd(1, 33, 4, 8, 16),
-        "causal_conv1d_fn": op_cases.conv(1, 33, 24, 4),
-        "selective_state_update": op_cases.update(1, 4, 8, 16),
-    }
-    torch.manual_seed(0)
-    inputs = makes[op](False)
-    ours = op_cases.contest(op, makes[op], torch.float32, "forward", Setting(CPU, "torch"))
-    given = {name: value.clone() if torch.is_tensor(value) else value for name, value in inputs.tensors.items()}
+    sizes: dict[str, dict[str, Any]] = {
+        "selective_scan_fn": {"batch": 1, "length": 33, "dim": 24, "d_state": 4},
+        "mamba_chunk_scan_combined": {
+            "batch": 1, "length": 33, "headdim": 8, "ngroups": 1, "without": ("initial_states",), "return_final_states": False,
+        },
+        "causal_conv1d_fn": {"batch": 1, "length": 33, "dim": 24},
+        "selective_state_update": {"batch": 1, "headdim": 8, "ngroups": 1},
+    }  # fmt: skip
+    spec = SPECS[op]
+    ours = op_cases.contest(spec, sizes[op], torch.float32, "forward", Setting(CPU, "torch"))
+    given = op_cases._tensors(spec, sizes[op], CPU, torch.float32, 0)
     found = peers.of_op(op, CPU)
     assert found
-    torch.manual_seed(0)
     want = ours.ours.run()
     for name, peer in found.items():
         if isinstance(peer, str):
             pytest.skip(f"{name}: {peer}")
-        torch.testing.assert_close(peer(**given, **inputs.options), want, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(peer(**given), want, rtol=1e-4, atol=1e-4)
 
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from anymamba.backends import REGISTRY, cpu, dispatch, selfcheck
+from anymamba.backends import REGISTRY, cpu, dispatch, layout, selfcheck
 from anymamba.backends.call import Call
-from anymamba.backends.table import COMPOSED
+from anymamba.backends.opspec import SPECS
 from anymamba.cli import main
-from anymamba.numerics import layout, op_errors
+from anymamba.numerics import op_errors
 from anymamba.numerics.cases import CASES
 
 CPU, FLOAT32 = torch.device("cpu"), (torch.float32,)
@@ -144,7 +144,7 @@ def test_a_crash_is_a_failure_with_its_text(monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_backend_here_is_within_the_criterion(op: str) -> None:
     rows = list(op_errors.measure(CPU, only=op))
     assert [row for row in rows if not row.ok] == []
-    expected = {"torch", "cpu"} if op in cpu.OPS or op in COMPOSED else {"torch"}
+    expected = {"torch", "cpu"} if op in cpu.OPS or SPECS[op].composed_of else {"torch"}
     assert expected <= {row.backend for row in rows}
 
 
@@ -170,9 +170,9 @@ def test_the_dispatcher_stops_using_what_failed(
 
 CHOICE = """
 import torch, warnings
+import anymamba.ops
 from anymamba.backends import dispatch
 from anymamba.backends.call import Call
-from anymamba.backends.table import COMPOSED
 warnings.simplefilter("ignore")
 choice = dispatch.choose(Call("rms_norm_fn", torch.device("cpu"), torch.float32, True))
 print(choice.backend, dict(choice.rejected).get("cpu", ""))

@@ -13,6 +13,7 @@ A test file lists its Cases; ``parametrize`` crosses them with every backend of 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import os
@@ -26,10 +27,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anymamba import ops, reference
+from anymamba import ops
 from anymamba.backends import REGISTRY, dispatch, selfcheck
 from anymamba.backends.call import Call
-from anymamba.backends.probes import Probe, Random, as_exact, as_given, outcome
+from anymamba.backends.opspec import SPECS, Arguments, Build, OpSpec
+from anymamba.backends.probes import as_exact, as_given, outcome
 from anymamba.errors import BackendError
 
 MATRIX_UNIT = ("mamba_chunk_scan_combined", "mamba_split_conv1d_scan_combined")
@@ -42,18 +44,24 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 4e-2, to
 class Case:
     """build makes the op's inputs; views[name] is applied to that input on its way into the op (a transpose, a slice, an expand),
     and gradients are compared behind it. forward_only: ops that pass no gradient. slack: factor on TOLERANCE where the views sum
-    gradients in 16 bits, as that of an expand does."""
+    gradients in 16 bits, as that of an expand does. float32: another choice of the arguments that stay float32 than the spec's."""
 
     op: str
     name: str
-    build: Callable[[Random], Probe]
+    build: Build
     views: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     forward_only: bool = False
     slow: bool = False
     slack: float = 1.0
+    float32: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def spec(self) -> OpSpec:
+        spec = SPECS[self.op]
+        return spec if self.float32 is None else dataclasses.replace(spec, float32=self.float32)
 
 
 def backends() -> list[str]:
@@ -146,16 +154,15 @@ def _crashed(error: BackendError) -> bool:
     return "Error: " in (error.why or "")
 
 
-def _probe(case: Case) -> Probe:
+def _arguments(case: Case, dtype: torch.dtype, device: torch.device) -> Arguments:
     generator = torch.Generator().manual_seed(zlib.crc32(f"{case.op} {case.name}".encode()))
-    return case.build(lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64))
+    made = case.build(lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64))
+    call = Call(case.op, device, dtype)
+    return {name: as_given(name, value, case.spec, call) for name, value in made.items()}
 
 
 def _run(case: Case, function: Callable[..., Any], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    probe = _probe(case)
-    call = Call(case.op, device, dtype)
-    given = {name: as_given(name, value, probe, call) for name, value in probe.inputs.items()}
-    return outcome(_viewing(case, function), given, probe, not case.forward_only)
+    return outcome(_viewing(case, function), _arguments(case, dtype, device), case.spec, not case.forward_only)
 
 
 def _viewing(case: Case, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,11 +177,8 @@ def _viewing(case: Case, function: Callable[..., Any]) -> Callable[..., Any]:
 @functools.cache
 def _exact(case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
     """The reference on the very numbers that the backend gets: those of the case, rounded to dtype."""
-    probe = _probe(case)
-    call = Call(case.op, torch.device("cpu"), dtype)
-    inputs = {name: as_exact(as_given(name, value, probe, call)) for name, value in probe.inputs.items()}
-    function = getattr(importlib.import_module(reference.OPS[case.op]), case.op)
-    return outcome(_viewing(case, function), inputs, probe, not case.forward_only)
+    arguments = {name: as_exact(value) for name, value in _arguments(case, dtype, torch.device("cpu")).items()}
+    return outcome(_viewing(case, case.spec.reference), arguments, case.spec, not case.forward_only)
 
 
 @functools.cache

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from anymamba import ops
-from anymamba.backends import dispatch, probes
+from anymamba.backends import dispatch
+from anymamba.backends.opspec import SPECS
 from anymamba.errors import AnymambaError, ArgumentError, ArgumentTypeError, UnsupportedError
 
 
@@ -25,8 +26,7 @@ def no_kernel_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def arguments(op: str) -> dict[str, Any]:
     """Good ones, in float32."""
-    probe = probes.PROBES[op](lambda *shape: torch.randn(*shape))
-    return {**probe.inputs, **probe.options}
+    return SPECS[op].build()(lambda *shape: torch.randn(*shape))
 
 
 def cut(tensor: torch.Tensor) -> torch.Tensor:
@@ -162,7 +162,7 @@ def test_refused(
 
 
 def test_every_tensor_argument_must_be_on_one_device() -> None:
-    for op in probes.PROBES:
+    for op in SPECS:
         good = arguments(op)
         first, *others = [name for name, value in good.items() if isinstance(value, torch.Tensor)]
         for name in others:

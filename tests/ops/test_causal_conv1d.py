@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -13,29 +14,19 @@ from tests.ops import layouts
 from tests.ops.harness import DTYPES, Case, check, parametrize
 
 from anymamba import ops
-from anymamba.backends.probes import Probe, Random
+from anymamba.backends.opspec import Build
+from anymamba.ops.causal_conv1d import build, build_step
 from anymamba.reference import causal_conv1d as exact
 
 
 def sequence(
-    batch: int = 2, dim: int = 20, length: int = 63, width: int = 4, bias: bool = True, initial: bool = False,
-    documents: Any = None, last_axis: bool = False, **options: Any,
-):  # fmt: skip
+    batch: int = 2, dim: int = 20, length: int = 63, width: int = 4, bias: bool = True, initial: bool = False, last_axis: bool = False,
+    activation: str | None = None, **options: Any,
+) -> Build:  # fmt: skip
     """last_axis: x is built as (batch, length, dim) for the channels_last view."""
-
-    def build(random: Random) -> Probe:
-        x = random(batch, length, dim) if last_axis else random(batch, dim, length)
-        inputs: dict[str, Any] = {"x": x, "weight": random(dim, width)}
-        if bias:
-            inputs["bias"] = random(dim)
-        if initial:
-            inputs["initial_states"] = random(batch, dim, width - 1)
-        names = tuple(inputs)
-        if documents is not None:
-            inputs["seq_idx"] = torch.tensor(documents, dtype=torch.int32).expand(batch, -1)
-        return Probe(inputs, differentiable=names, options=options)
-
-    return build
+    without = (*(() if bias else ("bias",)), *(() if initial else ("initial_states",)))
+    layout = "rows" if last_axis else "length"
+    return build(length, batch, dim, width, layout, without=without, activation=activation, **options)
 
 
 DOCUMENTS = [0] * 5 + [1] + [2] * 20 + [-1] * 4 + [3] * 2 + [5] * 31
@@ -67,27 +58,7 @@ def test_sequence(case: Case, backend: str, dtype: torch.dtype, monkeypatch: pyt
     check(case, backend, dtype, monkeypatch)
 
 
-def step(
-    batch: int = 3, dim: int = 20, state_len: int = 4, width: int = 4, steps: int | None = None, rows: int | None = None,
-    seen: list[int] | None = None, indices: list[int] | None = None, bias: bool = True, **options: Any,
-):  # fmt: skip
-    def build(random: Random) -> Probe:
-        shape = (batch, dim) if steps is None else (batch, dim, steps)
-        inputs: dict[str, Any] = {
-            "x": random(*shape),
-            "conv_state": random(rows or batch, dim, state_len),
-            "weight": random(dim, width),
-        }
-        if bias:
-            inputs["bias"] = random(dim)
-        if seen is not None:
-            inputs["cache_seqlens"] = torch.tensor(seen, dtype=torch.int32)
-        if indices is not None:
-            inputs["conv_state_indices"] = torch.tensor(indices, dtype=torch.int32)
-        return Probe(inputs, inplace=("conv_state",), options=options)
-
-    return build
-
+step = functools.partial(build_step, 3, activation=None)
 
 STEPS = [
     Case("causal_conv1d_update", name, build, views, forward_only=True)

@@ -11,48 +11,50 @@ from torch import Tensor
 
 from anymamba import ops
 from anymamba.backends import probes
+from anymamba.backends.opspec import SPECS, Arguments
 
-COMPOSED = ("mamba_inner_fn", "mamba_split_conv1d_scan_combined")
+SINGLE = [op for op, spec in SPECS.items() if not spec.composed_of]
 
 
-def probe_of(op: str) -> probes.Probe:
+def inputs_of(op: str) -> Arguments:
     generator = torch.Generator().manual_seed(0)
-    return probes.PROBES[op](lambda *shape: torch.randn(*shape, generator=generator))
+    return SPECS[op].build()(lambda *shape: torch.randn(*shape, generator=generator))
 
 
-@pytest.mark.parametrize("op", probes.PROBES)
+@pytest.mark.parametrize("op", SPECS)
 def test_compiled_equals_eager(op: str) -> None:
     torch._dynamo.reset()
-    probe = probe_of(op)
+    spec, inputs = SPECS[op], inputs_of(op)
     function = functools.partial(getattr(ops, op), backend="torch")
     compiled = torch.compile(lambda **given: function(**given), backend="aot_eager", fullgraph=True)
-    want = probes.outcome(function, probe.inputs, probe, bool(probe.differentiable))
-    got = probes.outcome(compiled, probe.inputs, probe, bool(probe.differentiable))
+    want = probes.outcome(function, inputs, spec, bool(spec.differentiable))
+    got = probes.outcome(compiled, inputs, spec, bool(spec.differentiable))
     assert got.keys() == want.keys()
     for name in want:
         torch.testing.assert_close(got[name], want[name], msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("op", [op for op in probes.PROBES if op not in COMPOSED])
+@pytest.mark.parametrize("op", SINGLE)
 def test_the_graph_has_one_node(op: str) -> None:
-    probe = probe_of(op)
+    inputs = inputs_of(op)
+    options = {name: value for name, value in inputs.items() if not isinstance(value, Tensor)}
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
 
     class Module(torch.nn.Module):
         def forward(self, given: dict[str, Tensor]) -> Any:
-            return getattr(ops, op)(**given, **probe.options)
+            return getattr(ops, op)(**given, **options)
 
-    graph = torch.export.export(Module(), (probe.inputs,), strict=True).graph
+    graph = torch.export.export(Module(), (tensors,), strict=True).graph
     nodes = [str(node.target) for node in graph.nodes if node.op == "call_function" and "getitem" not in str(node.target)]
     assert [name for name in nodes if name.startswith("anymamba.")] == [f"anymamba.{op}.default"]
 
 
-@pytest.mark.parametrize("op", [op for op in probes.PROBES if op not in COMPOSED])
+@pytest.mark.parametrize("op", SINGLE)
 def test_the_registration_is_sound(op: str) -> None:
     """Schema, shapes and strides that the graph is promised, autograd: torch's own checks of a custom operator."""
-    probe = probe_of(op)
+    given = inputs_of(op)
     node = getattr(torch.ops.anymamba, op)
-    given = {**probe.inputs, **probe.options}
-    for name in probe.differentiable:
+    for name in SPECS[op].gradients(given):
         given[name] = given[name].detach().requires_grad_()
     arguments = [given.get(argument.name, argument.default_value) for argument in node.default._schema.arguments]
     defaults = {**getattr(ops, op).__kwdefaults__, **_defaults(op)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -17,24 +17,13 @@ from torch import Tensor
 
 from anymamba import errors, ops
 from anymamba.backends import dispatch
-from anymamba.backends.probes import Probe, Random
+from anymamba.backends.opspec import Build
 from anymamba.errors import AnymambaWarning, ArgumentError, ArgumentTypeError
+from anymamba.ops.cross_entropy import build
 
 
-def logits(
-    tokens: int = 5, vocabulary: int = 100, size: float = 2.0, shift: float = 0.0, slope: bool = True, cut: int = 0,
-    ids: torch.dtype = torch.int64,
-) -> Callable[[Random], Probe]:  # fmt: skip
-    """size, shift: of the logits. cut: columns that a view takes off, which are no targets."""
-
-    def build(random: Random) -> Probe:
-        targets = torch.arange(tokens) * 7919 % (vocabulary - cut)
-        targets[-1] = vocabulary - cut - 1
-        inputs = {"logits": random(tokens, vocabulary) * size + shift, "targets": targets.to(ids)}
-        return Probe(inputs, inplace=("logits",), options={"slope": slope})
-
-    return build
-
+def logits(tokens: int = 5, vocabulary: int = 100, size: float = 2.0, **options: Any) -> Build:
+    return build(tokens, vocabulary, size, **options)
 
 CASES = [
     Case("log_softmax_and_slope", name, build, views, forward_only=True)

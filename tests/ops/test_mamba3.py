@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,47 +14,20 @@ from tests.ops.harness import Case, check, parametrize
 from torch import Tensor
 
 from anymamba import ops
-from anymamba.backends.probes import Probe, Random
+from anymamba.backends.opspec import Build
 from anymamba.errors import ArgumentError
+from anymamba.ops.mamba3 import SPEC, STATES, build
 from anymamba.reference import mamba3 as exact
 
 OP = "mamba3_siso"
-STATES = ("angle_state", "ssm_state", "k_state", "v_state")
-FLOAT32 = ("ADT", "DT", "Q_bias", "K_bias", "D", "angle_state", "ssm_state", "k_state")
 
 
 def scan(
     batch: int = 2, length: int = 63, nheads: int = 4, headdim: int = 12, ngroups: int = 2, d_state: int = 16, num_angles: int = 4,
-    given: tuple[str, ...] = ("D", "Z"), states: bool = False, borders: list[int] | None = None, decay: float = 1.0, **options: Any,
-) -> Callable[[Random], Probe]:  # fmt: skip
-    def build(random: Random) -> Probe:
-        sequences = batch if borders is None else len(borders) - 1
-        inputs = {
-            "Q": random(batch, length, ngroups, d_state),
-            "K": random(batch, length, ngroups, d_state),
-            "V": random(batch, length, nheads, headdim),
-            "ADT": -random(batch, nheads, length).exp() * decay,
-            "DT": random(batch, nheads, length).sigmoid(),
-            "Trap": random(batch, nheads, length),
-            "Q_bias": random(nheads, d_state),
-            "K_bias": random(nheads, d_state),
-            "Angles": random(batch, length, nheads, num_angles),
-        }
-        optional: dict[str, tuple[int, ...]] = {
-            "D": (nheads,),
-            "Z": (batch, length, nheads, headdim),
-            "angle_state": (sequences, nheads, num_angles),
-            "ssm_state": (sequences, nheads, headdim, d_state),
-            "k_state": (sequences, nheads, d_state),
-            "v_state": (sequences, nheads, headdim),
-        }
-        inputs.update({name: random(*optional[name]) for name in (*given, *(STATES if states else ()))})
-        names = tuple(inputs)
-        if borders is not None:
-            inputs["cu_seqlens"] = torch.tensor(borders, dtype=torch.int32)
-        return Probe(inputs, differentiable=names, float32=FLOAT32, options=options)
-
-    return build
+    given: tuple[str, ...] = ("D", "Z"), states: bool = False, return_final_states: bool = False, **options: Any,
+) -> Build:  # fmt: skip
+    options |= {"given": (*given, *(STATES if states else ())), "return_final_states": return_final_states}
+    return build(length, batch, nheads, headdim, ngroups, d_state, num_angles, **options)
 
 
 WITH_STATES: dict[str, Any] = {"states": True, "return_final_states": True}
@@ -103,8 +75,8 @@ def test_scan(case: Case, backend: str, dtype: torch.dtype, monkeypatch: pytest.
 
 
 def inputs(batch: int = 2, length: int = 11, nheads: int = 4, headdim: int = 3, ngroups: int = 2, d_state: int = 8) -> dict[str, Tensor]:
-    probe = scan(batch, length, nheads, headdim, ngroups, d_state, 3)(lambda *shape: torch.randn(*shape, dtype=torch.float64))
-    return probe.inputs
+    given = scan(batch, length, nheads, headdim, ngroups, d_state, 3)(lambda *shape: torch.randn(*shape, dtype=torch.float64))
+    return {name: value for name, value in given.items() if isinstance(value, Tensor)}
 
 
 def test_reference_equals_the_matrix_form() -> None:
@@ -178,7 +150,7 @@ def test_split_anywhere(length: int, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_steps_equal_the_whole(dtype: torch.dtype) -> None:
-    given = {name: value if name in FLOAT32 else value.to(dtype) for name, value in inputs().items()}
+    given = {name: value if name in SPEC.float32 else value.to(dtype) for name, value in inputs().items()}
     whole = ops.mamba3_siso_combined(**given, return_final_states=True)
     states = None
     outputs = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,31 +12,21 @@ from tests.ops.harness import Case, check, parametrize
 from torch import Tensor
 
 from anymamba import ops
-from anymamba.backends.probes import Probe, Random
+from anymamba.backends.opspec import Build
 from anymamba.errors import ArgumentError
+from anymamba.ops.mamba3_state_update import build
 from anymamba.reference.mamba3 import rotate
 
 OP = "mamba3_state_update"
-FLOAT32 = ("state", "A", "D", "dt", "xproj", "outproj", "zproj")
+
+
+ALL = ("D", "z", "outproj")
 
 
 def update(
     batch: int = 2, rank: int = 4, nheads: int = 4, headdim: int = 12, d_state: int = 16, absent: tuple[str, ...] = (),
-) -> Callable[[Random], Probe]:  # fmt: skip
-    def build(random: Random) -> Probe:
-        keys, values, projections = (batch, rank, nheads, d_state), (batch, nheads, headdim), (rank, nheads, headdim)
-        inputs: dict[str, Any] = {
-            "state": random(batch, nheads, headdim, d_state),
-            "Bstate": random(*keys), "Xstate": random(*values),
-            "A": -random(batch, nheads).exp(),
-            "B": random(*keys), "C": random(*keys), "D": random(nheads), "x": random(*values),
-            "dt": random(batch, nheads).sigmoid(), "trap": random(batch, nheads).sigmoid(),
-            "xproj": random(*projections), "outproj": random(*projections), "z": random(*values), "zproj": random(*projections),
-        }  # fmt: skip
-        inputs.update(dict.fromkeys(absent))
-        return Probe(inputs, inplace=("state",), float32=FLOAT32)
-
-    return build
+) -> Build:  # fmt: skip
+    return build(batch, nheads, headdim, d_state, rank, tuple(name for name in ALL if name not in absent))
 
 
 CASES = [
@@ -45,7 +34,7 @@ CASES = [
     for rank, nheads, headdim, d_state in [(1, 3, 5, 16), (4, 2, 64, 128), (2, 5, 19, 3), (8, 1, 1, 1)]
 ] + [
     Case(OP, "without-outproj", update(absent=("outproj",)), forward_only=True),
-    Case(OP, "without-gate", update(absent=("z", "zproj")), forward_only=True),
+    Case(OP, "without-gate", update(absent=("z",)), forward_only=True),
     Case(OP, "without-D", update(absent=("D",)), forward_only=True),
     Case(OP, "strided", update(headdim=24, d_state=32),
          {**dict.fromkeys(("Bstate", "Xstate", "B", "C", "x", "z", "xproj", "outproj", "zproj"), layouts.every_second),

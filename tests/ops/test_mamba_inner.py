@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,39 +10,15 @@ from tests.ops import layouts
 from tests.ops.harness import Case, check, parametrize
 
 from anymamba import ops
-from anymamba.backends.probes import Probe, Random
+from anymamba.backends.opspec import Build
+from anymamba.ops.mamba_inner import SPEC, build
 from anymamba.reference import mamba_inner as exact
 
 RMS = ("b_rms_weight", "c_rms_weight", "dt_rms_weight")
 
 
-def inner(
-    given: tuple[str, ...] = ("D", "delta_bias"), constant: str = "", complex_A: bool = False, length: int = 21, bias: bool = True,
-    batch: int = 2, dim: int = 10, **options: Any,
-) -> Callable[[Random], Probe]:  # fmt: skip
-    def build(random: Random) -> Probe:
-        rank, d_state, d_model, width = 3, 6, 5, 4
-        row = 2 * d_state if complex_A else d_state
-        A = -random(dim, d_state).exp()
-        inputs: dict[str, Any] = {
-            "xz": random(batch, length, 2 * dim),
-            "conv1d_weight": random(dim, 1, width),
-            "conv1d_bias": random(dim) if bias else None,
-            "x_proj_weight": random(rank + (2 - len(constant)) * row, dim) / dim**0.5,
-            "delta_proj_weight": random(dim, rank) / rank**0.5,
-            "out_proj_weight": random(d_model, dim) / dim**0.5,
-            "out_proj_bias": random(d_model) if bias else None,
-            "A": torch.complex(A, random(dim, d_state)) if complex_A else A,
-        }
-        for name in constant:
-            inputs[name] = torch.complex(random(dim, d_state), random(dim, d_state)) if complex_A else random(dim, d_state)
-        sizes = {"D": dim, "delta_bias": dim, "B_proj_bias": row, "C_proj_bias": row, "b_rms_weight": d_state, "c_rms_weight": d_state,
-                 "dt_rms_weight": dim}  # fmt: skip
-        inputs.update({name: random(sizes[name]) for name in given})
-        names = tuple(name for name, value in inputs.items() if value is not None)
-        return Probe(inputs, differentiable=names, float32=("A", "D", "delta_bias"), options=options)
-
-    return build
+def inner(length: int = 21, **options: Any) -> Build:
+    return build(length, **{"dim": 10, "d_state": 6, "d_model": 5, "layout": "rows", **options})
 
 
 CASES = [
@@ -70,9 +45,7 @@ def test_inner(case: Case, backend: str, dtype: torch.dtype, monkeypatch: pytest
 
 
 def built(**options: Any) -> dict[str, Any]:
-    probe = inner(**options)(lambda *shape: torch.randn(*shape))
-    probe.inputs["xz"] = probe.inputs["xz"].mT
-    return {**probe.inputs, **probe.options}
+    return inner(layout="channels", **options)(lambda *shape: torch.randn(*shape))
 
 
 def test_checkpoint_lvl_changes_no_gradient() -> None:
@@ -126,11 +99,10 @@ def test_16_bit_activations_with_float32_weights() -> None:
 
 
 def test_reference_gradients() -> None:
-    probe = inner(given=("D", "delta_bias", "C_proj_bias", *RMS), length=4, batch=1, dim=4)(
-        lambda *s: torch.randn(*s).double()
-    )
-    names = list(probe.differentiable)
-    leaves = [probe.inputs[name].requires_grad_() for name in names]
+    build_inputs = inner(given=("D", "delta_bias", "C_proj_bias", *RMS), length=4, batch=1, dim=4)
+    inputs = build_inputs(lambda *s: torch.randn(*s).double())
+    names = SPEC.gradients(inputs)
+    leaves = [inputs[name].requires_grad_() for name in names]
 
     def function(*given: torch.Tensor) -> torch.Tensor:
         arguments = dict(zip(names, given))

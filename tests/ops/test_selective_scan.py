@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,55 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.ops import layouts
 from tests.ops.harness import Case, check, parametrize
-from torch import Tensor
 
 from anymamba import ops
-from anymamba.backends.probes import Probe, Random
+from anymamba.backends.opspec import Build
+from anymamba.ops.selective_scan import build
 from anymamba.reference import selective_scan as exact
 
 ALL = ("D", "z", "delta_bias")
 
 
 def scan(
-    batch: int = 2, dim: int = 18, length: int = 63, d_state: int = 16, given: tuple[str, ...] = ALL, groups: int | None = None,
-    constant: str = "", last_axis: bool = False, complex_A: bool = False, **options: Any,
-) -> Callable[[Random], Probe]:  # fmt: skip
-    """last_axis: u, delta, z, B, C are built with channels last, for the views CHANNELS_LAST. groups None: B and C have no group axis.
-    constant: which of "BC" are (dim, d_state)."""
-
-    def build(random: Random) -> Probe:
-        def sequence(channels: int) -> Tensor:
-            return random(batch, length, channels) if last_axis else random(batch, channels, length)
-
-        def matrix(name: str) -> Tensor:
-            if name in constant:
-                return torch.complex(random(dim, d_state), random(dim, d_state)) if complex_A else random(dim, d_state)
-            if groups is not None:
-                return random(batch, groups, d_state, 2 * length if complex_A else length)
-            return random(batch, d_state, 2 * length) if complex_A else sequence(d_state)
-
-        A = -random(dim, d_state).exp()
-        inputs = {
-            "u": sequence(dim),
-            "delta": sequence(dim) if options.get("delta_softplus") else sequence(dim).abs() / 2,
-            "A": torch.complex(A, 3 * random(dim, d_state)) if complex_A else A,
-            "B": matrix("B"),
-            "C": matrix("C"),
-        }
-        # without softplus a negative step would make the state explode
-        bias = random(dim) - 1 if options.get("delta_softplus") else random(dim).abs() / 4
-        optional = {"D": lambda: random(dim), "z": lambda: sequence(dim), "delta_bias": lambda: bias}
-        inputs.update({name: optional[name]() for name in given})
-        return Probe(inputs, differentiable=tuple(inputs), float32=("A", "D", "delta_bias"), options=options)
-
-    return build
+    batch: int = 2, dim: int = 18, length: int = 63, given: tuple[str, ...] = ALL, groups: int = 0, last_axis: bool = False,
+    delta_softplus: bool = False, **options: Any,
+) -> Build:  # fmt: skip
+    """last_axis: u, delta, z, B, C are built with channels last, for the views CHANNELS_LAST."""
+    without, layout = tuple(set(ALL) - set(given)), "rows" if last_axis else "length"
+    return build(
+        length, batch, dim, ngroups=groups, without=without, layout=layout, delta_softplus=delta_softplus, dt=-1.0, **options
+    )
 
 
 CHANNELS_LAST = dict.fromkeys(("u", "delta", "z", "B", "C"), layouts.channels_last)
 SIZES = [(1, 5, 16), (2, 7, 1), (63, 19, 8), (64, 32, 16), (1000, 5, 16), (129, 5, 64), (63, 67, 5)]
 
 
-def full(**sizes: Any) -> Callable[[Random], Probe]:
+def full(**sizes: Any) -> Build:
     return scan(delta_softplus=True, last_axis=True, **sizes)
 
 

@@ -2,79 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from tests.ops import layouts
 from tests.ops.harness import Case, check, parametrize
-from torch import Tensor
 
 from anymamba import ops
-from anymamba.backends.probes import Probe, Random
+from anymamba.backends.opspec import Build
+from anymamba.ops.selective_state_update import build
 
 ALL = ("D", "z", "dt_bias")
 
 
-def mamba1(
-    batch: int = 3, dim: int = 20, d_state: int = 16, given: tuple[str, ...] = ALL, groups: int | None = None,
-    rows: int | None = None, indices: list[int] | None = None, dt_softplus: bool = True, fp32_state: bool = True,
-) -> Callable[[Random], Probe]:  # fmt: skip
-    def build(random: Random) -> Probe:
-        matrix = (batch, d_state) if groups is None else (batch, groups, d_state)
-        inputs = {
-            "state": random(rows or batch, dim, d_state),
-            "x": random(batch, dim),
-            "dt": random(batch, dim) if dt_softplus else random(batch, dim).abs(),
-            "A": -random(dim, d_state).exp(),
-            "B": random(*matrix),
-            "C": random(*matrix),
-        }
-        optional = {"D": (dim,), "z": (batch, dim), "dt_bias": (dim,)}
-        inputs.update({name: random(*optional[name]) for name in given})
-        if indices is not None:
-            inputs["state_batch_indices"] = torch.tensor(indices, dtype=torch.int32)
-        float32 = ("A", "D", "dt_bias", *(["state"] if fp32_state else []))
-        return Probe(inputs, inplace=("state",), float32=float32, options={"dt_softplus": dt_softplus})
-
-    return build
+def mamba1(batch: int = 3, dim: int = 20, given: tuple[str, ...] = ALL, **options: Any) -> Build:
+    return build(batch, 0, dim, without=tuple(set(ALL) - set(given)), **{"ngroups": 0, **options})
 
 
-def mamba2(
-    batch: int = 3, nheads: int = 4, headdim: int = 12, d_state: int = 16, groups: int | None = 2, tied: bool = True,
-    rows: int | None = None, indices: list[int] | None = None, given: tuple[str, ...] = ALL,
-) -> Callable[[Random], Probe]:  # fmt: skip
-    """tied: A, dt, D, dt_bias are built once a head, for the views TIED."""
-
-    def build(random: Random) -> Probe:
-        width = 1 if tied else headdim
-        matrix = (batch, d_state) if groups is None else (batch, groups, d_state)
-        inputs = {
-            "state": random(rows or batch, nheads, headdim, d_state),
-            "x": random(batch, nheads, headdim),
-            "dt": random(batch, nheads, width),
-            "A": -random(nheads, width, 1 if tied else d_state).exp(),
-            "B": random(*matrix),
-            "C": random(*matrix),
-        }
-        optional = {"D": (nheads, width), "z": (batch, nheads, headdim), "dt_bias": (nheads, width)}
-        inputs.update({name: random(*optional[name]) for name in given})
-        if indices is not None:
-            inputs["state_batch_indices"] = torch.tensor(indices, dtype=torch.int32)
-        return Probe(inputs, inplace=("state",), float32=("A", "D", "dt_bias", "state"), options={"dt_softplus": True})
-
-    return build
-
-
-def tied_to(headdim: int, d_state: int, given: tuple[str, ...] = ALL) -> dict[str, Callable[[Tensor], Tensor]]:
-    """The stride-0 views that Mamba-2 models pass."""
-    views: dict[str, Callable[[Tensor], Tensor]] = {
-        "dt": lambda dt: dt.expand(-1, -1, headdim),
-        "A": lambda A: A.expand(-1, headdim, d_state),
-    }
-    views.update({name: lambda one: one.expand(-1, headdim) for name in ("D", "dt_bias") if name in given})
-    return views
+def mamba2(headdim: int = 12, given: tuple[str, ...] = ALL, **options: Any) -> Build:
+    return build(3, headdim=headdim, without=tuple(set(ALL) - set(given)), **options)
 
 
 CASES = [
@@ -84,23 +31,22 @@ CASES = [
         ("nothing-optional", mamba1(given=(), dt_softplus=False), {}),
         ("no-dt-bias", mamba1(given=("D", "z")), {}),
         ("no-D", mamba1(given=("z", "dt_bias")), {}),
-        ("state-in-the-dtype-of-x", mamba1(fp32_state=False), {}),
-        ("groups-without-heads", mamba1(groups=4), {}),
+        ("groups-without-heads", mamba1(ngroups=4), {}),
         ("rows", mamba1(rows=6, indices=[5, 0, 3]), {}),
         ("padding", mamba1(rows=6, indices=[5, -1, 3]), {}),
         ("strided-state", mamba1(), {"state": layouts.every_second, "A": lambda A: A[:, :8], "B": lambda B: B[:, ::2],
                                        "C": lambda C: C[:, 8:]}),
         ("expanded-batch", mamba1(batch=1, rows=3, given=("z",)), {n: layouts.over_batch(3) for n in ("x", "dt", "z", "B", "C")}),
-        ("heads-tied", mamba2(), tied_to(12, 16)),
-        ("heads-tied-wide", mamba2(headdim=64, d_state=128, groups=1), tied_to(64, 128)),
-        ("heads-tied-nothing-optional", mamba2(given=()), tied_to(12, 16, ())),
-        ("heads-tied-padding", mamba2(rows=7, indices=[-1, 6, 2]), tied_to(12, 16)),
-        ("heads-tied-odd", mamba2(nheads=3, headdim=5, d_state=7, groups=3), tied_to(5, 7)),
+        ("heads-tied", mamba2(), {}),
+        ("heads-tied-wide", mamba2(headdim=64, d_state=128, ngroups=1), {}),
+        ("heads-tied-nothing-optional", mamba2(given=()), {}),
+        ("heads-tied-padding", mamba2(rows=7, indices=[-1, 6, 2]), {}),
+        ("heads-tied-odd", mamba2(nheads=3, headdim=5, d_state=7, ngroups=3), {}),
         ("heads-free", mamba2(tied=False), {}),
-        ("heads-no-group-axis", mamba2(groups=None), tied_to(12, 16)),
+        ("heads-no-group-axis", mamba2(ngroups=0), {}),
         ("heads-rows", mamba2(rows=7, indices=[1, 6, 2], tied=False), {}),
     ]
-]  # fmt: skip
+] + [Case("selective_state_update", "state-in-the-dtype-of-x", mamba1(), forward_only=True, float32=("A", "D", "dt_bias"))]  # fmt: skip
 
 
 @parametrize(CASES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +13,8 @@ from tests.ops.harness import Case, check, parametrize
 from torch import Tensor
 
 from anymamba import ops
-from anymamba.backends.probes import Probe, Random
+from anymamba.backends.opspec import Build
+from anymamba.ops.ssd import build
 from anymamba.reference import ssd as exact
 
 OP = "mamba_chunk_scan_combined"
@@ -23,35 +23,11 @@ ALL = ("D", "z", "dt_bias")
 
 def scan(
     batch: int = 2, length: int = 63, nheads: int = 4, headdim: int = 12, ngroups: int = 2, d_state: int = 16,
-    given: tuple[str, ...] = ALL, documents: list[int] | None = None, borders: list[int] | None = None, D_per_channel: bool = False,
-    chunk_size: int = 16, dt_softplus: bool = True, **options: Any,
-) -> Callable[[Random], Probe]:  # fmt: skip
-    def build(random: Random) -> Probe:
-        dt = random(batch, length, nheads)
-        inputs = {
-            "x": random(batch, length, nheads, headdim),
-            "dt": dt if dt_softplus else dt.abs() / 2,
-            "A": -random(nheads).exp(),
-            "B": random(batch, length, ngroups, d_state),
-            "C": random(batch, length, ngroups, d_state),
-        }
-        optional: dict[str, tuple[int, ...]] = {
-            "D": (nheads, headdim) if D_per_channel else (nheads,),
-            "z": (batch, length, nheads, headdim),
-            "dt_bias": (nheads,),
-            "initial_states": (batch, nheads, headdim, d_state),
-        }
-        inputs.update({name: random(*optional[name]) for name in given})
-        names = tuple(inputs)
-        if documents is not None:
-            inputs["seq_idx"] = torch.tensor(documents, dtype=torch.int32).expand(batch, -1)
-        if borders is not None:
-            inputs["cu_seqlens"] = torch.tensor(borders, dtype=torch.int32)
-        float32 = ("A", "D", "dt_bias", "initial_states")
-        given_options = {"chunk_size": chunk_size, "dt_softplus": dt_softplus, **options}
-        return Probe(inputs, differentiable=names, float32=float32, options=given_options)
-
-    return build
+    given: tuple[str, ...] = ALL, return_final_states: bool = False, **options: Any,
+) -> Build:  # fmt: skip
+    without = tuple({*ALL, "initial_states"} - set(given))
+    options |= {"without": without, "return_final_states": return_final_states}
+    return build(length, batch, nheads, headdim, ngroups, d_state, **options)
 
 
 STATES = {"given": (*ALL, "initial_states"), "return_final_states": True}

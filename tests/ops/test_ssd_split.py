@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,40 +10,25 @@ import torch.nn.functional as F
 from tests.ops.harness import Case, check, parametrize
 
 from anymamba import ops
-from anymamba.backends.probes import Probe, Random
+from anymamba.backends.opspec import Arguments, Build, Random
+from anymamba.ops.ssd_split import build
 from anymamba.reference import ssd_split as exact
 
 OP = "mamba_split_conv1d_scan_combined"
 MOST = ("conv1d_bias", "dt_bias", "D", "rmsnorm_weight", "outproj_weight", "outproj_bias")
 
 
-def split(
-    given: tuple[str, ...] = MOST, length: int = 37, batch: int = 2, nheads: int = 4, headdim: int = 6, ngroups: int = 2, d_state: int = 8,
-    d_nonssm: int = 0, documents: list[int] | None = None, D_per_channel: bool = False, chunk_size: int = 16, **options: Any,
-) -> Callable[[Random], Probe]:  # fmt: skip
-    def build(random: Random) -> Probe:
-        dim, d_model = nheads * headdim, 5
-        convolved = dim + 2 * ngroups * d_state
-        required: dict[str, Any] = {
-            "zxbcdt": random(batch, length, 2 * d_nonssm + dim + convolved + nheads),
-            "conv1d_weight": random(convolved, 4),
-            "A": -random(nheads).exp(),
-        }
-        optional = {
-            "conv1d_bias": (convolved,), "dt_bias": (nheads,), "D": (nheads, headdim) if D_per_channel else (nheads,),
-            "rmsnorm_weight": (dim,), "outproj_weight": (d_model, d_nonssm + dim), "outproj_bias": (d_model,),
-            "initial_states": (batch, nheads, headdim, d_state),
-        }  # fmt: skip
-        inputs = {**required, **{name: random(*optional[name]) for name in given}}
-        names = tuple(inputs)
-        inputs.update({name: None for name in ("conv1d_bias", "dt_bias", "D") if name not in given})
-        if documents is not None:
-            inputs["seq_idx"] = torch.tensor(documents, dtype=torch.int32).expand(batch, -1)
-        rest = {"chunk_size": chunk_size, "ngroups": ngroups, **({} if D_per_channel else {"headdim": headdim}), **options}
-        float32 = ("A", "D", "dt_bias", "initial_states")
-        return Probe(inputs, differentiable=names, float32=float32, options=rest)
+def split(given: tuple[str, ...] = MOST, norm_before_gate: bool = True, D_per_channel: bool = False, **options: Any) -> Build:
+    sizes = {"headdim": 6, "d_state": 8, "d_model": 5, "D_per_channel": D_per_channel, "norm_before_gate": norm_before_gate}
+    whole = build(without=tuple({*MOST, "initial_states"} - set(given)), **{**sizes, **options})
 
-    return build
+    def inputs(random: Random) -> Arguments:
+        arguments = whole(random)
+        if D_per_channel:
+            del arguments["headdim"]  # D says it
+        return {**dict.fromkeys(("conv1d_bias", "dt_bias", "D")), **arguments}
+
+    return inputs
 
 
 CASES = [

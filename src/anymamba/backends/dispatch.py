@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import Any
 
-from anymamba.backends import REGISTRY, Entry, selfcheck
+from anymamba.backends import REGISTRY, Entry, observers, selfcheck
 from anymamba.backends.call import Call
 from anymamba.errors import BackendError, warn_once
 from anymamba.language import say
@@ -33,7 +33,6 @@ class Choice:
 
 _override: str | None = None
 _choices: dict[tuple[Call, str | None], Choice | BackendError] = {}
-_observers: list[Callable[[Call, Choice], None]] = []
 
 
 class use_backend:
@@ -76,15 +75,9 @@ def choose(call: Call, backend: str | None = None) -> Choice:
         _choices[key] = kept
     if isinstance(kept, BackendError):
         raise kept
-    for observer in _observers:
+    for observer in tuple(observers.active):
         observer(call, kept)
     return kept
-
-
-def observe(function: Callable[[Call, Choice], None]) -> None:
-    """From now on function(call, choice) is called for every call of an op: for counts. Once a function."""
-    if function not in _observers:
-        _observers.append(function)
 
 
 def choose_fused(call: Call, backend: str | None = None) -> Choice | None:

@@ -8,7 +8,7 @@ through it. Verdicts are kept on disk; new versions or edited sources make the c
 from __future__ import annotations
 
 import hashlib
-import importlib
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ import anymamba
 from anymamba import cachefolder, reference
 from anymamba.backends import probes
 from anymamba.backends.call import Call
+from anymamba.backends.opspec import spec_of
 from anymamba.language import say
 
 _FILE = "selfcheck.json"
@@ -33,8 +34,6 @@ _running: set[str] = set()
 
 def passed(backend: str, package: ModuleType, module: ModuleType, call: Call) -> tuple[bool, str]:
     """(True, how close) or (False, the measured error or the exception's text), from the cache or by a run now."""
-    if call.op not in probes.PROBES:
-        return True, say("no probe for this op", "该算子没有自检")
     key = _key(backend, package, call)
     if key in _running:
         return True, say("its self-check is running", "自检正在进行")
@@ -99,22 +98,28 @@ def _key(backend: str, package: ModuleType, call: Call) -> str:
     device = torch.cuda.get_device_name(call.device) if call.device.type == "cuda" else call.device.type
     dtype = str(call.dtype).removeprefix("torch.")
     grad = "backward" if call.grad else "forward"
-    versions = f"{anymamba.__version__} torch {torch.__version__} {package.versions()} {_sources(package)}"
+    versions = f"{anymamba.__version__} torch {torch.__version__} {package.versions()} {_sources(package, call.op)}"
     return " | ".join((call.op, backend, device, dtype, grad, versions))
 
 
 _digests: dict[str, str] = {}
 
 
-def _sources(package: ModuleType) -> str:
-    """Digest of the backend's and the reference's source files: an edited kernel is checked again."""
+def _sources(package: ModuleType, op: str) -> str:
+    """Digest of the files that a verdict depends on, the backend's, the reference's and the op's: an edited kernel is checked again."""
     name = package.__name__
     if name not in _digests:
-        digest = hashlib.sha256()
-        for root in (package, reference, importlib.import_module("anymamba.backends.probes")):
-            folder = Path(str(root.__file__))
-            package_files = sorted(file for file in folder.parent.rglob("*") if file.suffix in (".py", ".cu", ".cuh"))
-            for file in package_files if folder.name == "__init__.py" else [folder]:
-                digest.update(file.read_bytes())
-        _digests[name] = digest.hexdigest()[:12]
-    return _digests[name]
+        _digests[name] = _digest(package, reference, probes)
+    if op not in _digests:
+        _digests[op] = _digest(sys.modules[spec_of(op).function.__module__])
+    return f"{_digests[name]} {_digests[op]}"
+
+
+def _digest(*modules: ModuleType) -> str:
+    digest = hashlib.sha256()
+    for module in modules:
+        path = Path(str(module.__file__))
+        package_files = sorted(file for file in path.parent.rglob("*") if file.suffix in (".py", ".cu", ".cuh"))
+        for file in package_files if path.name == "__init__.py" else [path]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any
 
 import torch
 
-from anymamba.backends import REGISTRY, dispatch, probes
+from anymamba.backends import REGISTRY, dispatch
 from anymamba.backends.call import Call
+from anymamba.backends.observers import call_of
+from anymamba.backends.opspec import SPECS, OpSpec
+from anymamba.backends.probes import as_given
 from anymamba.errors import AnymambaWarning, BackendError
 from anymamba.language import say
-
-_DIFFERENTIABLE = {
-    "causal_conv1d_fn", "selective_scan_fn", "mamba_inner_fn", "mamba_chunk_scan_combined", "mamba_split_conv1d_scan_combined",
-    "mamba3_siso", "mamba3_mimo", "layer_norm_fn", "rms_norm_fn", "layernorm_fn", "rmsnorm_fn",
-}  # fmt: skip
-_OPTIONS = {
-    "D", "z", "delta_bias", "delta_softplus", "dt_bias", "dt_softplus", "bias", "activation", "residual", "prenorm", "group_size",
-    "initial_states", "return_final_states",
-}  # fmt: skip
-COMPOSED = {
-    "mamba_inner_fn": ("causal_conv1d_fn", "selective_scan_fn"),
-    "mamba_split_conv1d_scan_combined": ("causal_conv1d_fn", "mamba_chunk_scan_combined", "rmsnorm_fn"),
-}
-"""Ops that are made of these when no backend has them fused."""
 
 
 def decide(device: torch.device, dtype: torch.dtype) -> dict[str, dict[str, dict[str, Any]]]:
@@ -32,10 +22,10 @@ def decide(device: torch.device, dtype: torch.dtype) -> dict[str, dict[str, dict
 
     failed: the backend is meant for this device and implements the op, yet cannot be used."""
     result: dict[str, dict[str, dict[str, Any]]] = {}
-    for op in probes.PROBES:
-        call = _typical_call(op, device, dtype)
+    for op, spec in SPECS.items():
+        call = _typical_call(spec, device, dtype)
         result[op] = {name: _cell(name, call) for name in REGISTRY}
-        chosen, why = _chosen(op, call)
+        chosen, why = _chosen(spec, call)
         for name, cell in result[op].items():
             cell["chosen"] = name == chosen
             if cell["chosen"]:
@@ -43,14 +33,12 @@ def decide(device: torch.device, dtype: torch.dtype) -> dict[str, dict[str, dict
     return result
 
 
-def _typical_call(op: str, device: torch.device, dtype: torch.dtype) -> Call:
-    """The call that the op's probe makes: the options that the models use."""
-    probe = probes.PROBES[op](lambda *shape: torch.zeros(*shape))
-    given = {
-        name for name, value in {**probe.inputs, **probe.options}.items() if value is not None and value is not False
-    }
-    sizes = {"width": 4} if op.startswith("causal_conv1d") else {"d_state": 16, "headdim": 16}
-    return Call(op, device, dtype, op in _DIFFERENTIABLE, frozenset(given & _OPTIONS), tuple(sorted(sizes.items())))
+def _typical_call(spec: OpSpec, device: torch.device, dtype: torch.dtype) -> Call:
+    """With the inputs and options that the models use."""
+    asked = Call(spec.name, torch.device("meta"), dtype)
+    arguments = spec.build()(lambda *shape: torch.empty(shape, device="meta"))
+    call = call_of(spec.function, {name: as_given(name, value, spec, asked) for name, value in arguments.items()})
+    return dataclasses.replace(call, device=device, grad=bool(spec.differentiable))
 
 
 def _cell(name: str, call: Call) -> dict[str, Any]:
@@ -64,15 +52,15 @@ def _cell(name: str, call: Call) -> dict[str, Any]:
     return {"ok": ok, "failed": failed, "reason": reason}
 
 
-def _chosen(op: str, call: Call) -> tuple[str | None, str]:
+def _chosen(spec: OpSpec, call: Call) -> tuple[str | None, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AnymambaWarning)
         try:
-            fused = dispatch.choose_fused(call) if op in COMPOSED else dispatch.choose(call)
-            if fused:
-                return fused.backend, fused.why
+            choice = dispatch.choose_fused(call) if spec.composed_of else dispatch.choose(call)
+            if choice:
+                return choice.backend, choice.why
             parts = [
-                (part, dispatch.choose(_typical_call(part, call.device, call.dtype)).backend) for part in COMPOSED[op]
+                (part, dispatch.choose(_typical_call(SPECS[part], call.device, call.dtype)).backend) for part in spec.composed_of
             ]
         except BackendError as error:
             return None, str(error)

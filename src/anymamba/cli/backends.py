@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """0: every op has a backend of the kind this device deserves; 1: some JIT backend that is meant for it was rejected."""
     import torch
 
+    from anymamba import ops  # noqa: F401 - they bring the specs that the table is made from
     from anymamba.backends import machine, selfcheck, table
 
     device = device_of(arguments.device)

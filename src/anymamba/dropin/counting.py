@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from anymamba.backends import REGISTRY, dispatch
+from anymamba.backends import REGISTRY, observers
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import Choice
 
@@ -41,7 +41,7 @@ def counted(module: str, op: Callable[..., Any], runs: Callable[..., Any] | None
 
     function.__module__ = module
     function.__signature__ = signature.replace(parameters=upstream)  # type: ignore[attr-defined]
-    dispatch.observe(_observe)
+    observers.observe(_observe)
     return function
 
 

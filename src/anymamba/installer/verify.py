@@ -10,7 +10,6 @@ import argparse
 import importlib
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from anymamba.installer.releases import EXTENSIONS, MODULES
@@ -18,6 +17,12 @@ from anymamba.language import say
 
 # greatest error of float32 against float64, relative to the greatest value; rounding gives about 1e-6, a wrong kernel 0.1 and more
 TOLERANCE = 1e-3
+
+COMPUTED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "causal-conv1d": ("causal_conv1d", "causal_conv1d_fn", {"dim": 64, "layout": "length"}),
+    "mamba-ssm": ("mamba_ssm.ops.selective_scan_interface", "selective_scan_fn", {"dim": 32, "length": 45, "layout": "length"}),
+}
+"""package -> module, op, sizes of its inputs: the extension that each package brings."""
 
 
 def verify(packages: list[str]) -> dict[str, Any]:
@@ -46,7 +51,7 @@ def _import(name: str, gpu: bool) -> dict[str, Any]:
 
 def _compute(package: str) -> dict[str, Any]:
     try:
-        error = {"causal-conv1d": _convolution, "mamba-ssm": _scan}[package]()
+        error = _worst(package)
     except Exception as failure:  # noqa: BLE001 - a kernel that does not launch is the answer
         return {"name": package, "ok": False, "text": f"{type(failure).__name__}: {str(failure)[:400]}"}
     text = say(
@@ -56,53 +61,20 @@ def _compute(package: str) -> dict[str, Any]:
     return {"name": package, "ok": error <= TOLERANCE, "text": text.format(error, TOLERANCE)}
 
 
-def _convolution() -> float:
-    from causal_conv1d import causal_conv1d_fn
-
-    from anymamba.reference.causal_conv1d import causal_conv1d_fn as exact
-
-    inputs = _random((2, 64, 37), (64, 4), (64,))
-    return _worst(
-        lambda x, weight, bias: causal_conv1d_fn(x, weight, bias, activation="silu"),
-        lambda x, weight, bias: exact(x, weight, bias, activation="silu"),
-        inputs,
-    )
-
-
-def _scan() -> float:
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-
-    from anymamba.reference.selective_scan import selective_scan_fn as exact
-
-    u, delta, A, B, C, D = _random((2, 32, 45), (2, 32, 45), (32, 16), (2, 16, 45), (2, 16, 45), (32,))
-    A = -A.abs() - 0.1
-    return _worst(
-        lambda u, delta, A, B, C, D: selective_scan_fn(u, delta, A, B, C, D, delta_softplus=True),
-        lambda u, delta, A, B, C, D: exact(u, delta, A, B, C, D, delta_softplus=True),
-        [u, delta, A, B, C, D],
-    )
-
-
-def _random(*shapes: tuple[int, ...]) -> list[Any]:
+def _worst(package: str) -> float:
+    """The greatest relative error of the outputs and of every gradient of the package's op; NaN counts as infinite."""
     import torch
 
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    import anymamba.ops  # noqa: F401 - it registers the specs
+    from anymamba.backends.call import Call
+    from anymamba.backends.opspec import SPECS
+    from anymamba.backends.probes import largest_error
 
-
-def _worst(function: Callable[..., Any], exact: Callable[..., Any], inputs: list[Any]) -> float:
-    """The greatest relative error of the output and of every gradient; NaN counts as infinite."""
-    import torch
-
-    ours = [value.to("cuda", torch.float32).requires_grad_() for value in inputs]
-    right = [value.clone().requires_grad_() for value in inputs]
-    out, expected = function(*ours), exact(*right)
-    weight = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).reshape(expected.shape)
-    (out * weight.to("cuda", torch.float32)).sum().backward()
-    (expected * weight).sum().backward()
-    pairs = [(out, expected)] + [(a.grad, b.grad) for a, b in zip(ours, right)]
-    errors = [float((a.detach().double().cpu() - b.detach()).abs().max() / b.detach().abs().max()) for a, b in pairs]
-    return max(error if error == error else float("inf") for error in errors)
+    module, op, sizes = COMPUTED[package]
+    official = getattr(importlib.import_module(module), op)
+    call = Call(op, torch.device("cuda"), torch.float32, grad=True)
+    error, _ = largest_error(official, call, SPECS[op].build(**sizes))
+    return error if error == error else float("inf")
 
 
 def lines(result: dict[str, Any]) -> list[str]:

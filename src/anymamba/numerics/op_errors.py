@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anymamba import ops, reference
+from anymamba import ops
 from anymamba.backends import REGISTRY, Entry, dispatch, probes, selfcheck
 from anymamba.backends.call import Call
-from anymamba.backends.table import COMPOSED
+from anymamba.backends.observers import call_of
+from anymamba.backends.opspec import spec_of
 from anymamba.language import say
-from anymamba.numerics import interpreted_bfloat16, layout
+from anymamba.numerics import interpreted_bfloat16
 from anymamba.numerics.cases import CASES, Case
 from anymamba.numerics.document import finite
 
@@ -117,21 +118,17 @@ def measure(
 
 def _measure_case(case: Case, device: torch.device, dtype: torch.dtype) -> Iterator[Row]:
     generator = torch.Generator().manual_seed(zlib.crc32(f"{case.op} {case.name}".encode()))
-    probe = case.build(lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64))
+    arguments = case.build(lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64))
     asked = Call(case.op, device, dtype, case.grad)
-    given = {
-        name: layout.like(probes.as_given(name, value, probe, asked), value) if isinstance(value, Tensor) else value
-        for name, value in probe.inputs.items()
-    }
-    exact_inputs = {name: probes.as_exact(value) for name, value in given.items()}
-    exact, call = _exact(case, exact_inputs, probe, asked)
+    given = {name: probes.as_given(name, value, case.spec, asked) for name, value in arguments.items()}
+    exact = probes.outcome(case.spec.reference, {name: probes.as_exact(value) for name, value in given.items()}, case.spec, case.grad)
+    call = dataclasses.replace(call_of(case.spec.function, given), grad=case.grad)
     output = exact.get("output 0")
     if output is not None and output.numel() and output.abs().max() > torch.finfo(dtype).max:
         return
     if dtype == torch.float32:
-        exact_function = getattr(importlib.import_module(reference.OPS[case.op]), case.op)
         single = {name: _single(value) for name, value in given.items()}
-        plain = _errors(probes.outcome(exact_function, single, probe, case.grad), exact)
+        plain = _errors(probes.outcome(case.spec.reference, single, case.spec, case.grad), exact)
     else:  # what float32 loses is nothing beside one rounding to 16 bits
         plain = {name: Error(0.0, 0.0) for name in exact}
     torch_errors: dict[str, Error] | None = None
@@ -143,7 +140,7 @@ def _measure_case(case: Case, device: torch.device, dtype: torch.dtype) -> Itera
         if function is None:
             continue
         try:
-            errors = _errors(probes.outcome(function, given, probe, case.grad), exact)
+            errors = _errors(probes.outcome(function, given, case.spec, case.grad), exact)
         except Exception as error:  # noqa: BLE001 - a crash is a finding of this command
             reason = f"{type(error).__name__}: {error}"
             yield Row(case.op, case.name, entry.name, _name(dtype), math.inf, 0.0, "", False, reason)
@@ -152,24 +149,6 @@ def _measure_case(case: Case, device: torch.device, dtype: torch.dtype) -> Itera
         if entry.name == "torch" and row.ok:
             torch_errors = errors
         yield row
-
-
-_calls: list[Call] = []
-
-
-def _record(call: Call, _: dispatch.Choice) -> None:
-    _calls.append(call)
-
-
-def _exact(case: Case, inputs: dict[str, Any], probe: probes.Probe, asked: Call) -> tuple[dict[str, Tensor], Call]:
-    """The reference's outcome in float64, and the call with the features and sizes that the public op tells a backend."""
-    dispatch.observe(_record)
-    _calls.clear()
-    function = functools.partial(getattr(ops, case.op), backend="reference")
-    exact = probes.outcome(function, inputs, probe, case.grad)
-    seen = next(call for call in _calls if call.op == case.op)
-    _calls.clear()
-    return exact, dataclasses.replace(asked, features=seen.features, sizes=seen.sizes)
 
 
 def _meant_for(entry: Entry, device: torch.device, dtype: torch.dtype) -> bool:
@@ -187,7 +166,7 @@ def _function(entry: Entry, call: Call) -> Callable[..., Any] | None:
         if not package.available()[0]:
             return None
         if call.op not in package.OPS:
-            parts = COMPOSED.get(call.op, ())
+            parts = spec_of(call.op).composed_of
             made = parts and all(part in package.OPS for part in parts)
             return functools.partial(getattr(ops, call.op), backend=entry.name) if made else None
         module = importlib.import_module(package.OPS[call.op])
@@ -206,7 +185,7 @@ def _judge(
 ) -> Row:
     eps = torch.finfo(dtype).eps
     worst: tuple[float, str, float, float] = (-1.0, "", 0.0, 0.0)
-    made = case.op in COMPOSED
+    made = bool(case.spec.composed_of)
     half = dtype != torch.float32 and backend in ("triton", "official") and case.op in _ON_MATRIX_UNITS
     for name, error in errors.items():
         once = _ROUNDINGS[dtype] * eps * (_PARTS if made else _OPERANDS if half else 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,9 +11,12 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
+from anymamba.backends.opspec import Arguments, Bench, Build, OpSpec, Random, on_cuda, register
 from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.ops import checks, compiled
+from anymamba.ops.inputs import BORDERS, chosen, sequence
+from anymamba.ops.inputs import documents as packed
 from anymamba.reference import causal_conv1d as exact
 
 
@@ -165,3 +170,106 @@ def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -
     source = ends + torch.arange(-state_len, 0, device=x.device)
     states = x.detach()[source.clamp(min=0)].masked_fill((source < starts)[:, :, None], 0)
     return states.transpose(1, 2)
+
+
+def build(
+    length: int = 37, batch: int = 2, dim: int = 20, width: int = 4, layout: str = "channels", size: float = 1.0, tokens: int = 0,
+    documents: Sequence[int] | None = None, without: tuple[str, ...] = ("initial_states",), fresh: bool = False,
+    activation: str | None = "silu", **options: Any,
+) -> Build:  # fmt: skip
+    """tokens: of each document of a packed row, 0: not packed; documents: seq_idx itself. layout: of x, see inputs.sequence.
+    size: factor on x. fresh: a weight as a model has it before training."""
+
+    def inputs(random: Random) -> Arguments:
+        weight = random(dim, width)
+        tensors = {
+            "x": sequence(random, batch, length, dim, layout=layout) * size,
+            "weight": weight / width**0.5 if fresh else weight,
+            "bias": random(dim),
+            "initial_states": random(batch, width - 1, dim).transpose(1, 2),
+        }
+        if tokens:
+            tensors["seq_idx"] = packed(batch, length, tokens, 2)
+        if documents is not None:
+            tensors["seq_idx"] = torch.tensor(documents, dtype=torch.int32).expand(batch, -1)
+        return {**chosen(tensors, without), "activation": activation, **options}
+
+    return inputs
+
+
+def build_step(
+    batch: int = 2, dim: int = 20, width: int = 4, steps: int = 0, state_len: int = 0, activation: str | None = "silu", bias: bool = True,
+    seen: Sequence[int] | None = None, rows: int = 0, indices: Sequence[int] | None = None,
+) -> Build:  # fmt: skip
+    """steps: tokens of a call, 0: one without that dimension. state_len: inputs that the state holds, 0: width. seen: cache_seqlens.
+    rows: of the state, 0: batch; indices: conv_state_indices."""
+
+    def inputs(random: Random) -> Arguments:
+        arguments: Arguments = {
+            "x": random(batch, dim, steps) if steps else random(batch, dim),
+            "conv_state": random(rows or batch, dim, state_len or width),
+            "weight": random(dim, width),
+            "bias": random(dim),
+        }
+        if not bias:
+            del arguments["bias"]
+        if seen is not None:
+            arguments["cache_seqlens"] = torch.tensor(seen, dtype=torch.int32)
+        if indices is not None:
+            arguments["conv_state_indices"] = torch.tensor(indices, dtype=torch.int32)
+        return {**arguments, "activation": activation}
+
+    return inputs
+
+
+_with_states = functools.partial(build, layout="wide", without=(), return_final_states=True)
+
+SPEC = register(
+    OpSpec(
+        causal_conv1d_fn,
+        build,
+        differentiable=("x", "weight", "bias", "initial_states"),
+        cases={
+            "chunk borders": build(BORDERS, layout="wide"),
+            "width 3 with states": _with_states(67, width=3),
+            "width 2, no activation": build(67, width=2, activation=None, layout="length"),
+            "width 4 with states": _with_states(35, 3, 13, without=("bias",)),
+            "large inputs": build(67, size=1e4, layout="wide"),
+            "length contiguous": build(67, dim=33, layout="length"),
+            "packed documents": build(67, tokens=9, layout="wide"),
+            "2 tokens with states": _with_states(2),
+            "1 token": build(1, layout="wide"),
+        },
+        bench=tuple(
+            Bench(name, {"batch": batch, "length": length, "dim": dim, "layout": layout, "fresh": True}, **more)
+            for name, batch, length, dim, layout, more in (
+                ("B1-L2048-D1536-W4", 1, 2048, 1536, "channels", {}),
+                ("B1-L512-D1536-W4", 1, 512, 1536, "channels", {"dtypes": ("float32",), "quick": True}),
+                ("B8-L2048-D5120-W4-length-contiguous", 8, 2048, 5120, "length", on_cuda((0.122, 0.280), quick=True)),
+                ("B8-L2048-D5120-W4-channels-contiguous", 8, 2048, 5120, "channels", on_cuda((0.134, 0.334), (1.0, 1.3), quick=True)),
+            )
+        ),
+    )
+)
+
+STEP_SPEC = register(
+    OpSpec(
+        causal_conv1d_update,
+        build_step,
+        inplace=("conv_state",),
+        forward_cases={
+            "batch 1, width 3": build_step(1, 13, 3),
+            "no activation, no bias": build_step(3, activation=None, bias=False),
+            "width 2": build_step(width=2),
+            "3 tokens": build_step(steps=3),
+            "longer state": build_step(state_len=7),
+            "circular state": build_step(state_len=6, seen=(2, 5)),
+            "states by index": build_step(rows=6, indices=(4, 1)),
+            "a wide layer": build_step(1, 1030),
+        },
+        bench=tuple(
+            Bench(f"B{batch}-D{dim}-W4", {"batch": batch, "dim": dim, "state_len": 3}, **more)
+            for batch, dim, more in ((1, 1536, {"quick": True}), (1, 5120, on_cuda()), (64, 5120, on_cuda()))
+        ),
+    )
+)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
+from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.language import say
 from anymamba.ops import checks, compiled
 
@@ -52,3 +53,34 @@ def log_softmax_and_slope(logits: Tensor, targets: Tensor, slope: bool, *, backe
         with torch.no_grad():
             return function(*arguments)
     return function(*arguments)
+
+
+def build(
+    tokens: int = 3, vocabulary: int = 8219, size: float = 4.0, shift: float = 0.0, slope: bool = True, cut: int = 0,
+    ids: torch.dtype = torch.int64,
+) -> Build:  # fmt: skip
+    """size, shift: of the logits; with 4 a few words are likely, or wrong probabilities of the others would not be seen. Unless said
+    otherwise, a row is longer than one block of a kernel. cut: columns that a view of the caller takes off, which are no targets."""
+
+    def inputs(random: Random) -> Arguments:
+        targets = torch.arange(tokens) * 7919 % (vocabulary - cut)
+        targets[-1] = vocabulary - cut - 1
+        return {"logits": random(tokens, vocabulary) * size + shift, "targets": targets.to(ids), "slope": slope}
+
+    return inputs
+
+
+SPEC = register(
+    OpSpec(
+        log_softmax_and_slope,
+        build,
+        inplace=("logits",),
+        forward_cases={
+            "odd vocabulary": build(5, 1030, 2.0),
+            "large logits": build(5, 300, size=60.0),
+            "far from zero": build(3, 8200, 2.0, shift=-3000.0),
+            "only the log-probabilities": build(5, 300, 2.0, slope=False),
+            "one word": build(3, 1, 2.0),
+        },
+    )
+)

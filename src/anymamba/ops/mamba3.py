@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
+from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.ops import checks, compiled
 from anymamba.reference import mamba3 as exact
 
@@ -199,3 +201,52 @@ def packed(op: str, cu_seqlens: Tensor | None, batch: int, length: int) -> int:
     checks.value(op, "batch", batch, batch == 1, "1 (cu_seqlens)")
     checks.borders(op, "cu_seqlens", cu_seqlens, length, all_tokens=True)
     return cu_seqlens.shape[0] - 1
+
+
+STATES = ("angle_state", "ssm_state", "k_state", "v_state")
+
+
+def build(
+    length: int = 37, batch: int = 2, nheads: int = 4, headdim: int = 16, ngroups: int = 2, d_state: int = 16, num_angles: int = 4,
+    given: tuple[str, ...] = ("D", "Z", *STATES), decay: float = 1.0, borders: Sequence[int] | None = None, chunk_size: int = 16,
+    return_final_states: bool = True, **options: Any,
+) -> Build:  # fmt: skip
+    """given: which of D, Z and the states there are. decay: factor on ADT. borders: cu_seqlens."""
+
+    def inputs(random: Random) -> Arguments:
+        sequences = batch if borders is None else len(borders) - 1
+        arguments = {
+            "Q": random(batch, length, ngroups, d_state),
+            "K": random(batch, length, ngroups, d_state),
+            "V": random(batch, length, nheads, headdim),
+            "ADT": -random(batch, nheads, length).exp() * decay,
+            "DT": random(batch, nheads, length).sigmoid(),
+            "Trap": random(batch, nheads, length),
+            "Q_bias": random(nheads, d_state),
+            "K_bias": random(nheads, d_state),
+            "Angles": random(batch, length, nheads, num_angles),
+        }
+        optional: dict[str, tuple[int, ...]] = {
+            "D": (nheads,),
+            "Z": (batch, length, nheads, headdim),
+            "angle_state": (sequences, nheads, num_angles),
+            "ssm_state": (sequences, nheads, headdim, d_state),
+            "k_state": (sequences, nheads, d_state),
+            "v_state": (sequences, nheads, headdim),
+        }
+        arguments.update({name: random(*optional[name]) for name in given})
+        if borders is not None:
+            arguments["cu_seqlens"] = torch.tensor(borders, dtype=torch.int32)
+        return {**arguments, "chunk_size": chunk_size, "return_final_states": return_final_states, **options}
+
+    return inputs
+
+
+SPEC = register(
+    OpSpec(
+        mamba3_siso,
+        build,
+        differentiable=("Q", "K", "V", "ADT", "DT", "Trap", "Q_bias", "K_bias", "Angles", "D", "Z", *STATES),
+        float32=("ADT", "DT", "Q_bias", "K_bias", "D", "angle_state", "ssm_state", "k_state"),
+    )
+)

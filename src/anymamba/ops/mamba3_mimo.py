@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
+from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.ops import checks, compiled
 from anymamba.ops.mamba3 import heads, packed
 from anymamba.reference import mamba3 as exact
@@ -114,3 +116,50 @@ def mamba3_mimo(
     )  # fmt: skip
     call = Call(op, V.device, V.dtype, grad, features, (("d_state", d_state), ("headdim", headdim), ("rank", rank)))
     return choose(call, backend).function(*arguments)
+
+
+def build(
+    length: int = 37, batch: int = 2, nheads: int = 4, headdim: int = 16, ngroups: int = 2, d_state: int = 16, rank: int = 3,
+    given: tuple[str, ...] = ("MIMO_Out", "D", "Z"), decay: float = 1.0, borders: Sequence[int] | None = None, chunk_size: int = 16,
+    rotary_dim_divisor: int = 4, dtype: torch.dtype | None = None, return_state: bool = True,
+) -> Build:  # fmt: skip
+    """given: which of MIMO_Out, D and Z there are. decay: factor on ADT. borders: cu_seqlens."""
+
+    def inputs(random: Random) -> Arguments:
+        keys, projections = (batch, length, rank, ngroups, d_state), (nheads, rank, headdim)
+        shapes = {"MIMO_Z": projections, "MIMO_Out": projections, "D": (nheads,), "Z": (batch, length, nheads, headdim)}
+        wanted = (*given, "MIMO_Z") if "Z" in given else given
+        arguments = {
+            "Q": random(*keys),
+            "K": random(*keys),
+            "V": random(batch, length, nheads, headdim),
+            "ADT": -random(batch, nheads, length).exp() * decay,
+            "DT": random(batch, nheads, length).sigmoid(),
+            "Trap": random(batch, nheads, length),
+            "Q_bias": random(nheads, rank, d_state),
+            "K_bias": random(nheads, rank, d_state),
+            "MIMO_V": random(*projections),
+            "Angles": random(batch, length, nheads, d_state // rotary_dim_divisor),
+            **{name: random(*shape) if name in wanted else None for name, shape in shapes.items()},
+            "chunk_size": chunk_size,
+            "rotary_dim_divisor": rotary_dim_divisor,
+            "dtype": dtype,
+            "return_state": return_state,
+        }
+        if borders is not None:
+            arguments["cu_seqlens"] = torch.tensor(borders, dtype=torch.int32)
+        return arguments
+
+    return inputs
+
+
+SPEC = register(
+    OpSpec(
+        mamba3_mimo,
+        build,
+        differentiable=(
+            "Q", "K", "V", "ADT", "DT", "Trap", "Q_bias", "K_bias", "MIMO_V", "MIMO_Z", "MIMO_Out", "Angles", "D", "Z",
+        ),
+        float32=("ADT", "DT", "Q_bias", "K_bias", "MIMO_V", "MIMO_Z", "MIMO_Out", "D"),
+    )
+)  # fmt: skip

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
+from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.ops import checks, compiled
 
 
@@ -119,3 +120,34 @@ def mamba3_step_fn(
         return y
     checks.shape(op, "out", out, "(batch, nheads, headdim)" if outproj is not None else "(batch, rank, nheads, headdim)", tuple(y.shape))
     return out.copy_(y)
+
+
+def build(
+    batch: int = 2, nheads: int = 4, headdim: int = 16, d_state: int = 16, rank: int = 3, given: tuple[str, ...] = ("D", "z", "outproj")
+) -> Build:
+    """given: which of D, z and outproj there are."""
+
+    def inputs(random: Random) -> Arguments:
+        keys, values, projections = (batch, rank, nheads, d_state), (batch, nheads, headdim), (rank, nheads, headdim)
+        shapes = {"D": (nheads,), "z": values, "zproj": projections, "outproj": projections}
+        wanted = (*given, "zproj") if "z" in given else given
+        return {
+            "state": random(batch, nheads, headdim, d_state),
+            "Bstate": random(*keys),
+            "Xstate": random(*values),
+            "A": -random(batch, nheads).exp(),
+            "B": random(*keys),
+            "C": random(*keys),
+            "x": random(*values),
+            "dt": random(batch, nheads).sigmoid(),
+            "trap": random(batch, nheads).sigmoid(),
+            "xproj": random(*projections),
+            **{name: random(*shape) if name in wanted else None for name, shape in shapes.items()},
+        }
+
+    return inputs
+
+
+SPEC = register(
+    OpSpec(mamba3_state_update, build, float32=("state", "A", "D", "dt", "xproj", "outproj", "zproj"), inplace=("state",))
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +11,11 @@ from torch.utils.checkpoint import checkpoint
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose_fused
+from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.ops import checks
 from anymamba.ops.called import Projection, projected
 from anymamba.ops.causal_conv1d import causal_conv1d_fn
+from anymamba.ops.inputs import sequence
 from anymamba.ops.masks import padding_mask
 from anymamba.ops.norm import rms_norm_fn
 from anymamba.ops.projection import linear
@@ -203,3 +206,50 @@ def _norm(x: Tensor, weight: Tensor, eps: float, backend: str | None) -> Tensor:
     y = rms_norm_fn(x, weight, None, eps=eps, backend=backend)
     assert isinstance(y, Tensor)
     return y
+
+
+def build(
+    length: int = 37, batch: int = 2, dim: int = 20, d_state: int = 16, d_model: int = 10, dt_rank: int = 3, width: int = 4,
+    bias: bool = True, given: tuple[str, ...] = ("D", "delta_bias"), constant: str = "", complex_A: bool = False,
+    layout: str = "channels", **options: Any,
+) -> Build:  # fmt: skip
+    """given: which of the optional vectors there are. constant: which of "BC" are given, constant in time. layout: of xz, see
+    inputs.sequence."""
+
+    def inputs(random: Random) -> Arguments:
+        row = 2 * d_state if complex_A else d_state
+        A = -random(dim, d_state).exp()
+        arguments: Arguments = {
+            "xz": sequence(random, batch, length, 2 * dim, layout=layout),
+            "conv1d_weight": random(dim, 1, width),
+            "conv1d_bias": random(dim) if bias else None,
+            "x_proj_weight": random(dt_rank + (2 - len(constant)) * row, dim) / dim**0.5,
+            "delta_proj_weight": random(dim, dt_rank) / dt_rank**0.5,
+            "out_proj_weight": random(d_model, dim) / dim**0.5,
+            "out_proj_bias": random(d_model) if bias else None,
+            "A": torch.complex(A, random(dim, d_state)) if complex_A else A,
+        }
+        for name in constant:
+            arguments[name] = torch.complex(random(dim, d_state), random(dim, d_state)) if complex_A else random(dim, d_state)
+        sizes = {
+            "D": dim, "delta_bias": dim, "B_proj_bias": row, "C_proj_bias": row, "b_rms_weight": d_state, "c_rms_weight": d_state,
+            "dt_rms_weight": dim,
+        }  # fmt: skip
+        arguments.update({name: random(sizes[name]) - 2 * (name == "delta_bias") for name in given})
+        return {**arguments, **options}
+
+    return inputs
+
+
+SPEC = register(
+    OpSpec(
+        mamba_inner_fn,
+        build,
+        differentiable=(
+            "xz", "conv1d_weight", "conv1d_bias", "x_proj_weight", "delta_proj_weight", "out_proj_weight", "out_proj_bias", "A", "B", "C",
+            "D", "delta_bias", "B_proj_bias", "C_proj_bias", "b_rms_weight", "c_rms_weight", "dt_rms_weight",
+        ),
+        float32=("A", "D", "delta_bias"),
+        composed_of=("causal_conv1d_fn", "selective_scan_fn"),
+    )
+)  # fmt: skip

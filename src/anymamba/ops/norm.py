@@ -9,6 +9,7 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
+from anymamba.backends.opspec import Arguments, Bench, Build, OpSpec, Random, on_cuda, register
 from anymamba.ops import checks, compiled
 from anymamba.reference import norm as exact
 
@@ -117,3 +118,60 @@ def _run(op: str, arguments: tuple, is_rms_norm: bool, backend: str | None) -> T
         is_rms_norm=is_rms_norm, mixed_dtype=checks.mixed(x, x1),
     )  # fmt: skip
     return choose(Call(op, x.device, x.dtype, grad, features), backend).function(*arguments)
+
+
+def build(
+    shape: tuple[int, ...] = (2, 37, 20), size: float = 1.0, bias: bool = False, given: tuple[str, ...] = ("residual",),
+    prenorm: bool = True, **options: Any,
+) -> Build:  # fmt: skip
+    """shape: of x. size: factor on x and the residual. given: which of residual, x1, weight1, bias1, rowscale
+    there are."""
+
+    def inputs(random: Random) -> Arguments:
+        dim = shape[-1:]
+        sizes = {"residual": shape, "x1": shape, "weight1": dim, "bias1": dim, "rowscale": shape[:-1]}
+        arguments = {"x": random(*shape) * size, "weight": random(*dim), "bias": random(*dim) if bias else None}
+        optional = {name: random(*sizes[name]) * (size if name == "residual" else 1.0) for name in given}
+        return {**arguments, **optional, "prenorm": prenorm, **options}
+
+    return inputs
+
+
+_DIFFERENTIABLE = ("x", "weight", "bias", "residual", "x1", "weight1", "bias1")
+
+LAYER_SPEC = register(
+    OpSpec(
+        layer_norm_fn,
+        build,
+        _DIFFERENTIABLE,
+        cases={
+            "bias": build((2, 5, 33), bias=True),
+            "no residual": build((2, 5, 64), given=()),
+            "large inputs": build((2, 7, 300), size=1e4, bias=True, prenorm=False),
+        },
+    )
+)
+
+SPEC = register(
+    OpSpec(
+        rms_norm_fn,
+        build,
+        _DIFFERENTIABLE,
+        cases={
+            "large inputs": build((2, 7, 300), size=1e4),
+            "tiny inputs": build((2, 7, 300), size=1e-4),
+            "bias": build((2, 5, 33), bias=True),
+            "no residual": build((2, 5, 64), given=()),
+            "float32 residual": build((2, 5, 96), residual_in_fp32=True),
+            "one row, not prenorm": build((2, 1, 1030), prenorm=False),
+        },
+        bench=tuple(
+            Bench(f"B{batch}-L{length}-D{dim}", {"shape": (batch, length, dim), "eps": 1e-5}, **more)
+            for batch, length, dim, more in (
+                (1, 2048, 768, {}),
+                (1, 512, 768, {"dtypes": ("float32",), "quick": True}),
+                (8, 2048, 2560, on_cuda()),
+            )
+        ),
+    )
+)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
+from anymamba.backends.opspec import Arguments, Bench, Build, OpSpec, Random, on_cuda, register
 from anymamba.ops import checks, compiled
 from anymamba.reference import norm_gated as exact
 
@@ -74,3 +77,54 @@ def _run(op: str, arguments: tuple, is_rms_norm: bool, backend: str | None) -> T
         is_rms_norm=is_rms_norm, mixed_dtype=checks.mixed(x, z),
     )  # fmt: skip
     return choose(Call(op, x.device, x.dtype, grad, features), backend).function(*arguments)
+
+
+def build(
+    shape: tuple[int, ...] = (2, 37, 20), size: float = 1.0, bias: bool = False, gate: bool = True, norm_before_gate: bool = False,
+    **options: Any,
+) -> Build:  # fmt: skip
+    """shape: of x. size: factor on x."""
+
+    def inputs(random: Random) -> Arguments:
+        arguments = {"x": random(*shape) * size, "weight": random(shape[-1]), "bias": random(shape[-1]) if bias else None}
+        if gate:
+            arguments["z"] = random(*shape)
+        return {**arguments, "norm_before_gate": norm_before_gate, **options}
+
+    return inputs
+
+
+_DIFFERENTIABLE = ("x", "weight", "bias", "z")
+
+LAYER_SPEC = register(
+    OpSpec(
+        layernorm_fn,
+        build,
+        _DIFFERENTIABLE,
+        cases={
+            "groups": build((2, 37, 20), group_size=10),
+            "bias": build((2, 5, 33), bias=True),
+            "norm before gate, groups": build((2, 5, 64), norm_before_gate=True, group_size=16, bias=True),
+            "no gate": build((2, 5, 300), gate=False),
+        },
+    )
+)
+
+SPEC = register(
+    OpSpec(
+        rmsnorm_fn,
+        build,
+        _DIFFERENTIABLE,
+        cases={
+            "large inputs": build((2, 7, 300), size=1e4),
+            "groups": build((2, 5, 96), group_size=32),
+            "norm before gate": build((2, 5, 33), norm_before_gate=True, bias=True),
+            "no gate": build((2, 5, 64), gate=False),
+            "norm before gate, groups": build((2, 5, 64), norm_before_gate=True, group_size=16),
+        },
+        bench=tuple(
+            Bench(f"B{batch}-L{length}-D{dim}", {"shape": (batch, length, dim), "eps": 1e-5}, **more)
+            for batch, length, dim, more in ((1, 2048, 1536, {}), (8, 2048, 5120, on_cuda()))
+        ),
+    )
+)

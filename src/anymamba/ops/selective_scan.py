@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
+from anymamba.backends.opspec import Arguments, Bench, Build, OpSpec, Random, on_cuda, register
 from anymamba.ops import checks, compiled
+from anymamba.ops.inputs import BORDERS, chosen, sequence
 from anymamba.reference import selective_scan as exact
 
 
@@ -96,3 +99,84 @@ def _check_matrix(op: str, name: str, matrix: Tensor, A: Tensor, batch: int, len
     checks.shape(op, name, matrix, f"(batch, ngroups, d_state, {last})", (batch, -1, d_state, columns))
     checks.divides(op, f"ngroups ({name})", matrix.shape[1], "dim", dim)
     return matrix.shape[1]
+
+
+def build(
+    length: int = 37, batch: int = 2, dim: int = 20, d_state: int = 16, ngroups: int = 0, without: tuple[str, ...] = (),
+    constant: str = "", complex_A: bool = False, layout: str = "channels", dt: float = -2.0, decay: float = 1.0, size: float = 1.0,
+    fresh: bool = False, delta_softplus: bool = True, **options: Any,
+) -> Build:  # fmt: skip
+    """ngroups 0: B and C without that dimension. constant: which of "BC" do not depend on time. layout: of u, delta, z, B, C, see
+    inputs.sequence. dt: mean of delta before softplus. decay, size: factors on A and u. fresh: A, D and step sizes as a model has
+    them before training."""
+
+    def inputs(random: Random) -> Arguments:
+        def wide(*shape: int) -> Tensor:
+            return sequence(random, batch, length, *shape, layout=layout)
+
+        def matrix(name: str) -> Tensor:
+            if name in constant:
+                return torch.complex(random(dim, d_state), random(dim, d_state)) if complex_A else random(dim, d_state)
+            groups = (ngroups,) if ngroups else ()
+            return random(batch, *groups, d_state, 2 * length) if complex_A else wide(*groups, d_state)
+
+        A = -random(dim, d_state).exp() * decay
+        if fresh:
+            A = -torch.arange(1, d_state + 1).to(A).repeat(dim, 1)
+        delta, bias = wide(dim), random(dim)
+        tensors = {
+            "u": wide(dim) * size,
+            # without softplus a negative step would make the state explode
+            "delta": delta * 0.5 if delta_softplus else delta.abs() * 0.2,
+            "A": torch.complex(A, 3 * random(dim, d_state)) if complex_A else A,
+            "B": matrix("B"),
+            "C": matrix("C"),
+            "D": torch.ones_like(bias) if fresh else random(dim),
+            "z": wide(dim),
+            "delta_bias": bias * (1.0 if fresh else 0.1) + dt if delta_softplus else bias.abs() * 0.25,
+        }
+        return {**chosen(tensors, without), "delta_softplus": delta_softplus, **options}
+
+    return inputs
+
+
+_wide = functools.partial(build, layout="wide", return_last_state=True)
+"""As the models have them."""
+
+SPEC = register(
+    OpSpec(
+        selective_scan_fn,
+        build,
+        differentiable=("u", "delta", "A", "B", "C", "D", "z", "delta_bias"),
+        float32=("A", "D", "delta_bias"),
+        cases={
+            "chunk borders": _wide(BORDERS, 1),
+            "tiny dt": _wide(70, 1, dt=-13.0),
+            "huge dt": _wide(70, 1, dt=40.0),
+            "large states": _wide(70, 1, size=1e4, decay=1e-3),
+            "one state, odd channels": _wide(37, 1, 13, d_state=1),
+            "64 states": _wide(37, 1, 7, d_state=64),
+            "a model's sizes": _wide(BORDERS, 1, 64),
+            "a model's sizes, packed as wide rows": _wide(70, 2, 256, ngroups=2),
+            "3 groups, batch 3": build(37, 3, 21, ngroups=3, layout="wide"),
+            "length contiguous": build(67, 2, 19, layout="length"),
+            "no options": build(37, without=("D", "z", "delta_bias"), delta_softplus=False, layout="wide"),
+            "no gate": _wide(35, 2, 33, without=("z",)),
+            "5 tokens": _wide(5),
+            "1 token": _wide(1),
+            "B and C constant": _wide(37, constant="BC"),
+        },
+        forward_cases={"1,100 tokens, slow decay": _wide(1100, 1, 8, dt=-4.0, decay=0.01)},
+        bench=tuple(
+            Bench(f"B{batch}-L{length}-D{dim}-N16", {"batch": batch, "length": length, "dim": dim, "dt": -4.0, "fresh": True}, **more)
+            for batch, length, dim, more in (
+                (1, 2048, 1536, {}),
+                (1, 512, 1536, {"dtypes": ("float32",), "quick": True}),
+                (8, 2048, 2048, on_cuda((0.590, 2.416), (1.5, 1.5))),
+                (8, 2048, 5120, on_cuda((1.447, 6.039), (1.5, 1.5))),
+                (1, 8192, 5120, on_cuda((0.924, 3.373), (1.5, 1.5))),
+                (1, 2048, 1536, on_cuda((0.071, 0.302), (1.5, 1.5), quick=True)),
+            )
+        ),
+    )
+)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,9 +11,12 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
+from anymamba.backends.opspec import Arguments, Bench, Build, OpSpec, Random, on_cuda, register
 from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.ops import checks, compiled
+from anymamba.ops.inputs import BORDERS, chosen
+from anymamba.ops.inputs import documents as packed
 from anymamba.reference import ssd as exact
 
 
@@ -126,3 +131,100 @@ def _check_varlen(op: str, cu_seqlens: Tensor | None, batch: int, length: int) -
             ),
         )
     checks.borders(op, "cu_seqlens", cu_seqlens, length)
+
+
+def build(
+    length: int = 37, batch: int = 2, nheads: int = 4, headdim: int = 16, ngroups: int = 2, d_state: int = 24, dt: float = -2.0,
+    decay: float = 1.0, size: float = 1.0, tokens: int = 0, without: tuple[str, ...] = (), D_per_channel: bool = False,
+    one_tensor: bool = False, borders: Sequence[int] | None = None, documents: Sequence[int] | None = None, fresh: bool = False,
+    chunk_size: int = 16, dt_softplus: bool = True, return_final_states: bool = True, **options: Any,
+) -> Build:  # fmt: skip
+    """tokens: of each document of a packed row, 0: not packed; documents: seq_idx itself, borders: cu_seqlens. one_tensor: x, B and C
+    are views of one tensor, as in the model. dt: mean before softplus; decay, size: factors on A and x. fresh: A, D and step sizes
+    as a model has them before training. With 24 states a wrong gradient of what was compiled for an H100 showed, not with 16."""
+
+    def inputs(random: Random) -> Arguments:
+        sizes = nheads * headdim, ngroups * d_state, ngroups * d_state
+        x, B, C = (random(batch, length, part) for part in sizes)
+        if one_tensor:
+            x, B, C = torch.cat([x, B, C], dim=-1).split(sizes, dim=-1)
+        x = x.unflatten(-1, (nheads, headdim))
+        steps, A = random(batch, length, nheads), -random(nheads).exp() * decay
+        D, bias = random(nheads, headdim) if D_per_channel else random(nheads), random(nheads)
+        tensors = {
+            "x": x * size if size != 1.0 else x,
+            "dt": steps * 0.5 if dt_softplus else steps.abs() * 0.2,
+            "A": -torch.linspace(1, 16, nheads).to(A) if fresh else A,
+            "B": B.unflatten(-1, (ngroups, d_state)),
+            "C": C.unflatten(-1, (ngroups, d_state)),
+            "D": torch.ones_like(D) if fresh else D,
+            "z": random(batch, length, nheads, headdim),
+            "dt_bias": bias * (1.0 if fresh else 0.1) + dt if dt_softplus else bias.abs() * 0.25,
+            "initial_states": random(batch, nheads, headdim, d_state),
+        }
+        if tokens:
+            tensors["seq_idx"] = packed(batch, length, tokens, 7)
+        if documents is not None:
+            tensors["seq_idx"] = torch.tensor(documents, dtype=torch.int32).expand(batch, -1)
+        if borders is not None:
+            tensors["cu_seqlens"] = torch.tensor(borders, dtype=torch.int32)
+        given = {"chunk_size": chunk_size, "dt_softplus": dt_softplus, "return_final_states": return_final_states, **options}
+        return {**chosen(tensors, without), **given}
+
+    return inputs
+
+
+_case = functools.partial(build, batch=1, chunk_size=64)
+
+SPEC = register(
+    OpSpec(
+        mamba_chunk_scan_combined,
+        build,
+        differentiable=("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "initial_states"),
+        float32=("A", "D", "dt_bias", "initial_states"),
+        cases={
+            "chunk borders": _case(BORDERS),
+            "tiny dt": _case(70, dt=-13.0),
+            "huge dt": _case(70, dt=8.0),
+            "large states": _case(70, size=1e4, decay=1e-3),
+            "packed documents": _case(BORDERS, tokens=67),
+            "packed documents, batch 2": build(75, tokens=19, without=("initial_states",), chunk_size=32, return_final_states=False),
+            "odd sizes": _case(131, nheads=3, headdim=9, ngroups=1, d_state=5),
+            "views of one tensor, batch 3": build(67, 3, one_tensor=True),
+            "no options": build(
+                67, without=("D", "z", "dt_bias", "initial_states"), chunk_size=32, dt_softplus=False, return_final_states=False
+            ),
+            "states, no gate": build(40, ngroups=4, without=("z",), chunk_size=32),
+            "D by channel, limited dt": build(40, D_per_channel=True, dt_limit=(0.05, 0.2), chunk_size=32),
+            "5 tokens": build(5),
+            "1 token": build(1),
+            "a model's sizes": _case(
+                70, nheads=2, headdim=64, ngroups=1, d_state=128, without=("z", "initial_states"), return_final_states=False
+            ),
+        },
+        forward_cases={
+            "1,100 tokens, slow decay": _case(1100, nheads=2, dt=-4.0, decay=0.01),
+            "ends of sequences": _case(
+                75, ngroups=1, borders=(0, 25, 26, 75), documents=[0] * 25 + [1] + [2] * 49, without=("initial_states", "z"),
+                return_varlen_states=True,
+            ),
+        },
+        bench=tuple(
+            Bench(
+                f"B{batch}-L{length}-H{nheads}-P64-N128",
+                {
+                    "batch": batch, "length": length, "nheads": nheads, "headdim": 64, "d_state": 128, "ngroups": 1, "dt": -4.0,
+                    "fresh": True, "chunk_size": 256, "without": ("initial_states",), "return_final_states": False,
+                },
+                **more,
+            )
+            for batch, length, nheads, more in (
+                (1, 2048, 24, {}),
+                (1, 512, 24, {"dtypes": ("float32",), "quick": True}),
+                (8, 2048, 80, on_cuda((1.023, 4.153), (1.2, 1.5))),
+                (1, 8192, 80, on_cuda((1.156, 4.759), (1.2, 1.5))),
+                (8, 4096, 32, on_cuda((1.081, 4.192), (1.2, 1.5), quick=True)),
+            )
+        ),
+    )
+)  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose_fused
+from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.ops import checks
 from anymamba.ops.called import Projection, projected
 from anymamba.ops.causal_conv1d import causal_conv1d_fn
+from anymamba.ops.inputs import chosen
 from anymamba.ops.masks import padding_mask
 from anymamba.ops.norm_gated import rmsnorm_fn
 from anymamba.ops.projection import linear
@@ -192,3 +195,46 @@ def mamba_split(
     if outproj_weight is not None:
         y = linear(y, outproj_weight, outproj_bias) if out_proj is None else projected(op, "out_proj", out_proj, y, outproj_weight)
     return y if isinstance(scanned, Tensor) else (y, scanned[1])
+
+
+def build(
+    length: int = 37, batch: int = 2, nheads: int = 4, headdim: int = 16, ngroups: int = 2, d_state: int = 16, width: int = 4,
+    d_model: int = 20, d_nonssm: int = 0, without: tuple[str, ...] = ("initial_states", "outproj_bias"), D_per_channel: bool = False,
+    documents: Sequence[int] | None = None, chunk_size: int = 16, norm_before_gate: bool = False, **options: Any,
+) -> Build:  # fmt: skip
+    """d_nonssm: channels beside the scan. documents: seq_idx."""
+
+    def inputs(random: Random) -> Arguments:
+        dim, convolved = nheads * headdim, nheads * headdim + 2 * ngroups * d_state
+        tensors = {
+            "zxbcdt": random(batch, length, 2 * d_nonssm + dim + convolved + nheads),
+            "conv1d_weight": random(convolved, width),
+            "conv1d_bias": random(convolved),
+            "dt_bias": random(nheads) - 2,
+            "A": -random(nheads).exp(),
+            "D": random(nheads, headdim) if D_per_channel else random(nheads),
+            "initial_states": random(batch, nheads, headdim, d_state),
+            "rmsnorm_weight": random(dim),
+            "outproj_weight": random(d_model, d_nonssm + dim) / dim**0.5,
+            "outproj_bias": random(d_model),
+        }
+        if documents is not None:
+            tensors["seq_idx"] = torch.tensor(documents, dtype=torch.int32).expand(batch, -1)
+        sizes = {"chunk_size": chunk_size, "headdim": headdim, "ngroups": ngroups, "norm_before_gate": norm_before_gate}
+        return {**chosen(tensors, without), **sizes, **options}
+
+    return inputs
+
+
+SPEC = register(
+    OpSpec(
+        mamba_split_conv1d_scan_combined,
+        build,
+        differentiable=(
+            "zxbcdt", "conv1d_weight", "conv1d_bias", "dt_bias", "A", "D", "initial_states", "rmsnorm_weight", "outproj_weight",
+            "outproj_bias",
+        ),
+        float32=("A", "D", "dt_bias", "initial_states"),
+        composed_of=("causal_conv1d_fn", "mamba_chunk_scan_combined", "rmsnorm_fn"),
+    )
+)  # fmt: skip

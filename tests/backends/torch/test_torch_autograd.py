@@ -10,19 +10,20 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from anymamba.backends import probes
+import anymamba.ops  # noqa: F401 - it registers the specs
+from anymamba.backends.opspec import SPECS
 from anymamba.backends.torch import OPS, selective_scan, ssd
 
-TRAINABLE = [op for op in OPS if probes.PROBES[op](lambda *shape: torch.zeros(shape)).differentiable]
+TRAINABLE = [op for op in OPS if SPECS[op].differentiable]
 
 
 def prepared(op: str, dtype: torch.dtype = torch.float32) -> tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]:
     """The op as a function of its differentiable inputs."""
     generator = torch.Generator().manual_seed(0)
-    probe = probes.PROBES[op](lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype))
+    given = SPECS[op].build()(lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype))
     function = getattr(__import__(OPS[op], fromlist=["x"]), op)
-    inputs = {name: probe.inputs.pop(name).detach().requires_grad_() for name in probe.differentiable}
-    return function, inputs, {**probe.inputs, **probe.options}
+    inputs = {name: given.pop(name).detach().requires_grad_() for name in SPECS[op].gradients(given)}
+    return function, inputs, given
 
 
 def gradients(op: str, run: Callable[[Callable[..., Any], dict[str, Tensor]], Any]) -> list[Tensor]:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import anymamba.ops  # noqa: F401 - it registers the specs
 from anymamba.backends import REGISTRY, probes
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import verdict
+from anymamba.backends.opspec import SPECS
 from anymamba.backends.torch import OPS, mamba3_rotation, selective_scan, ssd
 
 # each has an MPS kernel, or is composed of operators that do, in the native_functions.yaml that PyTorch ships (torchgen/packaged):
@@ -57,14 +59,14 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def run(op: str) -> Operators:
     generator = torch.Generator().manual_seed(0)
-    probe = probes.PROBES[op](lambda *shape: torch.randn(*shape, generator=generator))
+    spec = SPECS[op]
+    inputs = spec.build()(lambda *shape: torch.randn(*shape, generator=generator))
     function = getattr(__import__(OPS[op], fromlist=["x"]), op)
-    if probe.differentiable:
-        for name in probe.differentiable:
-            probe.inputs[name] = probe.inputs[name].detach().requires_grad_()
+    for name in spec.gradients(inputs):
+        inputs[name] = inputs[name].detach().requires_grad_()
     with Operators() as operators:
-        out = function(**probe.inputs, **probe.options)
-        if probe.differentiable:
+        out = function(**inputs)
+        if spec.differentiable:
             outputs = [part for part in (out if isinstance(out, tuple) else (out,)) if part.requires_grad]
             torch.autograd.backward(outputs, [torch.ones_like(part) for part in outputs])
     return operators
