@@ -16,6 +16,7 @@ import anymamba
 from anymamba import ops
 from anymamba.backends import REGISTRY, dispatch, probes
 from anymamba.backends.call import Call
+from anymamba.backends.opspec import SPECS, Arguments
 from anymamba.errors import ArgumentError
 
 KINDS = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
@@ -23,9 +24,9 @@ DECAYS = {"A", "ADT"}
 """Rates of decay, which are never positive and which a chunked scan sums up and subtracts: of them only NaN is compared."""
 
 
-def probe_of(op: str) -> probes.Probe:
+def inputs_of(op: str) -> Arguments:
     generator = torch.Generator().manual_seed(3)
-    return probes.PROBES[op](lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64))
+    return SPECS[op].build()(lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64))
 
 
 def poisoned(tensor: Tensor, value: float) -> Tensor:
@@ -36,21 +37,21 @@ def poisoned(tensor: Tensor, value: float) -> Tensor:
 
 
 def run(op: str, backend: str, argument: str | None = None, value: float = 0.0) -> dict[str, Tensor]:
-    """Outputs, changed states and gradients of the op's probe."""
-    probe = probe_of(op)
-    call = Call(op, torch.device("cpu"), torch.float32, bool(probe.differentiable))
-    given = {name: probes.as_given(name, tensor, probe, call) for name, tensor in probe.inputs.items()}
+    """Outputs, changed states and gradients of the op's typical inputs."""
+    spec = SPECS[op]
+    call = Call(op, torch.device("cpu"), torch.float32, bool(spec.differentiable))
+    given = {name: probes.as_given(name, value, spec, call) for name, value in inputs_of(op).items()}
     if argument is not None:
         given[argument] = poisoned(given[argument], value)
-    return probes.outcome(lambda **inputs: getattr(ops, op)(**inputs, backend=backend), given, probe, call.grad)
+    return probes.outcome(lambda **inputs: getattr(ops, op)(**inputs, backend=backend), given, spec, call.grad)
 
 
 def floating(op: str) -> list[str]:
-    return [name for name, value in probe_of(op).inputs.items() if isinstance(value, Tensor) and value.is_floating_point()]
+    return [name for name, value in inputs_of(op).items() if isinstance(value, Tensor) and value.is_floating_point()]
 
 
 @pytest.mark.parametrize("backend", ("torch", "cpu"))
-@pytest.mark.parametrize("op", probes.PROBES)
+@pytest.mark.parametrize("op", SPECS)
 def test_nan_propagates(op: str, backend: str) -> None:
     """The first argument; all arguments and infinities in the slow test."""
     compare(op, backend, floating(op)[:1], {"nan": float("nan")})
@@ -58,7 +59,7 @@ def test_nan_propagates(op: str, backend: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ("torch", "cpu", "triton"))
-@pytest.mark.parametrize("op", probes.PROBES)
+@pytest.mark.parametrize("op", SPECS)
 def test_non_finite_values_propagate(op: str, backend: str) -> None:
     compare(op, backend, floating(op), KINDS)
 
@@ -68,7 +69,7 @@ def compare(op: str, backend: str, arguments: list[str], kinds: dict[str, float]
         pytest.skip("runs where TRITON_INTERPRET=1")
     if not dispatch.implements(REGISTRY[backend], op):
         pytest.skip(f"{backend} composes it, or leaves it to torch")
-    inputs = probe_of(op).inputs
+    inputs = inputs_of(op)
     batch = inputs[floating(op)[0]].shape[0]
     clean = run(op, backend)
     for argument in arguments:
@@ -88,7 +89,7 @@ def compare(op: str, backend: str, arguments: list[str], kinds: dict[str, float]
                     assert torch.equal(got[name][0], clean[name][0]), f"{argument} {kind} reached another sequence in {name}"
 
 
-@pytest.mark.parametrize("op", probes.PROBES)
+@pytest.mark.parametrize("op", SPECS)
 def test_debug_checks_name_the_argument(op: str) -> None:
     for argument in floating(op):
         if argument in ("state", "conv_state"):
@@ -128,8 +129,8 @@ def test_the_environment_variable() -> None:
 def test_a_loop_that_skips_overflowing_steps_goes_on() -> None:
     """As GradScaler does it: an infinite loss scale gives non-finite gradients, the step is skipped, the next one counts."""
     torch.manual_seed(0)
-    probe = probe_of("selective_scan_fn")
-    tensors: dict[str, Any] = {**{name: value.float() for name, value in probe.inputs.items()}, **probe.options}
+    inputs = inputs_of("selective_scan_fn")
+    tensors: dict[str, Any] = {name: value.float() if isinstance(value, Tensor) else value for name, value in inputs.items()}
     tensors["return_last_state"] = False
     tensors["u"] = tensors["u"].requires_grad_()
     skipped = []
