@@ -50,7 +50,7 @@ def test_update(case: Case, backend: str, dtype: torch.dtype, monkeypatch: pytes
 
 
 def inputs(**sizes: Any) -> dict[str, Any]:
-    return update(**sizes)(lambda *shape: torch.randn(*shape, dtype=torch.float64)).inputs
+    return update(**sizes)(lambda *shape: torch.randn(*shape, dtype=torch.float64))
 
 
 def sequence(rank: int, length: int = 9) -> dict[str, Any]:
