@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from anymamba.cli.options import add_device, add_threads, device_of, seed, whole
@@ -24,8 +25,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help=say("of the weights; default: as saved", "权重类型；默认与保存时一致"),
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help=say(
+            "of the weights; default: as saved; auto: what is fast here, and why",
+            "权重类型；默认与保存时一致；auto：选本机较快的类型并说明原因",
+        ),
     )
     parser.add_argument(
         "--quantize",
@@ -124,6 +128,7 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
 
     from anymamba.backends.dispatch import use_backend
     from anymamba.determinism import switch_on
+    from anymamba.generation.dtype import fastest
     from anymamba.generation.model import load
     from anymamba.models import hub
     from anymamba.models.tokenizer import load_tokenizer
@@ -135,6 +140,9 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
     if arguments.backend:
         use_backend(arguments.backend)
     model = load(arguments.model, device_of(arguments.device), arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer)
+    if arguments.dtype == "auto":
+        name, why = str(model.dtype).removeprefix("torch."), fastest(model.dtype, model.device)[1]
+        print(say(f"dtype {name}: {why}", f"类型 {name}：{why}"), file=sys.stderr)
     if model.tokenizer is None:
         model.tokenizer = load_tokenizer(hub.find(arguments.model))  # raises, saying what the folder has instead
     return model, model.tokenizer

@@ -14,6 +14,7 @@ from torch import Tensor
 from anymamba.backends import machine
 from anymamba.errors import AnymambaError, ArgumentError
 from anymamba.generation import engine
+from anymamba.generation.dtype import fastest
 from anymamba.generation.engine import Reader, Step
 from anymamba.generation.quantize import quantize_int8
 from anymamba.generation.sampling import Sampling
@@ -215,15 +216,17 @@ def load(
     source: a checkpoint folder of ours, of transformers (MambaForCausalLM, Mamba2ForCausalLM, FalconMambaForCausalLM), of
     mamba_ssm (state-spaces/mamba-*, mamba2-*, mamba3-*) or of Codestral; a run folder of ``anymamba train``; or a Hugging Face
     name where no such folder exists. device: the fastest here by default (``machine.default_device``). dtype: of the weights,
-    a torch.dtype or its name; as saved by default. quantize: "int8" rounds the weights of the linear layers. tokenizer: where
-    it is not in the folder. The model is in eval mode; its ``tokenizer`` is None where the checkpoint has none.
+    a torch.dtype or its name; "auto": what is fast on that device (``generation/dtype.py``); as saved by default. quantize: "int8"
+    rounds the weights of the linear layers. tokenizer: where it is not in the folder. The model is in eval mode; its ``tokenizer``
+    is None where the checkpoint has none.
 
     Raises AnymambaError that says which file, key, shape or argument is wrong.
     """
+    automatic = dtype == "auto"
     if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise _unknown("dtype", dtype, list(DTYPES))
-        dtype = DTYPES[dtype]
+        if dtype not in DTYPES and not automatic:
+            raise _unknown("dtype", dtype, ["auto", *DTYPES])
+        dtype = DTYPES.get(dtype)
     if quantize not in (None, "int8"):
         raise _unknown("quantize", quantize, ["int8"])
     where = torch.device(device) if device is not None else machine.default_device()
@@ -232,6 +235,8 @@ def load(
     if words is None and (tokenizer is not None or has_tokenizer(folder)):
         words = load_tokenizer(tokenizer or folder)  # type: ignore[arg-type]
     model = hub.load_as(Model, folder, dtype, where)
+    if automatic:
+        model.to(fastest(model.dtype, where)[0])
     if words is not None:
         hub.check_vocabulary(model.config, words)
     model.tokenizer = words
