@@ -28,6 +28,10 @@ VERBS = {
     "generate": ("continue a prompt", "续写一段提示"),
     "chat": ("talk with an instruction-tuned model", "与指令微调后的模型对话"),
     "eval": ("perplexity and bits per byte of a file", "计算文件的困惑度与每字节比特数"),
+    "sizes": (
+        "the model sizes, their parameters, and the memory to run and to train them",
+        "各模型规模的参数量，以及运行与训练所需内存",
+    ),
     "plot": ("draw the loss curves of runs", "绘制训练损失曲线"),
     "backends": ("which backend computes what here, and why", "本机上每个算子由哪个后端计算，以及原因"),
     "bench": ("speed of this machine against the alternatives", "本机速度与其他实现的对比"),

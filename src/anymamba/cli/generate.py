@@ -68,12 +68,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=say("every N tokens read them again in one parallel pass (0: never)", "每 N 个词元以并行方式重读一遍（0 表示不重读）"),
     )  # fmt: skip
     parser.add_argument(
+        "--plan", action="store_true",
+        help=say("say what it takes (memory, speed at most) and stop", "只说明所需内存与速度上限，不生成"),
+    )  # fmt: skip
+    parser.add_argument(
         "--json", action="store_true", help=say("one JSON document on stdout", "在标准输出打印一个 JSON 文档")
     )
     parser.add_argument("-q", "--quiet", action="store_true", help=say("no figures on stderr", "不在标准错误输出统计"))
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.plan:
+        from anymamba.cli import generate_plan
+
+        return generate_plan.run(arguments)
     if arguments.prompts and (arguments.save_state or arguments.load_state or arguments.confidence):
         raise AnymambaError(
             "usage",

@@ -1,0 +1,126 @@
+"""anymamba generate MODEL --plan: what generating would take here, without reading a weight."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anymamba.cli.options import device_of
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+
+if TYPE_CHECKING:
+    import torch
+
+_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_MEASURED_BYTES = 64 * 2**20
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0: it fits into memory; 1: it does not."""
+    from anymamba.models import hub
+    from anymamba.models.footprint import footprint
+    from anymamba.training import memory
+
+    device = device_of(arguments.device)
+    folder = _folder(arguments.model)
+    config = hub.load_config(folder)
+    dtype = _dtype(arguments.dtype, folder)
+    taken = footprint(config)
+    texts = _texts(arguments.prompts)
+    weights = taken.weights(_DTYPE_BYTES[dtype], arguments.quantize == "int8")
+    state = taken.state * texts
+    free = memory.left(device)
+    rate = _bytes_a_second(device)
+    document: dict[str, Any] = {
+        "model": str(arguments.model), "model_type": config.model_type, "parameters": taken.parameters, "device": str(device),
+        "dtype": dtype, "quantize": arguments.quantize, "texts": texts, "weight_bytes": weights, "state_bytes": state,
+        "free_bytes": free or None, "fits": None if not free else weights + state <= free,
+        "memory_bytes_per_second": round(rate), "tokens_per_second_at_most": round(rate / weights, 1),
+    }  # fmt: skip
+    if arguments.json:
+        print(json.dumps(document, ensure_ascii=False))
+    else:
+        print("\n".join(_lines(document)))
+    return int(document["fits"] is False)
+
+
+def _lines(plan: dict[str, Any]) -> list[str]:
+    from anymamba.training.memory import text
+    from anymamba.training.report import count
+
+    kind = plan["dtype"] + (" + int8" if plan["quantize"] else "")
+    lines = [
+        say(
+            f"model: {plan['model_type']}, {count(plan['parameters'])} parameters, {kind}, on {plan['device']}",
+            f"模型：{plan['model_type']}，{count(plan['parameters'])} 参数，{kind}，设备 {plan['device']}",
+        ),
+        say(f"weights: {text(plan['weight_bytes'])}", f"权重：{text(plan['weight_bytes'])}"),
+        say(
+            f"state: {text(plan['state_bytes'])} for {plan['texts']} text(s), however long they get",
+            f"状态：{plan['texts']} 段文本共 {text(plan['state_bytes'])}，与长度无关",
+        ),
+        say(
+            f"speed: at most about {plan['tokens_per_second_at_most']:g} tokens/s for one text (a token reads all weights; "
+            f"this memory moves {plan['memory_bytes_per_second'] / 1e9:.1f} GB/s now)",
+            f"速度：单段文本至多约 {plan['tokens_per_second_at_most']:g} 词元/秒（每个词元读一遍权重；内存目前每秒传输 "
+            f"{plan['memory_bytes_per_second'] / 1e9:.1f} GB）",
+        ),
+    ]
+    if plan["fits"] is not None:
+        free = text(plan["free_bytes"])
+        lines.append(
+            say(f"it fits: {free} are free", f"可以放下：可用 {free}")
+            if plan["fits"]
+            else say(
+                f"it does not fit: {free} are free (--dtype bfloat16 halves float32, --quantize int8 halves that)",
+                f"放不下：可用 {free}（--dtype bfloat16 比 float32 减半，--quantize int8 再减半）",
+            )
+        )
+    return lines
+
+
+def _folder(model: str) -> Path:
+    """Where config.json is; of a hub name nothing else is downloaded."""
+    from anymamba.models import files, hub
+
+    if not Path(model).expanduser().exists() and files.looks_like_hub_name(model):
+        return files.download(model, ["config.json", "params.json"])
+    return hub.find(model)
+
+
+def _dtype(asked: str | None, folder: Path) -> str:
+    """float32, bfloat16 or float16: as asked, or as the weights were saved."""
+    from anymamba.models import files
+
+    if asked in _DTYPE_BYTES:
+        return asked
+    values = files.read_json(folder / "config.json", missing={})
+    saved = values.get("dtype") or values.get("torch_dtype") if isinstance(values, dict) else None
+    return saved if saved in _DTYPE_BYTES else "float32"
+
+
+def _texts(path: str | None) -> int:
+    """Prompts in the file of --prompts, or 1."""
+    if not path:
+        return 1
+    try:
+        return max(1, sum(bool(line.strip()) for line in Path(path).expanduser().read_bytes().splitlines()))
+    except OSError as error:
+        raise AnymambaError("data", say(f"cannot read {path}", f"无法读取 {path}"), why=str(error)) from error
+
+
+def _bytes_a_second(device: torch.device) -> float:
+    """How fast this device reads memory just now: the best of a few sums over a block larger than the caches of most processors."""
+    import torch
+
+    block = torch.zeros(_MEASURED_BYTES // 4, device=device)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        block.sum().item()
+        best = min(best, time.perf_counter() - start)
+    return _MEASURED_BYTES / best
