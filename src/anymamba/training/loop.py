@@ -236,6 +236,7 @@ class Loop:
                 "tokens_per_s": round(self.pace.tokens_per_s, 1),
                 "matmul_share": None if self.share is None else round(self.share, 3),
                 "memory": memory.used(run.processes.device),
+                "threads": torch.get_num_threads(),
                 "seconds": round(self.seconds, 3),
             }
             if run.processes.main:

@@ -4,14 +4,12 @@ of a better."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from anymamba.language import say
 from anymamba.training.evaluate import Score, evaluate
 from anymamba.training.pace import Pace
-
-if TYPE_CHECKING:
-    from anymamba.training.loop import Run
+from anymamba.training.run import Run
 
 SHARE = 0.05
 """Of the run's time, unless --eval-every and --eval-tokens say otherwise."""
