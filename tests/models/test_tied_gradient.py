@@ -23,7 +23,7 @@ def test_as_autograd_adds_them(monkeypatch):
     for options in ({}, {"normalizer": 3.0}):
         shared = gradients(model, **options)
         with monkeypatch.context() as patch:
-            patch.setattr(lm, "shareable", lambda _: False)
+            patch.setattr(lm, "shares_gradient", lambda _: False)
             plain = gradients(model, **options)
         for name, gradient in plain.items():
             assert_close(shared[name], gradient, rtol=1e-5, atol=1e-8)

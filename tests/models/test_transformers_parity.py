@@ -14,6 +14,8 @@ from anymamba.models import hub
 LENGTH = 21
 CLOSE = {"rtol": 0.0, "atol": 1e-4}
 
+PEER_IS_WRONG = "transformers masks before in_proj, whose bias fills the padding again; ours is compared with the text alone"
+
 
 def ids(rows: int = 2, length: int = LENGTH) -> torch.Tensor:
     return torch.randint(0, 53, (rows, length), generator=torch.Generator().manual_seed(length))
@@ -30,6 +32,8 @@ def test_logits(pair):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_logits_with_padding(pair, side):
     peer, model = pair
+    if side == "left" and model.config.use_bias:
+        pytest.skip(PEER_IS_WRONG)
     mask = torch.ones_like(ids())
     mask[0, slice(0, 6) if side == "left" else slice(-6, None)] = 0
     assert_close(
@@ -40,8 +44,6 @@ def test_logits_with_padding(pair, side):
 @torch.no_grad()
 def test_left_padding_changes_nothing_for_the_text(pair):
     _, model = pair
-    if model.config.use_bias:
-        pytest.skip("with a bias in in_proj, padding before a text is not neutral, in transformers either")
     mask = torch.ones_like(ids())
     mask[:, :7] = 0
     padded = model(ids(), attention_mask=mask).logits[:, 7:]
@@ -52,6 +54,8 @@ def test_left_padding_changes_nothing_for_the_text(pair):
 @pytest.mark.parametrize("padded", [False, True])
 def test_prefill_and_steps(pair, padded):
     peer, model = pair
+    if padded and model.config.use_bias:
+        pytest.skip(PEER_IS_WRONG)
     mask = torch.ones_like(ids())
     if padded:
         mask[1, :4] = 0

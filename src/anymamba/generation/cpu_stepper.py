@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.dispatch import requested_backend
-from anymamba.generation.quantize import QuantizedLinear
+from anymamba.generation.quantize import Stored, stored
 from anymamba.language import say
+from anymamba.models import plain
 from anymamba.models.cache import Cache, LayerState
 from anymamba.models.lm import LanguageModel
 
@@ -61,7 +62,7 @@ class CpuStepper:
         self._texts = cache.batch
         self._hidden = torch.zeros(self._texts, model.config.hidden_size)
         self._logits = torch.zeros(self._texts, model.config.vocab_size)
-        self._embeddings = model.backbone.embeddings.weight.detach()
+        self._embeddings = stored(model.backbone.embeddings)[0]
         self._sequence = Sequence()
         self._states: list[tuple[LayerState, Tensor, Tensor]] = []
         self._new_tokens = 0
@@ -99,23 +100,24 @@ class CpuStepper:
         self._states.append((state, conv, ssm))
         projected = torch.zeros(self._texts, sum(rows for rows, _ in parts))
         y = torch.zeros(self._texts, config.d_inner)
-        conv_bias = mixer.conv1d.bias
+        conv_weight, conv_bias = plain.read(mixer.conv1d)
+        in_proj, out_proj = stored(mixer.in_proj), stored(mixer.out_proj)
+        in_bias, out_bias = in_proj[2], out_proj[2]
         self._add(
             "project_in",
-            (config.hidden_size, parts, config.conv_kernel, mixer.in_proj.bias is not None, conv_bias is not None, norm.eps),
-            mixer.in_proj,
-            hidden=self._hidden, norm=_float(norm.weight), out=projected, bias=_float(mixer.in_proj.bias), conv_state=conv,
-            conv_weight=_float(mixer.conv1d.weight[:, 0].T), conv_bias=_float(conv_bias),
+            (config.hidden_size, parts, config.conv_kernel, in_bias is not None, conv_bias is not None, norm.eps),
+            in_proj,
+            hidden=self._hidden, norm=_float(plain.read(norm).weight), out=projected, bias=_float(in_bias), conv_state=conv,
+            conv_weight=_float(conv_weight[:, 0].T), conv_bias=_float(conv_bias),
         )  # fmt: skip
         if config.model_type == "mamba2":
             self._add_mamba2_state(mixer, projected, ssm, y)
-            out_norm, eps, groups = _float(mixer.norm.weight), mixer.norm.eps, config.n_groups
+            out_norm, eps, groups = _float(plain.read(mixer.norm).weight), mixer.norm.eps, config.n_groups
         else:
             self._add_mamba1_state(mixer, projected, ssm, y)
             out_norm, eps, groups = None, None, 1
-        bias = mixer.out_proj.bias
-        options = config.hidden_size, config.d_inner, bias is not None, eps, groups
-        self._add("project_out", options, mixer.out_proj, x=y, hidden=self._hidden, bias=_float(bias), norm=out_norm)
+        options = config.hidden_size, config.d_inner, out_bias is not None, eps, groups
+        self._add("project_out", options, out_proj, x=y, hidden=self._hidden, bias=_float(out_bias), norm=out_norm)
 
     def _add_mamba1_state(self, mixer: Any, xz: Tensor, ssm: Tensor, y: Tensor) -> None:
         from anymamba.backends.cpu import decode_kernels
@@ -124,8 +126,9 @@ class CpuStepper:
         config = mixer.config
         rank, states = int(config.time_step_rank), config.state_size
         low = torch.zeros(self._texts, rank + 2 * states)
-        self._add("project", (rank + 2 * states, config.d_inner, 2 * config.d_inner), mixer.x_proj, x=xz, out=low)
-        weight = _dense(mixer.dt_proj).T.contiguous()
+        self._add("project", (rank + 2 * states, config.d_inner, 2 * config.d_inner), stored(mixer.x_proj), x=xz, out=low)
+        dt_weight, _, dt_bias = stored(mixer.dt_proj)
+        weight = dt_weight.T.contiguous()
         options = (
             dtype_name(weight.dtype),
             config.d_inner,
@@ -138,7 +141,7 @@ class CpuStepper:
         A2 = -torch.exp(mixer.A_log.detach().float()).T.contiguous() / math.log(2)
         self._sequence.add(
             _program("mamba1_state", decode_kernels.mamba1_state, *options), self._tasks,
-            low=low, xz=xz, y=y, dt_weight=weight, dt_bias=_float(mixer.dt_proj.bias), D=_float(mixer.D), A2=A2, state=ssm,
+            low=low, xz=xz, y=y, dt_weight=weight, dt_bias=_float(dt_bias), D=_float(mixer.D), A2=A2, state=ssm,
         )  # fmt: skip
 
     def _add_mamba2_state(self, mixer: Any, projected: Tensor, ssm: Tensor, y: Tensor) -> None:
@@ -155,17 +158,17 @@ class CpuStepper:
     def _add_head(self) -> None:
         config, norm = self._model.config, self._model.backbone.norm_f
         options = config.hidden_size, config.vocab_size, norm.eps
-        head = self._model.lm_head
-        self._add("head", options, head, hidden=self._hidden, norm=_float(norm.weight), logits=self._logits)
+        weight = _float(plain.read(norm).weight)
+        self._add("head", options, stored(self._model.lm_head), hidden=self._hidden, norm=weight, logits=self._logits)
 
-    def _add(self, name: str, options: tuple[Any, ...], linear: Any, **arguments: Any) -> None:
+    def _add(self, name: str, options: tuple[Any, ...], linear: Stored, **arguments: Any) -> None:
         """A kernel around one linear layer; ``options`` are those between its dtype and its number of texts."""
         from anymamba.backends.cpu import decode_kernels
         from anymamba.backends.cpu.emit import dtype_name
 
-        weight = linear.weight.detach().contiguous()
-        if isinstance(linear, QuantizedLinear):
-            arguments["scale"] = linear.scale
+        weight, scale = linear[0].contiguous(), linear[1]
+        if scale is not None:
+            arguments["scale"] = scale
         program = _program(name, getattr(decode_kernels, name), dtype_name(weight.dtype), *options, self._texts, self._tasks)
         self._sequence.add(program, self._tasks, weight=weight, **arguments)
 
@@ -185,7 +188,3 @@ def _program(name: str, build: Any, *options: Any) -> Any:
 
 def _float(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.detach().float().contiguous()
-
-
-def _dense(linear: Any) -> Tensor:
-    return linear.dequantized() if isinstance(linear, QuantizedLinear) else linear.weight.detach()

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.dispatch import requested_backend
-from anymamba.generation.quantize import QuantizedLinear
+from anymamba.generation.quantize import stored
 from anymamba.language import say
+from anymamba.models import plain
 from anymamba.models.cache import Cache, LayerState
 from anymamba.models.lm import LanguageModel
 
@@ -124,7 +125,7 @@ def describe(model: LanguageModel, cache: Cache) -> Model:
     layers = [
         (_second if second else _first)(block, state) for block, state in zip(model.backbone.layers, cache.layers)
     ]
-    embedding, last_norm = model.backbone.embeddings.weight.detach(), model.backbone.norm_f.weight
+    embedding, last_norm = stored(model.backbone.embeddings)[0], plain.read(model.backbone.norm_f).weight
     return Model("mamba2" if second else "mamba1", layers, embedding, last_norm, _linear(model.lm_head), sizes, floats)
 
 
@@ -134,8 +135,9 @@ def _first(block: Any, state: LayerState) -> Layer:
     mixer = block.mixer
     matrices, x_proj = [_linear(mixer.in_proj), _linear(mixer.out_proj)], _linear(mixer.x_proj)
     constants = _shared_constants(block, *matrices)
-    constants |= {"dt_bias": mixer.dt_proj.bias, "A_log2": _log2_decay(mixer.A_log), "D": mixer.D, "x_scale": x_proj.scale}
-    return Layer(matrices, state.conv[0], state.ssm[0], constants, x_proj, mixer.dt_proj.weight.detach().contiguous())
+    dt_weight, _, dt_bias = stored(mixer.dt_proj)
+    constants |= {"dt_bias": dt_bias, "A_log2": _log2_decay(mixer.A_log), "D": mixer.D, "x_scale": x_proj.scale}
+    return Layer(matrices, state.conv[0], state.ssm[0], constants, x_proj, dt_weight.contiguous())
 
 
 def _second(block: Any, state: LayerState) -> Layer:
@@ -145,16 +147,17 @@ def _second(block: Any, state: LayerState) -> Layer:
     matrices = [_linear(mixer.in_proj), _linear(mixer.out_proj)]
     constants = _shared_constants(block, *matrices)
     constants |= {
-        "dt_bias": mixer.dt_bias, "A_log2": _log2_decay(mixer.A_log), "D": mixer.D, "gated_norm": mixer.norm.weight,
+        "dt_bias": mixer.dt_bias, "A_log2": _log2_decay(mixer.A_log), "D": mixer.D, "gated_norm": plain.read(mixer.norm).weight,
     }  # fmt: skip
     return Layer(matrices, state.conv[0], state.ssm[0], constants)
 
 
 def _shared_constants(block: Any, in_proj: Linear, out_proj: Linear) -> dict[str, Tensor | None]:
-    conv1d = block.mixer.conv1d
-    bias = conv1d.bias if conv1d.bias is not None else torch.zeros_like(conv1d.weight[:, 0, 0])
+    weight, bias = plain.read(block.mixer.conv1d)
+    if bias is None:
+        bias = torch.zeros_like(weight[:, 0, 0])
     return {
-        "norm": block.norm.weight, "conv_weight": conv1d.weight, "conv_bias": bias,
+        "norm": plain.read(block.norm).weight, "conv_weight": weight, "conv_bias": bias,
         "in_scale": in_proj.scale, "out_scale": out_proj.scale, "in_bias": in_proj.bias, "out_bias": out_proj.bias,
     }  # fmt: skip
 
@@ -162,8 +165,7 @@ def _shared_constants(block: Any, in_proj: Linear, out_proj: Linear) -> dict[str
 def _linear(linear: Any) -> Linear:
     from anymamba.backends.cuda.decode import Linear
 
-    scale = linear.scale if isinstance(linear, QuantizedLinear) else None
-    return Linear(linear.weight.detach(), scale, linear.bias)
+    return Linear(*stored(linear))
 
 
 def _log2_decay(A_log: Tensor) -> Tensor:

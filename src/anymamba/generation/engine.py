@@ -20,6 +20,8 @@ from anymamba.generation.stepper import Stepper, choose_stepper
 from anymamba.language import say
 from anymamba.models.cache import Cache
 from anymamba.models.lm import LanguageModel
+from anymamba.models.padding import on_the_left
+from anymamba.models.watch import Watch
 
 PREFILL_TOKENS = 4096
 """Tokens of a prompt read at once."""
@@ -63,12 +65,13 @@ class Reader:
         self.logits: Tensor | None = None
         self.timing = Timing()
         self._stepper: Stepper | None = None
+        self._watch: Watch | None = None
 
     @torch.inference_mode()
     def read(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Reads tokens, (rows, length), in parallel pieces; padding must stand on the left. Returns the logits after the last.
+        """Reads tokens, (rows, length), in parallel pieces, and returns the logits after the last of each row.
 
-        attention_mask: (rows, length or more), 0 for padding; a longer one counts from the right.
+        attention_mask: (rows, length or more), 0 for padding, wherever it stands; a longer one counts from the right.
         """
         if input_ids.dim() != 2 or input_ids.shape[1] == 0:
             raise ArgumentError(
@@ -82,6 +85,8 @@ class Reader:
         if attention_mask is not None:
             attention_mask = attention_mask[:, -input_ids.shape[1] :]
         self.leave_stepper()
+        if attention_mask is not None:
+            input_ids, attention_mask = on_the_left(input_ids, attention_mask)
         for start in range(0, input_ids.shape[1], PREFILL_TOKENS):
             piece = slice(start, start + PREFILL_TOKENS)
             mask = None if attention_mask is None else attention_mask[:, piece]
@@ -94,7 +99,10 @@ class Reader:
     @torch.inference_mode()
     def step(self, ids: Tensor) -> Tensor:
         """Reads one token a row, (rows,), and returns the logits of the next; valid until the next call."""
+        if self._watch is not None and self._watch.changed():
+            self.leave_stepper()
         if self._stepper is None:
+            self._watch = Watch(self.model)
             self._stepper = choose_stepper(self.model, self.cache)
             self.timing.stepper, self.timing.why = self._stepper.name, self._stepper.why
         self.logits = self._stepper.step(ids)
@@ -104,7 +112,7 @@ class Reader:
         """Brings the cache up to date with what the stepper has read; called before anything else uses the cache."""
         if self._stepper is not None:
             self._stepper.write_back()
-            self._stepper = None
+            self._stepper = self._watch = None
 
 
 def steps(
@@ -189,7 +197,7 @@ def generate(
 ) -> Tensor:
     """Continues every row: returns (rows, length + new tokens). After a row's end token the end token is repeated.
 
-    input_ids: (rows, length) integers, padded on the left where attention_mask, (rows, length), is 0. max_new_tokens: -1 goes on
+    input_ids: (rows, length) integers, padding where attention_mask, (rows, length), is 0. max_new_tokens: -1 goes on
     until every row has ended. eos: ids that end a row (default: the model's). cache: a state to continue from. sampling: fields of
     ``sampling.Sampling``; greedy by default.
     """

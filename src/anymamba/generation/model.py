@@ -23,6 +23,7 @@ from anymamba.language import say
 from anymamba.models import hub
 from anymamba.models.cache import Cache
 from anymamba.models.lm import LanguageModel
+from anymamba.models.plain import plain_class
 from anymamba.models.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class TokenScores:
         return math.exp(min(-self.total / len(self.log_probabilities), 700.0)) if self.log_probabilities else math.nan
 
 
+@plain_class
 class Model(LanguageModel):
     """A language model with its tokenizer: ``anymamba.load`` returns one.
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from anymamba.errors import ArgumentError
+from anymamba.language import say
+from anymamba.models import adapters, plain
 from anymamba.models.lm import LanguageModel
+from anymamba.models.plain import Weights
 from anymamba.ops.projection import linear_int8
 
 
@@ -19,14 +25,14 @@ class QuantizedLinear(nn.Module):
     scale: Tensor
     bias: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, compute_dtype: torch.dtype | None = None) -> None:
         super().__init__()
         values = weight.detach().float()
         scale = values.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / 127
         self.register_buffer("weight", (values / scale[:, None]).round().to(torch.int8))
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if bias is None else bias.detach().float())
-        self.compute_dtype = weight.dtype
+        self.compute_dtype = compute_dtype or weight.dtype
 
     def dequantized(self) -> Tensor:
         """The weight in the dtype of the activations."""
@@ -37,14 +43,48 @@ class QuantizedLinear(nn.Module):
         return linear_int8(x, self.weight, self.scale, self.bias)
 
 
+Stored = tuple[Tensor, "Tensor | None", "Tensor | None"]
+
+
+def stored(linear: nn.Module) -> Stored:
+    """Weight (out, in), scale (out,) of an int8 weight, bias (out,), adapters merged: what a fused step reads of a linear layer.
+
+    Raises RuntimeError where the layer is more than that; ``watch.readable`` says so before.
+    """
+    if isinstance(linear, QuantizedLinear):
+        return linear.weight, linear.scale, linear.bias
+    taken, reason = adapters.merged(linear)
+    if taken is None:
+        raise RuntimeError(reason)
+    return taken.weight.detach(), None, None if taken.bias is None else taken.bias.detach()
+
+
 def quantize_int8(model: LanguageModel) -> LanguageModel:
-    """Replaces every linear layer of the blocks and the head, in place. The embedding stays, so a tied head becomes its own."""
-    for block in model.backbone.layers:
-        mixer = block.mixer
-        for name in ("in_proj", "x_proj", "out_proj"):
-            if hasattr(mixer, name):
-                linear = getattr(mixer, name)
-                setattr(mixer, name, QuantizedLinear(linear.weight, linear.bias))
-        mixer.fused = False  # type: ignore[union-attr]  # the fused mixer takes the weights themselves
-    model.lm_head = QuantizedLinear(model.lm_head.weight, None)  # type: ignore[assignment]
+    """Replaces every linear layer of the blocks and the head, in place, adapters merged. The embedding stays, so a tied head becomes
+    its own.
+
+    Raises ArgumentError naming a layer that is more than its weights: one with a hook, or in a wrapper.
+    """
+    layers: list[tuple[Any, str]] = [(block.mixer, name) for block in model.backbone.layers for name in ("in_proj", "x_proj", "out_proj")]
+    layers = [(mixer, name) for mixer, name in layers if hasattr(mixer, name)] + [(model, "lm_head")]
+    found = [_weights(owner, name) for owner, name in layers]  # all of them first: an error leaves the model as it was
+    for (owner, name), (weight, bias) in zip(layers, found):
+        setattr(owner, name, QuantizedLinear(weight, bias, getattr(owner, name).weight.dtype))
     return model
+
+
+def _weights(owner: nn.Module, name: str) -> Weights:
+    taken, reason = adapters.merged(getattr(owner, name))
+    if taken is None:
+        index = getattr(owner, "layer_index", None)
+        place = name if index is None else f"backbone.layers.{index}.mixer.{name}"
+        raise ArgumentError(
+            "module",
+            say(f"{place} cannot be quantised: {reason}", f"无法量化 {place}：{reason}"),
+            why=say("its weight alone would not do what the module does", "仅凭其权重无法再现该模块的行为"),
+            fix=say("remove what was attached to it first", "请先移除附加在其上的内容"),
+        )
+    return taken
+
+
+plain.computed_class(QuantizedLinear, lambda module: Weights(module.dequantized(), module.bias))

@@ -14,6 +14,7 @@ from anymamba.generation import cpu_stepper, cuda_stepper, graph_stepper
 from anymamba.language import say
 from anymamba.models.cache import Cache
 from anymamba.models.lm import LanguageModel
+from anymamba.models.watch import readable
 
 
 class Stepper(Protocol):
@@ -48,7 +49,14 @@ class ModelStepper:
 
 
 def choose_stepper(model: LanguageModel, cache: Cache) -> Stepper:
-    """The fastest that can serve this model here. What goes wrong in a faster one is said once, and the next serves."""
+    """The fastest that can serve this model here. What goes wrong in a faster one is said once, and the next serves.
+
+    All but the model's own step read weights instead of calling modules, so they serve a model of which the weights are everything.
+    """
+    ok, reason = readable(model)
+    if not ok:
+        warn_once("stepper " + reason, say(f"generation runs module by module: {reason}", f"生成将逐模块运行：{reason}"))
+        return ModelStepper(model, cache, reason)
     reasons: list[str] = []
     for kind in (cpu_stepper, cuda_stepper, graph_stepper):
         ok, reason = kind.supports(model, cache)

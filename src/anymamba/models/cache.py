@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,22 @@ class LayerState:
     Mamba-1, (batch, nheads, headdim, d_state) in Mamba-2. In Mamba-3, conv (batch, nheads, rank * d_state + headdim) holds the last key
     and value, ssm (batch, nheads, headdim * d_state + num_angles) state and angles. Both are changed in place, so their addresses stay.
 
-    used: whether a token has been read. constants: values made of parameters once for many steps, such as A.
+    used: whether a token has been read.
     """
 
     conv: Tensor
     ssm: Tensor
     used: bool = False
-    constants: dict[str, Tensor] = field(default_factory=dict)
+    _constants: tuple[Any, Any] = (None, None)
+
+    def constants_of(self, parameters: tuple[Tensor, ...], function: Callable[..., Any]) -> Any:
+        """``function(*parameters)``, such as A of A_log, made once for many steps, and again when a parameter has changed since."""
+        if torch.compiler.is_compiling() or not all(type(p) is nn.Parameter for p in parameters):
+            return function(*parameters)  # a computed value says nothing about what it is computed from
+        key = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]
+        if self._constants[0] != key:
+            self._constants = key, function(*parameters)
+        return self._constants[1]
 
 
 class Cache:

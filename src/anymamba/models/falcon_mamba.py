@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anymamba.models.mamba import MambaConfig, MambaMixer
-from anymamba.ops.projection import linear
+from anymamba.models.plain import plain_class
+from anymamba.models.submodule import call
 
 
 @dataclass
@@ -23,19 +24,20 @@ class FalconMambaConfig(MambaConfig):
     architecture: ClassVar[str] = "FalconMambaForCausalLM"
 
 
+@plain_class
 class FalconMambaMixer(MambaMixer):
     config: FalconMambaConfig
 
     # mamba_inner_fn would norm dt after its projection to d_inner; the published model norms it before
     fused = False
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """See MambaMixer.project."""
-        n, eps = self.config.state_size, self.config.mixer_rms_eps
-        parts = self.x_proj(x.transpose(1, 2)).split([int(self.config.time_step_rank), n, n], dim=-1)
+        rank, n, eps = int(self.config.time_step_rank), self.config.state_size, self.config.mixer_rms_eps
+        parts = call(self, "x_proj", x.transpose(1, 2), rank + 2 * n).split([rank, n, n], dim=-1)
         low_rank, B, C = (_rms_norm(part, eps) for part in parts)
-        dt = linear(low_rank, self.dt_proj.weight)
-        return dt.transpose(1, 2), B.transpose(1, 2), C.transpose(1, 2)
+        dt, bias = self.delta(low_rank)
+        return dt, B.transpose(1, 2), C.transpose(1, 2), bias
 
 
 def _rms_norm(x: Tensor, eps: float) -> Tensor:

@@ -17,6 +17,7 @@ from torch.func import functional_call
 from anymamba.errors import warn_once
 from anymamba.language import say
 from anymamba.models.lm import LanguageModel
+from anymamba.models.watch import Watch, readable
 
 LARGEST = 10**9
 """Parameters of a model whose kernels are short enough for launches to matter."""
@@ -30,6 +31,9 @@ def supports(model: LanguageModel) -> tuple[bool, str]:
     device = model.device
     if device.type != "cuda":
         return False, say("CUDA graphs need a CUDA or ROCm device", "CUDA graph 需要 CUDA 或 ROCm 设备")
+    ok, reason = readable(model)
+    if not ok:
+        return False, say(f"a graph would run no module again: {reason}", f"重放 CUDA graph 时不会再运行任何模块：{reason}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if parameters > LARGEST:
         return False, say("the kernels of a large model hide their launches", "大模型的内核足以掩盖启动开销")
@@ -47,9 +51,15 @@ class GraphedPass:
         self._model, self._autocast = model, autocast
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._captured: dict[torch.Size, _Captured | None] = {}
+        self._watch, self._readable = Watch(model, values=False), True
 
     def __call__(self, input_ids: Tensor, targets: Tensor, normalizer: float) -> Tensor | None:
         """None where this shape cannot be captured here, which is said once: then the caller does it step by step."""
+        if self._watch.changed():  # what is captured knows nothing of a hook or an adapter that came later
+            self._captured.clear()
+            self._watch, self._readable = Watch(self._model, values=False), readable(self._model)[0]
+        if not self._readable:
+            return None
         shape = input_ids.shape
         if shape not in self._captured:
             self._captured[shape] = self._capture(input_ids, targets)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from anymamba.models.plain import plain_class
 from anymamba.ops import projection
 
 
+@plain_class
 class Linear(nn.Linear):
     """``nn.Linear`` in all but speed: parameters, initialisation and dtypes are the same, and fused paths may read its weight, for its
     forward does nothing else. In 16 bits on a processor without such units its products run in float32, see ``ops/projection.py``."""

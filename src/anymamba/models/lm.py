@@ -10,18 +10,22 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
 from anymamba import ops
-from anymamba.errors import ArgumentError
+from anymamba.errors import ArgumentError, warn_once
 from anymamba.language import say
-from anymamba.models import MODEL_TYPES
+from anymamba.models import MODEL_TYPES, padding
+from anymamba.models.adapters import head_and_input
 from anymamba.models.cache import Cache, LayerState
 from anymamba.models.config import Config
 from anymamba.models.linear import Linear
-from anymamba.models.loss import IGNORE_INDEX, linear_cross_entropy
+from anymamba.models.loss import IGNORE_INDEX, linear_cross_entropy, logits_cross_entropy
 from anymamba.models.packing import Documents, find_documents
-from anymamba.models.tied import SharedGradient, embed, shareable
+from anymamba.models.plain import plain_class
+from anymamba.models.submodule import call
+from anymamba.models.tied import SharedGradient, embed, shares_gradient
 
 
 @dataclass
@@ -34,6 +38,18 @@ class Output:
     cache: Cache | None = None
 
 
+# torch.export returns nothing whose parts it does not know
+pytree.register_pytree_node(
+    Output,
+    lambda output: ([output.loss, output.logits], output.cache),
+    lambda parts, cache: Output(**dict(zip(("loss", "logits"), parts)), cache=cache),
+    serialized_type_name="anymamba.models.lm.Output",
+    to_dumpable_context=lambda cache: None,
+    from_dumpable_context=lambda cache: None,
+)
+
+
+@plain_class
 class RMSNorm(nn.Module):
     """Holds the weight; ``forward`` adds the residual stream first and returns both (``ops.rms_norm_fn``, prenorm)."""
 
@@ -49,19 +65,22 @@ class RMSNorm(nn.Module):
         return both
 
 
+@plain_class
 class GatedMLP(nn.Module):
     """fc2(y * silu(gate)), y and gate being the halves of fc1(x)."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
+        self.width = width
         self.fc1 = Linear(size, 2 * width, bias=False)
         self.fc2 = Linear(width, size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y, gate = self.fc1(x).chunk(2, dim=-1)
-        return self.fc2(y * F.silu(gate))
+        y, gate = call(self, "fc1", x, 2 * self.width).chunk(2, dim=-1)
+        return call(self, "fc2", y * F.silu(gate), x.shape[-1])
 
 
+@plain_class
 class Block(nn.Module):
     """(output of the block before, residual stream) -> the same of this block; the sum is formed inside the next norm. With an MLP
     in the configuration, norm and MLP follow the mixer in the same way."""
@@ -92,6 +111,7 @@ class Block(nn.Module):
         return hidden, residual
 
 
+@plain_class
 class Backbone(nn.Module):
     """ids (batch, length) -> the normed hidden states (batch, length, d_model)."""
 
@@ -100,6 +120,8 @@ class Backbone(nn.Module):
         self.config = config
         self.embeddings = _embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, mixer) for _ in range(config.num_hidden_layers))
+        for index, block in enumerate(self.layers):
+            block.mixer.layer_index = index  # type: ignore[union-attr, assignment]  # for errors that name a layer
         self.norm_f = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
         self.gradient_checkpointing = False
 
@@ -118,12 +140,13 @@ class Backbone(nn.Module):
         for index, block in enumerate(self.layers):
             state = None if cache is None else cache.layers[index]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden, residual = checkpoint(block, hidden, residual, mask, documents, state, use_reentrant=False)
+                hidden, residual = _recomputed(block, hidden, residual, mask, documents, state)
             else:
                 hidden, residual = block(hidden, residual, mask, documents, state)
         return self.norm_f(hidden, residual, self.config.residual_in_fp32)[0]
 
 
+@plain_class
 class LanguageModel(nn.Module):
     """A Mamba language model. ``LanguageModel(config)`` has fresh parameters; ``hub.load`` fills in saved ones.
 
@@ -142,7 +165,7 @@ class LanguageModel(nn.Module):
     @torch.no_grad()
     def init_parameters(self) -> None:
         """As mamba_ssm's ``_init_weights``: embedding normal, biases zero, out_proj scaled down with depth."""
-        if self.lm_head.weight.is_meta:
+        if self.device.type == "meta":
             return
         self.backbone.embeddings.weight.normal_(std=self.config.initializer_range)
         for module in self.modules():
@@ -160,11 +183,16 @@ class LanguageModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.lm_head.weight.device
+        return self._table().device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.backbone.embeddings.weight.dtype
+        return self._table().dtype
+
+    def _table(self) -> Tensor:
+        """A parameter of the embedding, whatever was put around it."""
+        weight = getattr(self.backbone.embeddings, "weight", None)
+        return weight if isinstance(weight, Tensor) else next(self.parameters())
 
     def make_cache(self, batch: int = 1) -> Cache:
         """An empty recurrent state for that many rows; under autocast its convolution part is in autocast's dtype."""
@@ -196,13 +224,14 @@ class LanguageModel(nn.Module):
         seq_idx: (batch, length) ids of the documents packed into a row: nothing passes from one to the next, and no label is
         predicted across a border. Not together with cache.
         cache: ``make_cache()``, continued from and updated. A row of one token is a step, more are read in parallel.
-        attention_mask: (batch, length or more) 1 for tokens, 0 for padding, left or right, as in transformers: padding is
-        zeroed before and after the convolution. Longer masks count from the right; a single step ignores it.
+        attention_mask: (batch, length or more) 1 for tokens, 0 for padding, anywhere. Longer masks count from the right. Padding is zeroed
+        before and after the convolution; with a cache, it leaves a row's state as it was, and other padding than on the left of the first
+        piece makes the rows be read one by one.
         logits_to_keep: only the last so many positions' logits (0: all).
         return_logits: also return logits when there is a loss; they take (batch, length, vocabulary) memory.
         """
         _check_ids(input_ids, self.config.vocab_size)
-        mask = _padding_mask(attention_mask, input_ids)
+        mask = padding.mask_of(attention_mask, input_ids)
         documents = None
         if seq_idx is not None:
             if cache is not None:
@@ -210,24 +239,49 @@ class LanguageModel(nn.Module):
                     "usage", say("seq_idx and cache cannot be used together", "seq_idx 与 cache 不能同时使用")
                 )
             documents = find_documents(seq_idx, input_ids)
-        share = (labels is not None or targets is not None) and not return_logits
-        shared = SharedGradient() if share and self._tied() and shareable(self.lm_head.weight) else None
-        hidden = self.backbone(input_ids, mask, documents, cache, shared)
+        learning = labels is not None or targets is not None
+        shared = SharedGradient() if learning and not return_logits and shares_gradient(self) else None
+        if cache is not None and mask is not None and padding.cuts_into(mask, cache):
+            hidden = padding.read_rows(self.backbone, input_ids, mask, cache)
+        else:
+            hidden = self.backbone(input_ids, mask, documents, cache, shared)
         if cache is not None:
             cache.advance(input_ids.shape[1])
         output = Output(cache=cache)
         if labels is not None:
             targets, token_weights = _shift(labels, token_weights, documents)
         if targets is not None:
-            output.loss = linear_cross_entropy(
-                hidden, self.lm_head.weight, targets, token_weights=token_weights, normalizer=normalizer, shared=shared
-            )
+            weight, inputs, reason = head_and_input(self.lm_head, hidden)
+            if weight is None:
+                output.logits = self._logits_for_loss(hidden, reason)
+            arguments: dict[str, Any] = {"token_weights": token_weights, "normalizer": normalizer}
+            if output.logits is not None:
+                output.loss = logits_cross_entropy(output.logits, targets, **arguments)
+            else:
+                assert weight is not None
+                output.loss = linear_cross_entropy(inputs, weight, targets, shared=shared, **arguments)
         if targets is None if return_logits is None else return_logits:
-            output.logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
+            if output.logits is None:
+                output.logits = call(self, "lm_head", hidden[:, -logits_to_keep:] if logits_to_keep else hidden, self._vocabulary())
+            elif logits_to_keep:
+                output.logits = output.logits[:, -logits_to_keep:]
+        else:
+            output.logits = None
         return output
 
-    def _tied(self) -> bool:
-        return self.lm_head.weight is self.backbone.embeddings.weight
+    def _logits_for_loss(self, hidden: Tensor, reason: str) -> Tensor:
+        warn_once(
+            f"loss from logits: {reason}",
+            say(
+                f"the loss keeps the logits of all tokens in memory, since lm_head itself has to run: {reason}",
+                f"计算损失时会将所有词元的 logits 保存在内存中，因为必须运行 lm_head 本身：{reason}",
+            ),
+        )
+        return call(self, "lm_head", hidden, self._vocabulary())
+
+    def _vocabulary(self) -> int | None:
+        """Of the head, which may have been given more rows than the embedding."""
+        return getattr(self.lm_head, "out_features", None)
 
 
 def _embedding(rows: int, size: int) -> nn.Embedding:
@@ -251,8 +305,8 @@ def _check_ids(input_ids: Tensor, vocabulary: int) -> None:
                 f"input_ids 必须是形状为 (batch, length) 的整数，而不是 {input_ids.dtype} {tuple(input_ids.shape)}",
             ),
         )
-    # looking at values on another device would make it wait for them; there the embedding's own check has to do
-    if input_ids.device.type == "cpu" and input_ids.numel():
+    # looking at values on another device would make it wait for them; there, and in a graph, the embedding's own check has to do
+    if input_ids.device.type == "cpu" and input_ids.numel() and not torch.compiler.is_compiling():
         low, high = (int(value) for value in torch.aminmax(input_ids))
         if low < 0 or high >= vocabulary:
             raise ArgumentError(
@@ -265,29 +319,32 @@ def _check_ids(input_ids: Tensor, vocabulary: int) -> None:
             )
 
 
-def _padding_mask(attention_mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
-    """(batch, length, 1), or None when nothing is masked (transformers' create_recurrent_attention_mask)."""
-    if attention_mask is None or input_ids.shape[1] == 1:
-        return None
-    if attention_mask.dim() != 2 or attention_mask.shape[1] < input_ids.shape[1]:
-        raise ArgumentError(
-            "shape",
-            say(
-                f"attention_mask has shape {tuple(attention_mask.shape)}; input_ids {tuple(input_ids.shape)} need at least as many",
-                f"attention_mask 的形状为 {tuple(attention_mask.shape)}；input_ids 为 {tuple(input_ids.shape)}，长度不得更短",
-            ),
-        )
-    if bool((attention_mask == 1).all()):
-        return None
-    return attention_mask[:, -input_ids.shape[1] :, None]
+def _recomputed(
+    block: nn.Module, hidden: Tensor, residual: Tensor | None, mask: Tensor | None, documents: Documents | None, state: LayerState | None
+) -> Any:
+    """The block's output, of which only the inputs are kept: the backward pass runs it again, from the state that it had."""
+    if state is None:
+        return checkpoint(block, hidden, residual, mask, documents, None, use_reentrant=False)
+    before = LayerState(state.conv.clone(), state.ssm.clone(), state.used)
+    after: list[LayerState] = []
+
+    def run(hidden: Tensor, residual: Tensor | None) -> Any:
+        after.append(LayerState(before.conv.clone(), before.ssm.clone(), before.used))
+        return block(hidden, residual, mask, documents, after[-1])
+
+    result = checkpoint(run, hidden, residual, use_reentrant=False)
+    state.conv.copy_(after[0].conv)
+    state.ssm.copy_(after[0].ssm)
+    after.clear()
+    return result
 
 
 def _shift(labels: Tensor, weights: Tensor | None, documents: Documents | None) -> tuple[Tensor, Tensor | None]:
     """Labels one to the left; nothing is predicted at the end of a row or across a border of documents."""
+    if documents is not None:
+        labels = labels.masked_fill(documents.starts, IGNORE_INDEX)
     targets = torch.full_like(labels, IGNORE_INDEX)
     targets[:, :-1] = labels[:, 1:]
-    if documents is not None:
-        targets[documents.rows, documents.columns - 1] = IGNORE_INDEX
     if weights is not None:
         shifted = torch.zeros_like(weights)
         shifted[:, :-1] = weights[:, 1:]

@@ -10,11 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from anymamba import ops
 from anymamba.errors import ArgumentError
 from anymamba.language import say
+from anymamba.models import loss_node
 from anymamba.models.tied import SharedGradient
 from anymamba.ops.projection import in_float32, product
 
@@ -48,7 +51,41 @@ def linear_cross_entropy(
     reduced and differentiated in float32. Raises ArgumentError for shapes that do not fit and for targets outside the vocabulary.
     shared: where to leave the gradient of weight, see tied.py.
     """
-    _check(hidden, weight, targets, ignore_index, token_weights)
+    _check(hidden, weight.shape[0], targets, ignore_index, token_weights)
+    targets, weights = _shares(targets, ignore_index, token_weights, normalizer)
+    dtype = (
+        torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else weight.dtype
+    )
+    if in_float32(dtype, hidden, weight):
+        dtype = torch.float32  # the products are computed so anyway, and rounding the logits would cost time and digits
+    if torch.compiler.is_compiling():
+        grad = torch.is_grad_enabled()
+        needs = grad and hidden.requires_grad, grad and weight.requires_grad
+        return _node(hidden.reshape(-1, hidden.shape[-1]), weight, targets, weights, dtype, *needs)[0]
+    return _LinearCrossEntropy.apply(
+        hidden.reshape(-1, hidden.shape[-1]), weight, targets, weights, dtype, torch.is_grad_enabled(), shared
+    )
+
+
+def logits_cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = IGNORE_INDEX,
+    token_weights: Tensor | None = None,
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """The same from logits (..., vocabulary), where these had to be made: they and their gradient are kept in memory."""
+    _check(logits, logits.shape[-1], targets, ignore_index, token_weights)
+    targets, weights = _shares(targets, ignore_index, token_weights, normalizer)
+    flat = logits.reshape(-1, logits.shape[-1]).float()
+    return (F.cross_entropy(flat, targets, reduction="none") * weights).sum()
+
+
+def _shares(
+    targets: Tensor, ignore_index: int, token_weights: Tensor | None, normalizer: Tensor | float | None
+) -> tuple[Tensor, Tensor]:
+    """Targets (tokens,), 0 where nothing is to be learnt, and the factor of each one's loss (tokens,) float32."""
     targets = targets.reshape(-1)
     counted = targets != ignore_index
     weights = counted.to(torch.float32)
@@ -57,16 +94,7 @@ def linear_cross_entropy(
     total = (
         weights.sum() if normalizer is None else torch.as_tensor(normalizer, dtype=torch.float32, device=weights.device)
     )
-    weights = weights / total.clamp(min=torch.finfo(torch.float32).tiny)
-    targets = torch.where(counted, targets, 0)
-    dtype = (
-        torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else weight.dtype
-    )
-    if in_float32(dtype, hidden, weight):
-        dtype = torch.float32  # the products are computed so anyway, and rounding the logits would cost time and digits
-    return _LinearCrossEntropy.apply(
-        hidden.reshape(-1, hidden.shape[-1]), weight, targets, weights, dtype, torch.is_grad_enabled(), shared
-    )
+    return torch.where(counted, targets, 0), weights / total.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -83,30 +111,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         # under no_grad, needs_input_grad still says that a parameter could have a gradient
         needs_hidden, needs_weight = (differentiable and needs for needs in ctx.needs_input_grad[:2])
-        tokens, vocabulary = hidden.shape[0], weight.shape[0]
-        block_bytes = _BLOCK_BYTES if hidden.device.type == "cpu" else _ACCELERATOR_BLOCK_BYTES
-        narrow = hidden.device.type == "cpu" and dtype == torch.float32  # a 16-bit table is widened a tile at a time
-        table = weight.detach() if narrow else weight.detach().to(dtype)
-        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-        grad_weight: Tensor | None = None
-        with torch.autocast(hidden.device.type, enabled=False):
-            for block in _blocks(tokens, vocabulary * dtype.itemsize, block_bytes):
-                inputs, share = hidden[block].to(dtype), weights[block, None]
-                slope = product(inputs, table, dtype)
-                chosen = _log_softmax_and_slope(slope, targets[block], needs_hidden or needs_weight)
-                loss -= (chosen * weights[block]).sum()
-                # the weight of the token is multiplied into the small matrices instead of the logits' slope
-                if grad_hidden is not None:
-                    grad_hidden[block] = product(slope, table.t(), dtype) * share
-                if needs_weight:
-                    grad_weight = _add_product(grad_weight, slope.t(), (inputs * share).to(dtype))
+        loss, grad_hidden, grad_weight = _loss_and_gradients(hidden, weight, targets, weights, dtype, needs_hidden, needs_weight)
         # kept on ctx, not with save_for_backward: the backward pass hands them on instead of copying them
         ctx.shared = shared
-        ctx.grads = grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)
+        ctx.grads = grad_hidden, grad_weight
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.grads is None:
             raise RuntimeError(
@@ -121,6 +133,34 @@ class _LinearCrossEntropy(torch.autograd.Function):
             ctx.shared.grad = grads_of_inputs[1]
             grads_of_inputs = grads_of_inputs[0], None
         return (*grads_of_inputs, None, None, None, None, None)
+
+
+def _loss_and_gradients(
+    hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, dtype: torch.dtype, needs_hidden: bool, needs_weight: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The loss, and its gradients by hidden and by weight in their dtypes."""
+    tokens, vocabulary = hidden.shape[0], weight.shape[0]
+    block_bytes = _BLOCK_BYTES if hidden.device.type == "cpu" else _ACCELERATOR_BLOCK_BYTES
+    narrow = hidden.device.type == "cpu" and dtype == torch.float32  # a 16-bit table is widened a tile at a time
+    table = weight.detach() if narrow else weight.detach().to(dtype)
+    loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+    grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+    grad_weight: Tensor | None = None
+    with torch.autocast(hidden.device.type, enabled=False):
+        for block in _blocks(tokens, vocabulary * dtype.itemsize, block_bytes):
+            inputs, share = hidden[block].to(dtype), weights[block, None]
+            slope = product(inputs, table, dtype)
+            chosen = _log_softmax_and_slope(slope, targets[block], needs_hidden or needs_weight)
+            loss -= (chosen * weights[block]).sum()
+            # the weight of the token is multiplied into the small matrices instead of the logits' slope
+            if grad_hidden is not None:
+                grad_hidden[block] = product(slope, table.t(), dtype) * share
+            if needs_weight:
+                grad_weight = _add_product(grad_weight, slope.t(), (inputs * share).to(dtype))
+    return loss, grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)
+
+
+_node = loss_node.define(_loss_and_gradients)
 
 
 def _log_softmax_and_slope(logits: Tensor, targets: Tensor, slope: bool) -> Tensor:
@@ -147,7 +187,7 @@ def _blocks(tokens: int, row_bytes: int, most_bytes: int) -> list[slice]:
     return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
 
 
-def _check(hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, token_weights: Tensor | None) -> None:
+def _check(hidden: Tensor, vocabulary: int, targets: Tensor, ignore_index: int, token_weights: Tensor | None) -> None:
     if targets.shape != hidden.shape[:-1]:
         raise ArgumentError(
             "shape",
@@ -164,15 +204,15 @@ def _check(hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, t
                 f"token_weights 的形状为 {tuple(token_weights.shape)}，targets 为 {tuple(targets.shape)}：两者必须相同",
             ),
         )
-    if targets.device.type == "cpu" and targets.numel():
-        wrong = (targets != ignore_index) & ((targets < 0) | (targets >= weight.shape[0]))
+    if targets.device.type == "cpu" and targets.numel() and not torch.compiler.is_compiling():
+        wrong = (targets != ignore_index) & ((targets < 0) | (targets >= vocabulary))
         if bool(wrong.any()):
             value = int(targets[wrong][0])
             raise ArgumentError(
                 "vocabulary",
                 say(
-                    f"target id {value} is outside the vocabulary of {weight.shape[0]}",
-                    f"目标 id {value} 超出词表大小 {weight.shape[0]}",
+                    f"target id {value} is outside the vocabulary of {vocabulary}",
+                    f"目标 id {value} 超出词表大小 {vocabulary}",
                 ),
                 fix=say("was the text encoded with another tokenizer?", "文本是否使用了其他分词器编码？"),
             )

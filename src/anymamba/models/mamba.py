@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anymamba import ops
+from anymamba.models import plain
 from anymamba.models.cache import LayerState
 from anymamba.models.config import Config
+from anymamba.models.convolution import convolve, convolve_step, readable
 from anymamba.models.linear import Linear
 from anymamba.models.packing import Documents, scan_documents
+from anymamba.models.plain import Weights, plain_class
+from anymamba.models.submodule import call, needs_gradient
 from anymamba.ops.projection import linear
 
 
@@ -33,6 +37,7 @@ class MambaConfig(Config):
         return (batch, self.d_inner, self.conv_kernel - 1), (batch, self.d_inner, self.state_size)
 
 
+@plain_class
 class MambaMixer(nn.Module):
     """(batch, length, d_model) -> (batch, length, d_model)."""
 
@@ -74,64 +79,85 @@ class MambaMixer(nn.Module):
         state: LayerState | None = None,
     ) -> Tensor:
         """mask: (batch, length, 1), 0 at padding. state: continued from and updated in place."""
-        if state is not None and hidden.shape[1] == 1:
+        width = self.config.conv_kernel
+        if state is not None and mask is None and hidden.shape[1] == 1 and not needs_gradient(self, hidden):
             return self._step(hidden, state)
-        if mask is None and documents is None and state is None and self.fused:
-            return self._fused(hidden)
-        if mask is not None:
-            hidden = hidden * mask
         # (batch, length, d_inner) in memory; the ops see it as (batch, d_inner, length) without a copy
-        x, z = (part.transpose(1, 2) for part in self.in_proj(hidden).chunk(2, dim=-1))
-        x = convolve(x, self.conv1d, documents, state)
+        xz = call(self, "in_proj", hidden, 2 * self.config.d_inner).transpose(1, 2)
+        if mask is None and documents is None and state is None:
+            taken = self._fusible()
+            if taken is not None:
+                return self._fused(xz, *taken)
+        x, z = xz.chunk(2, dim=1)
+        if mask is not None:  # after the projection: its bias, or whatever a hook adds, would fill the padding again
+            x = x * mask.transpose(1, 2)
+        x = convolve(x, self.conv1d, width, documents, state)
         if mask is not None:
             x = x * mask.transpose(1, 2)
-        dt, B, C = self.project(x)
-        A, D, bias = -torch.exp(self.A_log.float()), self.D.float(), self.dt_proj.bias.float()
+        dt, B, C, bias = self.project(x)
+        A, D = -torch.exp(self.A_log.float()), self.D.float()
         if state is not None:
             y = scan_with_state(x, dt, A, B, C, D, z, bias, state)
         elif documents is not None:
             y = scan_documents(x, dt, A, B, C, D, z, bias, documents)
         else:
             y = ops.selective_scan_fn(x, dt, A, B, C, D, z=z, delta_bias=bias, delta_softplus=True)  # type: ignore[assignment]
-        return self.out_proj(y.transpose(1, 2))
+        return call(self, "out_proj", y.transpose(1, 2), self.config.hidden_size)
 
     fused = True
     """Whether ``mamba_inner_fn`` computes this mixer."""
 
-    def _fused(self, hidden: Tensor) -> Tensor:
+    def _fusible(self) -> list[Weights] | None:
+        """What ``mamba_inner_fn`` reads of the convolution, x_proj, dt_proj and out_proj, where they are nothing else."""
+        taken, _ = plain.weights_of(self, "x_proj", "dt_proj", "out_proj") if self.fused else ([], "")
+        conv = readable(self.conv1d, self.config.d_inner, self.config.conv_kernel) if taken else None
+        # the op has no bias of x_proj, and rounds its weights to the dtype of the activations
+        if conv is None or taken[0].bias is not None or len({weight.dtype for weight, _ in taken}) > 1:
+            return None
+        return [conv, *taken]
+
+    def _fused(self, xz: Tensor, conv: Weights, x_proj: Weights, dt_proj: Weights, out_proj: Weights) -> Tensor:
         return ops.mamba_inner_fn(
-            self.in_proj(hidden).transpose(1, 2),
-            self.conv1d.weight,
-            self.conv1d.bias,
-            self.x_proj.weight,
-            self.dt_proj.weight,
-            self.out_proj.weight,
-            self.out_proj.bias,
+            xz,
+            conv.weight,
+            conv.bias,
+            x_proj.weight,
+            dt_proj.weight,
+            out_proj.weight,
+            out_proj.bias,
             -torch.exp(self.A_log.float()),
             D=self.D.float(),
-            delta_bias=self.dt_proj.bias.float(),
+            delta_bias=None if dt_proj.bias is None else dt_proj.bias.float(),
             delta_softplus=True,
             checkpoint_lvl=0,  # whole blocks are recomputed where memory is short, see Backbone.gradient_checkpointing
         )
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x: (batch, d_inner, length) -> dt before bias and softplus (batch, d_inner, length), B, C (batch, d_state, length)."""
-        n = self.config.state_size
-        low_rank, B, C = self.x_proj(x.transpose(1, 2)).split([int(self.config.time_step_rank), n, n], dim=-1)
-        dt = linear(low_rank, self.dt_proj.weight)
-        return dt.transpose(1, 2), B.transpose(1, 2), C.transpose(1, 2)
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """x: (batch, d_inner, length) -> dt before softplus (batch, d_inner, length), B, C (batch, d_state, length), and the bias
+        (d_inner,) that dt still lacks."""
+        rank, n = int(self.config.time_step_rank), self.config.state_size
+        low_rank, B, C = call(self, "x_proj", x.transpose(1, 2), rank + 2 * n).split([rank, n, n], dim=-1)
+        dt, bias = self.delta(low_rank)
+        return dt, B.transpose(1, 2), C.transpose(1, 2), bias
 
+    def delta(self, low_rank: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(batch, length, rank) -> (batch, d_inner, length) and the bias to be added. dt_proj's own sum would round in 16 bits; the scan
+        adds the bias in float32, unless dt_proj is more than its weights."""
+        taken, _ = plain.weights(self.dt_proj)
+        if taken is None:
+            return call(self, "dt_proj", low_rank, self.config.d_inner).transpose(1, 2), None
+        return linear(low_rank, taken.weight).transpose(1, 2), None if taken.bias is None else taken.bias.float()
+
+    @torch.no_grad()
     def _step(self, hidden: Tensor, state: LayerState) -> Tensor:
-        x, z = self.in_proj(hidden[:, 0]).chunk(2, dim=-1)
-        x = convolve_step(x, self.conv1d, state)
-        dt, B, C = self.project(x.unsqueeze(-1))
-        if "A" not in state.constants:
-            state.constants.update(A=-torch.exp(self.A_log.float()), D=self.D.float(), bias=self.dt_proj.bias.float())
-        A, D, bias = (state.constants[name] for name in ("A", "D", "bias"))
+        x, z = call(self, "in_proj", hidden[:, 0], 2 * self.config.d_inner).chunk(2, dim=-1)
+        x = convolve_step(x, self.conv1d, self.config.conv_kernel, state)
+        dt, B, C, bias = self.project(x.unsqueeze(-1))
+        A, D = state.constants_of((self.A_log, self.D), lambda A_log, D: (-torch.exp(A_log.float()), D.float()))
         y = ops.selective_state_update(
             state.ssm, x, dt[..., 0], A, B[..., 0], C[..., 0], D, z=z, dt_bias=bias, dt_softplus=True
         )
-        return self.out_proj(y).unsqueeze(1)
+        return call(self, "out_proj", y, self.config.hidden_size).unsqueeze(1)
 
 
 def random_dt_bias(config: Config, like: Tensor) -> Tensor:
@@ -141,33 +167,11 @@ def random_dt_bias(config: Config, like: Tensor) -> Tensor:
     return dt + torch.log(-torch.expm1(-dt))  # the inverse of softplus
 
 
-def convolve(x: Tensor, conv1d: nn.Conv1d, documents: Documents | None, state: LayerState | None) -> Tensor:
-    """Causal depthwise convolution and SiLU of (batch, channels, length); the state is what stood before, and is updated."""
-    weight = conv1d.weight.squeeze(1)
-    if state is None:
-        seq_idx = None if documents is None else documents.seq_idx
-        y: Any = ops.causal_conv1d_fn(x, weight, conv1d.bias, seq_idx=seq_idx, activation="silu")
-        return y
-    before = state.conv.to(x.dtype) if state.used else None
-    y, after = ops.causal_conv1d_fn(
-        x, weight, conv1d.bias, initial_states=before, return_final_states=True, activation="silu"
-    )
-    state.conv.copy_(after.detach())
-    return y
-
-
-def convolve_step(x: Tensor, conv1d: nn.Conv1d, state: LayerState) -> Tensor:
-    """The same for one token: x (batch, channels)."""
-    stored = x.to(state.conv.dtype)
-    y = ops.causal_conv1d_update(stored, state.conv, conv1d.weight.squeeze(1), conv1d.bias, activation="silu")
-    return y.to(x.dtype)
-
-
 _PREFIX_DT = 2.0**-40
 
 
 def scan_with_state(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, bias: Tensor, state: LayerState
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, bias: Tensor | None, state: LayerState
 ) -> Tensor:
     """``selective_scan_fn`` from a given state, which it updates in place.
 
@@ -180,7 +184,7 @@ def scan_with_state(
         )
     else:
         batch, channels, n = state.ssm.shape
-        dt = F.softplus(dt.float() + bias[:, None])
+        dt = F.softplus(dt.float() if bias is None else dt.float() + bias[:, None])
         prefix_dt = dt.new_full((batch, channels, n), _PREFIX_DT)
         unit = torch.eye(n, device=x.device, dtype=torch.float32).expand(batch, n, n)
         y, last = ops.selective_scan_fn(

@@ -13,11 +13,15 @@ from torch import Tensor, nn
 from anymamba import ops
 from anymamba.errors import ArgumentError
 from anymamba.language import say
+from anymamba.models import plain
 from anymamba.models.cache import LayerState
 from anymamba.models.config import Config
+from anymamba.models.convolution import convolve, convolve_step, readable
 from anymamba.models.linear import Linear
-from anymamba.models.mamba import convolve, convolve_step, random_dt_bias
+from anymamba.models.mamba import random_dt_bias
 from anymamba.models.packing import Documents
+from anymamba.models.plain import Weights, plain_class
+from anymamba.models.submodule import call, needs_gradient
 
 
 @dataclass
@@ -74,6 +78,7 @@ class Mamba2Config(Config):
         return values
 
 
+@plain_class
 class GatedRMSNorm(nn.Module):
     """RMS norm, in groups, of x * silu(z); the parameters of ``ops.rmsnorm_fn``."""
 
@@ -88,6 +93,7 @@ class GatedRMSNorm(nn.Module):
         )
 
 
+@plain_class
 class Mamba2Mixer(nn.Module):
     """(batch, length, d_model) -> (batch, length, d_model)."""
 
@@ -124,15 +130,18 @@ class Mamba2Mixer(nn.Module):
         state: LayerState | None = None,
     ) -> Tensor:
         """mask: (batch, length, 1), 0 at padding. state: continued from and updated in place."""
-        if state is not None and hidden.shape[1] == 1:
+        if state is not None and mask is None and hidden.shape[1] == 1 and not needs_gradient(self, hidden):
             return self._step(hidden, state)
-        if mask is None and state is None:
-            return self._fused(hidden, documents)
         config = self.config
-        if mask is not None:
-            hidden = hidden * mask
-        z, xBC, dt = self.in_proj(hidden).split([config.d_inner, config.conv_dim, config.num_heads], dim=-1)
-        xBC = convolve(xBC.transpose(1, 2), self.conv1d, documents, state).transpose(1, 2)
+        zxBCdt = call(self, "in_proj", hidden, config.d_inner + config.conv_dim + config.num_heads)
+        if mask is None and state is None:
+            taken = self._fusible()
+            if taken is not None:
+                return self._fused(zxBCdt, *taken, documents)
+        z, xBC, dt = zxBCdt.split([config.d_inner, config.conv_dim, config.num_heads], dim=-1)
+        if mask is not None:  # after the projection: its bias, or whatever a hook adds, would fill the padding again
+            xBC = xBC * mask
+        xBC = convolve(xBC.transpose(1, 2), self.conv1d, config.conv_kernel, documents, state).transpose(1, 2)
         if mask is not None:
             xBC = xBC * mask
         x, B, C = self._split(xBC)
@@ -145,7 +154,8 @@ class Mamba2Mixer(nn.Module):
             chunk_size=config.chunk_size,
             D=self.D.float(),
             dt_bias=self.dt_bias.float(),
-            initial_states=state.ssm if state is not None and state.used else None,
+            # a copy: the backward pass needs what stood there before the update
+            initial_states=state.ssm.clone() if state is not None and state.used else None,
             seq_idx=None if documents is None else documents.seq_idx,
             dt_softplus=True,
             dt_limit=config.time_step_limit,
@@ -156,14 +166,20 @@ class Mamba2Mixer(nn.Module):
         else:
             y, last = result
             state.ssm.copy_(last.detach())
-        return self.out_proj(self.norm(y.flatten(-2), z))
+        return call(self, "out_proj", self.norm(y.flatten(-2), z), config.hidden_size)
 
-    def _fused(self, hidden: Tensor, documents: Documents | None) -> Tensor:
+    def _fusible(self) -> tuple[Weights, Weights] | None:
+        """What the fused op reads of convolution and norm, where they are nothing else."""
+        conv = readable(self.conv1d, self.config.conv_dim, self.config.conv_kernel)
+        norm, _ = plain.weights(self.norm)
+        return None if conv is None or norm is None else (conv, norm)
+
+    def _fused(self, zxBCdt: Tensor, conv: Weights, norm: Weights, documents: Documents | None) -> Tensor:
         config = self.config
         y: Any = ops.mamba_split_conv1d_scan_combined(
-            self.in_proj(hidden),
-            self.conv1d.weight.squeeze(1),
-            self.conv1d.bias,
+            zxBCdt,
+            conv.weight.squeeze(1),
+            conv.bias,
             self.dt_bias.float(),
             -torch.exp(self.A_log.float()),
             D=self.D.float(),
@@ -171,13 +187,13 @@ class Mamba2Mixer(nn.Module):
             seq_idx=None if documents is None else documents.seq_idx,
             dt_limit=config.time_step_limit,
             activation="silu",
-            rmsnorm_weight=self.norm.weight,
+            rmsnorm_weight=norm.weight,
             rmsnorm_eps=self.norm.eps,
             headdim=config.head_dim,
             ngroups=config.n_groups,
             norm_before_gate=False,
         )
-        return self.out_proj(y)
+        return call(self, "out_proj", y, config.hidden_size)
 
     def _split(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., conv_dim) -> x (..., nheads, headdim), B and C (..., ngroups, d_state), all views."""
@@ -187,31 +203,32 @@ class Mamba2Mixer(nn.Module):
         groups = config.n_groups, config.state_size
         return x.unflatten(-1, (config.num_heads, config.head_dim)), B.unflatten(-1, groups), C.unflatten(-1, groups)
 
+    @torch.no_grad()
     def _step(self, hidden: Tensor, state: LayerState) -> Tensor:
         config = self.config
-        z, xBC, dt = self.in_proj(hidden[:, 0]).split([config.d_inner, config.conv_dim, config.num_heads], dim=-1)
-        x, B, C = self._split(convolve_step(xBC, self.conv1d, state))
+        parts = config.d_inner, config.conv_dim, config.num_heads
+        z, xBC, dt = call(self, "in_proj", hidden[:, 0], sum(parts)).split(parts, dim=-1)
+        x, B, C = self._split(convolve_step(xBC, self.conv1d, config.conv_kernel, state))
         heads = config.num_heads, config.head_dim
-        if "A" not in state.constants:
-            A = -torch.exp(self.A_log.float())
-            state.constants.update(
-                A=A[:, None, None].expand(*heads, config.state_size),
-                D=self.D.float()[:, None].expand(heads),
-                dt_bias=self.dt_bias.float()[:, None].expand(heads),
-            )
+        A, D, bias = state.constants_of((self.A_log, self.D, self.dt_bias), self._by_channel)
         limited = config.time_step_limit != (0.0, math.inf)
-        bias = state.constants["dt_bias"]
         if limited:  # the update has no dt_limit; without this, steps would differ from the scan
             dt = F.softplus(dt.float() + bias[:, 0]).clamp(*config.time_step_limit)
         y = ops.selective_state_update(
             state.ssm,
             x,
             dt.unsqueeze(-1).expand(-1, *heads),
-            state.constants["A"],
+            A,
             B,
             C,
-            state.constants["D"],
+            D,
             dt_bias=None if limited else bias,
             dt_softplus=not limited,
         )
-        return self.out_proj(self.norm(y.flatten(-2), z)).unsqueeze(1)
+        return call(self, "out_proj", self.norm(y.flatten(-2), z), config.hidden_size).unsqueeze(1)
+
+    def _by_channel(self, A_log: Tensor, D: Tensor, dt_bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A (nheads, headdim, d_state), D and dt_bias (nheads, headdim), all expanded."""
+        heads = self.config.num_heads, self.config.head_dim
+        A = -torch.exp(A_log.float())[:, None, None].expand(*heads, self.config.state_size)
+        return A, D.float()[:, None].expand(heads), dt_bias.float()[:, None].expand(heads)

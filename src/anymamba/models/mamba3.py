@@ -4,6 +4,7 @@ model. The decay rate is -softplus, as in mamba_ssm 2.3.2.post1 and flash-linear
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,7 +19,10 @@ from anymamba.models.cache import LayerState
 from anymamba.models.config import Config
 from anymamba.models.linear import Linear
 from anymamba.models.mamba import random_dt_bias
+from anymamba.models.mamba3_recurrence import recurrence
 from anymamba.models.packing import Documents
+from anymamba.models.plain import plain_class
+from anymamba.models.submodule import call, needs_gradient
 
 
 @dataclass
@@ -82,6 +86,7 @@ class Mamba3Config(Config):
         return (batch, self.num_heads, last), (batch, self.num_heads, self.head_dim * self.state_size + self.num_angles)
 
 
+@plain_class
 class _Norm(nn.Module):
     def __init__(self, size: int, group_size: int | None = None) -> None:
         super().__init__()
@@ -92,6 +97,7 @@ class _Norm(nn.Module):
         return ops.rmsnorm_fn(x, self.weight, None, z=z, eps=1e-5, group_size=self.group_size, norm_before_gate=True)
 
 
+@plain_class
 class Mamba3Mixer(nn.Module):
     """(batch, length, d_model) -> (batch, length, d_model)."""
 
@@ -134,19 +140,24 @@ class Mamba3Mixer(nn.Module):
         state: LayerState | None = None,
     ) -> Tensor:
         """mask: (batch, length, 1), 0 at padding: a token of zeros adds nothing to the state. state: continued from and updated."""
-        if state is not None and hidden.shape[1] == 1:
-            return self._step(hidden[:, 0], state).unsqueeze(1)
-        if state is not None and state.used and self.config.is_mimo:  # the scan of MIMO has no states to start from
-            return torch.stack([self._step(token, state) for token in hidden.unbind(1)], dim=1)
-        if mask is not None:
-            hidden = hidden * mask
+        projected = call(self, "in_proj", hidden, sum(self.widths))
+        if mask is not None:  # after the projection: whatever a hook adds would fill the padding again
+            projected = projected * mask
+        if state is not None:
+            by_token = state.used and self.config.is_mimo  # the scan of MIMO has no states to start from
+            if needs_gradient(self, hidden):
+                if by_token:
+                    return self._recurrence(projected, state)
+            elif by_token or hidden.shape[1] == 1:
+                return torch.stack([self._step(token, state) for token in projected.unbind(1)], dim=1)
         if documents is not None:
-            return self._scan(hidden.reshape(1, -1, hidden.shape[2]), _borders(documents), None).view(hidden.shape)
-        return self._scan(hidden, None, state)
+            y = self._scan(projected.reshape(1, -1, projected.shape[2]), _borders(documents), None)
+            return y.view(*hidden.shape[:2], -1)
+        return self._scan(projected, None, state)
 
-    def _scan(self, hidden: Tensor, cu_seqlens: Tensor | None, state: LayerState | None) -> Tensor:
+    def _scan(self, projected: Tensor, cu_seqlens: Tensor | None, state: LayerState | None) -> Tensor:
         config = self.config
-        z, x, B, C, dt, A, trap, angles = self._split(self.in_proj(hidden))
+        z, x, B, C, dt, A, trap, angles = self._split(projected)
         gate = None if config.is_outproj_norm else z
         scalars = ((A * dt).mT, dt.mT, trap.mT)
         y: Any
@@ -158,7 +169,8 @@ class Mamba3Mixer(nn.Module):
         else:
             before = None
             if state is not None and state.used:
-                angle, ssm, k, v = self._views(state)
+                # copies: the backward pass needs what stood there before the update
+                angle, ssm, k, v = (part.clone() for part in self._views(state))
                 before = angle, ssm, k[:, 0], v
             y = ops.mamba3_siso_combined(
                 C.squeeze(2), B.squeeze(2), x, *scalars, self.C_bias.squeeze(1), self.B_bias.squeeze(1), angles, self.D, gate, before,
@@ -166,13 +178,13 @@ class Mamba3Mixer(nn.Module):
             )  # fmt: skip
         if state is not None:
             y, *last = y
-            for kept, new in zip(self._views(state), last):
-                kept.copy_(new.detach().view(kept.shape))
+            self._update(state, last)
         return self._project(y if config.is_mimo else y.unsqueeze(-3), z, x.dtype)
 
-    def _step(self, hidden: Tensor, state: LayerState) -> Tensor:
+    @torch.no_grad()
+    def _step(self, projected: Tensor, state: LayerState) -> Tensor:
         config = self.config
-        z, x, B, C, dt, A, trap, angles = self._split(self.in_proj(hidden))
+        z, x, B, C, dt, A, trap, angles = self._split(projected)
         angle, ssm, k_last, v_last = self._views(state)
         repeats = config.num_heads // config.n_groups
         q, k, turned = ops.apply_rotary_qk_inference_fwd(
@@ -211,7 +223,24 @@ class Mamba3Mixer(nn.Module):
             y = (y * self.mimo_o.transpose(0, 1)).sum(-3) if config.is_mimo else y.squeeze(-3)
         elif not config.is_mimo:
             y = y.squeeze(-3)
-        return self.out_proj(y.flatten(-2).to(dtype))
+        return call(self, "out_proj", y.flatten(-2).to(dtype), config.hidden_size)
+
+    def _recurrence(self, projected: Tensor, state: LayerState) -> Tensor:
+        """Several tokens from a state, one after the other and differentiable."""
+        config = self.config
+        z, x, B, C, dt, A, trap, angles = self._split(projected)
+        up, down, gate = (factor.transpose(0, 1) for factor in (self.mimo_x, self.mimo_o, self.mimo_z))
+        y, last = recurrence(
+            [part.clone() for part in self._views(state)], C, B, x, z, A, dt, torch.sigmoid(trap), angles, self.C_bias, self.B_bias, self.D,
+            up, None if config.is_outproj_norm else down, None if config.is_outproj_norm else gate,
+        )  # fmt: skip
+        self._update(state, last)
+        return self._project(y, z, x.dtype)
+
+    @torch.no_grad()
+    def _update(self, state: LayerState, last: Sequence[Tensor]) -> None:
+        for before, new in zip(self._views(state), last):
+            before.copy_(new.view(before.shape))
 
     def _views(self, state: LayerState) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """angle (batch, nheads, num_angles), ssm (.., headdim, d_state), k (batch, rank, nheads, d_state), v (batch, nheads, headdim)."""
@@ -225,7 +254,6 @@ class Mamba3Mixer(nn.Module):
 def _borders(documents: Documents) -> Tensor:
     """cu_seqlens of the rows one after another: a sequence begins with each row and where a document starts inside one."""
     batch, length = documents.seq_idx.shape
-    begins = torch.zeros(batch, length, dtype=torch.bool, device=documents.seq_idx.device)
+    begins = documents.starts.clone()
     begins[:, 0] = True
-    begins[documents.rows, documents.columns] = True
     return F.pad(begins.flatten().nonzero()[:, 0], (0, 1), value=batch * length)

@@ -78,11 +78,17 @@ def weights(module: nn.Module) -> tuple[Weights | None, str]:
     if reason:
         computed = _weight_norm(module)
         return (None, reason) if computed is None else (Weights(computed, getattr(module, "bias", None)), "")
-    if kind in _computed:
-        return _computed[kind](module), ""
+    if kind in _computed:  # its own product is the fast one; a loss, which needs the weight, asks ``computed``
+        return None, say(f"it is a {kind.__name__}", f"它是 {kind.__name__}")
     taken = Weights(module.weight, getattr(module, "bias", None))  # type: ignore[arg-type]
     reason = own_products(taken.weight)
     return (None, reason) if reason else (taken, "")
+
+
+def computed(module: nn.Module) -> Weights | None:
+    """The weights of a module that computes them, where it is nothing more."""
+    function = _computed.get(type(module))
+    return None if function is None or obstacle(module) else function(module)
 
 
 def weights_of(owner: nn.Module, *names: str) -> tuple[list[Weights], str]:

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from anymamba.models import plain
 
 
 class SharedGradient:
@@ -27,6 +30,17 @@ def shareable(table: Tensor) -> bool:
     return plain and table.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
+def shares_gradient(model: Any) -> bool:
+    """Whether the head and the embedding of this model are one table, reached by nothing but the two of them. With a hook or another
+    module anywhere, the path from the loss to the embedding may be cut, and what the loss leaves here would not be fetched."""
+    head, embedding = model.lm_head, model.backbone.embeddings
+    return (
+        not plain.obstacle(head) and not plain.obstacle(embedding) and head.weight is embedding.weight and shareable(head.weight)
+        and embedding.max_norm is None and embedding.padding_idx is None and not embedding.scale_grad_by_freq and not embedding.sparse
+        and all(not plain.obstacle(module) for module in model.modules())
+    )  # fmt: skip
+
+
 def embed(table: Tensor, ids: Tensor, shared: SharedGradient) -> Tensor:
     """``F.embedding(ids, table)``: (batch, length) -> (batch, length, d_model)."""
     return _Embedding.apply(table, ids, shared)
@@ -40,6 +54,7 @@ class _Embedding(torch.autograd.Function):
         return F.embedding(ids, table.detach())
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (grad,) = grads
         (ids,) = ctx.saved_tensors

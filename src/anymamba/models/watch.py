@@ -1,0 +1,153 @@
+"""Whether the weights of a whole model are all that there is to it: for fused steps and captured graphs, which no module runs in.
+
+``readable`` says yes or names the module that says no; ``Watch`` notices when the answer, or a weight, has changed since.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from anymamba.language import say
+from anymamba.models import adapters, plain
+
+_CONSTANT = tuple(
+    getattr(parametrizations, name) for name in ("_WeightNorm", "_Orthogonal") if hasattr(parametrizations, name)
+)
+"""Parametrisations that are a function of their parameters alone."""
+
+
+def readable(model: nn.Module) -> tuple[bool, str]:
+    """(True, "") when every module is plain, or has adapters that can be merged; else (False, "NAME: why not")."""
+    reason = plain.obstacle(model)
+    if reason:
+        return False, f"{type(model).__name__}: {reason}"
+    shapes = _shapes(model)
+    for name, module in _modules("", model):
+        reason = _reason(name, module, shapes)
+        if reason:
+            return False, f"{name or type(model).__name__}: {reason}"
+    return True, ""
+
+
+class Watch:
+    """What a stepper found when it was made. values: it has copies of weights, so that a change of a weight counts too (one that torch
+    records: everything but writing through ``.data``)."""
+
+    def __init__(self, model: nn.Module, values: bool = True) -> None:
+        self._model = model
+        modules = list(model.modules())
+        self._hooks = plain.hooks_registered()
+        self._children = [(module._modules, dict(module._modules)) for module in modules if module._modules]
+        self._names = [module.__dict__ for module in modules]
+        self._forwards = sum(map(_has_forward, self._names))
+        self._adapted = [module for module in modules if hasattr(module, "merged_adapters")]
+        self._adapters = list(map(_adapter_state, self._adapted))
+        self._parameters = [(module._parameters, dict(module._parameters)) for module in modules if module._parameters]
+        held = [tensor for _, parameters in self._parameters for tensor in parameters.values() if tensor is not None]
+        # a tensor made in inference mode has no version
+        self._values = [tensor for tensor in held if not tensor.is_inference()] if values else []
+        self._versions = list(map(_version, self._values))
+
+    def changed(self) -> bool:
+        """Tens of microseconds for a model of 24 layers."""
+        if plain.hooks_registered() != self._hooks:
+            if not readable(self._model)[0]:
+                return True
+            self._hooks = plain.hooks_registered()
+        return (
+            any(now != before for now, before in self._children)
+            or sum(map(_has_forward, self._names)) != self._forwards
+            or any(not _same(now, before) for now, before in self._parameters)
+            or list(map(_version, self._values)) != self._versions
+            or (bool(self._adapted) and list(map(_adapter_state, self._adapted)) != self._adapters)
+        )
+
+
+_version = operator.attrgetter("_version")
+
+
+def _has_forward(attributes: dict[str, Any]) -> bool:
+    return "forward" in attributes
+
+
+def _same(now: Mapping[str, Tensor | None], before: Mapping[str, Tensor | None]) -> bool:
+    """By identity: tensors would be compared number by number."""
+    return len(now) == len(before) and all(map(operator.is_, now.values(), before.values()))
+
+
+def _adapter_state(module: Any) -> tuple[Any, ...]:
+    active = module.active_adapters
+    return (
+        list(module.merged_adapters), bool(module.disable_adapters), list(active), dict(getattr(module, "scaling", {})),
+        [adapters.acts(part) for part in getattr(module, "lora_dropout", {}).values()],
+    )  # fmt: skip
+
+
+def _modules(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module with its name, but not those inside an adapter or a parametrisation: they are the leaf's own affair."""
+    yield name, module
+    if plain.known(module) and not isinstance(module, nn.Linear):
+        for child, value in module._modules.items():
+            if value is not None and child != "parametrizations":
+                yield from _modules(f"{name}.{child}" if name else child, value)
+
+
+def _reason(name: str, module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> str:
+    shape = shapes.get(f"{name}.weight")
+    varying = _varying(module)
+    if varying:
+        return varying
+    obstacle = plain.obstacle(module)
+    if shape is None:
+        return "" if plain.parametrised(module) else obstacle
+    if obstacle:
+        taken, reason = adapters.foldable(module) if len(shape) == 2 else plain.weights(module)
+        if taken is None:
+            return reason
+        weight: Any = taken.weight
+        bias: Any = taken.bias
+    else:
+        weight, bias = module.weight, getattr(module, "bias", None)
+        reason = plain.own_products(weight)
+        if reason:
+            return reason
+    if tuple(weight.shape) != shape:
+        return say(f"its weight is {tuple(weight.shape)}, not {shape}", f"其权重为 {tuple(weight.shape)}，而非 {shape}")
+    if (bias is not None) != (f"{name}.bias" in shapes):
+        return say("its bias is not what the configuration says", "其偏置与配置不符")
+    if isinstance(module, nn.Conv1d) and (module.stride, module.dilation, module.padding) != ((1,), (1,), (0,)):
+        return say("a convolution with other stride, dilation or padding", "卷积的步长、膨胀或填充不同")
+    if isinstance(module, nn.Embedding) and module.max_norm is not None:
+        return say("an embedding with max_norm changes its rows when it is read", "带有 max_norm 的嵌入在读取时会改变其行")
+    return ""
+
+
+def _varying(module: nn.Module) -> str:
+    """Why a parametrised value may be another one at the next step."""
+    parametrised = module._modules.get("parametrizations")
+    for functions in () if parametrised is None else parametrised.children():
+        for function in functions.children():
+            if not isinstance(function, _CONSTANT):
+                kind = type(function).__name__
+                return say(f"it is parametrised by {kind}, which may not be constant", f"它由 {kind} 参数化，其值可能不恒定")
+    return ""
+
+
+_known_shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of the parameters that the configuration asks for, by name."""
+    config: Any = model.config
+    key = f"{type(model).__name__} {config!r}"
+    if key not in _known_shapes:
+        with torch.device("meta"):
+            fresh = type(model)(config)
+        _known_shapes[key] = {name: tuple(parameter.shape) for name, parameter in fresh.named_parameters(remove_duplicate=False)}
+    return _known_shapes[key]
