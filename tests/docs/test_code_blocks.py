@@ -84,7 +84,7 @@ def test_options_of_our_commands_exist(page: Path) -> None:
             if words[:1] == ["anymamba"] and words[1:2] != ["run"]:
                 with contextlib.redirect_stderr(io.StringIO()) as errors:
                     try:
-                        cli._parser(words[1]).parse_args(words[1:])
+                        cli._parsers(words[1])[0].parse_args(words[1:])
                     except SystemExit as stop:
                         pytest.fail(f"{page.name}: {command}\n{errors.getvalue()}{stop}")
                 parsed += 1
