@@ -7,8 +7,9 @@ out first, so that nothing of the held-out text is trained on.
 from __future__ import annotations
 
 import json
+import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +33,40 @@ SECTION = 3000
 """Characters of a document, at least: topics are cut at paragraphs into parts of this size, and some parts are held out."""
 
 SLICE = 32
-"""Tokens in a row of the slice on which the sequential path is timed, at most."""
+"""Tokens in a row of the slice on which the two ways to scan are compared: the same on every machine, for the ratio grows with it."""
 
-SLICE_SECONDS = 8.0
-"""A slower machine gets a shorter slice."""
+SLICE_SECONDS = 10.0
+"""For the comparison; a machine that needs longer makes the fewer repetitions."""
+
+REPETITIONS = (3, 5)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One forward and backward pass of the model of the demo over the same rows, on one thread, with the chosen backends and with the
+    reference (plain PyTorch, whose scan goes token by token in Python), in turn. One thread, since that loop uses hardly more however many
+    there are: with all of them the figure would tell the number of cores. seconds, sequential_seconds: medians of the repetitions."""
+
+    rows: int
+    length: int
+    repetitions: int
+    seconds: float
+    sequential_seconds: float
+
+    @property
+    def times_faster(self) -> float:
+        return self.sequential_seconds / self.seconds
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo shows. sequential_tokens_per_s: of the same model, rows at once and precision, on rows of SLICE tokens."""
+    """What the demo shows."""
 
     result: Result
     paragraph: str
     backends: dict[str, dict[str, str]]
-    sequential_tokens_per_s: float
+    comparison: Comparison
     seconds: float
-
-    @property
-    def times_faster(self) -> float:
-        return self.result.tokens_per_s / self.sequential_tokens_per_s
 
 
 def sections() -> list[str]:
@@ -96,9 +112,8 @@ def run_demo(out: Path, minutes: float, size: str, seed: int, reporter: Reporter
     tokenizer = load_tokenizer(result.checkpoint)
     paragraph = _paragraph(write_sample(model, tokenizer, PROMPT, seed, chat=False, tokens=500))
     used = backends_used()
-    reporter.note(say("timing the sequential path on a short slice ...", "正在短片段上测量顺序路径 ..."))
-    sequential = sequential_speed(model, processes.device, config)
-    return Demo(result, paragraph, used, sequential, time.perf_counter() - begin)
+    reporter.note(say("comparing with a scan that goes token by token ...", "正在与逐词元扫描对比 ..."))
+    return Demo(result, paragraph, used, compare(model, processes.device, config), time.perf_counter() - begin)
 
 
 PROMPT = "The "
@@ -131,32 +146,41 @@ def demo_config(corpus: Path, out: Path, minutes: float, size: str, seed: int) -
     )
 
 
-def sequential_speed(model: LanguageModel, device: torch.device, config: TrainConfig) -> float:
-    """Tokens a second of forward and backward pass when the scan goes token by token in Python, as transformers' does.
+def compare(model: LanguageModel, device: torch.device, config: TrainConfig) -> Comparison:
+    """Rows at once and precision are those of training; the rows are cut to SLICE tokens for both sides.
 
-    The rows are those of training, only shorter (SLICE tokens, fewer on a slow machine): time grows at least in proportion to the
-    length, so the figure flatters the sequential path. The better of two runs counts.
+    The loop's time grows at least in proportion to the length, so longer rows would not flatter it.
     """
     rows = max(1, config.batch_tokens // config.length)
     dtype, _ = choose_precision(config.precision, device)
 
-    def seconds(length: int) -> float:
+    def seconds(backend: str | None, length: int = SLICE) -> float:
         ids = torch.randint(0, 256, (rows, length), device=device)
-        begin = time.perf_counter()
-        with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            loss = model(ids, targets=ids).loss
-        loss.backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - begin
+        with dispatch.use_backend(backend):
+            begin = time.perf_counter()
+            with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+                loss = model(ids, targets=ids).loss
+            loss.backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            return time.perf_counter() - begin
 
     model.train()
-    with dispatch.use_backend("reference"):
-        seconds(2)  # what happens only once is not counted
-        length = max(4, min(SLICE, int(SLICE_SECONDS / 2 / (seconds(4) / 4))))
-        best = min(seconds(length), seconds(length))
-    model.zero_grad(set_to_none=True)
-    return rows * length / best
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seconds(None)  # what happens only once is not counted
+        seconds("reference", 2)
+        fewest, most = REPETITIONS
+        begin = time.perf_counter()
+        pairs: list[tuple[float, float]] = []
+        while len(pairs) < fewest or (len(pairs) < most and time.perf_counter() - begin < SLICE_SECONDS):
+            pairs.append((seconds(None), seconds("reference")))
+    finally:
+        torch.set_num_threads(threads)
+        model.zero_grad(set_to_none=True)
+    ours, sequential = (statistics.median(side) for side in zip(*pairs))
+    return Comparison(rows, SLICE, len(pairs), ours, sequential)
 
 
 def _paragraph(text: str) -> str:
@@ -174,8 +198,7 @@ def document(demo: Demo) -> dict[str, Any]:
         "loss": demo.result.loss,
         "steps": demo.result.steps,
         "tokens_per_s": round(demo.result.tokens_per_s, 1),
-        "sequential_tokens_per_s": round(demo.sequential_tokens_per_s, 1),
-        "times_faster": round(demo.times_faster, 1),
+        "comparison": {**asdict(demo.comparison), "threads": 1, "times_faster": round(demo.comparison.times_faster, 1)},
         "paragraph": demo.paragraph,
         "backends": {op: sorted(found) for op, found in sorted(demo.backends.items())},
         "seconds": round(demo.seconds, 1),
