@@ -57,7 +57,7 @@ def test_the_registration_is_sound(op: str) -> None:
     for name in SPECS[op].gradients(given):
         given[name] = given[name].detach().requires_grad_()
     arguments = [given.get(argument.name, argument.default_value) for argument in node.default._schema.arguments]
-    defaults = {**getattr(ops, op).__kwdefaults__, **_defaults(op)}
+    defaults = _defaults(op)
     arguments = [defaults.get(a.name) if value is None else value for a, value in zip(node.default._schema.arguments, arguments)]
     torch.library.opcheck(node.default, tuple(arguments), test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
 

@@ -42,7 +42,24 @@ def as_node(shapes: Shapes, changes: str | None = None) -> Callable[[Callable[..
         if changes:
             declared = [part.replace("Tensor ", "Tensor(a!) ") if part.split()[1] == changes else part for part in declared]
         names = [parameter.name for parameter in parameters]
+        signature = inspect.signature(function)
+        flags = {parameter.name for parameter in parameters if parameter.annotation == "bool"}
         _functions[name] = function
+
+        @functools.wraps(function)
+        def entry(*arguments: Any, **keywords: Any) -> Any:
+            if not traced():
+                return function(*arguments, **keywords)
+            # a kernel's result would be a constant of the trace: the graph gets the node, which checks its arguments when it runs
+            bound = signature.bind(*arguments, **keywords)
+            bound.apply_defaults()
+            given: dict[str, Any] = {name: bool(value) if name in flags else value for name, value in bound.arguments.items()}
+            if given.get("dropout_p") or given.get("return_dropout_mask"):
+                return function(**{**given, "backend": "torch"})  # not a node: its backward pass would draw another mask
+            backend = given.pop("backend")
+            outside_given = given.pop("final_states_out", None)
+            result = run(name, [given.get(name) for name in names if name != "backend"], backend)
+            return result if outside_given is None else (result[0], outside_given.copy_(result[1]))
 
         def promised(*arguments: Any) -> list[Tensor] | Tensor:
             outputs = shapes(**dict(zip(names, arguments)))
@@ -59,9 +76,33 @@ def as_node(shapes: Shapes, changes: str | None = None) -> Callable[[Callable[..
         node.register_fake(promised)
         if not changes:
             _differentiate(name, declared, function, names, node)
-        return function
+        return entry
 
     return register
+
+
+def traced() -> bool:
+    """Is torch.jit.trace recording; sizes are tensors then, and values constants."""
+    return torch._C._get_tracing_state() is not None
+
+
+def capturing() -> bool:
+    """Is a graph being captured, by torch.compile, torch.export or torch.jit.trace."""
+    return torch.compiler.is_compiling() or traced()
+
+
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """In the block sizes are numbers, also while torch.jit.trace is recording: for checks and for sizes that are fixed by weights."""
+    state = torch._C._get_tracing_state()
+    if state is None:
+        yield
+        return
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
 
 
 def run(op: str, arguments: Sequence[Any], backend: str | None) -> Any:

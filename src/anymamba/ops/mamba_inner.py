@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose_fused
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
-from anymamba.ops import checks
+from anymamba.ops import checks, compiled
 from anymamba.ops.called import Projection, projected
 from anymamba.ops.causal_conv1d import causal_conv1d_fn
 from anymamba.ops.inputs import sequence
@@ -113,27 +112,28 @@ def mamba_inner(
         "xz": xz, "conv1d_weight": conv1d_weight, "x_proj_weight": x_proj_weight, "delta_proj_weight": delta_proj_weight,
         "out_proj_weight": out_proj_weight, "A": A,
     }  # fmt: skip
-    grad = checks.tensors(op, required, optional, complex_allowed=True)
-    if xz.dim() != 3 or xz.shape[1] % 2:
-        raise checks.wrong_shape(op, "xz", xz, "(batch, 2 * dim, length)")
-    dim = xz.shape[1] // 2
-    checks.shape(op, "conv1d_weight", conv1d_weight, "(dim, 1, width)", (dim, 1, -1))
-    checks.shape(op, "conv1d_bias", conv1d_bias, "(dim,)", (dim,))
-    checks.shape(op, "delta_proj_weight", delta_proj_weight, "(dim, dt_rank)", (dim, -1))
-    checks.shape(op, "A", A, "(dim, d_state)", (dim, -1))
-    dt_rank, d_state = delta_proj_weight.shape[1], A.shape[1]
-    row = 2 * d_state if A.is_complex() else d_state
-    rows = dt_rank + row * ((B is None) + (C is None))
-    checks.shape(op, "x_proj_weight", x_proj_weight, "(dt_rank + d_state (B) + d_state (C), dim)", (rows, dim))
-    checks.shape(op, "out_proj_weight", out_proj_weight, "(d_model, dim)", (-1, dim))
-    checks.shape(op, "out_proj_bias", out_proj_bias, "(d_model,)", (out_proj_weight.shape[0],))
-    checks.shape(op, "B_proj_bias", B_proj_bias, "(d_state,)", (row,))
-    checks.shape(op, "C_proj_bias", C_proj_bias, "(d_state,)", (row,))
-    checks.shape(op, "b_rms_weight", b_rms_weight, "(d_state,)", (d_state,))
-    checks.shape(op, "c_rms_weight", c_rms_weight, "(d_state,)", (d_state,))
-    checks.shape(op, "dt_rms_weight", dt_rms_weight, "(dim,)", (dim,))
-    checks.value(op, "checkpoint_lvl", checkpoint_lvl, checkpoint_lvl in (0, 1), "0 / 1")
-    mask = padding_mask(op, mask, xz, xz.shape[2])
+    with compiled.untraced():
+        grad = checks.tensors(op, required, optional, complex_allowed=True)
+        if xz.dim() != 3 or xz.shape[1] % 2:
+            raise checks.wrong_shape(op, "xz", xz, "(batch, 2 * dim, length)")
+        dim = xz.shape[1] // 2
+        checks.shape(op, "conv1d_weight", conv1d_weight, "(dim, 1, width)", (dim, 1, -1))
+        checks.shape(op, "conv1d_bias", conv1d_bias, "(dim,)", (dim,))
+        checks.shape(op, "delta_proj_weight", delta_proj_weight, "(dim, dt_rank)", (dim, -1))
+        checks.shape(op, "A", A, "(dim, d_state)", (dim, -1))
+        dt_rank, d_state = delta_proj_weight.shape[1], A.shape[1]
+        row = 2 * d_state if A.is_complex() else d_state
+        rows = dt_rank + row * ((B is None) + (C is None))
+        checks.shape(op, "x_proj_weight", x_proj_weight, "(dt_rank + d_state (B) + d_state (C), dim)", (rows, dim))
+        checks.shape(op, "out_proj_weight", out_proj_weight, "(d_model, dim)", (-1, dim))
+        checks.shape(op, "out_proj_bias", out_proj_bias, "(d_model,)", (out_proj_weight.shape[0],))
+        checks.shape(op, "B_proj_bias", B_proj_bias, "(d_state,)", (row,))
+        checks.shape(op, "C_proj_bias", C_proj_bias, "(d_state,)", (row,))
+        checks.shape(op, "b_rms_weight", b_rms_weight, "(d_state,)", (d_state,))
+        checks.shape(op, "c_rms_weight", c_rms_weight, "(d_state,)", (d_state,))
+        checks.shape(op, "dt_rms_weight", dt_rms_weight, "(dim,)", (dim,))
+        checks.value(op, "checkpoint_lvl", checkpoint_lvl, checkpoint_lvl in (0, 1), "0 / 1")
+        mask = padding_mask(op, mask, xz, xz.shape[2])
     arguments = (
         xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, out_proj_bias, A, B, C, D,
         delta_bias, B_proj_bias, C_proj_bias, bool(delta_softplus), checkpoint_lvl, b_rms_weight, c_rms_weight,
@@ -141,15 +141,16 @@ def mamba_inner(
     )  # fmt: skip
     if not xz.numel() and x_proj is None and out_proj is None:
         return exact.mamba_inner_fn(*arguments)
-    features = checks.features(
-        **{name: tensor for name, tensor in optional.items() if name not in ("B", "C")}, delta_softplus=bool(delta_softplus),
-        complex_A=A.is_complex(), constant_B=B is not None and B.dim() == 2, constant_C=C is not None and C.dim() == 2,
-    )  # fmt: skip
-    if B is not None or C is not None:
-        features |= checks.features(B=B, C=C)
-    call = Call(op, xz.device, xz.dtype, grad, features, (("d_state", d_state), ("width", conv1d_weight.shape[2])))
+    with compiled.untraced():
+        features = checks.features(
+            **{name: tensor for name, tensor in optional.items() if name not in ("B", "C")}, delta_softplus=bool(delta_softplus),
+            complex_A=A.is_complex(), constant_B=B is not None and B.dim() == 2, constant_C=C is not None and C.dim() == 2,
+        )  # fmt: skip
+        if B is not None or C is not None:
+            features |= checks.features(B=B, C=C)
+        call = Call(op, xz.device, xz.dtype, grad, features, (("d_state", d_state), ("width", conv1d_weight.shape[2])))
     # a graph shows the parts, a module has to be called
-    in_parts = torch.compiler.is_compiling() or x_proj is not None or out_proj is not None
+    in_parts = compiled.capturing() or x_proj is not None or out_proj is not None
     choice = None if in_parts else choose_fused(call, backend)
     if choice is not None:
         return choice.function(*arguments, **({} if mask is None else {"mask": mask}))
@@ -176,7 +177,7 @@ def mamba_inner(
         assert isinstance(y, Tensor)
         return y
 
-    recompute = grad and checkpoint_lvl == 1 and x_proj is None and not torch.compiler.is_compiling()
+    recompute = grad and checkpoint_lvl == 1 and x_proj is None and not compiled.capturing()
     y = _checkpointed(scanned, xz) if recompute else scanned(xz)
     if out_proj is not None:
         return projected(op, "out_proj", out_proj, y.mT, out_proj_weight)

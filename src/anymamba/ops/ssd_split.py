@@ -12,7 +12,7 @@ from torch import Tensor
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose_fused
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
-from anymamba.ops import checks
+from anymamba.ops import checks, compiled
 from anymamba.ops.called import Projection, projected
 from anymamba.ops.causal_conv1d import causal_conv1d_fn
 from anymamba.ops.inputs import chosen
@@ -107,40 +107,41 @@ def mamba_split(
         "conv1d_bias": conv1d_bias, "dt_bias": dt_bias, "D": D, "initial_states": initial_states,
         "rmsnorm_weight": rmsnorm_weight, "outproj_weight": outproj_weight, "outproj_bias": outproj_bias,
     }  # fmt: skip
-    grad = checks.tensors(
-        op, {"zxbcdt": zxbcdt, "conv1d_weight": conv1d_weight, "A": A}, optional, {"seq_idx": seq_idx}
-    )
-    checks.activation(op, activation)
-    checks.shape(op, "zxbcdt", zxbcdt, "(batch, length, width)", (-1, -1, -1))
-    checks.shape(op, "conv1d_weight", conv1d_weight, "(dim + 2 * ngroups * d_state, width)", (-1, -1))
-    checks.shape(op, "A", A, "(nheads,)", (-1,))
-    nheads = A.shape[0]
-    if headdim is None:
-        if D is None or D.dim() != 2:
-            checks.value(op, "headdim", headdim, False, "int / D: (nheads, headdim)")
-        else:
-            headdim = D.shape[1]
-    assert headdim is not None
-    checks.skip(op, D, nheads, headdim)
-    checks.divides(op, "ngroups", ngroups, "nheads", nheads)
-    dim, convolved = nheads * headdim, conv1d_weight.shape[0]
-    d_state, left_over = divmod(convolved - dim, 2 * ngroups)
-    if d_state < 1 or left_over:
-        expected = f"(dim + 2 * ngroups * d_state, width), dim = {dim}, ngroups = {ngroups}"
-        raise checks.wrong_shape(op, "conv1d_weight", conv1d_weight, expected)
-    d_nonssm, left_over = divmod(zxbcdt.shape[2] - dim - convolved - nheads, 2)
-    if d_nonssm < 0 or left_over:
-        expected = f"(batch, length, 2 * d_nonssm + {dim + convolved + nheads})"
-        raise checks.wrong_shape(op, "zxbcdt", zxbcdt, expected)
-    checks.shape(op, "conv1d_bias", conv1d_bias, "(dim + 2 * ngroups * d_state,)", (convolved,))
-    checks.shape(op, "rmsnorm_weight", rmsnorm_weight, "(dim,)", (dim,))
-    if rmsnorm_weight is not None:
-        checks.value(op, "rmsnorm_eps", rmsnorm_eps, rmsnorm_eps is not None, "float")
-    checks.shape(op, "outproj_weight", outproj_weight, "(d_model, d_nonssm + dim)", (-1, d_nonssm + dim))
-    if outproj_weight is not None:
-        checks.shape(op, "outproj_bias", outproj_bias, "(d_model,)", (outproj_weight.shape[0],))
-    checks.dt_limit(op, dt_limit)
-    mask = padding_mask(op, mask, zxbcdt, zxbcdt.shape[1])
+    with compiled.untraced():
+        grad = checks.tensors(
+            op, {"zxbcdt": zxbcdt, "conv1d_weight": conv1d_weight, "A": A}, optional, {"seq_idx": seq_idx}
+        )
+        checks.activation(op, activation)
+        checks.shape(op, "zxbcdt", zxbcdt, "(batch, length, width)", (-1, -1, -1))
+        checks.shape(op, "conv1d_weight", conv1d_weight, "(dim + 2 * ngroups * d_state, width)", (-1, -1))
+        checks.shape(op, "A", A, "(nheads,)", (-1,))
+        nheads = A.shape[0]
+        if headdim is None:
+            if D is None or D.dim() != 2:
+                checks.value(op, "headdim", headdim, False, "int / D: (nheads, headdim)")
+            else:
+                headdim = D.shape[1]
+        assert headdim is not None
+        checks.skip(op, D, nheads, headdim)
+        checks.divides(op, "ngroups", ngroups, "nheads", nheads)
+        dim, convolved = nheads * headdim, conv1d_weight.shape[0]
+        d_state, left_over = divmod(convolved - dim, 2 * ngroups)
+        if d_state < 1 or left_over:
+            expected = f"(dim + 2 * ngroups * d_state, width), dim = {dim}, ngroups = {ngroups}"
+            raise checks.wrong_shape(op, "conv1d_weight", conv1d_weight, expected)
+        d_nonssm, left_over = divmod(zxbcdt.shape[2] - dim - convolved - nheads, 2)
+        if d_nonssm < 0 or left_over:
+            expected = f"(batch, length, 2 * d_nonssm + {dim + convolved + nheads})"
+            raise checks.wrong_shape(op, "zxbcdt", zxbcdt, expected)
+        checks.shape(op, "conv1d_bias", conv1d_bias, "(dim + 2 * ngroups * d_state,)", (convolved,))
+        checks.shape(op, "rmsnorm_weight", rmsnorm_weight, "(dim,)", (dim,))
+        if rmsnorm_weight is not None:
+            checks.value(op, "rmsnorm_eps", rmsnorm_eps, rmsnorm_eps is not None, "float")
+        checks.shape(op, "outproj_weight", outproj_weight, "(d_model, d_nonssm + dim)", (-1, d_nonssm + dim))
+        if outproj_weight is not None:
+            checks.shape(op, "outproj_bias", outproj_bias, "(d_model,)", (outproj_weight.shape[0],))
+        checks.dt_limit(op, dt_limit)
+        mask = padding_mask(op, mask, zxbcdt, zxbcdt.shape[1])
     limits = (float(dt_limit[0]), float(dt_limit[1]))
     arguments = (
         zxbcdt, conv1d_weight, conv1d_bias, dt_bias, A, D, chunk_size, initial_states, seq_idx, limits,
@@ -154,9 +155,10 @@ def mamba_split(
         norm_before_gate=bool(norm_before_gate), groups=ngroups > 1, D_per_channel=D is not None and D.dim() == 2,
         dt_limit=limits != (0.0, float("inf")), nonssm=d_nonssm > 0,
     )  # fmt: skip
-    sizes = (("d_state", d_state), ("headdim", headdim), ("width", conv1d_weight.shape[1]))
+    with compiled.untraced():
+        sizes = (("d_state", d_state), ("headdim", headdim), ("width", conv1d_weight.shape[1]))
     # a graph shows the parts, a module has to be called
-    in_parts = torch.compiler.is_compiling() or mask is not None or norm is not None or out_proj is not None
+    in_parts = compiled.capturing() or mask is not None or norm is not None or out_proj is not None
     choice = None if in_parts else choose_fused(Call(op, zxbcdt.device, zxbcdt.dtype, grad, features, sizes), backend)
     if choice is not None:
         return choice.function(*arguments)
