@@ -46,6 +46,47 @@ def imported_modules(path: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] == "anymamba"}
 
 
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def needs(path: Path, modules: set[str]) -> set[str]:
+    """The modules among ``modules`` that the file imports when it runs, at the top, in functions or through import_module("...")."""
+    tree = ast.parse(path.read_text("utf-8"))
+    typing_only = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    result: set[str] = set()
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            result.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            named = {f"{node.module}.{alias.name}" for alias in node.names}
+            # a package is needed itself only where a name of its own is taken from it
+            result |= named if named <= modules else named | {node.module}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "import_module":
+            result.update(part.value for part in node.args if isinstance(part, ast.Constant) and isinstance(part.value, str))
+    return (result & modules) - {module_of(path)}
+
+
+def test_no_circles() -> None:
+    files = {module_of(path): path for path in PACKAGE.rglob("*.py") if "packages" not in path.parts}
+    arrows = {module: needs(path, set(files)) for module, path in files.items()}
+    # what nothing needs, or what needs nothing more, is in no circle; what is left when all that is taken away is
+    while True:
+        needed = set().union(*arrows.values())
+        outside = {module for module, targets in arrows.items() if not targets or module not in needed}
+        if not outside:
+            break
+        arrows = {module: targets - outside for module, targets in arrows.items() if module not in outside}
+    assert arrows == {}, "\n".join(f"{module} -> {sorted(targets)}" for module, targets in sorted(arrows.items()))
+
+
 def layer_of(package: str) -> int:
     return next(index for index, packages in enumerate(LAYERS) if package in packages)
 

@@ -10,7 +10,7 @@ import torch
 from anymamba.backends import dispatch
 from anymamba.backends.opspec import SPECS
 from anymamba.bench import cases, model_cases, op_cases
-from anymamba.bench.cases import Case, Target
+from anymamba.bench.case import Case, Target
 from anymamba.models.mamba import MambaConfig
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from anymamba.backends.opspec import SPECS
 from anymamba.bench import cases, floor, op_cases, peak, peers
-from anymamba.bench.cases import Setting
+from anymamba.bench.case import Setting
 from anymamba.bench.timing import Effort, measure
 
 CPU = torch.device("cpu")

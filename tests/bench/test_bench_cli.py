@@ -7,7 +7,7 @@ import json
 import pytest
 
 from anymamba.bench import cases, timing
-from anymamba.bench.cases import FLOOR, Case
+from anymamba.bench.case import FLOOR, Case
 from anymamba.cli import main
 
 NUMBERS = {"median", "low", "high", "runs", "units"}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from anymamba.bench import model_cases, model_peers, peak, peers
-from anymamba.bench.cases import Case, Contender, Contest, Setting, Target
+from anymamba.bench.case import Case, Contender, Contest, Setting, Target
 
 
 def contest(family: str, size: str, length: int, dtype: str, setting: Setting) -> Contest:

@@ -177,7 +177,7 @@ def _explain(name: str) -> int:
 
 def _list() -> int:
     from anymamba.doctor import rules
-    from anymamba.doctor.diagnose import DEFAULT_VALUES, fill
+    from anymamba.doctor.present import DEFAULT_VALUES, fill
 
     for rule in rules.all_rules():
         print("{}  {:34} {}".format(rule.code, rule.cause, fill(rule.title.here(), DEFAULT_VALUES)))

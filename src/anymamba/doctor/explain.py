@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Dict, List
 
 from anymamba.doctor import rules
-from anymamba.doctor.diagnose import DEFAULT_VALUES, fill
+from anymamba.doctor.present import DEFAULT_VALUES, fill
 from anymamba.doctor.rule import Remedy, Rule
 from anymamba.doctor.shells import commands
 from anymamba.language import LANGUAGES, say, set_language

@@ -9,7 +9,8 @@ from anymamba.doctor import rules
 from anymamba.doctor.finding import Evidence, Finding
 from anymamba.doctor.log import Log
 from anymamba.doctor.patterns import compiled
-from anymamba.doctor.rule import CERTAIN, LIKELY, NO_DIAGNOSIS, POSSIBLE
+from anymamba.doctor.present import RuleMatch, present
+from anymamba.doctor.rule import CERTAIN, LIKELY, NO_DIAGNOSIS, POSSIBLE, Match
 
 _WRAPPERS = (
     r"No available output\.",
@@ -33,16 +34,13 @@ _NOISE = re.compile(
 
 def report_unknown(log: Log, system: str) -> List[Finding]:
     """One finding: log-truncated when only wrapper lines of our build are left, else unknown with the best lines."""
-    from anymamba.doctor.diagnose import Found, present
-    from anymamba.doctor.rule import Match
-
     wrappers = [found for pattern in _WRAPPERS for found in [compiled(pattern).search(log.text)] if found]
     ours = [found for found in wrappers if log.concern(found.start(), found.end()) in ("ours", "mentioned")]
     real = informative(log)
     if ours and not any(_real_error(text) for _, text in real):
         match = Match(tuple(sorted(found.start() for found in ours)), CERTAIN if log.names_ours else LIKELY)
-        return [present(Found(rules.by_name()["log-truncated"], match), log, system)]
-    finding = present(Found(rules.by_name()["unknown"], Match((), POSSIBLE)), log, system)
+        return [present(RuleMatch(rules.by_name()["log-truncated"], match), log, system)]
+    finding = present(RuleMatch(rules.by_name()["unknown"], Match((), POSSIBLE)), log, system)
     evidence = tuple(Evidence(number, text[:500]) for number, text in real[:4])
     return [finding._replace(evidence=evidence, confidence=NO_DIAGNOSIS)]
 

@@ -1,4 +1,4 @@
-"""One file a cause; adding a file here and a log in tests/doctor/logs adds a diagnosis. CONTRIBUTING.md has the recipe."""
+"""One file a cause, in a folder a theme; adding a file and a log in tests/doctor/logs adds a diagnosis. CONTRIBUTING.md has the recipe."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ def all_rules() -> Tuple[Rule, ...]:
     """Every rule, by code."""
     global _rules
     if not _rules:
-        names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-        found = [importlib.import_module("{}.{}".format(__name__, name)).RULE for name in names]
-        _rules = tuple(sorted(found, key=lambda rule: rule.code))
+        modules = [module.name for module in pkgutil.walk_packages(__path__, __name__ + ".") if not module.ispkg]
+        _rules = tuple(sorted((importlib.import_module(name).RULE for name in modules), key=lambda rule: rule.code))
     return _rules
 
 

@@ -1,0 +1,1 @@
+"""Compilers and headers of a build on Linux."""

@@ -1,0 +1,1 @@
+"""Installed, and fails when imported."""

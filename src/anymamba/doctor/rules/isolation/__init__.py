@@ -1,0 +1,1 @@
+"""Build isolation and what the build environment lacks."""

@@ -1,0 +1,1 @@
+"""nvcc: missing, of another version, or for another card."""

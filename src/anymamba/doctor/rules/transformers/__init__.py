@@ -1,0 +1,1 @@
+"""transformers: warnings and versions."""

@@ -1,0 +1,1 @@
+"""Prebuilt wheels and package indexes."""

@@ -1,0 +1,1 @@
+"""Windows: Microsoft's compiler, paths, Triton."""
