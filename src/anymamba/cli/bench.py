@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     """0: every result was right; 1: a case was wrong or crashed, and has no time; 2: no such case."""
     from anymamba.backends import dispatch
     from anymamba.bench import cases, runner, timing
+    from anymamba.bench.case import Setting
 
     device = device_of(arguments.device)
     with dispatch.use_backend(arguments.backend):  # an unknown name is an error before anything runs
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print("\n".join(case.name for case in chosen))
         return 0
-    setting = cases.Setting(device, arguments.backend, arguments.slow)
+    setting = Setting(device, arguments.backend, arguments.slow)
     effort = timing.effort_for(device, arguments.quick)
     results: list[Any] = []
     for case in chosen:
