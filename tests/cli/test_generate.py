@@ -176,6 +176,7 @@ def test_the_encoding_of_stdin(content: bytes, read: str, note: str | None) -> N
 
 
 def test_bytes_that_are_no_utf8_are_continued(checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anymamba.cli.standard_input._said", set())  # as in a new process
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"gr\xfcn"), "utf-8"))
     code, out, err = generate(capsys, checkpoint, "-p", "-", "-m", "4", "--json")
     assert code == 0 and json.loads(out)["results"][0]["prompt"] == "grün" and "Latin-1" in err

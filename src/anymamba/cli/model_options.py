@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from typing import TYPE_CHECKING
 
+from anymamba import announce
 from anymamba.cli.options import add_device, add_threads, device_of, seed, whole
 from anymamba.errors import AnymambaError
 from anymamba.language import say
@@ -140,9 +142,18 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
     if arguments.backend:
         use_backend(arguments.backend)
     model = load(arguments.model, device_of(arguments.device), arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer)
+    announce.listen(None if getattr(arguments, "quiet", False) else _tell)
+    if model.device.type != "cpu" and importlib.util.find_spec("triton") is not None:
+        from anymamba.backends.triton.announcing import announce_compilation
+
+        announce_compilation()
     if arguments.dtype == "auto":
         name, why = str(model.dtype).removeprefix("torch."), fastest(model.dtype, model.device)[1]
         print(say(f"dtype {name}: {why}", f"类型 {name}：{why}"), file=sys.stderr)
     if model.tokenizer is None:
         model.tokenizer = load_tokenizer(hub.find(arguments.model))  # raises, saying what the folder has instead
     return model, model.tokenizer
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -16,11 +16,12 @@ import llvmlite.binding as llvm
 import torch
 from torch import Tensor
 
-from anymamba import cachefolder
+from anymamba import announce, cachefolder
 from anymamba.backends.cpu import target as targets
 from anymamba.backends.cpu import threads
 from anymamba.backends.cpu.emit import Kernel
 from anymamba.backends.cpu.target import Target
+from anymamba.language import say
 
 
 class Program:
@@ -91,6 +92,13 @@ def _code(name: str, build: Callable[..., None], options: tuple[Any, ...], targe
     file = f"cpu/{name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.bin"
     kept = _unpack(cachefolder.read_bytes(file))
     if kept is None:
+        folder = cachefolder.cache_folder()
+        announce.once(
+            say(
+                f"compiling kernels for this processor, which takes some seconds; {folder} keeps them for the next start",
+                f"正在为此处理器编译内核，需要几秒钟；结果保存在 {folder}，供下次启动使用",
+            )
+        )
         kernel, content = compile_kernel(build, options, target)
         kept = kernel.names, kernel.scratch_bytes, content
         cachefolder.write_bytes(file, _pack(*kept))

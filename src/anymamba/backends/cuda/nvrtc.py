@@ -17,9 +17,10 @@ from pathlib import Path
 
 import torch
 
+from anymamba import announce
 from anymamba.backends.cuda import nvrtc_program
 from anymamba.backends.cuda.nvrtc_program import NotCompiled
-from anymamba.cachefolder import read_bytes, write_bytes
+from anymamba.cachefolder import cache_folder, read_bytes, write_bytes
 from anymamba.errors import warn_once
 from anymamba.language import say
 
@@ -113,6 +114,12 @@ class Kernel:
         name = f"cuda/{entry}-{digest}"
         code = read_bytes(name)
         if code is None:
+            announce.once(
+                say(
+                    f"compiling kernels for this GPU, which takes some seconds; {cache_folder()} keeps them for the next start",
+                    f"正在为此 GPU 编译内核，需要几秒钟；结果保存在 {cache_folder()}，供下次启动使用",
+                )
+            )
             code = compile_source(text, capability)
             write_bytes(name, code)
         self._module = ctypes.c_void_p()
