@@ -15,7 +15,7 @@ from anymamba.backends import REGISTRY, Entry, dispatch, selfcheck
 def install(
     monkeypatch: pytest.MonkeyPatch, name: str, functions: dict[str, Callable[..., Any]], *, available: tuple[bool, str] = (True, "here"),
     supports: Callable[[Any], tuple[bool, str]] = lambda call: (True, "can"), checked: bool = False, automatic: bool = True,
-    devices: tuple[str, ...] = (),
+    devices: tuple[str, ...] = (), variant: Callable[[Any], str] | None = None,
 ) -> types.ModuleType:  # fmt: skip
     """A backend of that name, preferred over all others."""
     module_name = f"fake_backend_{name}"
@@ -25,6 +25,8 @@ def install(
     package.available = lambda: available  # type: ignore[attr-defined]
     package.versions = lambda: "1"  # type: ignore[attr-defined]
     package.supports = supports  # type: ignore[attr-defined]
+    if variant is not None:
+        package.variant = variant  # type: ignore[attr-defined]
     for op, function in functions.items():
         setattr(package, op, function)
     monkeypatch.setitem(sys.modules, module_name, package)

@@ -207,11 +207,11 @@ def test_what_the_op_layer_tells_a_backend(monkeypatch: pytest.MonkeyPatch) -> N
     ops.selective_scan_fn(u, u, A, B, A, A[:, 0].clone().requires_grad_(), u.bfloat16(), delta_softplus=True, return_last_state=None)
     assert told[-1] == Call(
         "selective_scan_fn", torch.device("cpu"), torch.float32, True,
-        frozenset({"D", "z", "delta_softplus", "constant_C", "groups", "mixed_dtype"}), (("d_state", 4),),
+        frozenset({"D", "z", "delta_softplus", "constant_C", "groups", "mixed_dtype", "length_contiguous"}), (("d_state", 4),),
     )  # fmt: skip
     with torch.no_grad():
         ops.selective_scan_fn(u, u, A, B[:, 0], B[:, 0], A[:, 0].clone().requires_grad_())
-    assert told[-1].grad is False and told[-1].features == {"D"}
+    assert told[-1].grad is False and told[-1].features == {"D", "length_contiguous"}
     x, dt = torch.randn(2, 6, 5), torch.rand(2, 6, 1).expand(2, 6, 5)
     state = torch.zeros(2, 6, 5, 4)
     ops.selective_state_update(state, x, dt, A[:, :1, None].expand(6, 5, 4), B[:, 0, :, 0], B[:, 0, :, 0])

@@ -17,7 +17,7 @@ import torch
 from tests.backends import fake
 
 from anymamba import cachefolder, errors, ops
-from anymamba.backends import dispatch, probes, selfcheck
+from anymamba.backends import dispatch, probes, selfcheck, table
 from anymamba.backends.call import Call
 from anymamba.backends.opspec import SPECS
 from anymamba.errors import AnymambaWarning, BackendError
@@ -117,6 +117,51 @@ def test_a_crashing_kernel_is_rejected_with_the_text_of_its_exception(monkeypatc
     assert out.shape == (3, 4)
     with pytest.raises(BackendError, match="no kernel image is available"):
         ops.rms_norm_fn(torch.randn(3, 4), torch.ones(4), None, backend="ours")
+
+
+def test_a_variant_is_checked_with_inputs_that_take_it_and_rejected_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel for narrow rows that is right, one for wide rows that crashes."""
+    widths: list[int] = []
+
+    def narrow_only(x: Any, *given: Any, **options: Any) -> Any:
+        widths.append(x.shape[-1])
+        if x.shape[-1] > 64:
+            raise RuntimeError("no room for registers")
+        return right(x, *given, **options)
+
+    def variant(call: Call) -> str:
+        return "wide rows" if call.size("dim") > 64 else "narrow rows"
+
+    fake.install(monkeypatch, "ours", {"rms_norm_fn": narrow_only}, checked=True, variant=variant)
+    assert ops.rms_norm_fn(torch.randn(3, 48), torch.ones(48), None).shape == (3, 48)
+    assert set(widths) == {48}
+    with pytest.warns(AnymambaWarning, match="'ours': self-check crashed: RuntimeError: no room for registers"):
+        ops.rms_norm_fn(torch.randn(3, 300), torch.ones(300), None)
+    assert set(widths) == {48, 300}
+    served = {call.size("dim"): choice.backend for call, choice in dispatch.choices_made()}
+    assert served[48] == "ours" and served[300] != "ours"
+    kept = json.loads((cachefolder.cache_folder() / "selfcheck.json").read_text("utf-8"))
+    assert {bool(verdict[0]) for key, verdict in kept.items() if "| wide rows |" in key} == {False}
+    assert {bool(verdict[0]) for key, verdict in kept.items() if "| narrow rows |" in key} == {True}
+
+
+def test_the_table_shows_variants_and_check_runs_those_of_published_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    def variant(call: Call) -> str:
+        return f"rows of {call.size('dim')}"
+
+    def broken_at_2560(x: Any, *given: Any, **options: Any) -> Any:
+        y, total = right(x, *given, **options)
+        return (y * 1.1 if x.shape[-1] == 2560 else y), total
+
+    fake.install(monkeypatch, "ours", {"rms_norm_fn": broken_at_2560}, checked=True, variant=variant)
+    monkeypatch.setattr(table, "REGISTRY", dispatch.REGISTRY)
+    monkeypatch.setattr(table, "SPECS", {"rms_norm_fn": SPECS["rms_norm_fn"]})
+    cell = table.decide(CALL.device, CALL.dtype)["rms_norm_fn"]["ours"]
+    assert cell["ok"] and not cell["failed"] and cell["variant"] == "rows of 20" and cell["variants"] == {}
+    cell = table.decide(CALL.device, CALL.dtype, check=True)["rms_norm_fn"]["ours"]
+    assert cell["ok"] and cell["failed"]
+    assert [name for name, verdict in cell["variants"].items() if not verdict["ok"]] == ["rows of 2560"]
+    assert "is off by" in cell["variants"]["rows of 2560"]["reason"]
 
 
 def test_the_verdict_is_kept_on_disk_and_dropped_with_new_versions(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> None:

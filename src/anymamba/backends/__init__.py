@@ -10,6 +10,10 @@ and in each op's module, beside the function named like the op,
 
     supports(call: Call) -> (bool, str)        can it do this call; cheap, deterministic, nothing is launched
 
+and where calls of an op are served by kernels, or plans of a kernel, that a compiler can get right one by one and wrong one by one,
+
+    variant(call: Call) -> str                 the name of the one that this call takes; each is checked apart (OpSpec.probe)
+
 It may also have
 
     LEFT_TO_TORCH: frozenset[str]              ops that it lacks on purpose, as plain PyTorch is no slower: nobody is told

@@ -23,6 +23,7 @@ class Call:
     features: frozenset[str] = frozenset()
     sizes: tuple[tuple[str, int], ...] = ()
 
-    def size(self, name: str) -> int:
-        """The size of that name; KeyError if the op does not state it."""
-        return dict(self.sizes)[name]
+    def size(self, name: str, default: int | None = None) -> int:
+        """The size of that name; where the op does not state it the default, without one KeyError."""
+        sizes = dict(self.sizes)
+        return sizes[name] if default is None else sizes.get(name, default)

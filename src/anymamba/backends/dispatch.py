@@ -132,6 +132,12 @@ def verdict(entry: Entry, call: Call) -> tuple[bool, str]:
         return False, f"{type(error).__name__}: {error}"
 
 
+def variant(entry: Entry, call: Call) -> str:
+    """The kernel, or plan of a kernel, that a call takes in a backend that implements its op; "" where it has one for all calls."""
+    package = importlib.import_module(entry.module)
+    return selfcheck.variant(importlib.import_module(package.OPS[call.op]), call)
+
+
 def implements(entry: Entry, op: str) -> bool:
     """Is the backend installed here and does it have this op; says nothing about whether it works."""
     try:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from anymamba import reference
+from anymamba.backends.call import Call
 from anymamba.errors import BackendError
 from anymamba.language import say
 
@@ -53,6 +54,8 @@ class OpSpec:
     """function: the public op. build(**sizes): how its inputs are made; every parameter has a default, and together the defaults are
     the op's typical use. differentiable: arguments that get gradients. float32: those that stay float32 when the activations are of
     16 bits. inplace: those that the op changes. composed_of: the ops that it is made of where no backend has it fused.
+    probe(call): small inputs that take the kernel that the call takes, where backends have several (None: the typical inputs).
+    published: sizes and options with which published models call the op; `anymamba backends --check` checks what these take.
     cases, forward_cases: inputs on which backends are compared with the reference, with gradients and without. bench: what is timed."""
 
     function: Callable[..., Any]
@@ -61,6 +64,8 @@ class OpSpec:
     float32: tuple[str, ...] = ()
     inplace: tuple[str, ...] = ()
     composed_of: tuple[str, ...] = ()
+    probe: Callable[[Call], Build] | None = None
+    published: tuple[Mapping[str, Any], ...] = ()
     cases: Mapping[str, Build] = field(default_factory=dict)
     forward_cases: Mapping[str, Build] = field(default_factory=dict)
     bench: tuple[Bench, ...] = ()
@@ -73,6 +78,9 @@ class OpSpec:
     def reference(self) -> Callable[..., Any]:
         """The op's mathematics, slow and exact."""
         return getattr(importlib.import_module(reference.OPS[self.name]), self.name)
+
+    def probe_of(self, call: Call) -> Build:
+        return self.build() if self.probe is None else self.probe(call)
 
     def gradients(self, arguments: Arguments) -> tuple[str, ...]:
         """Names of the arguments that get gradients in this call."""

@@ -1,17 +1,19 @@
 """A JIT or compiled backend is trusted on a device only after it has reproduced the reference there.
 
-At the first use of (op, backend, device, dtype, gradients or not) the op's probe runs on the backend and, in float64, on the
-reference. This catches a missing kernel image on a new GPU, an ABI break and silent corruption, before the user's numbers pass
-through it. Verdicts are kept on disk; new versions or edited sources make the check run again.
+At the first use of (op, backend, variant, device, dtype, gradients or not) small inputs that take this variant run on the backend and,
+in float64, on the reference. A variant, a kernel or a plan of one, that does not compile, is wrong or crashes is rejected alone. This
+catches a missing kernel image on a new GPU, an ABI break and silent corruption, before the user's numbers pass through it. Verdicts
+are kept on disk; new versions or edited sources make the check run again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -34,11 +36,15 @@ _running: set[str] = set()
 
 def passed(backend: str, package: ModuleType, module: ModuleType, call: Call) -> tuple[bool, str]:
     """(True, how close) or (False, the measured error or the exception's text), from the cache or by a run now."""
-    key = _key(backend, package, call)
+    # what `anymamba verify` found wrong is refused whatever the variant
+    whole = _load().get(_key(backend, package, call))
+    if _is_verdict(whole) and not whole[0]:
+        return False, str(whole[1])
+    key = _key(backend, package, call, variant(module, call))
     if key in _running:
         return True, say("its self-check is running", "自检正在进行")
     kept = _load().get(key)
-    if not (isinstance(kept, (list, tuple)) and len(kept) == 2):  # none yet, or a damaged file
+    if not _is_verdict(kept):  # none yet, or a damaged file
         _running.add(key)
         try:
             kept = run(module, call)
@@ -48,6 +54,15 @@ def passed(backend: str, package: ModuleType, module: ModuleType, call: Call) ->
     return bool(kept[0]), str(kept[1])
 
 
+def _is_verdict(kept: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(kept, (list, tuple)) and len(kept) == 2
+
+
+def variant(module: ModuleType, call: Call) -> str:
+    """Name of the kernel, or of the plan of a kernel, that the call takes in this module of a backend; "" where there is one for all."""
+    return module.variant(call) if hasattr(module, "variant") else ""
+
+
 def record(backend: str, package: ModuleType, call: Call, ok: bool, reason: str) -> None:
     """Takes over a verdict that was reached elsewhere (`anymamba verify`), in memory and on disk."""
     _keep(_key(backend, package, call), (ok, reason))
@@ -55,12 +70,14 @@ def record(backend: str, package: ModuleType, call: Call, ok: bool, reason: str)
 
 def run(module: ModuleType, call: Call) -> tuple[bool, str]:
     """Runs the probe now, whatever the cache says."""
+    spec = spec_of(call.op)
+    build = spec.probe_of(call) if variant(module, call) else spec.build()
     try:
         # what the caller has switched on must not reach the probe: autocast would round the reference too, and gradient
         # checkpointing would count the probe's tensors as the caller's (only the innermost hooks act)
         kept = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
         with torch.inference_mode(False), torch.autocast(call.device.type, enabled=False), torch.device("cpu"), kept:
-            worst, where = probes.largest_error(getattr(module, call.op), call)
+            worst, where = probes.largest_error(getattr(module, call.op), call, build)
     except Exception as error:  # noqa: BLE001 - a crash of the backend is a verdict
         return False, say("self-check crashed: ", "自检崩溃：") + f"{type(error).__name__}: {error}"
     limit = TOLERANCE[call.dtype]
@@ -94,12 +111,12 @@ def _load() -> dict[str, Any]:
     return _verdicts
 
 
-def _key(backend: str, package: ModuleType, call: Call) -> str:
+def _key(backend: str, package: ModuleType, call: Call, variant: str = "") -> str:
     device = torch.cuda.get_device_name(call.device) if call.device.type == "cuda" else call.device.type
     dtype = str(call.dtype).removeprefix("torch.")
     grad = "backward" if call.grad else "forward"
     versions = f"{anymamba.__version__} torch {torch.__version__} {package.versions()} {_sources(package, call.op)}"
-    return " | ".join((call.op, backend, device, dtype, grad, versions))
+    return " | ".join((call.op, backend, device, dtype, grad, *([variant] if variant else []), versions))
 
 
 _digests: dict[str, str] = {}

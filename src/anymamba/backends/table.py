@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,14 +18,17 @@ from anymamba.errors import AnymambaWarning, BackendError
 from anymamba.language import say
 
 
-def decide(device: torch.device, dtype: torch.dtype) -> dict[str, dict[str, dict[str, Any]]]:
-    """{op: {backend: {"ok", "chosen", "failed", "reason"}}} for a typical call of each op, with gradients where it has them.
+def decide(device: torch.device, dtype: torch.dtype, check: bool = False) -> dict[str, dict[str, dict[str, Any]]]:
+    """{op: {backend: {"ok", "chosen", "failed", "reason", "variant", "variants"}}} for a typical call of each op, with gradients where it
+    has them.
 
-    failed: the backend is meant for this device and implements the op, yet cannot be used."""
+    failed: the backend is meant for this device and implements the op, yet cannot be used, or a variant of it cannot. variant: the kernel
+    that the call takes. variants: {name: {"ok", "reason"}} of those that published models take, with check; it runs them."""
     result: dict[str, dict[str, dict[str, Any]]] = {}
     for op, spec in SPECS.items():
         call = _typical_call(spec, device, dtype)
-        result[op] = {name: _cell(name, call) for name in REGISTRY}
+        calls = [_typical_call(spec, device, dtype, sizes) for sizes in spec.published] if check else []
+        result[op] = {name: _cell(name, call, calls) for name in REGISTRY}
         chosen, why = _chosen(spec, call)
         for name, cell in result[op].items():
             cell["chosen"] = name == chosen
@@ -33,23 +37,29 @@ def decide(device: torch.device, dtype: torch.dtype) -> dict[str, dict[str, dict
     return result
 
 
-def _typical_call(spec: OpSpec, device: torch.device, dtype: torch.dtype) -> Call:
+def _typical_call(spec: OpSpec, device: torch.device, dtype: torch.dtype, sizes: Mapping[str, Any] | None = None) -> Call:
     """With the inputs and options that the models use."""
     asked = Call(spec.name, torch.device("meta"), dtype)
-    arguments = spec.build()(lambda *shape: torch.empty(shape, device="meta"))
+    arguments = spec.build(**(sizes or {}))(lambda *shape: torch.empty(shape, device="meta"))
     call = call_of(spec.function, {name: as_given(name, value, spec, asked) for name, value in arguments.items()})
     return dataclasses.replace(call, device=device, grad=bool(spec.differentiable))
 
 
-def _cell(name: str, call: Call) -> dict[str, Any]:
+def _cell(name: str, call: Call, others: list[Call]) -> dict[str, Any]:
     entry = REGISTRY[name]
     if entry.devices and call.device.type not in entry.devices:
         reason = say(f"not for {call.device.type} tensors", f"不用于 {call.device.type} 张量")
-        return {"ok": False, "failed": False, "reason": reason}
+        return {"ok": False, "failed": False, "reason": reason, "variant": "", "variants": {}}
     ok, reason = dispatch.verdict(entry, call)
+    here = dispatch.implements(entry, call.op)
+    variants = {}
+    for other in (call, *others) if here and others else ():
+        other_ok, other_reason = dispatch.verdict(entry, other)
+        variants[dispatch.variant(entry, other)] = {"ok": other_ok, "reason": other_reason}
     # a package that is not installed is no fault; a kernel that was tried and found wrong is
-    failed = not ok and entry.checked and dispatch.implements(entry, call.op)
-    return {"ok": ok, "failed": failed, "reason": reason}
+    failed = entry.checked and here and not (ok and all(found["ok"] for found in variants.values()))
+    variant = dispatch.variant(entry, call) if here else ""
+    return {"ok": ok, "failed": failed, "reason": reason, "variant": variant, "variants": variants}
 
 
 def _chosen(spec: OpSpec, call: Call) -> tuple[str | None, str]:

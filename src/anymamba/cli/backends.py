@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     device = device_of(arguments.device)
     if arguments.check:
         selfcheck.forget()
-    decided = table.decide(device, getattr(torch, arguments.dtype))
+    decided = table.decide(device, getattr(torch, arguments.dtype), arguments.check)
     if arguments.json:
         json.dump(
             {"machine": machine.facts(), "device": str(device), "dtype": arguments.dtype, "ops": decided},
@@ -68,6 +68,21 @@ def _print(decided: dict[str, dict[str, dict[str, Any]]], device: str, dtype: st
     for (name, reason), ops in reasons.items():
         which = say("all ops", "全部算子") if len(ops) == len(decided) else ", ".join(ops)
         console.print(f"[bold]{name}[/] ({escape(which)}): {escape(reason)}", highlight=False)
+    for op, cells in decided.items():
+        for name, cell in cells.items():
+            _print_variants(console, f"{name} {op}", cell, verbose)
+
+
+def _print_variants(console: Any, where: str, cell: dict[str, Any], verbose: bool) -> None:
+    """The kernel that the typical call takes, with -v; those that `--check` found wrong, always."""
+    from rich.markup import escape
+
+    if verbose and cell["variant"] and cell["variant"] not in cell["variants"]:
+        console.print(f"  {escape(where)}: {escape(cell['variant'])}", highlight=False)
+    for variant, verdict in cell["variants"].items():
+        if variant and (verbose or not verdict["ok"]):
+            mark = _marks()["works" if verdict["ok"] else "failed"]
+            console.print(f"  {mark} {escape(where)}, {escape(variant)}: {escape(verdict['reason'])}", highlight=False)
 
 
 def _marks() -> dict[str, str]:

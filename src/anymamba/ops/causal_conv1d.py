@@ -85,6 +85,7 @@ def causal_conv1d_fn(
     features = checks.features(
         bias=bias, seq_idx=seq_idx, initial_states=initial_states, return_final_states=bool(return_final_states),
         activation=activation, mixed_dtype=initial_states is not None and initial_states.dtype != x.dtype,
+        length_contiguous=x.stride(2) == 1 and x.stride(1) != 1,
     )  # fmt: skip
     call = Call(op, x.device, x.dtype, grad, features, (("width", width),))
     return choose(call, backend).function(*arguments)
@@ -222,6 +223,11 @@ def build_step(
     return inputs
 
 
+def probe(call: Call) -> Build:
+    """As many taps, and the same side by side in memory."""
+    return build(width=call.size("width", 4), layout="length" if "length_contiguous" in call.features else "channels")
+
+
 _with_states = functools.partial(build, layout="wide", without=(), return_final_states=True)
 
 SPEC = register(
@@ -229,6 +235,8 @@ SPEC = register(
         causal_conv1d_fn,
         build,
         differentiable=("x", "weight", "bias", "initial_states"),
+        probe=probe,
+        published=({}, {"layout": "length"}, {"width": 3}),
         cases={
             "chunk borders": build(BORDERS, layout="wide"),
             "width 3 with states": _with_states(67, width=3),
@@ -257,6 +265,7 @@ STEP_SPEC = register(
         causal_conv1d_update,
         build_step,
         inplace=("conv_state",),
+        probe=lambda call: build_step(width=call.size("width", 4)),
         forward_cases={
             "batch 1, width 3": build_step(1, 13, 3),
             "no activation, no bias": build_step(3, activation=None, bias=False),

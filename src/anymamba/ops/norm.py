@@ -117,7 +117,7 @@ def _run(op: str, arguments: tuple, is_rms_norm: bool, backend: str | None) -> T
         bias=bias, residual=residual, x1=x1, weight1=weight1, rowscale=rowscale, dropout=dropout_p > 0, prenorm=prenorm,
         is_rms_norm=is_rms_norm, mixed_dtype=checks.mixed(x, x1),
     )  # fmt: skip
-    return choose(Call(op, x.device, x.dtype, grad, features), backend).function(*arguments)
+    return choose(Call(op, x.device, x.dtype, grad, features, (("dim", dim),)), backend).function(*arguments)
 
 
 def build(
@@ -137,6 +137,11 @@ def build(
     return inputs
 
 
+def probe(call: Call) -> Build:
+    """Rows as wide."""
+    return build((2, 37, call.size("dim", 20)))
+
+
 _DIFFERENTIABLE = ("x", "weight", "bias", "residual", "x1", "weight1", "bias1")
 
 LAYER_SPEC = register(
@@ -144,6 +149,7 @@ LAYER_SPEC = register(
         layer_norm_fn,
         build,
         _DIFFERENTIABLE,
+        probe=probe,
         cases={
             "bias": build((2, 5, 33), bias=True),
             "no residual": build((2, 5, 64), given=()),
@@ -157,6 +163,8 @@ SPEC = register(
         rms_norm_fn,
         build,
         _DIFFERENTIABLE,
+        probe=probe,
+        published=tuple({"shape": (1, 8, dim)} for dim in (768, 1536, 2560, 4096)),
         cases={
             "large inputs": build((2, 7, 300), size=1e4),
             "tiny inputs": build((2, 7, 300), size=1e-4),

@@ -76,7 +76,8 @@ def _run(op: str, arguments: tuple, is_rms_norm: bool, backend: str | None) -> T
         bias=bias, z=z, group_size=group_size is not None and group_size != dim, norm_before_gate=norm_before_gate,
         is_rms_norm=is_rms_norm, mixed_dtype=checks.mixed(x, z),
     )  # fmt: skip
-    return choose(Call(op, x.device, x.dtype, grad, features), backend).function(*arguments)
+    sizes = (("dim", dim), ("group_size", group_size or dim))
+    return choose(Call(op, x.device, x.dtype, grad, features, sizes), backend).function(*arguments)
 
 
 def build(
@@ -94,6 +95,12 @@ def build(
     return inputs
 
 
+def probe(call: Call) -> Build:
+    """Rows and groups as wide."""
+    dim = call.size("dim", 20)
+    return build((2, 37, dim), group_size=call.size("group_size", dim // 2))
+
+
 _DIFFERENTIABLE = ("x", "weight", "bias", "z")
 
 LAYER_SPEC = register(
@@ -101,6 +108,7 @@ LAYER_SPEC = register(
         layernorm_fn,
         build,
         _DIFFERENTIABLE,
+        probe=probe,
         cases={
             "groups": build((2, 37, 20), group_size=10),
             "bias": build((2, 5, 33), bias=True),
@@ -115,6 +123,8 @@ SPEC = register(
         rmsnorm_fn,
         build,
         _DIFFERENTIABLE,
+        probe=probe,
+        published=tuple({"shape": (1, 8, dim)} for dim in (1536, 3072, 5120, 8192)),
         cases={
             "large inputs": build((2, 7, 300), size=1e4),
             "groups": build((2, 5, 96), group_size=32),

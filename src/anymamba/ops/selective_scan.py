@@ -78,6 +78,7 @@ def selective_scan_fn(
     features = checks.features(
         D=D, z=z, delta_bias=delta_bias, delta_softplus=bool(delta_softplus), return_last_state=bool(return_last_state),
         complex_A=A.is_complex(), constant_B=B.dim() == 2, constant_C=C.dim() == 2, groups=ngroups > 1,
+        length_contiguous=u.stride(2) == 1 and u.stride(1) != 1,
         mixed_dtype=checks.mixed(u, delta, z, B if B.dim() > 2 else None, C if C.dim() > 2 else None),
     )  # fmt: skip
     call = Call(op, u.device, u.dtype, grad, features, (("d_state", d_state),))
@@ -140,6 +141,14 @@ def build(
     return inputs
 
 
+def probe(call: Call) -> Build:
+    """As many states and groups, and the same side by side in memory; channels in eights, which the fastest kernels ask for."""
+    groups = 2 if "groups" in call.features else 0
+    constant = "".join(name for name in "BC" if f"constant_{name}" in call.features)
+    layout = "length" if "length_contiguous" in call.features else "channels"
+    return build(dim=256 if groups else 24, d_state=call.size("d_state", 16), ngroups=groups, layout=layout, constant=constant)
+
+
 _wide = functools.partial(build, layout="wide", return_last_state=True)
 """As the models have them."""
 
@@ -149,6 +158,8 @@ SPEC = register(
         build,
         differentiable=("u", "delta", "A", "B", "C", "D", "z", "delta_bias"),
         float32=("A", "D", "delta_bias"),
+        probe=probe,
+        published=({}, {"layout": "length"}, {"layout": "length", "ngroups": 4, "d_state": 1}, {"layout": "length", "ngroups": 4}),
         cases={
             "chunk borders": _wide(BORDERS, 1),
             "tiny dt": _wide(70, 1, dt=-13.0),

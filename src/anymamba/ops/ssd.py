@@ -33,6 +33,10 @@ def _shapes(x: Tensor, B: Tensor, C: Tensor, cu_seqlens: Tensor | None, return_f
     return outputs
 
 
+SHORT = 16
+"""Up to so many tokens a kernel has less than one chunk to do."""
+
+
 @compiled.as_node(_shapes)
 def mamba_chunk_scan_combined(
     x: Tensor,
@@ -113,9 +117,10 @@ def mamba_chunk_scan_combined(
         cu_seqlens=cu_seqlens if return_varlen_states else None, return_final_states=bool(return_final_states),
         return_varlen_states=bool(return_varlen_states), groups=ngroups > 1,
         D_per_channel=D is not None and D.dim() == 2, dt_limit=limits != (0.0, float("inf")),
-        mixed_dtype=checks.mixed(x, dt, B, C, z),
+        mixed_dtype=checks.mixed(x, dt, B, C, z), short=length <= SHORT,
     )  # fmt: skip
-    call = Call(op, x.device, x.dtype, grad, features, (("d_state", d_state), ("headdim", headdim)))
+    sizes = (("d_state", d_state), ("headdim", headdim), ("heads_per_group", nheads // ngroups))
+    call = Call(op, x.device, x.dtype, grad, features, sizes)
     return choose(call, backend).function(*arguments)
 
 
@@ -174,6 +179,16 @@ def build(
     return inputs
 
 
+def probe(call: Call) -> Build:
+    """Heads and states as large as those of the call, for kernels are compiled for them, and as many heads a group, up to 33."""
+    several = min(call.size("heads_per_group", 2), 33)
+    return build(
+        SHORT if "short" in call.features else 37, nheads=several, ngroups=1, headdim=call.size("headdim", 16),
+        d_state=call.size("d_state", 24), tokens=19 if "seq_idx" in call.features else 0, without=() if "z" in call.features else ("z",),
+        D_per_channel="D_per_channel" in call.features,
+    )  # fmt: skip
+
+
 _case = functools.partial(build, batch=1, chunk_size=64)
 
 SPEC = register(
@@ -182,6 +197,14 @@ SPEC = register(
         build,
         differentiable=("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "initial_states"),
         float32=("A", "D", "dt_bias", "initial_states"),
+        probe=probe,
+        published=tuple(
+            {"headdim": headdim, "d_state": d_state, "nheads": nheads, "ngroups": ngroups, "length": length, **more}
+            for headdim, d_state, nheads, ngroups in (
+                (64, 128, 24, 1), (64, 128, 80, 1), (64, 128, 128, 8), (128, 256, 24, 1), (64, 256, 48, 1),
+            )
+            for length, more in ((2048, {}), (2048, {"without": ("z",)}), (2048, {"tokens": 700, "without": ("z",)}), (8, {}))
+        ),
         cases={
             "chunk borders": _case(BORDERS),
             "tiny dt": _case(70, dt=-13.0),

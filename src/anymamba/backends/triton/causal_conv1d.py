@@ -56,6 +56,12 @@ def supports(call: Call) -> tuple[bool, str]:
     return ok, reason
 
 
+def variant(call: Call) -> str:
+    """The kernels walk along what lies side by side in memory; taps are unrolled."""
+    beside = "steps" if "length_contiguous" in call.features else "channels"
+    return f"{beside} side by side, {call.size('width', 4)} taps"
+
+
 def causal_conv1d_fn(
     x: Tensor,
     weight: Tensor,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
-from anymamba.backends.triton.launch import runs_here
+from anymamba.backends.triton.launch import power_of_2, runs_here
 from anymamba.backends.triton.norm_rows import as_rows, norm_backward, norm_forward
 from anymamba.language import say
 
@@ -21,6 +21,11 @@ def supports(call: Call) -> tuple[bool, str]:
         names = ", ".join(sorted(missing))
         return False, say(f"has no kernel for {names}", f"没有支持 {names} 的内核")
     return ok, reason
+
+
+def variant(call: Call) -> str:
+    """A kernel is compiled for the power of 2 that holds a row."""
+    return f"rows of {power_of_2(call.size('dim', 20))}"
 
 
 def layer_norm_fn(

@@ -8,13 +8,18 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
-from anymamba.backends.triton.launch import runs_here
+from anymamba.backends.triton.launch import power_of_2, runs_here
 from anymamba.backends.triton.norm_rows import as_rows, norm_backward, norm_forward
 
 
 def supports(call: Call) -> tuple[bool, str]:
     """Every option."""
     return runs_here(call)
+
+
+def variant(call: Call) -> str:
+    """A kernel is compiled for the power of 2 that holds a row, or a group of it."""
+    return f"rows of {power_of_2(call.size('group_size', 10))}"
 
 
 def layernorm_fn(

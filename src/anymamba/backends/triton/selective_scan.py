@@ -37,6 +37,13 @@ def supports(call: Call) -> tuple[bool, str]:
     return True, reason
 
 
+def variant(call: Call) -> str:
+    """The kernels walk along what lies side by side in memory; states are unrolled."""
+    beside = "steps" if "length_contiguous" in call.features else "channels"
+    extra = "".join(f", {word}" for word in ("groups", "constant_B", "constant_C") if word in call.features)
+    return f"{beside} side by side, {call.size('d_state', 16)} states{extra}"
+
+
 def selective_scan_fn(
     u: Tensor,
     delta: Tensor,

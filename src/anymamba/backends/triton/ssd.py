@@ -30,6 +30,22 @@ def supports(call: Call) -> tuple[bool, str]:
     return ok, reason
 
 
+def variant(call: Call) -> str:
+    """What the kernels are compiled for: the tile that holds a head and its states, and the parts of the plans that do not depend on how
+    many sequences, tokens and heads there are to share out."""
+    headdim, d_state, heads = call.size("headdim", 16), call.size("d_state", 24), call.size("heads_per_group", 2)
+    sizes = (1, 16 if "short" in call.features else 4096, heads, heads, headdim, d_state, call.dtype == torch.float32, call.device)
+    gated, documents = "z" in call.features, "seq_idx" in call.features
+    ahead = forward_plan(*sizes, gated, documents)
+    chunks = f"chunks {ahead.q}, {ahead.warps} warps, {ahead.stages} stages, parts {ahead.block_k}"
+    words = [f"tile {_block(headdim)}x{_block(d_state)}", chunks]
+    if call.grad:
+        back = backward_plan(*sizes)
+        words.append(f"backward chunks {back.q}, {back.warps} warps, {back.block_p} channels")
+    words += [word for word in ("z", "seq_idx", "D_per_channel") if word in call.features]
+    return ", ".join(words)
+
+
 def mamba_chunk_scan_combined(
     x: Tensor,
     dt: Tensor,
