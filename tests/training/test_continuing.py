@@ -81,6 +81,10 @@ def test_another_batch_goes_on_where_the_data_stood(go: Go, tmp_path: Path) -> N
         assert part in go.said, go.said  # type: ignore[attr-defined]
     state = checkpoint.open_checkpoint(tmp_path / "run" / "step-000008").state
     assert state["row"] == 4 * 8 + 4 * 16 and state["rows"] == 16
+    go("auto", steps=9, batch_tokens=64)
+    assert checkpoint.open_checkpoint(tmp_path / "run" / "step-000009").state["micro_batch"] == 1
+    go("auto", steps=10, batch_tokens=512)
+    assert checkpoint.open_checkpoint(tmp_path / "run" / "step-000010").state["micro_batch"] == 8, "rows at once are chosen anew"
 
 
 def test_other_options_are_said_and_take_effect(go: Go, tmp_path: Path) -> None:

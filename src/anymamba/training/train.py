@@ -216,7 +216,8 @@ def _fit_memory(run: Run, parameters: int) -> str:
     config, mine = run.config, run.plan.rows // run.processes.world
     model, device = run.model, run.processes.device
     model.backbone.gradient_checkpointing = config.checkpointing == "on"
-    if run.folder.resumed is not None and not config.micro_batch and config.checkpointing == (run.folder.before or config).checkpointing:
+    as_before = run.done.rows == run.plan.rows and config.checkpointing == (run.folder.before or config).checkpointing
+    if run.folder.resumed is not None and as_before and not config.micro_batch:
         kept = run.folder.resumed.state
         # the same parts in the same order: their sums are then the same to the last bit
         if mine % kept["micro_batch"] == 0:
