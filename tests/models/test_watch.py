@@ -13,6 +13,7 @@ from anymamba import errors
 from anymamba.errors import AnymambaError
 from anymamba.generation.engine import Reader
 from anymamba.generation.quantize import quantize_int8
+from anymamba.models import hub
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
 from anymamba.models.watch import Watch, readable
@@ -238,3 +239,19 @@ def test_a_second_derivative_is_refused_and_not_wrong():
     with pytest.raises(RuntimeError):
         (gradient,) = torch.autograd.grad(loss, [model.backbone.norm_f.weight], create_graph=True)
         gradient.sum().backward()
+
+
+def test_a_model_with_adapters_is_saved_merged_or_not_at_all(tmp_path):
+    import peft
+
+    model = attached.build("mamba", "plain")
+    config = peft.LoraConfig(r=4, target_modules=["in_proj"], modules_to_save=["lm_head"], init_lora_weights=False)
+    wrapped = peft.get_peft_model(model, config).eval()
+    with torch.no_grad():
+        model.lm_head.modules_to_save["default"].weight.add_(0.1)
+    with pytest.raises(AnymambaError, match="in_proj.base_layer"):
+        hub.save(model, tmp_path / "adapted")
+    assert not (tmp_path / "adapted").exists()
+    logits = model(IDS).logits
+    hub.save(wrapped.merge_and_unload(), tmp_path / "merged")
+    assert (hub.load(tmp_path / "merged")(IDS).logits - logits).norm() < 1e-5 * logits.norm()  # the head is no longer tied

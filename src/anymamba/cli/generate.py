@@ -112,7 +112,7 @@ def _reader(arguments: argparse.Namespace, model: LanguageModel, rows: int = 1, 
     from anymamba.generation.engine import Reader
     from anymamba.generation.mitigation import ResynchronisedReader
 
-    return ResynchronisedReader(model, rows, cache, arguments.resync) if arguments.resync else Reader(model, rows, cache)
+    return ResynchronisedReader(model, rows, cache, arguments.resync) if arguments.resync else Reader(model, rows, cache, alone=True)
 
 
 def _one(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer, sampling: Sampling) -> int:

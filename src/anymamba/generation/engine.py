@@ -59,13 +59,15 @@ class Timing:
 class Reader:
     """The state of ``rows`` texts under one model. logits: (rows, vocabulary) of the next token, None before anything was read."""
 
-    def __init__(self, model: LanguageModel, rows: int = 1, cache: Cache | None = None) -> None:
+    def __init__(self, model: LanguageModel, rows: int = 1, cache: Cache | None = None, *, alone: bool = False) -> None:
         self.model = model
         self.cache = cache if cache is not None else model.make_cache(rows)
         self.logits: Tensor | None = None
         self.timing = Timing()
         self._stepper: Stepper | None = None
         self._watch: Watch | None = None
+        self.alone = alone
+        """Whether nobody's code runs between two steps, so that nothing can be attached to the model there: it is not looked at again."""
 
     @torch.inference_mode()
     def read(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -99,7 +101,7 @@ class Reader:
     @torch.inference_mode()
     def step(self, ids: Tensor) -> Tensor:
         """Reads one token a row, (rows,), and returns the logits of the next; valid until the next call."""
-        if self._watch is not None and self._watch.changed():
+        if self._watch is not None and not self.alone and self._watch.changed():
             self.leave_stepper()
         if self._stepper is None:
             self._watch = Watch(self.model)
@@ -201,7 +203,7 @@ def generate(
     until every row has ended. eos: ids that end a row (default: the model's). cache: a state to continue from. sampling: fields of
     ``sampling.Sampling``; greedy by default.
     """
-    reader = Reader(model, input_ids.shape[0], cache)
+    reader = Reader(model, input_ids.shape[0], cache, alone=True)
     reader.read(input_ids, attention_mask)
     ends = model.config.eos_token_ids if eos is None else eos
     chosen = steps(reader, max_new_tokens, Sampling(**sampling), input_ids, ends, attention_mask=attention_mask)

@@ -125,7 +125,7 @@ class Model(LanguageModel):
         if isinstance(prompt, Tensor):
             return engine.generate(self, prompt, max_new_tokens, **options)
         if isinstance(prompt, str):
-            return "".join(piece.text for piece in self._pieces(prompt, max_new_tokens, options))
+            return "".join(piece.text for piece in self._pieces(prompt, max_new_tokens, options, alone=True))
         texts = list(prompt)
         if not texts:
             return []
@@ -133,7 +133,7 @@ class Model(LanguageModel):
         tokenizer = self._tokenizer()
         rows = [encode_prompt(tokenizer, text) for text in texts]
         ends = end_tokens(self, tokenizer)
-        written = generate_batch(Reader(self, len(rows)), tokenizer, rows, max_new_tokens, Sampling(**options), stop, ends)
+        written = generate_batch(Reader(self, len(rows), alone=True), tokenizer, rows, max_new_tokens, Sampling(**options), stop, ends)
         return [one.text for one in written]
 
     @overload
@@ -182,13 +182,13 @@ class Model(LanguageModel):
         scored = row[1:]
         return TokenScores(scored, [tokenizer.decode([token]) for token in scored], scores)
 
-    def _pieces(self, prompt: str, max_new_tokens: int, options: dict[str, Any]) -> Iterator[Piece]:
+    def _pieces(self, prompt: str, max_new_tokens: int, options: dict[str, Any], alone: bool = False) -> Iterator[Piece]:
         """Arguments are checked and the prompt is read now; the iterator writes."""
         stop = options.pop("stop", ())
         sampling = Sampling(**options)
         tokenizer = self._tokenizer()
         ids = encode_prompt(tokenizer, prompt)
-        reader = Reader(self)
+        reader = Reader(self, alone=alone)
         reader.read(torch.tensor([ids], device=self.device))
         return pieces(reader, tokenizer, ids, max_new_tokens, sampling, stop, end_tokens(self, tokenizer))
 

@@ -135,12 +135,16 @@ def write(
     """The files of ``save``, straight into an existing folder: config.json, generation_config.json, model.safetensors (shards
     above shard_bytes), the tokenizer's. state: the parameters by name, where the model's own are spread over processes.
 
-    Every token that ends a text, or an answer by the chat template, stands in generation_config.json."""
+    Every token that ends a text, or an answer by the chat template, stands in generation_config.json. A head that was tied and no longer is
+    the embedding's table is written too. Raises AnymambaError for a model with adapters or parametrisations: their names are others.
+    """
     config: Config = model.config  # type: ignore[assignment]
     tensors = {name: tensor.detach() for name, tensor in (model.state_dict() if state is None else state).items()}
-    if config.tie_word_embeddings:
+    _check_names(tensors, config)
+    tied = config.tie_word_embeddings and _same_table(tensors.get(HEAD), tensors[TABLE])
+    if tied:
         tensors.pop(HEAD, None)
-    values = config.to_dict()
+    values = {**config.to_dict(), "tie_word_embeddings": tied}
     dtype = str(tensors[TABLE].dtype).removeprefix("torch.")
     values.update(dtype=dtype, torch_dtype=dtype)  # the newer and the older name of the same field
     if tokenizer is not None:
@@ -164,6 +168,32 @@ def write(
             fix=say("free some space or choose another folder", "请清理空间或更换目录"),
         )
     weights.write({name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}, folder, shard_bytes)
+
+
+def _check_names(tensors: Mapping[str, Tensor], config: Config) -> None:
+    """A folder that nothing could load is not written."""
+    with torch.device("meta"):
+        expected = LanguageModel(config).state_dict().keys()
+    missing, other = sorted(expected - tensors.keys() - {HEAD}), sorted(tensors.keys() - expected)
+    if missing or other:
+        raise AnymambaError(
+            "checkpoint",
+            say(f"the model is not saved: it has {other[0]}", f"模型未保存：其中有 {other[0]}")
+            if other
+            else say(f"the model is not saved: it lacks {missing[0]}", f"模型未保存：缺少 {missing[0]}"),
+            why=say(
+                "adapters, wrappers or parametrisations gave its weights names that no program would load",
+                "适配器、包装或参数化改变了权重名称，其他程序无法加载",
+            ),
+            fix=say(
+                "merge them first (PEFT: merge_and_unload), or save the adapters alone (PEFT: save_pretrained)",
+                "请先合并（PEFT：merge_and_unload），或仅保存适配器（PEFT：save_pretrained）",
+            ),
+        )
+
+
+def _same_table(head: Tensor | None, table: Tensor) -> bool:
+    return head is None or head.data_ptr() == table.data_ptr() or (head.shape == table.shape and torch.equal(head, table))
 
 
 def _ends(config: Config, tokenizer: Tokenizer | None) -> int | list[int] | None:

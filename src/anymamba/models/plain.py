@@ -131,7 +131,7 @@ def parametrised(module: nn.Module) -> type | None:
 def _changed(module: nn.Module, kind: type, forward: Callable[..., Any]) -> str:
     if "forward" in module.__dict__ or kind.forward is not forward:  # type: ignore[attr-defined]
         return say("its forward was replaced", "它的 forward 已被替换")
-    if nn.Module.__call__ is not _call:
+    if nn.Module.__call__ is not _call and not torch.compiler.is_compiling():  # torch.export replaces it
         return say("nn.Module.__call__ was replaced", "nn.Module.__call__ 已被替换")
     return ""
 

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrizations
 
 from anymamba.language import say
@@ -43,15 +43,17 @@ class Watch:
         self._model = model
         modules = list(model.modules())
         self._hooks = plain.hooks_registered()
-        self._children = [(module._modules, dict(module._modules)) for module in modules if module._modules]
+        self._children = [module._modules for module in modules if module._modules]
+        self._modules = _values(self._children)
         self._names = [module.__dict__ for module in modules]
-        self._forwards = sum(map(_has_forward, self._names))
+        self._forwards = ["forward" in names for names in self._names]
         self._adapted = [module for module in modules if hasattr(module, "merged_adapters")]
         self._adapters = list(map(_adapter_state, self._adapted))
-        self._parameters = [(module._parameters, dict(module._parameters)) for module in modules if module._parameters]
-        held = [tensor for _, parameters in self._parameters for tensor in parameters.values() if tensor is not None]
+        self._own = [module._parameters for module in modules if module._parameters]
+        self._parameters = _values(self._own)
         # a tensor made in inference mode has no version
-        self._values = [tensor for tensor in held if not tensor.is_inference()] if values else []
+        held = [tensor for tensor in self._parameters if tensor is not None and not tensor.is_inference()]
+        self._values = held if values else []
         self._versions = list(map(_version, self._values))
 
     def changed(self) -> bool:
@@ -61,9 +63,9 @@ class Watch:
                 return True
             self._hooks = plain.hooks_registered()
         return (
-            any(now != before for now, before in self._children)
-            or sum(map(_has_forward, self._names)) != self._forwards
-            or any(not _same(now, before) for now, before in self._parameters)
+            not _same(_values(self._children), self._modules)
+            or ["forward" in names for names in self._names] != self._forwards
+            or not _same(_values(self._own), self._parameters)
             or list(map(_version, self._values)) != self._versions
             or (bool(self._adapted) and list(map(_adapter_state, self._adapted)) != self._adapters)
         )
@@ -72,13 +74,13 @@ class Watch:
 _version = operator.attrgetter("_version")
 
 
-def _has_forward(attributes: dict[str, Any]) -> bool:
-    return "forward" in attributes
+def _values(dictionaries: Sequence[Mapping[str, Any]]) -> list[Any]:
+    return [value for dictionary in dictionaries for value in dictionary.values()]
 
 
-def _same(now: Mapping[str, Tensor | None], before: Mapping[str, Tensor | None]) -> bool:
+def _same(now: list[Any], before: list[Any]) -> bool:
     """By identity: tensors would be compared number by number."""
-    return len(now) == len(before) and all(map(operator.is_, now.values(), before.values()))
+    return len(now) == len(before) and all(map(operator.is_, now, before))
 
 
 def _adapter_state(module: Any) -> tuple[Any, ...]:
