@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import Any
 
-from anymamba.backends import REGISTRY, Entry, observers, selfcheck
+from anymamba.backends import REGISTRY, Entry, observers, selfcheck, transforms
 from anymamba.backends.call import Call
 from anymamba.errors import BackendError, warn_once
 from anymamba.language import say
@@ -66,6 +66,8 @@ def choose(call: Call, backend: str | None = None) -> Choice:
     Raises BackendError when an explicitly chosen backend cannot serve it (with the reason, and those that can), or when none can.
     """
     key = call, requested_backend(backend)
+    if transforms.transformed():
+        key = call, transforms.backend_inside(call.op, key[1])
     kept = _choices.get(key)
     if kept is None:
         try:
@@ -83,6 +85,8 @@ def choose(call: Call, backend: str | None = None) -> Choice:
 def choose_fused(call: Call, backend: str | None = None) -> Choice | None:
     """Like choose, for an op that can also be composed of other ops: None when no backend that may serve it has it fused."""
     requested = requested_backend(backend)
+    if transforms.transformed():
+        return None
     names = [requested] if requested else [name for name, entry in REGISTRY.items() if entry.automatic]
     for name in names:
         entry = _entry(name)

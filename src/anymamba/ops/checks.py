@@ -13,10 +13,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from anymamba.backends.transforms import transformed
 from anymamba.errors import AnymambaError, ArgumentError, ArgumentTypeError, UnsupportedError
 from anymamba.language import say
 from anymamba.ops.debug import values_checked
-from anymamba.ops.transforms import transformed
 
 _BUFFERS = {"state", "conv_state", "final_states_out"}
 """Arguments that may hold memory nobody has written yet: rows of a cache that are not in use, an output to fill."""

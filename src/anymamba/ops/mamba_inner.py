@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose_fused
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
+from anymamba.backends.transforms import transformed
 from anymamba.ops import checks, compiled
 from anymamba.ops.called import Projection, projected
 from anymamba.ops.causal_conv1d import causal_conv1d_fn
@@ -178,7 +179,7 @@ def mamba_inner(
         assert isinstance(y, Tensor)
         return y
 
-    recompute = grad and checkpoint_lvl == 1 and x_proj is None and not compiled.capturing()
+    recompute = grad and checkpoint_lvl == 1 and x_proj is None and not compiled.capturing() and not transformed()
     y = _checkpointed(scanned, xz) if recompute else scanned(xz)
     if out_proj is not None:
         return projected(op, "out_proj", out_proj, y.mT, out_proj_weight)

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from anymamba.backends.call import Call
 from anymamba.backends.cpu import causal_conv1d_kernels as kernels
 from anymamba.backends.cpu import causal_conv1d_step as step
 from anymamba.backends.cpu.compile import Program
 from anymamba.backends.cpu.emit import dtype_name
+from anymamba.backends.transforms import first_derivative_only
 from anymamba.language import say
 
 WIDEST = 32
@@ -118,7 +118,7 @@ class _Convolution(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, initial, seq_idx = ctx.saved_tensors
         batch, dim, length = x.shape

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from anymamba.backends.call import Call
 from anymamba.backends.cpu import norm_kernels as kernels
 from anymamba.backends.cpu.compile import Program
 from anymamba.backends.cpu.emit import dtype_name
+from anymamba.backends.transforms import first_derivative_only
 from anymamba.language import say
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -147,7 +147,7 @@ class _Norm(torch.autograd.Function):
         return y, total
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dy: Tensor | None, dtotal: Tensor | None) -> tuple[Tensor | None, ...]:
         x, residual, weight, bias, statistics = ctx.saved_tensors
         x_dtype, residual_dtype = ctx.dtypes

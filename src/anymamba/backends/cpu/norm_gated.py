@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from anymamba.backends.call import Call
 from anymamba.backends.cpu import norm_gated_kernels as kernels
 from anymamba.backends.cpu.norm import as_rows, blocks_of, dtype_of, program, workers_for
+from anymamba.backends.transforms import first_derivative_only
 from anymamba.language import say
 
 
@@ -89,7 +89,7 @@ class _GatedNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, z, statistics = ctx.saved_tensors
         weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from anymamba.backends.call import Call
 from anymamba.backends.cpu.compile import Program
@@ -16,6 +15,7 @@ from anymamba.backends.cpu.selective_scan_backward import backward
 from anymamba.backends.cpu.selective_scan_forward import forward
 from anymamba.backends.cpu.selective_scan_task import TILE, Options, blocking
 from anymamba.backends.cpu.target import host
+from anymamba.backends.transforms import first_derivative_only
 from anymamba.language import say
 
 LARGEST_STATE = 256
@@ -62,7 +62,7 @@ class _SelectiveScan(torch.autograd.Function):
         return out, last_state
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dout: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         u, delta, A, B, C, D, z, delta_bias, kept = ctx.saved_tensors
         arguments = _Arguments(u, delta, A, B, C, D, z, delta_bias, ctx.delta_softplus)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from anymamba.backends.call import Call
 from anymamba.backends.cpu import ssd_backward, ssd_forward
@@ -17,6 +16,7 @@ from anymamba.backends.cpu.compile import Program
 from anymamba.backends.cpu.emit import dtype_name
 from anymamba.backends.cpu.ssd_tiles import CHUNK, Decays
 from anymamba.backends.cpu.target import host
+from anymamba.backends.transforms import first_derivative_only
 from anymamba.language import say
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -245,7 +245,7 @@ class Scan(torch.autograd.Function):
         return out, final[:, :, : x.shape[3], : B.shape[3]].contiguous()
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dout: Tensor | None, dfinal: Tensor | None) -> tuple[Tensor | None, ...]:
         x, steps, A, B, C, D, z, initial_states, carry, exponents, kept, ungated = ctx.saved_tensors
         problem = _Problem(x, steps, A, B, C, D, z, carry, exponents)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from anymamba.backends.torch.precision import has_float64
+from anymamba.backends.transforms import first_derivative_only
 
 
 def running_angles(
@@ -61,7 +61,7 @@ class _Rotated(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         out, cos, sin = ctx.saved_tensors
         dtype, bias_dtype = ctx.dtypes

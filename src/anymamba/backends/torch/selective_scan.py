@@ -12,6 +12,7 @@ from torch import Tensor
 from anymamba.backends.torch import supports as supports
 from anymamba.backends.torch.precision import full_precision, wide_dtype
 from anymamba.backends.torch.recurrence import linear_recurrence_
+from anymamba.backends.transforms import first_derivative_only
 
 
 def selective_scan_fn(
@@ -146,7 +147,7 @@ class _Scan(torch.autograd.Function):
         return y, last_state
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dy: Tensor, _: Any) -> Any:
         u, dt, rates, B, C, *starts = ctx.saved_tensors
         with full_precision(u.device):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
+from anymamba.backends.transforms import first_derivative_only
 from anymamba.backends.triton.causal_conv1d_kernels import causal_conv1d_backward_kernel, causal_conv1d_forward_kernel
 from anymamba.backends.triton.causal_conv1d_rows import conv_rows_backward, conv_rows_forward, in_rows, rows_plan
 from anymamba.backends.triton.causal_conv1d_sums import conv_sums
@@ -109,7 +110,7 @@ class _CausalConv1d(torch.autograd.Function):
         return conv_forward(x, weight, bias, initial, seq_idx, silu, conv_plan(x.shape[0], x.shape[1], x.shape[2], x.device))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, initial, seq_idx = ctx.saved_tensors
         if x.numel() and in_rows(x):

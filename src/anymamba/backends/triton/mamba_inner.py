@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
+from anymamba.backends.transforms import first_derivative_only
 from anymamba.backends.triton import selective_scan
 from anymamba.backends.triton.causal_conv1d import LARGEST_WIDTH, conv_backward, conv_forward, conv_plan
 from anymamba.backends.triton.launch import runs_here
@@ -111,7 +112,7 @@ class _MambaInner(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         xz, conv_weight, conv_bias, x_proj, dt_proj, out_proj, out_bias, A, D, delta_bias, *rest = ctx.saved_tensors
         (x_weight, dt_weight, out_weight, mask), saved = rest[:4], rest[4:]

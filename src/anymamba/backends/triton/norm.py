@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
+from anymamba.backends.transforms import first_derivative_only
 from anymamba.backends.triton.launch import power_of_2, runs_here
 from anymamba.backends.triton.norm_rows import as_rows, norm_backward, norm_forward
 from anymamba.language import say
@@ -96,7 +97,7 @@ class _Norm(torch.autograd.Function):
         return y.view(x.shape), None if total is None else total.view(x.shape)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dy: Tensor, dsum: Tensor | None) -> tuple[Tensor | None, ...]:
         rows, added, weight, bias, mean, scale = ctx.saved_tensors
         dx_dtype, residual_dtype = ctx.dtypes

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
+from anymamba.backends.transforms import first_derivative_only
 from anymamba.backends.triton.launch import power_of_2, runs_here
 from anymamba.backends.triton.norm_rows import as_rows, norm_backward, norm_forward
 
@@ -69,7 +70,7 @@ class _GatedNorm(torch.autograd.Function):
         return y.view(x.shape)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         rows, gate, weight, bias, mean, scale = ctx.saved_tensors
         group_size, norm_first = ctx.options

@@ -13,6 +13,7 @@ from anymamba.backends.call import Call
 from anymamba.backends.cuda import nvrtc
 from anymamba.backends.cuda import selective_scan_launch as in_cuda
 from anymamba.backends.cuda import selective_scan_rows_launch as in_rows
+from anymamba.backends.transforms import first_derivative_only
 from anymamba.backends.triton.launch import on_device, runs_here
 from anymamba.backends.triton.selective_scan_backward import (
     selective_scan_backward_kernel,
@@ -176,7 +177,7 @@ class _SelectiveScan(torch.autograd.Function):
         return out, last_state
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dout: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         u, delta, A, B, C, D, z, delta_bias, checkpoint = ctx.saved_tensors
         return *backward(dout, u, delta, A, B, C, D, z, delta_bias, ctx.softplus, checkpoint, ctx.kept), None, None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
+from anymamba.backends.transforms import first_derivative_only
 from anymamba.backends.triton.launch import has_float64, on_device, power_of_2, runs_here
 from anymamba.backends.triton.ssd_backward import ssd_backward_kernel
 from anymamba.backends.triton.ssd_backward_ends import ssd_exponents_backward_kernel, ssd_gate_backward_kernel
@@ -111,7 +112,7 @@ class _ChunkScan(torch.autograd.Function):
         return out, final
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dout: Tensor, dfinal: Tensor | None) -> tuple[Tensor | None, ...]:
         x, dt, A, B, C, D, z, dt_bias, initial, seq_idx, ungated = ctx.saved_tensors
         softplus, limits = ctx.options

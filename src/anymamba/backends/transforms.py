@@ -1,0 +1,92 @@
+"""Calls inside of torch.func's transformations (vmap, grad, jvp, ...) and of forward-mode differentiation, and second derivatives.
+
+Kernels take addresses and know one derivative; the reference is made of torch's own operations, which know all of it. So inside of a
+transformation an automatic choice is the reference.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from anymamba.errors import BackendError, warn_once
+from anymamba.language import say
+
+
+def transformed() -> bool:
+    """True inside of torch.func's transformations and of ``forward_ad.dual_level``: values cannot be read there, and kernels
+    that take addresses cannot run."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+def backend_inside(op: str, requested: str | None) -> str:
+    """The backend of a call inside of a transformation. Raises BackendError where another one than the reference is asked for."""
+    if requested not in (None, "reference"):
+        raise BackendError(
+            "backend",
+            say(f"backend {requested!r} cannot run {op} inside of torch.func", f"后端 {requested!r} 无法在 torch.func 内运行 {op}"),
+            why=say(
+                "vmap, grad, jvp and forward-mode differentiation need operations that torch itself can transform",
+                "vmap、grad、jvp 与前向模式微分需要 torch 自身可变换的运算",
+            ),
+            fix=say(
+                'leave the backend to us there, or with anymamba.use_backend("reference"): ...',
+                '此处不要指定后端，或使用 with anymamba.use_backend("reference"): ...',
+            ),
+        )
+    if requested is None:
+        warn_once(
+            f"transformed:{op}",
+            say(
+                f"{op} runs on backend 'reference' inside of torch.func (vmap, grad, jvp) and forward-mode automatic "
+                "differentiation: exact, and slow",
+                f"{op} 在 torch.func（vmap、grad、jvp）与前向模式微分内使用后端 'reference'：精确但较慢",
+            ),
+        )
+    return "reference"
+
+
+def first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator of a kernel's ``backward``, in place of torch's once_differentiable: differentiating its gradients again raises
+    BackendError that says what works."""
+
+    @functools.wraps(backward)
+    def guarded(ctx: Any, *gradients: Any) -> Any:
+        with torch.no_grad():
+            outputs = backward(ctx, *gradients)
+        if not torch.is_grad_enabled():
+            return outputs
+        parts = outputs if isinstance(outputs, tuple) else (outputs,)
+        # gradients that a second differentiation reaches: it fails there, and says why
+        sources = [tensor for tensor in (*gradients, *ctx.saved_tensors) if isinstance(tensor, Tensor) and tensor.requires_grad]
+        if not sources:
+            return outputs
+        parts = tuple(_Last.apply(part, *sources) if isinstance(part, Tensor) else part for part in parts)
+        return parts if isinstance(outputs, tuple) else parts[0]
+
+    return guarded
+
+
+class _Last(torch.autograd.Function):
+    """The identity of a gradient, joined to the graphs of all that it was computed from, so that every second derivative comes here."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *sources: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise BackendError(
+            "backend",
+            say("the kernels have first derivatives only", "内核只有一阶导数"),
+            why=say("a gradient made with create_graph=True was differentiated again", "对 create_graph=True 得到的梯度再次求导"),
+            fix=say(
+                'compute the forward pass with anymamba.use_backend("reference"), which can be differentiated any number of times',
+                '请用 with anymamba.use_backend("reference") 计算前向过程，它可任意次求导',
+            ),
+        )
