@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
+import torch
 
 from anymamba.bench import cases, timing
 from anymamba.bench.case import FLOOR, Case
+from anymamba.bench.minute import Minute
 from anymamba.cli import main
 
 NUMBERS = {"median", "low", "high", "runs", "units"}
@@ -93,3 +96,22 @@ def test_exit_codes(tiny: tuple[Case, ...], monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setattr(selective_scan, "selective_scan_fn", lambda *given, **options: right(*given, **options) + 1)
     assert main(["bench", "--device", "cpu", "--backend", "torch", "--only", "scan/tiny/forward", "--quick"]) == 1
     assert "not timed" in capsys.readouterr().out
+
+
+def test_quick_keeps_to_its_minute(tiny: tuple[Case, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    minute = Minute(10.0)
+    short, long = (Case(name, "cpu", tiny[0].build, seconds=seconds) for name, seconds in (("short", 3.0), ("long", 9.0)))
+    assert minute.has_room(short) and not Minute(8.0).has_room(long)
+    minute.start -= 6.0  # the machine took twice as long as planned
+    assert not minute.has_room(Case("another", "cpu", tiny[0].build, seconds=2.5))
+    assert minute.has_room(Case("small", "cpu", tiny[0].build, seconds=1.0))
+    monkeypatch.setattr("anymamba.bench.minute.Minute", lambda: minute)
+    assert main(["bench", "--device", "cpu", "--backend", "torch", "--only", "scan/tiny/forward", "--quick", "--lang", "en"]) == 0
+    assert "no room in the minute of --quick for: scan/tiny/forward" in capsys.readouterr().err
+
+
+def test_the_cases_of_quick_fit_a_minute_on_two_cores() -> None:
+    quick = cases.select(torch.device("cpu"), quick=True)
+    planned = [case.seconds for case in quick]
+    within = [case.name for case, total in zip(quick, itertools.accumulate(planned)) if total <= 54]
+    assert len(within) >= 8 and "mamba-130m/B1-fp32/decode" in within

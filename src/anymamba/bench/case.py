@@ -16,11 +16,13 @@ FLOOR = "matrix products alone"
 
 @dataclass(frozen=True)
 class Setting:
-    """device; backend: what ``--backend`` asked for, None for the automatic choice; slow: also run the peers that take minutes."""
+    """device; backend: what ``--backend`` asked for, None for the automatic choice; slow: also run the peers that take minutes;
+    quick: leave out those that take a quarter of a minute, too."""
 
     device: torch.device
     backend: str | None = None
     slow: bool = False
+    quick: bool = False
 
 
 @dataclass
@@ -36,7 +38,8 @@ class Contest:
     """One case, ready to run. peers: made when their turn comes (their memory is large); a str is the reason why one is missing.
 
     bytes_read: what a call of ours must read from memory at least, when that bounds it (decode: the weights).
-    stepper: after a run, what read the tokens one by one (decode). slow: names of the peers that take minutes."""
+    stepper: after a run, what read the tokens one by one (decode). slow: names of the peers that take minutes; long: of those that
+    --quick has no time for."""
 
     ours: Contender
     gate: Callable[[], Gate]
@@ -44,6 +47,7 @@ class Contest:
     bytes_read: float = 0
     stepper: Callable[[], str] | None = None
     slow: frozenset[str] = frozenset()
+    long: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Case:
-    """name: kind/what/shape, matched by --only. quick: part of --quick. quantity: "time", "memory". official_ms: mamba-ssm on an
-    H100, bf16, see official.py; comparable on that card only, shown as a ratio on every CUDA device."""
+    """name: kind/what/shape, matched by --only. quick: part of --quick. seconds: about how long that takes there on two cores.
+
+    quantity: "time", "memory". official_ms: mamba-ssm on an H100, bf16, see official.py; comparable on that card only, shown as a
+    ratio on every CUDA device."""
 
     name: str
     device_type: str
@@ -66,3 +72,4 @@ class Case:
     quantity: str = "time"
     targets: tuple[Target, ...] = ()
     official_ms: float | None = None
+    seconds: float = 3.0

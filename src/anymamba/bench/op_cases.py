@@ -132,4 +132,6 @@ def _case(spec: OpSpec, bench: Bench, dtype: str, mode: str) -> Case:
     official = bench.official and bench.official[index]
     build = functools.partial(contest, spec, bench.sizes, getattr(torch, dtype), mode)
     quick = bench.quick and dtype == bench.dtypes[0]
-    return Case(name, bench.device_type, build, quick=quick, targets=targets, official_ms=official)
+    scans = spec.name in ("selective_scan_fn", "mamba_chunk_scan_combined")
+    seconds = (6.0 if scans else 2.0) * (2.0 if mode != "forward" else 1.0)
+    return Case(name, bench.device_type, build, quick=quick, targets=targets, official_ms=official, seconds=seconds)

@@ -97,6 +97,9 @@ def _contenders(contest: Contest, setting: Setting) -> tuple[dict[str, Contender
         if name in contest.slow and not setting.slow:
             missing[name] = say("takes minutes; add --slow", "需数分钟；请加 --slow")
             continue
+        if name in contest.long and setting.quick:
+            missing[name] = say("takes long; leave --quick out", "耗时较长；请去掉 --quick")
+            continue
         try:
             contenders[name] = make()
         except Exception as error:  # noqa: BLE001 - a peer that does not work here is named, and no failure of ours

@@ -37,7 +37,7 @@ class Effort:
     patience: float = 10.0
 
 
-QUICK = Effort(seconds=0.5, least=3, most=30, patience=2.0)
+QUICK = Effort(seconds=0.25, least=3, most=30, patience=1.0)
 CUDA = Effort(seconds=0.6, least=5, most=30, patience=3.0)
 """A sample is several calls there, and time on a GPU is dear."""
 

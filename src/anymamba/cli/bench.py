@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     from anymamba.backends import dispatch
     from anymamba.bench import cases, runner, timing
     from anymamba.bench.case import Setting
+    from anymamba.bench.minute import Minute
 
     device = device_of(arguments.device)
     with dispatch.use_backend(arguments.backend):  # an unknown name is an error before anything runs
@@ -48,14 +49,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print("\n".join(case.name for case in chosen))
         return 0
-    setting = Setting(device, arguments.backend, arguments.slow)
+    setting = Setting(device, arguments.backend, arguments.slow, arguments.quick)
     effort = timing.effort_for(device, arguments.quick)
     results: list[Any] = []
+    minute, left_out = Minute(), []
     for case in chosen:
+        if arguments.quick and not minute.has_room(case):
+            left_out.append(case.name)
+            continue
         print(f"{case.name} ...", end="", file=sys.stderr, flush=True)
         started = time.perf_counter()
         results += runner.run([case], setting, effort)
         print(f" {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
+    if left_out:
+        names = ", ".join(left_out)
+        print(say(f"no room in the minute of --quick for: {names}", f"--quick 的一分钟内来不及运行：{names}"), file=sys.stderr)
     document = runner.document(results, setting, arguments.quick)
     if arguments.json:
         json.dump(document, sys.stdout, indent=1, allow_nan=False)
