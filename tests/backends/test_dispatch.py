@@ -13,9 +13,10 @@ from tests.backends import fake
 
 import anymamba
 from anymamba import errors, ops
-from anymamba.backends import cpu, dispatch, selfcheck
+from anymamba.backends import cpu, dispatch, observers, selfcheck
 from anymamba.backends.call import Call
 from anymamba.errors import AnymambaWarning, BackendError
+from anymamba.numerics import op_errors
 
 CALL = Call("rms_norm_fn", torch.device("cpu"), torch.float32)
 
@@ -223,6 +224,9 @@ def test_a_fused_op_is_composed_where_nobody_has_it_fused(monkeypatch: pytest.Mo
     fake.install(monkeypatch, "ours", {"mamba_inner_fn": marked})
     choice = dispatch.choose_fused(call)
     assert choice is not None and choice.backend == "ours"
+    with monkeypatch.context() as patch:  # the answer is kept, as that of choose
+        patch.setattr(dispatch, "verdict", lambda *_: pytest.fail("asked again"))
+        assert dispatch.choose_fused(call) == choice
     assert dispatch.choose_fused(call, "torch") is None
     fake.install(monkeypatch, "ours", {"mamba_inner_fn": marked}, supports=lambda call: (False, "no"))
     assert dispatch.choose_fused(call, "torch") is None
@@ -244,3 +248,28 @@ def test_a_checked_backend_is_checked_before_it_serves(monkeypatch: pytest.Monke
     with pytest.warns(AnymambaWarning, match="'ours': self-check"):
         assert isinstance(norm(), torch.Tensor)
     assert dispatch.choose(CALL).backend != "ours"
+
+
+def test_an_observer_sees_calls_only_while_it_is_asked_to() -> None:
+    seen: list[str] = []
+
+    def note(call: Call, _: dispatch.Choice) -> None:
+        seen.append(call.op)
+
+    with observers.observing(note):
+        norm()
+    norm()
+    assert seen == ["rms_norm_fn"]
+    observers.observe(note)
+    observers.observe(note)
+    norm()
+    observers.ignore(note)
+    observers.ignore(note)
+    norm()
+    assert seen == ["rms_norm_fn"] * 2
+
+
+def test_measuring_errors_leaves_no_observer_behind() -> None:
+    before = list(observers.active)
+    next(op_errors.measure(torch.device("cpu"), (torch.float32,), "rms_norm_fn"))
+    assert observers.active == before

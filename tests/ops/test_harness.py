@@ -63,6 +63,17 @@ def test_an_unsupported_call_is_skipped_with_its_reason(harness_with: Any, monke
         check(CASE, "ours", torch.float32, monkeypatch)
 
 
+def test_a_new_refusal_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    from anymamba.backends.cpu import selective_scan as kernels
+
+    monkeypatch.setattr(kernels, "supports", lambda call: (False, "not today"))
+    with pytest.raises(pytest.fail.Exception, match="which it has to support.*not today"):
+        check(CASE, "cpu", torch.float32, monkeypatch)
+    complex_case = next(case for case in CASES if case.name == "complex")
+    with pytest.raises(pytest.skip.Exception, match="not today"):
+        check(complex_case, "cpu", torch.float32, monkeypatch)
+
+
 def test_a_crash_is_not_skipped(harness_with: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def supports(call: Any) -> tuple[bool, str]:
         raise KeyError("d_state")

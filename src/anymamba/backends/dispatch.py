@@ -32,6 +32,7 @@ class Choice:
 
 
 _override: str | None = None
+_fused: dict[tuple[Call, str | None], str | None] = {}
 _choices: dict[tuple[Call, str | None], Choice | BackendError] = {}
 
 
@@ -84,14 +85,21 @@ def choose(call: Call, backend: str | None = None) -> Choice:
 
 def choose_fused(call: Call, backend: str | None = None) -> Choice | None:
     """Like choose, for an op that can also be composed of other ops: None when no backend that may serve it has it fused."""
-    requested = requested_backend(backend)
+    key = call, requested_backend(backend)
     if transforms.transformed():
         return None
+    if key not in _fused:
+        _fused[key] = _who_fuses(*key)
+    name = _fused[key]
+    return None if name is None else choose(call, name)
+
+
+def _who_fuses(call: Call, requested: str | None) -> str | None:
     names = [requested] if requested else [name for name, entry in REGISTRY.items() if entry.automatic]
     for name in names:
         entry = _entry(name)
         if (requested or _meant_for(entry, call)) and verdict(entry, call)[0]:
-            return choose(call, name)
+            return name
     return None
 
 
@@ -103,6 +111,7 @@ def choices_made() -> list[tuple[Call, Choice]]:
 def forget() -> None:
     """Drops every choice made so far: for tests, and after a self-check changed its verdict."""
     _choices.clear()
+    _fused.clear()
 
 
 def decided() -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import math
 from typing import TYPE_CHECKING, Any
@@ -76,17 +75,15 @@ class CudaStepper:
         """The kernel changes the cache's own tensors."""
 
 
-@functools.lru_cache(maxsize=8)
-def _passed(kind: tuple[Any, ...]) -> list[str]:
-    """Empty until the kernel of this kind of model was checked on this device; then what was wrong, or "" ."""
-    return []
+_faults: dict[tuple[str, ...], str] = {}
+"""Device and kind of model whose kernel was checked -> what was wrong with it, or ""."""
 
 
 def _check(model: LanguageModel) -> None:
     """Two tokens by the kernel and by the model, once for a kind of model on a device."""
     config, dtype = model.config, model.backbone.embeddings.weight.dtype
-    found = _passed((str(model.device), repr(config), str(dtype), type(model.lm_head).__name__))
-    if not found:
+    kind = str(model.device), repr(config), str(dtype), type(model.lm_head).__name__
+    if kind not in _faults:
         ours, theirs = model.make_cache(), model.make_cache()
         for layer, other in zip(ours.layers, theirs.layers):
             layer.ssm.normal_(std=0.1)
@@ -101,9 +98,9 @@ def _check(model: LanguageModel) -> None:
             worst = max(worst, float((logits - wanted).norm() / wanted.norm()))
         most = TOLERANCE[torch.float32 if dtype == torch.float32 else dtype]
         wrong = say(f"the fused step is off by {worst:.1e}, allowed {most:.0e}", f"融合单步误差为 {worst:.1e}，允许 {most:.0e}")
-        found.append("" if worst <= most else wrong)
-    if found[0]:
-        raise RuntimeError(found[0])
+        _faults[kind] = "" if worst <= most else wrong
+    if _faults[kind]:
+        raise RuntimeError(_faults[kind])
 
 
 def describe(model: LanguageModel, cache: Cache) -> Model:
