@@ -12,10 +12,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from anymamba import ops
-from anymamba.errors import ArgumentError
+from anymamba.errors import AnymambaError, ArgumentError
 from anymamba.language import say
 from anymamba.models import loss_node
 from anymamba.models.tied import SharedGradient
@@ -118,8 +117,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph=True: what was computed in the forward pass would pass for a constant
+            raise AnymambaError(
+                "usage",
+                say("the loss of a model has no second derivative", "模型的损失没有二阶导数"),
+                why=say("its gradient is formed in the forward pass", "其梯度在前向中即已算出"),
+                fix=say(
+                    "take model(ids).logits and torch.nn.functional.cross_entropy, under anymamba.use_backend('reference')",
+                    "请在 anymamba.use_backend('reference') 下使用 model(ids).logits 与 torch.nn.functional.cross_entropy",
+                ),
+            )
         if ctx.grads is None:
             raise RuntimeError(
                 "linear_cross_entropy: backward a second time; compute the loss again instead of retain_graph"
