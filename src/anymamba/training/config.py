@@ -40,12 +40,16 @@ def _option(default: Any, en: str, zh: str, choices: tuple[str, ...] = (), flag:
 class TrainConfig:
     """One training run. The help texts below are the documentation of the fields, and of the flags of the same names."""
 
-    data: list[str] = _option([], "files, folders, hf:OWNER/NAME", "文件、目录或 hf:所有者/名称")
+    data: list[str] = _option(
+        [],
+        "text, JSON, CSV, Parquet files (also .gz), folders, hf:OWNER/NAME",
+        "文本、JSON、CSV、Parquet 文件（可为 .gz）、目录或 hf:所有者/名称",
+    )
     out: str = _option("", "run folder (default: runs/NAME-SIZE)", "运行目录（默认 runs/名称-规模）", same_run=False)
     instruct: bool = _option(
         False,
-        "stage 2: tune on instructions (JSONL with prompt/response or messages)",
-        "第二阶段：指令微调（JSONL，含 prompt/response 或 messages）",
+        "stage 2: tune on questions and answers (JSON, CSV or Parquet; prompt/response, messages, Alpaca, ShareGPT)",
+        "第二阶段：用问答微调（JSON、CSV 或 Parquet；prompt/response、messages、Alpaca、ShareGPT）",
     )
     start: str = _option("", "checkpoint to start from", "起始检查点", flag="--from")
     size: str = _option("tiny", "the dial: tiny, small, 130m, ...", "规模旋钮：tiny、small、130m 等")
