@@ -17,6 +17,7 @@ from ..distributed.tensor_parallel import ColumnParallelLinear, RowParallelLinea
 from ..ops.triton.layernorm_gated import RMSNorm as RMSNormGated
 from ..ops.triton.selective_state_update import selective_state_update
 from ..ops.triton.ssd_combined import mamba_chunk_scan_combined, mamba_split_conv1d_scan_combined
+from . import segments
 from .convolution import causal_conv1d_varlen_states
 from .mamba_simple import initial_dt_bias, marked, states_from_cache
 from .modules_as_weights import convolved, convolved_step, fusible
@@ -184,6 +185,7 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
     def step(self, hidden_states: Tensor, conv_state: Tensor, ssm_state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """hidden_states: (batch, 1, d_model); both states are changed in place and returned."""
         assert hidden_states.shape[1] == 1, "step takes one token at a time"
+        segments.said_no_gradient(self)
         z0, x0, z, xBC, dt = self._split(self.in_proj(hidden_states[:, 0]))
         mixed = convolved_step(self, xBC, conv_state)
         x, B, C = mixed.split([self.d_ssm, self.ngroups * self.d_state, self.ngroups * self.d_state], dim=-1)

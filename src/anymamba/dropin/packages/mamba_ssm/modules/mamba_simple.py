@@ -125,6 +125,7 @@ class Mamba(nn.Module):
     def step(self, hidden_states: Tensor, conv_state: Tensor, ssm_state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """hidden_states: (batch, 1, d_model); both states are changed in place and returned."""
         assert hidden_states.shape[1] == 1, "step takes one token at a time"
+        segments.said_no_gradient(self)
         x, z = self.in_proj(hidden_states[:, 0]).chunk(2, dim=-1)
         u = convolved_step(self, x, conv_state)
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)

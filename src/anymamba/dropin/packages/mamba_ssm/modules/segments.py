@@ -1,8 +1,11 @@
-"""A text read in segments through ``inference_params``; anymamba's own file, not in upstream's tree."""
+"""What ``inference_params`` and ``step`` lose without a word in upstream, said once; anymamba's own file, not in upstream's tree."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import torch
+from torch import nn
 
 from anymamba.errors import warn_once
 from anymamba.language import say
@@ -23,5 +26,21 @@ def said_once(inference_params: Any) -> None:
             "请使用带缓存的模型："
             "model = anymamba.load(folder)[0]；cache = model.make_cache(batch)；model(segment, cache=cache)。"
             "若确为新文本，请先调用 inference_params.reset(...)",
+        ),
+    )
+
+
+def said_no_gradient(mixer: nn.Module) -> None:
+    """A step while training: the states pass no gradient on, upstream's neither. Said once, not where nobody wants gradients."""
+    if not (mixer.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+        return
+    kind = type(mixer).__name__
+    warn_once(
+        f"{kind}.step:gradient",
+        say(
+            f"{kind}.step in training mode: no gradient passes through the states, so in_proj and others get none. Train on whole "
+            "sequences, or call model.eval() or torch.no_grad() to generate",
+            f"训练模式下调用 {kind}.step：梯度不会穿过状态，in_proj 等得不到梯度。"
+            "请用完整序列训练，生成时请用 model.eval() 或 torch.no_grad()",
         ),
     )
