@@ -15,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 _aten = torch.ops.aten
 PRODUCTS = {_aten.mm, _aten.addmm, _aten.addmm_, _aten.bmm, _aten.baddbmm, _aten.baddbmm_, _aten._addmm_activation}
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    PRODUCTS.add(torch.ops.mkldnn._linear_pointwise)  # of backends/torch/widened.py
 
 
 class _TimedProducts(TorchDispatchMode):

@@ -1,10 +1,13 @@
 """Matrix products of 16-bit and int8 numbers on a processor that multiplies only float32 fast.
 
-Operands are widened to float32 a tile at a time, so that the tile is still in the cache when torch's float32 product reads it; sums are
+Operands are widened to float32 a tile at a time, so that the tile is still in the cache when the float32 product reads it; sums are
 float32, rounded once at the end. Widening costs about as much as reading: 3 % of a product with 512 rows.
 """
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -30,19 +33,32 @@ def product(a: Tensor, b: Tensor, dtype: torch.dtype, bias: Tensor | None = None
         out = torch.empty(rows, columns, dtype=dtype)
         block_rows = min(_BLOCK_ROWS, rows) if a.stride(-1) == 1 else rows
         parts = _tiles(columns, b)
-        # memory that is asked for again for each tile would be cleared by the system each time, which takes a fifth of the product's time
-        weights = _Scratch(b, parts)
-        sums = torch.empty(block_rows, 0 if dtype == torch.float32 or not parts else _up(len(range(columns)[parts[0]])))
+        weights, times = _Scratch(b, parts), _fastest_product()
         for row in range(0, rows, max(1, block_rows)):
             left, place = a[row : row + block_rows].float(), out[row : row + block_rows]
             for part in parts:
-                target = place[:, part]
-                if dtype == torch.float32:
-                    _finished(torch.mm(left, weights.widened(part).t(), out=target), bias, scale, part)
-                else:
-                    total = sums[: target.shape[0], : target.shape[1]]
-                    target.copy_(_finished(torch.mm(left, weights.widened(part).t(), out=total), bias, scale, part))
+                place[:, part] = _finished(times(left, weights.widened(part)), bias, scale, part)
     return out
+
+
+@functools.cache
+def _fastest_product() -> Callable[[Tensor, Tensor], Tensor]:
+    """a @ b.T of float32: oneDNN's, where this torch has it, is a twentieth faster than MKL's (Zen 4, 512 rows) for operands in rows."""
+
+    def by_onednn(a: Tensor, b: Tensor) -> Tensor:
+        if not (a.is_contiguous() and b.is_contiguous()):
+            return by_blas(a, b)
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+        return y
+
+    def by_blas(a: Tensor, b: Tensor) -> Tensor:
+        return torch.mm(a, b.t())
+
+    a, b = torch.arange(15.0).view(3, 5), torch.arange(10.0).view(2, 5)
+    try:
+        return by_onednn if torch.equal(by_onednn(a, b), by_blas(a, b)) else by_blas
+    except (AttributeError, RuntimeError):
+        return by_blas
 
 
 class _Scratch:
