@@ -34,6 +34,9 @@ class Choice:
 _override: str | None = None
 _fused: dict[tuple[Call, str | None], str | None] = {}
 _choices: dict[tuple[Call, str | None], Choice | BackendError] = {}
+_ready: dict[Any, tuple[Call, Choice, Callable[..., Any]]] = {}
+_MOST_READY = 4096
+"""Signatures of calls that are remembered: a length that grows with every call must not fill the memory."""
 
 
 class use_backend:
@@ -83,6 +86,23 @@ def choose(call: Call, backend: str | None = None) -> Choice:
     return kept
 
 
+def ready(key: Any) -> Callable[..., Any] | None:
+    """What serves calls of this signature, if one of it was remembered: what was checked and chosen for it holds. See signature.of."""
+    known = _ready.get(key)
+    if known is None:
+        return None
+    for observer in tuple(observers.active):
+        observer(known[0], known[1])
+    return known[2]
+
+
+def remember(key: Any, call: Call, choice: Choice, function: Callable[..., Any]) -> None:
+    """From now on ``function``, made of that choice, serves every call of this signature, until ``forget``."""
+    if len(_ready) >= _MOST_READY:
+        _ready.clear()
+    _ready[key] = call, choice, function
+
+
 def choose_fused(call: Call, backend: str | None = None) -> Choice | None:
     """Like choose, for an op that can also be composed of other ops: None when no backend that may serve it has it fused."""
     key = call, requested_backend(backend)
@@ -112,6 +132,7 @@ def forget() -> None:
     """Drops every choice made so far: for tests, and after a self-check changed its verdict."""
     _choices.clear()
     _fused.clear()
+    _ready.clear()
 
 
 def decided() -> dict[str, str]:

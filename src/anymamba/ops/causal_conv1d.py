@@ -17,6 +17,7 @@ from anymamba.language import say
 from anymamba.ops import checks, compiled
 from anymamba.ops.inputs import BORDERS, chosen, sequence
 from anymamba.ops.inputs import documents as packed
+from anymamba.ops.remembered import keep, remembered
 from anymamba.reference import causal_conv1d as exact
 
 
@@ -53,6 +54,10 @@ def causal_conv1d_fn(
     UnsupportedError (activation), BackendError (backend cannot serve this call).
     """
     op = "causal_conv1d_fn"
+    final = bool(return_final_states)
+    key, function = remembered(op, (x, weight, bias, seq_idx, initial_states, final_states_out), (final, activation), backend)
+    if function:
+        return function(x, weight, bias, seq_idx, initial_states, final, final_states_out, activation)
     given = {"bias": bias, "initial_states": initial_states, "final_states_out": final_states_out}
     grad = checks.tensors(op, {"x": x, "weight": weight}, given, {"seq_idx": seq_idx})
     checks.activation(op, activation)
@@ -88,7 +93,9 @@ def causal_conv1d_fn(
         length_contiguous=x.stride(2) == 1 and x.stride(1) != 1,
     )  # fmt: skip
     call = Call(op, x.device, x.dtype, grad, features, (("width", width),))
-    return choose(call, backend).function(*arguments)
+    choice = choose(call, backend)
+    keep(key, call, choice, arguments)
+    return choice.function(*arguments)
 
 
 @compiled.as_node(lambda x, **_: [compiled.contiguous(x)], changes="conv_state")

@@ -13,6 +13,7 @@ from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Bench, Build, OpSpec, Random, on_cuda, register
 from anymamba.ops import checks, compiled
 from anymamba.ops.inputs import BORDERS, chosen, sequence
+from anymamba.ops.remembered import keep, remembered
 from anymamba.reference import selective_scan as exact
 
 
@@ -43,7 +44,7 @@ def selective_scan_fn(
 
     Source: Mamba, section 3.2, equations 2 and 4; ``selective_scan_fn`` of mamba_ssm.
 
-    u, delta, z: (batch, dim, length), fp32, bf16, fp16 or fp64, any strides (channels contiguous is fastest).
+    u, delta, z: (batch, dim, length), fp32, bf16, fp16 or fp64, any strides (channels or time contiguous is fastest).
     A: (dim, d_state), real, or complex64. B, C, each: (batch, d_state, length), (batch, ngroups, d_state, length) with ngroups dividing
     dim, or (dim, d_state) constant in time; with complex A the first two have 2 * length columns (real and imaginary part of each
     token side by side), the third is complex. D, delta_bias: (dim,).
@@ -55,6 +56,10 @@ def selective_scan_fn(
     Raises ArgumentError (shapes), ArgumentTypeError (dtypes, devices), BackendError.
     """
     op = "selective_scan_fn"
+    flags = bool(delta_softplus), bool(return_last_state)  # callers pass other falsy values than False
+    key, function = remembered(op, (u, delta, A, B, C, D, z, delta_bias), flags, backend)
+    if function:
+        return function(u, delta, A, B, C, D, z, delta_bias, *flags)
     required = {"u": u, "delta": delta, "A": A, "B": B, "C": C}
     grad = checks.tensors(op, required, {"D": D, "z": z, "delta_bias": delta_bias}, complex_allowed=True)
     checks.shape(op, "u", u, "(batch, dim, length)", (-1, -1, -1))
@@ -69,20 +74,21 @@ def selective_scan_fn(
     checks.shape(op, "delta_bias", delta_bias, "(dim,)", (dim,))
     for name, tensor in (("u", u), ("delta", delta), ("z", z), ("D", D), ("delta_bias", delta_bias)):
         checks.real(op, name, tensor)
-    # callers pass other falsy values than False
-    arguments = (u, delta, A, B, C, D, z, delta_bias, bool(delta_softplus), bool(return_last_state))
+    arguments = (u, delta, A, B, C, D, z, delta_bias, *flags)
     if not u.numel():
         return exact.selective_scan_fn(*arguments)
     if torch.compiler.is_compiling():
         return compiled.run(op, arguments, backend)
     features = checks.features(
-        D=D, z=z, delta_bias=delta_bias, delta_softplus=bool(delta_softplus), return_last_state=bool(return_last_state),
+        D=D, z=z, delta_bias=delta_bias, delta_softplus=flags[0], return_last_state=flags[1],
         complex_A=A.is_complex(), constant_B=B.dim() == 2, constant_C=C.dim() == 2, groups=ngroups > 1,
         length_contiguous=u.stride(2) == 1 and u.stride(1) != 1,
         mixed_dtype=checks.mixed(u, delta, z, B if B.dim() > 2 else None, C if C.dim() > 2 else None),
     )  # fmt: skip
     call = Call(op, u.device, u.dtype, grad, features, (("d_state", d_state),))
-    return choose(call, backend).function(*arguments)
+    choice = choose(call, backend)
+    keep(key, call, choice, arguments)
+    return choice.function(*arguments)
 
 
 def _check_matrix(op: str, name: str, matrix: Tensor, A: Tensor, batch: int, length: int) -> int:

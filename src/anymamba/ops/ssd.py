@@ -17,6 +17,7 @@ from anymamba.language import say
 from anymamba.ops import checks, compiled
 from anymamba.ops.inputs import BORDERS, chosen
 from anymamba.ops.inputs import documents as packed
+from anymamba.ops.remembered import keep, remembered
 from anymamba.reference import ssd as exact
 
 
@@ -79,6 +80,14 @@ def mamba_chunk_scan_combined(
     Raises ArgumentError (shapes, dt_limit), ArgumentTypeError (dtypes, devices), BackendError.
     """
     op = "mamba_chunk_scan_combined"
+    key = function = None
+    if cu_seqlens is None and type(chunk_size) is int and type(dt_limit) is tuple:  # borders are checked by their values
+        options = (
+            chunk_size, bool(dt_softplus), dt_limit, bool(return_final_states), bool(return_varlen_states), state_dtype,
+        )  # fmt: skip
+        key, function = remembered(op, (x, dt, A, B, C, D, z, dt_bias, initial_states, seq_idx), options, backend)
+    if function:
+        return function(x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, seq_idx, None, *options[1:])
     grad = checks.tensors(
         op,
         {"x": x, "dt": dt, "A": A, "B": B, "C": C},
@@ -121,7 +130,9 @@ def mamba_chunk_scan_combined(
     )  # fmt: skip
     sizes = (("d_state", d_state), ("headdim", headdim), ("heads_per_group", nheads // ngroups))
     call = Call(op, x.device, x.dtype, grad, features, sizes)
-    return choose(call, backend).function(*arguments)
+    choice = choose(call, backend)
+    keep(key, call, choice, arguments)
+    return choice.function(*arguments)
 
 
 def _check_varlen(op: str, cu_seqlens: Tensor | None, batch: int, length: int) -> None:

@@ -5,15 +5,16 @@ The sources are in kernels/. A kernel is one source file under a set of #defines
 
 from __future__ import annotations
 
+import array
 import ctypes
 import functools
 import hashlib
 import re
-import struct
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -98,13 +99,17 @@ def _driver() -> ctypes.CDLL:
 def _call(name: str, *arguments: object) -> None:
     result = getattr(_driver(), name)(*arguments)
     if result:
-        text = ctypes.c_char_p()
-        _driver().cuGetErrorString(result, ctypes.byref(text))
-        raise RuntimeError(f"{name}: CUDA error {result}: {(text.value or b'').decode()}")
+        _raise(name, result)
+
+
+def _raise(name: str, result: int) -> None:
+    text = ctypes.c_char_p()
+    _driver().cuGetErrorString(result, ctypes.byref(text))
+    raise RuntimeError(f"{name}: CUDA error {result}: {(text.value or b'').decode()}")
 
 
 class Kernel:
-    """A kernel on one device, which must be the current one."""
+    """A kernel on one device."""
 
     def __init__(self, file: str, entry: str, defines: Mapping[str, object], device: torch.device) -> None:
         text = source(file, defines)
@@ -124,26 +129,69 @@ class Kernel:
             write_bytes(name, code)
         self._module = ctypes.c_void_p()
         self._function = ctypes.c_void_p()
-        try:
-            _call("cuModuleLoadData", ctypes.byref(self._module), code)
-            _call("cuModuleGetFunction", ctypes.byref(self._function), self._module, entry.encode())
-        except RuntimeError as error:
-            raise NotCompiled(str(error)) from error
+        self._index = device.index
+        with torch.cuda.device(device):
+            try:
+                _enter_context(device.index)
+                _call("cuModuleLoadData", ctypes.byref(self._module), code)
+                _call("cuModuleGetFunction", ctypes.byref(self._function), self._module, entry.encode())
+            except RuntimeError as error:
+                raise NotCompiled(str(error)) from error
         self._shared = 0
 
     def launch(self, grid: int, threads: int, shared: int, arguments: list[int], together: bool = False) -> None:
         """arguments: pointers and integers, 8 bytes each, as the kernel's one struct has them. together: all blocks run at the same
-        time, or the launch fails."""
+        time, or the launch fails. On the device's current stream; whichever device is the current one."""
+        if torch.cuda.current_device() != self._index:
+            with torch.cuda.device(self._index):
+                return self.launch(grid, threads, shared, arguments, together)
+        if together or shared > max(self._shared, 48 * 1024):
+            _enter_context(self._index)
         if shared > max(self._shared, 48 * 1024):
             _call("cuFuncSetAttribute", self._function, 8, shared)  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             self._shared = shared
-        packed = ctypes.create_string_buffer(struct.pack(f"{len(arguments)}q", *arguments), 8 * len(arguments))
-        parameters = (ctypes.c_void_p * 1)(ctypes.addressof(packed))
-        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        packed = array.array("q", arguments)  # a buffer of this call's own, for other threads launch too
+        parameters = _ONE_POINTER(packed.buffer_info()[0])
+        # what torch.cuda.current_stream makes an object of
+        stream = torch._C._cuda_getCurrentRawStream(self._index)
         if together:
-            _call("cuLaunchCooperativeKernel", self._function, grid, 1, 1, threads, 1, 1, shared, stream, parameters)
-        else:
-            _call("cuLaunchKernel", self._function, grid, 1, 1, threads, 1, 1, shared, stream, parameters, None)
+            _call("cuLaunchCooperativeKernel", self._function, grid, 1, 1, threads, 1, 1, shared, ctypes.c_void_p(stream), parameters)
+            return
+        result = _launcher()(self._function, grid, 1, 1, threads, 1, 1, shared, stream, parameters, None)
+        if result == _INVALID_CONTEXT:
+            _enter_context(self._index)
+            result = _launcher()(self._function, grid, 1, 1, threads, 1, 1, shared, stream, parameters, None)
+        if result:
+            _raise("cuLaunchKernel", result)
+
+
+_ONE_POINTER = ctypes.c_void_p * 1
+_INVALID_CONTEXT = 201
+
+
+def _enter_context(index: int) -> None:
+    """The device's context becomes that of this thread if it has none: autograd's threads begin without one."""
+    current = ctypes.c_void_p()
+    _call("cuCtxGetCurrent", ctypes.byref(current))
+    if not current.value:
+        _call("cuCtxSetCurrent", _context(index))
+
+
+@functools.cache
+def _context(index: int) -> ctypes.c_void_p:
+    """The context that PyTorch uses too."""
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    _call("cuDeviceGet", ctypes.byref(device), index)
+    _call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
+    return context
+
+
+@functools.cache
+def _launcher() -> Any:
+    """cuLaunchKernel; with the types of its arguments declared, ctypes converts them faster."""
+    launch = _driver().cuLaunchKernel
+    launch.argtypes = [ctypes.c_void_p, *[ctypes.c_uint] * 7, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    return launch
 
 
 @functools.cache

@@ -99,7 +99,7 @@ def suits(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor |
     batch, channels, length = u.shape
     groups = B.shape[1] if B.dim() == 4 else 1
     return (
-        A.shape[1] == 16 and channels % 8 == 0 and channels < 2**31 and length > 0 and batch > 0
+        A.shape[1] == 16 and B.dim() > 2 and C.dim() > 2 and channels % 8 == 0 and channels < 2**31 and length > 0 and batch > 0
         and (groups == 1 or channels // groups % 128 == 0)
         and all(t is None or (t.dtype in TYPES and _aligned(t)) for t in (u, delta, z))
         and B.dtype in TYPES and C.dtype in TYPES and nvrtc.usable(u.device)[0]
@@ -195,23 +195,22 @@ def scan_forward(
         *_strides(u, 0, 2), *_strides(delta, 0, 2), *_strides(z, 0, 2), *_strides(out, 0, 2), *_strides(B, 0, 1, 2), *_strides(C, 0, 1, 2),
         A.stride(0), A.stride(1), length, channels, channels // B.shape[1], blocks, steps, max(every, 1), chunk, chunks,
     ]  # fmt: skip
-    with torch.cuda.device(device):
-        if plan.split:
-            wide = plan.warps * width
-            helpers, launched = HELPERS if plan.warps == 3 else (4, plan.warps + 4)
-            piece = 4 if plan.warps == 3 else min(wide // 4, 8)
-            packed = B.element_size() == C.element_size() == 2
-            stages = 2 * 4 * (3 * wide + (1 if packed else 2) * states) * (plan.tile + 4)
-            kept = 4 * piece * (u.element_size() + (u if z is None else z).element_size())
-            kept *= 32 * helpers * -(-plan.tile * wide // (piece * 32 * helpers))
-            kernel = nvrtc.kernel("scan_split.cu", "scan_split", options | {"EVERY": max(every, 1)}, device)
-            kernel.launch(blocks * batch, 32 * launched, stages + kept, arguments)
-            return out, last, checkpoint
-        floats = 3 * plan.tile * width + plan.tile * 2 * states + 2 * width
-        for carry in (True, False) if chunks > 1 else (False,):
-            kernel = nvrtc.kernel("scan_forward.cu", "scan_forward", options | {"CARRY": int(carry), "CHUNKED": int(chunks > 1)}, device)
-            grid = blocks * batch * (chunks - carry)
-            kernel.launch(grid, 32 * plan.warps, 4 * plan.warps * -(-floats // 4) * 4, arguments)
+    if plan.split:
+        wide = plan.warps * width
+        helpers, launched = HELPERS if plan.warps == 3 else (4, plan.warps + 4)
+        piece = 4 if plan.warps == 3 else min(wide // 4, 8)
+        packed = B.element_size() == C.element_size() == 2
+        stages = 2 * 4 * (3 * wide + (1 if packed else 2) * states) * (plan.tile + 4)
+        kept = 4 * piece * (u.element_size() + (u if z is None else z).element_size())
+        kept *= 32 * helpers * -(-plan.tile * wide // (piece * 32 * helpers))
+        kernel = nvrtc.kernel("scan_split.cu", "scan_split", options | {"EVERY": max(every, 1)}, device)
+        kernel.launch(blocks * batch, 32 * launched, stages + kept, arguments)
+        return out, last, checkpoint
+    floats = 3 * plan.tile * width + plan.tile * 2 * states + 2 * width
+    for carry in (True, False) if chunks > 1 else (False,):
+        kernel = nvrtc.kernel("scan_forward.cu", "scan_forward", options | {"CARRY": int(carry), "CHUNKED": int(chunks > 1)}, device)
+        grid = blocks * batch * (chunks - carry)
+        kernel.launch(grid, 32 * plan.warps, 4 * plan.warps * -(-floats // 4) * 4, arguments)
     return out, last, checkpoint
 
 
@@ -259,39 +258,38 @@ def scan_backward(
     grad_A = torch.empty(A.shape, dtype=A.dtype, device=device)
     grad_B, grad_C = (torch.empty((batch, groups, length, states), dtype=x.dtype, device=device) for x in (B, C))
     grad_D, grad_bias = (None if x is None else torch.empty_like(x) for x in (D, delta_bias))
-    with torch.cuda.device(device):
-        if chunks > 1:
-            tile = 16 if width >= 16 else 32
-            floats = 2 * tile * width + tile * 2 * states + -(-width // 4) * 4
-            carry = nvrtc.kernel("scan_carry.cu", "scan_carry", {**options, "T": tile}, device)
-            carry.launch(blocks * (chunks - 1) * batch, 32 * plan.warps, 4 * plan.warps * floats, [
-                *map(_pointer, (delta, z, dout, C, A, delta_bias, added, sum_dt)),
-                *_strides(delta, 0, 2), *gate, *_strides(dout, 0, 2), *_strides(C, 0, 1, 2), A.stride(0), A.stride(1),
-                *sized, chunk, chunks,
-            ])  # fmt: skip
-        kernel = nvrtc.kernel("scan_backward.cu", "scan_backward", options, device)
-        piece = min(width, 8)
-        kept = piece * (2 * u.element_size() + delta.element_size() + (u if z is None else z).element_size()) // 4
-        floats = 6 * window * width + window * 2 * states + 64 * piece
-        floats += (window // plan.tile - 1) * plan.channels * plan.states * 32 + kept * 32 + -(-2 * width // 4) * 4
-        shared = 4 * plan.warps * (floats + 2 * window * 2 * states)
-        kernel.launch(blocks * chunks * batch, 32 * plan.warps, shared, [
-            *map(_pointer, (u, delta, z, dout, B, C, A, D, delta_bias, checkpoint, added, sum_dt, du, ddelta, dz, dA, dD, dbias, dB, dC)),
-            *_strides(u, 0, 2), *_strides(delta, 0, 2), *gate, *_strides(dout, 0, 2),
-            *_strides(du, 0, 2), *_strides(ddelta, 0, 2), *_strides(dz, 0, 2),
-            *_strides(B, 0, 1, 2), *_strides(C, 0, 1, 2), A.stride(0), A.stride(1),
-            *sized, checkpoint.shape[1], chunk, chunks, batch, groups,
+    if chunks > 1:
+        tile = 16 if width >= 16 else 32
+        floats = 2 * tile * width + tile * 2 * states + -(-width // 4) * 4
+        carry = nvrtc.kernel("scan_carry.cu", "scan_carry", {**options, "T": tile}, device)
+        carry.launch(blocks * (chunks - 1) * batch, 32 * plan.warps, 4 * plan.warps * floats, [
+            *map(_pointer, (delta, z, dout, C, A, delta_bias, added, sum_dt)),
+            *_strides(delta, 0, 2), *gate, *_strides(dout, 0, 2), *_strides(C, 0, 1, 2), A.stride(0), A.stride(1),
+            *sized, chunk, chunks,
         ])  # fmt: skip
-        per = 4 * 256
-        lengths = (tokens, tokens, states * channels, channels * (D is not None), channels * (delta_bias is not None))
-        cuts = [-(-size // per) for size in lengths]
-        starts = [sum(cuts[:i]) for i in range(6)]
-        types = {name: options[name] for name in ("TB", "TC", "TA", "TD", "TBIAS")}
-        sums = nvrtc.kernel("scan_sums.cu", "scan_sums", types, device)
-        sums.launch(starts[5], 256, 0, [
-            *map(_pointer, (dB, dC, dA, dD, dbias, grad_B, grad_C, grad_A, grad_D, grad_bias)),
-            tokens, blocks // groups, channels, states, rows, *starts[1:5],
-        ])  # fmt: skip
+    kernel = nvrtc.kernel("scan_backward.cu", "scan_backward", options, device)
+    piece = min(width, 8)
+    kept = piece * (2 * u.element_size() + delta.element_size() + (u if z is None else z).element_size()) // 4
+    floats = 6 * window * width + window * 2 * states + 64 * piece
+    floats += (window // plan.tile - 1) * plan.channels * plan.states * 32 + kept * 32 + -(-2 * width // 4) * 4
+    shared = 4 * plan.warps * (floats + 2 * window * 2 * states)
+    kernel.launch(blocks * chunks * batch, 32 * plan.warps, shared, [
+        *map(_pointer, (u, delta, z, dout, B, C, A, D, delta_bias, checkpoint, added, sum_dt, du, ddelta, dz, dA, dD, dbias, dB, dC)),
+        *_strides(u, 0, 2), *_strides(delta, 0, 2), *gate, *_strides(dout, 0, 2),
+        *_strides(du, 0, 2), *_strides(ddelta, 0, 2), *_strides(dz, 0, 2),
+        *_strides(B, 0, 1, 2), *_strides(C, 0, 1, 2), A.stride(0), A.stride(1),
+        *sized, checkpoint.shape[1], chunk, chunks, batch, groups,
+    ])  # fmt: skip
+    per = 4 * 256
+    lengths = (tokens, tokens, states * channels, channels * (D is not None), channels * (delta_bias is not None))
+    cuts = [-(-size // per) for size in lengths]
+    starts = [sum(cuts[:i]) for i in range(6)]
+    types = {name: options[name] for name in ("TB", "TC", "TA", "TD", "TBIAS")}
+    sums = nvrtc.kernel("scan_sums.cu", "scan_sums", types, device)
+    sums.launch(starts[5], 256, 0, [
+        *map(_pointer, (dB, dC, dA, dD, dbias, grad_B, grad_C, grad_A, grad_D, grad_bias)),
+        tokens, blocks // groups, channels, states, rows, *starts[1:5],
+    ])  # fmt: skip
     return (
         du, ddelta, grad_A, grad_B.transpose(2, 3).reshape(shape_B), grad_C.transpose(2, 3).reshape(shape_C),
         grad_D, dz, grad_bias,

@@ -5,6 +5,7 @@ mamba_ssm's callers have it. Layouts, memory and launches of kernels/rows_*.cu, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -136,15 +137,22 @@ def rows(x: Tensor) -> Tensor:
 
 def _copy(x: Tensor, pitch: int) -> Tensor:
     """(batch, channels, length) in rows of pitch steps, zero past the length."""
+    out = torch.empty((x.shape[0], x.shape[1], pitch), dtype=x.dtype, device=x.device)
+    copy_launch(x, pitch)(x.data_ptr(), out.data_ptr())
+    return out
+
+
+def copy_launch(x: Tensor, pitch: int) -> Launch:
+    """Of _copy. Addresses: of x and of its copy."""
     batch, channels, length = x.shape
-    out = torch.empty((batch, channels, pitch), dtype=x.dtype, device=x.device)
     kernel = nvrtc.kernel("rows_copy.cu", "rows_copy", {"TYPE": "float" if x.element_size() == 4 else "short"}, x.device)
     across, along = -(-channels // 64), -(-pitch // 64)
-    with torch.cuda.device(x.device):
-        kernel.launch(across * along * batch, 256, 0, [
-            x.data_ptr(), out.data_ptr(), *x.stride(), channels, length, pitch, across, along,
-        ])  # fmt: skip
-    return out
+    return Launch(kernel, across * along * batch, 256, 0, [*x.stride(), channels, length, pitch, across, along])
+
+
+def _divides(size: int) -> int:
+    """The largest power of 2, at most 16, that divides it."""
+    return (size | 16) & -(size | 16)
 
 
 def _alignment(*tensors: Tensor | None) -> int:
@@ -197,6 +205,55 @@ def _options(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tenso
     }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Launch:
+    """A kernel's launch but for the addresses of its tensors, which come before numbers."""
+
+    kernel: Any
+    grid: int
+    threads: int
+    shared: int
+    numbers: list[int]
+
+    def __call__(self, *addresses: int) -> None:
+        self.kernel.launch(self.grid, self.threads, self.shared, [*addresses, *self.numbers])
+
+
+Given = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, "Tensor | None", "Tensor | None", "Tensor | None"]
+"""u, delta, A, B, C, D, z, delta_bias."""
+
+
+def as_rows(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, bias: Tensor | None) -> Given:
+    """As the kernels read them; the same tensors where they are that already."""
+    return rows(u), rows(delta), A, _matrix(B), _matrix(C), D, None if z is None else rows(z), bias
+
+
+def _groups(B: Tensor, C: Tensor) -> int:
+    return max(x.shape[1] if x.dim() == 4 else 1 for x in (B, C))
+
+
+def forward_launch(given: Given, softplus: bool, return_last_state: bool, every: int, plan: Plan) -> Launch:
+    """given: as_rows. Addresses: of u, delta, z, B, C, A, D, delta_bias, out, last state, kept states."""
+    u, delta, A, B, C, _, z, _ = given
+    (batch, channels, length), states = u.shape, A.shape[1]
+    size = u.element_size()
+    of_tiles = bool(every) and plan.along == 1 and every % plan.tile == 0
+    options = _options(*given, softplus) | plan.defines()
+    options |= {"ALIGN": _alignment(u, delta, z), "ALIGN_OUT": _divides(length * size), "HAS_LAST": int(return_last_state)}
+    options |= {"STATES_OF_TILES": int(of_tiles), "STATES_OF_LANES": int(bool(every) and not of_tiles)}
+    groups = _groups(B, C)
+    group = channels // groups
+    of_group = -(-group // plan.width)
+    moving, constant = _matrix_strides(B, C)
+    steps = -(-length // every) if every else 0
+    numbers = [
+        *_strides(u, 0, 1), *_strides(delta, 0, 1), *_strides(z, 0, 1), channels * length * size, length * size, *moving,
+        *A.stride(), *constant, length, channels, group, groups * of_group, of_group, steps, max(every, 1),
+    ]  # fmt: skip
+    kernel = nvrtc.kernel("rows_forward.cu", "rows_forward", options, u.device)
+    return Launch(kernel, groups * of_group * batch, plan.threads, plan.forward_shared(states, B, C), numbers)
+
+
 def scan_forward(
     u: Tensor,
     delta: Tensor,
@@ -213,32 +270,69 @@ def scan_forward(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """out (batch, d_inner, length); last state (batch, d_inner, d_state) float32 or None; for every > 0 the states before every such
     step, a multiple of ITEMS, (batch, steps, d_inner, d_state) float32."""
+    given = as_rows(u, delta, A, B, C, D, z, delta_bias)
+    return run_forward(forward_launch(given, softplus, return_last_state, every, plan), given, return_last_state, every)
+
+
+def run_forward(
+    launch: Launch, given: Given, return_last_state: bool, every: int
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    u, delta, A, B, C, D, z, bias = given
     batch, channels, length = u.shape
     states, device = A.shape[1], u.device
-    u, delta, z = rows(u), rows(delta), None if z is None else rows(z)
-    B, C = _matrix(B), _matrix(C)
-    groups = max(x.shape[1] if x.dim() == 4 else 1 for x in (B, C))
-    group = channels // groups
     out = torch.empty((batch, channels, length), dtype=u.dtype, device=device)
     last = torch.empty((batch, channels, states), dtype=torch.float32, device=device) if return_last_state else None
-    steps = -(-length // every) if every else 0
-    kept = torch.empty((batch, steps, channels, states), dtype=torch.float32, device=device) if every else None
-    options = _options(u, delta, A, B, C, D, z, delta_bias, softplus) | plan.defines()
-    of_tiles = bool(every) and plan.along == 1 and every % plan.tile == 0
-    options |= {"ALIGN": _alignment(u, delta, z), "ALIGN_OUT": _alignment(out), "HAS_LAST": int(return_last_state)}
-    options |= {"STATES_OF_TILES": int(of_tiles), "STATES_OF_LANES": int(bool(every) and not of_tiles)}
-    of_group = -(-group // plan.width)
-    blocks = groups * of_group
-    moving, constant = _matrix_strides(B, C)
-    arguments = [
-        *map(_pointer, (u, delta, z, B, C, A, D, delta_bias, out, last, kept)),
-        *_strides(u, 0, 1), *_strides(delta, 0, 1), *_strides(z, 0, 1), *_strides(out, 0, 1), *moving,
-        *A.stride(), *constant, length, channels, group, blocks, of_group, steps, max(every, 1),
-    ]  # fmt: skip
-    with torch.cuda.device(device):
-        kernel = nvrtc.kernel("rows_forward.cu", "rows_forward", options, device)
-        kernel.launch(blocks * batch, plan.threads, plan.forward_shared(states, B, C), arguments)
+    kept = torch.empty((batch, -(-length // every), channels, states), dtype=torch.float32, device=device) if every else None
+    launch(
+        u.data_ptr(), delta.data_ptr(), _pointer(z), B.data_ptr(), C.data_ptr(), A.data_ptr(), _pointer(D), _pointer(bias), out.data_ptr(),
+        _pointer(last), _pointer(kept),
+    )  # fmt: skip
     return out, last, kept
+
+
+@dataclass(frozen=True)
+class Backward:
+    """The launches of a backward pass. partial: floats that the blocks leave for the sums; places: bytes from their start to what
+    belongs to A, B, C, D, delta_bias."""
+
+    scan: Launch
+    sums: Launch
+    partial: int
+    places: tuple[int, ...]
+
+
+def backward_launch(given: Given, dout: Tensor, softplus: bool, plan: Plan) -> Backward:
+    """given: as_rows, and dout. Addresses of the scan: of u, delta, z, dout, B, C, A, D, delta_bias, kept states, du, ddelta, dz, then of
+    what the blocks leave for A, B, C, D, delta_bias; of the sums: the same for B, C, A, D, delta_bias, then those gradients."""
+    u, delta, A, B, C, D, z, bias = given
+    (batch, channels, length), states = u.shape, A.shape[1]
+    groups = _groups(B, C)
+    group = channels // groups
+    of_group = -(-group // plan.width)
+    options = _options(*given, softplus)
+    types = {name: options[name] for name in ("TB", "TC", "TA", "TD", "TBIAS")}
+    sizes = [x.element_size() for x in (u, delta, u if z is None else z)]
+    options |= plan.defines() | {"ALIGN": _alignment(u, delta, z, dout), "ALIGN_OUT": min(_divides(length * size) for size in sizes)}
+    options |= {"ROUND": plan.together(states), "PRIVATE": int(plan.private(states))}
+    tokens = groups * states * length
+    # what the blocks leave: as often as (counted in `parts`) the values of each gradient
+    counts = [batch * tokens if x.dim() == 4 else channels * states for x in (B, C)]
+    counts += [channels * states, channels if D is not None else 0, channels if bias is not None else 0]
+    parts = [of_group if x.dim() == 4 else batch for x in (B, C)] + [batch] * 3
+    floats = [-(-count * part // 4) * 4 for count, part in zip(counts, parts)]
+    at_B, at_C, at_A, at_D, at_bias, end = (4 * sum(floats[:i]) for i in range(6))
+    moving, constant = _matrix_strides(B, C)
+    made = [number for size in sizes for number in (channels * length * size, length * size)]
+    kernel = nvrtc.kernel("rows_backward.cu", "rows_backward", options, u.device)
+    scan = Launch(kernel, groups * of_group * batch, plan.threads, plan.backward_shared(states, B, C), [
+        *_strides(u, 0, 1), *_strides(delta, 0, 1), *_strides(z, 0, 1), *_strides(dout, 0, 1), *moving, *A.stride(), *constant, *made,
+        length, channels, group, groups * of_group, of_group, batch, groups,
+    ])  # fmt: skip
+    cuts = [-(-count // 256) for count in counts]
+    starts = [sum(cuts[:i]) for i in range(6)]
+    numbers = [*counts, parts[0], parts[1], batch, *starts[1:5]]
+    sums = Launch(nvrtc.kernel("rows_sums.cu", "rows_sums", types, u.device), starts[5], 256, 0, numbers)
+    return Backward(scan, sums, end // 4, (at_A, at_B, at_C, at_D, at_bias))
 
 
 def scan_backward(
@@ -256,45 +350,31 @@ def scan_backward(
     plan: Plan,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of u, delta, A, B, C, D, z, delta_bias, each in dtype and shape of its tensor. kept: states before every tile."""
-    batch, channels, length = u.shape
-    states, device = A.shape[1], u.device
-    u, delta, dout, z = rows(u), rows(delta), rows(dout), None if z is None else rows(z)
-    shape_B, shape_C = B.shape, C.shape
-    B, C = _matrix(B), _matrix(C)
-    groups = max(x.shape[1] if x.dim() == 4 else 1 for x in (B, C))
-    group = channels // groups
-    of_group = -(-group // plan.width)
-    blocks = groups * of_group
-    du, ddelta = (torch.empty((batch, channels, length), dtype=x.dtype, device=device) for x in (u, delta))
-    dz = None if z is None else torch.empty((batch, channels, length), dtype=z.dtype, device=device)
-    options = _options(u, delta, A, B, C, D, z, delta_bias, softplus)
-    types = {name: options[name] for name in ("TB", "TC", "TA", "TD", "TBIAS")}
-    options |= plan.defines() | {"ALIGN": _alignment(u, delta, z, dout), "ALIGN_OUT": _alignment(du, ddelta, dz)}
-    tokens = groups * states * length
-    # what the blocks leave: as often as (counted in `parts`) the values of each gradient
-    counts = [batch * tokens if x.dim() == 4 else channels * states for x in (B, C)]
-    counts += [channels * states, channels if D is not None else 0, channels if delta_bias is not None else 0]
-    parts = [of_group if x.dim() == 4 else batch for x in (B, C)] + [batch] * 3
-    sizes = [-(-count * part // 4) * 4 for count, part in zip(counts, parts)]
-    dB, dC, dA, dD, dbias = torch.empty(sum(sizes), dtype=torch.float32, device=device).split(sizes)
+    given, dout = as_rows(u, delta, A, B, C, D, z, delta_bias), rows(dout)
+    return run_backward(backward_launch(given, dout, softplus, plan), dout, given, kept, B.shape, C.shape)
+
+
+def run_backward(
+    launches: Backward, dout: Tensor, given: Given, kept: Tensor, shape_B: torch.Size, shape_C: torch.Size
+) -> tuple[Tensor | None, ...]:
+    u, delta, A, B, C, D, z, bias = given
+    device, shape = u.device, u.shape
+    du = torch.empty(shape, dtype=u.dtype, device=device)
+    ddelta = torch.empty(shape, dtype=delta.dtype, device=device)
+    dz = None if z is None else torch.empty(shape, dtype=z.dtype, device=device)
     grad_A = torch.empty(A.shape, dtype=A.dtype, device=device)
-    grad_B, grad_C = torch.empty(shape_B, dtype=B.dtype, device=device), torch.empty(shape_C, dtype=C.dtype, device=device)
-    grad_D, grad_bias = (None if x is None else torch.empty_like(x) for x in (D, delta_bias))
-    moving, constant = _matrix_strides(B, C)
-    options |= {"ROUND": plan.together(states), "PRIVATE": int(plan.private(states))}
-    with torch.cuda.device(device):
-        kernel = nvrtc.kernel("rows_backward.cu", "rows_backward", options, device)
-        kernel.launch(blocks * batch, plan.threads, plan.backward_shared(states, B, C), [
-            *map(_pointer, (u, delta, z, dout, B, C, A, D, delta_bias, kept, du, ddelta, dz, dA, dB, dC, dD, dbias)),
-            *_strides(u, 0, 1), *_strides(delta, 0, 1), *_strides(z, 0, 1), *_strides(dout, 0, 1), *moving, *A.stride(), *constant,
-            *_strides(du, 0, 1), *_strides(ddelta, 0, 1), *_strides(dz, 0, 1),
-            length, channels, group, blocks, of_group, batch, groups,
-        ])  # fmt: skip
-        cuts = [-(-count // 256) for count in counts]
-        starts = [sum(cuts[:i]) for i in range(6)]
-        sums = nvrtc.kernel("rows_sums.cu", "rows_sums", types, device)
-        sums.launch(starts[5], 256, 0, [
-            *map(_pointer, (dB, dC, dA, dD, dbias, grad_B, grad_C, grad_A, grad_D, grad_bias)),
-            *counts, parts[0], parts[1], batch, *starts[1:5],
-        ])  # fmt: skip
+    grad_B = torch.empty(shape_B, dtype=B.dtype, device=device)
+    grad_C = torch.empty(shape_C, dtype=C.dtype, device=device)
+    grad_D = None if D is None else torch.empty(D.shape, dtype=D.dtype, device=device)
+    grad_bias = None if bias is None else torch.empty(bias.shape, dtype=bias.dtype, device=device)
+    partial = torch.empty(launches.partial, dtype=torch.float32, device=device)
+    start = partial.data_ptr()
+    of_A, of_B, of_C, of_D, of_bias = (start + place for place in launches.places)
+    launches.scan(
+        u.data_ptr(), delta.data_ptr(), _pointer(z), dout.data_ptr(), B.data_ptr(), C.data_ptr(), A.data_ptr(), _pointer(D), _pointer(bias),
+        kept.data_ptr(), du.data_ptr(), ddelta.data_ptr(), _pointer(dz), of_A, of_B, of_C, of_D, of_bias,
+    )  # fmt: skip
+    launches.sums(
+        of_B, of_C, of_A, of_D, of_bias, grad_B.data_ptr(), grad_C.data_ptr(), grad_A.data_ptr(), _pointer(grad_D), _pointer(grad_bias)
+    )
     return du, ddelta, grad_A, grad_B, grad_C, grad_D, dz, grad_bias

@@ -75,7 +75,11 @@ def causal_conv1d_fn(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """See anymamba.ops.causal_conv1d_fn. x: (batch, dim, length); copied unless the stride of channels or of time is 1. out is laid out
     like x."""
-    out = _CausalConv1d.apply(x, weight, bias, initial_states, seq_idx, activation is not None)
+    given = x, weight, bias, initial_states, seq_idx
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given):
+        out = _CausalConv1d.apply(*given, activation is not None)
+    else:  # what autograd would ask costs as much as the launch
+        out = _forward(*given, activation is not None)
     if not return_final_states:
         return out
     before = weight.shape[1] - 1
@@ -92,6 +96,14 @@ def causal_conv1d_fn(
     return out, final_states.clone()
 
 
+def _forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, initial: Tensor | None, seq_idx: Tensor | None, silu: bool
+) -> Tensor:
+    if x.numel() and in_rows(x):
+        return conv_rows_forward(x, weight, bias, initial, seq_idx, silu, rows_plan(x))
+    return conv_forward(x, weight, bias, initial, seq_idx, silu, conv_plan(x.shape[0], x.shape[1], x.shape[2], x.device))
+
+
 class _CausalConv1d(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -105,9 +117,7 @@ class _CausalConv1d(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight, bias, initial, seq_idx)
         ctx.silu = silu
-        if x.numel() and in_rows(x):
-            return conv_rows_forward(x, weight, bias, initial, seq_idx, silu, rows_plan(x))
-        return conv_forward(x, weight, bias, initial, seq_idx, silu, conv_plan(x.shape[0], x.shape[1], x.shape[2], x.device))
+        return _forward(x, weight, bias, initial, seq_idx, silu)
 
     @staticmethod
     @first_derivative_only

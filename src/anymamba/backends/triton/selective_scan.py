@@ -12,6 +12,7 @@ from torch import Tensor
 from anymamba.backends.call import Call
 from anymamba.backends.cuda import nvrtc
 from anymamba.backends.cuda import selective_scan_launch as in_cuda
+from anymamba.backends.cuda import selective_scan_rows as rows
 from anymamba.backends.cuda import selective_scan_rows_launch as in_rows
 from anymamba.backends.transforms import first_derivative_only
 from anymamba.backends.triton.launch import on_device, runs_here
@@ -62,6 +63,18 @@ def selective_scan_fn(
     D, delta_bias = (None if x is None else x.contiguous() for x in (D, delta_bias))
     out, last_state = _SelectiveScan.apply(u, delta, A, B, C, D, z, delta_bias, bool(delta_softplus), bool(return_last_state))
     return (out, last_state) if return_last_state else out
+
+
+def _prepare(*arguments: Any) -> rows.PreparedScan | None:
+    """For dispatch.remember: arguments of selective_scan_fn, and whether gradients are needed."""
+    u, delta, A, B, C, _, z, *_ = arguments
+    try:
+        return None if in_cuda.suits(u, delta, A, B, C, z) else rows.prepare(*arguments)
+    except nvrtc.NotCompiled:
+        return None  # said when the call itself meets it
+
+
+selective_scan_fn.prepare = _prepare  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
