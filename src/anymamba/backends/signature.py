@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from anymamba.backends import transforms
+
 
 def of(tensors: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """Of tensors, None among them: shapes, strides, dtypes, devices, whether gradients are wanted, and where in 16 bytes they begin.
     None where that does not say all: tensors of other classes, inside torch.func, without strides, or no tensors."""
-    if torch._C._are_functorch_transforms_active():
+    if transforms.transformed():
         return None
     parts: list[Any] = [torch.is_grad_enabled()]
     for x in tensors:
