@@ -218,6 +218,7 @@ SPEC = register(
         ),
         cases={
             "chunk borders": _case(BORDERS),
+            "chunk borders, 2 x 16 heads": build(BORDERS, nheads=16, chunk_size=64),
             "tiny dt": _case(70, dt=-13.0),
             "huge dt": _case(70, dt=8.0),
             "large states": _case(70, size=1e4, decay=1e-3),
