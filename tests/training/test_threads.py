@@ -15,7 +15,7 @@ import pytest
 import torch
 from tests.training.runs import settings, tiny_model
 
-from anymamba.training import cpu_use, loop, threads
+from anymamba.training import cpu_use, threads
 from anymamba.training.config import TrainConfig
 from anymamba.training.cpu_use import Reading
 from anymamba.training.loop import Loop
@@ -260,4 +260,3 @@ def test_the_loop_looks_between_micro_batches(documents_file: Path, tmp_path: Pa
     finally:
         torch.set_num_threads(before)
     assert Watch.looks == 3 * 4 and result.loss == pytest.approx(result.loss)
-    assert loop.ThreadWatch is ThreadWatch
