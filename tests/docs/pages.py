@@ -14,7 +14,8 @@ LANGUAGES = ("bash", "powershell", "python", "toml", "ini", "json", "dockerfile"
 """What a block may be; ``text`` is output or a drawing, everything else is run, parsed or checked."""
 
 SHORTER = (
-    (r"max_minutes=[\d.]+", "max_minutes=0.05"), (r"--max-minutes [\d.]+", "--max-minutes 0.05"), (r"--size (small|130m)", "--size tiny"),
+    (r"max_minutes=[\d.]+", "steps=2, batch_tokens=512, length=128"),
+    (r"--max-minutes [\d.]+", "--steps 2 --batch-tokens 512 --length 128"), (r"--size (small|130m)", "--size tiny"),
     (r"--train-tokenizer \d+", "--train-tokenizer 300"), (r"\bMODEL\b", "runs/book-tiny"), (r"--tokens \d+", "--tokens 64"),
     (r"~/runs", "runs"), (r"~/", ""),
 )  # fmt: skip

@@ -132,8 +132,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the pages speak of, a trained and a tuned run among them."""
     folder = tmp_path_factory.mktemp("docs")
     fill(folder)
-    run("anymamba train book.txt --size tiny --max-minutes 0.05", folder)
-    run("anymamba train answers.jsonl --instruct --from runs/book-tiny --max-minutes 0.05", folder)
+    run(shortened("anymamba train book.txt --size tiny --max-minutes 1"), folder)
+    run(shortened("anymamba train answers.jsonl --instruct --from runs/book-tiny --max-minutes 1"), folder)
     for copy in ("demo", "corpus-130m", "mine"):
         shutil.copytree(folder / "runs" / "book-tiny", folder / "runs" / copy)
     return folder

@@ -14,7 +14,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in notebook.cells)
     for cell in notebook.cells:
-        cell.source = cell.source.replace("MINUTES = 1.5", "MINUTES = 0.1")
+        cell.source = cell.source.replace("max_minutes=MINUTES", "steps=3, batch_tokens=512, length=128")
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert any("<svg" in output.get("data", {}).get("image/svg+xml", "") for output in outputs)
