@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -135,22 +137,25 @@ def test_verification_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_verification_compares_gradients_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
-    original = torch.Tensor.to
-    monkeypatch.setattr(torch.Tensor, "to", lambda self, *a: self.float() if "cuda" in a else original(self, *a))
+    import torch
 
-    class Wrong(torch.autograd.Function):  # right forward, wrong backward
+    from anymamba.reference.causal_conv1d import causal_conv1d_fn
+
+    class WrongGradient(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):  # type: ignore[no-untyped-def]
-            return x * 2
+            return x.clone()
 
         @staticmethod
         def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-            return gradient * 2.1
+            return gradient * 1.05
 
-    values = verify._random((3, 4))
-    assert verify._worst(lambda x: x * 2, lambda x: x * 2, values) < 1e-6
-    assert verify._worst(Wrong.apply, lambda x: x * 2, values) > verify.TOLERANCE
+    def wrong(x: torch.Tensor, *others: object, **options: object) -> torch.Tensor:
+        return causal_conv1d_fn(WrongGradient.apply(x), *others, **options)  # type: ignore[arg-type]
+
+    for function, right in ((causal_conv1d_fn, True), (wrong, False)):
+        monkeypatch.setitem(sys.modules, "causal_conv1d", SimpleNamespace(causal_conv1d_fn=function))
+        assert (verify._worst("causal-conv1d", "cpu") <= verify.TOLERANCE) is right
 
 
 def test_a_failed_build_ends_in_a_diagnosis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,7 @@ def _compute(package: str) -> dict[str, Any]:
     return {"name": package, "ok": error <= TOLERANCE, "text": text.format(error, TOLERANCE)}
 
 
-def _worst(package: str) -> float:
+def _worst(package: str, device: str = "cuda") -> float:
     """The greatest relative error of the outputs and of every gradient of the package's op; NaN counts as infinite."""
     import torch
 
@@ -72,7 +72,7 @@ def _worst(package: str) -> float:
 
     module, op, sizes = COMPUTED[package]
     official = getattr(importlib.import_module(module), op)
-    call = Call(op, torch.device("cuda"), torch.float32, grad=True)
+    call = Call(op, torch.device(device), torch.float32, grad=True)
     error, _ = largest_error(official, call, SPECS[op].build(**sizes))
     return error if error == error else float("inf")
 
