@@ -33,8 +33,8 @@ from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
 from anymamba.models.mamba2 import Mamba2Config
 from anymamba.models.tokenizer import byte_tokenizer
-from anymamba.training.axes import COLOURS, Axes, Curve
-from anymamba.training.demo import sections
+from anymamba.training.run.demo import sections
+from anymamba.training.show.axes import COLOURS, Axes, Curve
 
 PAIRS: dict[str, tuple[str, str, int]] = {
     "chunked against reference": ("torch-reference", "torch-chunked", 0),

@@ -87,6 +87,15 @@ def test_no_circles() -> None:
     assert arrows == {}, "\n".join(f"{module} -> {sorted(targets)}" for module, targets in sorted(arrows.items()))
 
 
+MOST_FILES = 30
+
+
+def test_folders_are_small() -> None:
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    large = {str(folder.relative_to(PACKAGE)): len(list(folder.glob("*.py"))) for folder in folders}
+    assert {name: count for name, count in large.items() if count > MOST_FILES} == {}
+
+
 def layer_of(package: str) -> int:
     return next(index for index, packages in enumerate(LAYERS) if package in packages)
 

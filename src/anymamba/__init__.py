@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from anymamba.evaluation.evaluate import evaluate as evaluate
     from anymamba.generation.model import Model as Model
     from anymamba.generation.model import load as load
-    from anymamba.training.runs import Run as Run
-    from anymamba.training.runs import train as train
+    from anymamba.training.run.runs import Run as Run
+    from anymamba.training.run.runs import train as train
 
     from_pretrained = load
 
@@ -35,8 +35,8 @@ _SUBPACKAGES = (
 _WHERE = {
     "load": "anymamba.generation.model",
     "Model": "anymamba.generation.model",
-    "train": "anymamba.training.runs",
-    "Run": "anymamba.training.runs",
+    "train": "anymamba.training.run.runs",
+    "Run": "anymamba.training.run.runs",
     "evaluate": "anymamba.evaluation.evaluate",
     "use_backend": "anymamba.backends.dispatch",
     "choose": "anymamba.backends.dispatch",

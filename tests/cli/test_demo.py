@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from anymamba.cli import main
-from anymamba.training import demo
+from anymamba.training.run import demo
 
 
 def test_the_corpus_has_every_paragraph_once() -> None:

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from anymamba.cli import main
-from anymamba.training import fonts
-from anymamba.training.axes import label, log_ticks, smoothed, ticks
-from anymamba.training.chart import chart
-from anymamba.training.png import _dashes
+from anymamba.training.show import fonts
+from anymamba.training.show.axes import label, log_ticks, smoothed, ticks
+from anymamba.training.show.chart import chart
+from anymamba.training.show.png import _dashes
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from anymamba.cli import VERBS, main
 from anymamba.cli.parser import Parser
 from anymamba.errors import AnymambaError
 from anymamba.nearest import nearest
-from anymamba.training.config import read_toml
+from anymamba.training.run.config import read_toml
 
 MODEL = "MODEL"
 """Stands for the folder of a small model."""

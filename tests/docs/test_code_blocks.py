@@ -18,7 +18,7 @@ import pytest
 from tests.docs.pages import DOCS, LANGUAGES, Block, blocks, commands, fill, pages, shortened
 
 from anymamba import cli
-from anymamba.training.config import checked, read_toml
+from anymamba.training.run.config import checked, read_toml
 
 NOT_RUN = {
     "pip install": "changes the environment that runs the tests",

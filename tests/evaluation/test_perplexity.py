@@ -17,8 +17,8 @@ from anymamba.models import hub
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
 from anymamba.models.tokenizer import byte_tokenizer
-from anymamba.training import readers
-from anymamba.training.skips import Skips
+from anymamba.training.data import readers
+from anymamba.training.data.skips import Skips
 
 TEXT = "The state is constant; 你好，世界。\nA second line.\n" * 3
 BYTES = byte_tokenizer()

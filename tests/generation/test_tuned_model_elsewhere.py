@@ -16,7 +16,7 @@ from anymamba.models import hub
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
 from anymamba.models.tokenizer import byte_tokenizer, load_tokenizer
-from anymamba.training import instruct
+from anymamba.training.data import instruct
 
 transformers = pytest.importorskip("transformers")
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from tests.training.runs import settings, tiny_model
 
-from anymamba.training.config import TrainConfig
-from anymamba.training.loop import Result
-from anymamba.training.report import Reporter
-from anymamba.training.train import train
+from anymamba.training.loop.loop import Result
+from anymamba.training.run.config import TrainConfig
+from anymamba.training.run.train import train
+from anymamba.training.show.report import Reporter
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
 from anymamba.models.mamba2 import Mamba2Config
 from anymamba.models.tokenizer import byte_tokenizer
-from anymamba.training.runfolder import read_metrics
+from anymamba.training.run.runfolder import read_metrics
 
 
 def tiny_model(folder: Path, model: str = "mamba", width: int = 32, layers: int = 2) -> Path:

@@ -18,11 +18,11 @@ from tests.training.runs import command, flags, losses, settings, tiny_model
 
 from anymamba.errors import AnymambaError
 from anymamba.models import hub
-from anymamba.training import checkpoint, disk, fit
-from anymamba.training.config import TrainConfig
-from anymamba.training.report import Reporter
-from anymamba.training.runfolder import read_metrics
-from anymamba.training.train import train
+from anymamba.training.run import checkpoint, disk, fit
+from anymamba.training.run.config import TrainConfig
+from anymamba.training.run.runfolder import read_metrics
+from anymamba.training.run.train import train
+from anymamba.training.show.report import Reporter
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
 
@@ -178,7 +178,7 @@ def test_checkpoints_that_cannot_be_continued(documents_file: Path, tmp_path: Pa
 
 
 def test_the_tokenizer_must_fit_the_model(corpus_file: Path, tmp_path: Path, text: str) -> None:
-    from anymamba.training import corpus
+    from anymamba.training.data import corpus
 
     start = tiny_model(tmp_path / "start")
     corpus.train_bpe(iter([text]), 500).save(tmp_path / "bpe")

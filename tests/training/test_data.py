@@ -14,10 +14,10 @@ import pytest
 
 from anymamba.errors import AnymambaError
 from anymamba.models.tokenizer import byte_tokenizer
-from anymamba.training import corpus
-from anymamba.training.readers import BLOCK, check, documents, sources
-from anymamba.training.skips import Skips, open_list
-from anymamba.training.tokenfile import open_tokens
+from anymamba.training.data import corpus
+from anymamba.training.data.readers import BLOCK, check, documents, sources
+from anymamba.training.data.skips import Skips, open_list
+from anymamba.training.data.tokenfile import open_tokens
 
 
 def read(*names: Path, encoding: str = "utf-8") -> tuple[list[str], Skips]:
@@ -170,7 +170,7 @@ def test_json(tmp_path: Path, form: str) -> None:
 
 
 def test_a_large_json_array_is_read_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from anymamba.training import recordfiles
+    from anymamba.training.data import recordfiles
 
     path = tmp_path / "a.json"
     path.write_text(json.dumps([{"text": "汉字 " * n} for n in range(1, 80)], indent=1, ensure_ascii=False), "utf-8")

@@ -13,9 +13,9 @@ from tests.training.runs import command, flags, losses, settings, tiny_model
 from anymamba.backends import dispatch
 from anymamba.determinism import deterministic
 from anymamba.errors import AnymambaError
-from anymamba.training import cpu_use, fit, memory
-from anymamba.training.loop import Result
-from anymamba.training.runfolder import read_metrics
+from anymamba.training.loop.loop import Result
+from anymamba.training.run import cpu_use, fit, memory
+from anymamba.training.run.runfolder import read_metrics
 
 CURVES = "loss", "grad_norm", "val_loss"
 

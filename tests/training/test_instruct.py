@@ -15,9 +15,9 @@ from anymamba.errors import AnymambaError
 from anymamba.generation import engine
 from anymamba.models import hub
 from anymamba.models.tokenizer import byte_tokenizer, load_tokenizer
-from anymamba.training import corpus, instruct
-from anymamba.training.setup import grow_vocabulary
-from anymamba.training.skips import Skips
+from anymamba.training.data import corpus, instruct
+from anymamba.training.data.skips import Skips
+from anymamba.training.run.setup import grow_vocabulary
 
 
 def test_only_answers_and_their_ends_are_trained() -> None:

@@ -18,15 +18,16 @@ from tests.training.runs import flags, settings, tiny_model
 
 from anymamba.cli import main
 from anymamba.errors import AnymambaError
-from anymamba.training import checkpoint, pace, probe
-from anymamba.training.config import TrainConfig
-from anymamba.training.interrupt import Interrupt
-from anymamba.training.loop import Loop
-from anymamba.training.pace import Pace
-from anymamba.training.parallel import Processes
-from anymamba.training.planning import planned
-from anymamba.training.report import Reporter
-from anymamba.training.train import prepare
+from anymamba.training.loop import pace
+from anymamba.training.loop.interrupt import Interrupt
+from anymamba.training.loop.loop import Loop
+from anymamba.training.loop.pace import Pace
+from anymamba.training.run import checkpoint, probe
+from anymamba.training.run.config import TrainConfig
+from anymamba.training.run.parallel import Processes
+from anymamba.training.run.planning import planned
+from anymamba.training.run.train import prepare
+from anymamba.training.show.report import Reporter
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -121,7 +122,7 @@ SLOW = """
 import sys, time, torch
 from anymamba.cli import main
 large = torch.zeros(9000, 9000) if sys.argv[2] == "product" else None
-from anymamba.training.loop import Loop
+from anymamba.training.loop.loop import Loop
 real = Loop._loss
 def slow(self, part, counted):
     open(sys.argv[1], "a").write("micro-batch\\n")
@@ -217,7 +218,7 @@ def test_a_plan_says_what_it_takes_and_leaves_nothing(tmp_path: Path, capsys: An
 
 
 def test_a_plan_reads_the_beginning_of_a_large_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from anymamba.training import planning
+    from anymamba.training.run import planning
 
     monkeypatch.setattr(planning, "SAMPLE", 50_000)
     (tmp_path / "big.txt").write_text("".join(f"line {number} of a long text\n" for number in range(120_000)))

@@ -13,10 +13,10 @@ from tests.training.runs import losses, settings, tiny_model
 
 from anymamba.errors import AnymambaError
 from anymamba.models import hub
-from anymamba.training.config import TrainConfig
-from anymamba.training.report import Reporter
-from anymamba.training.runfolder import read_metrics
-from anymamba.training.train import train
+from anymamba.training.run.config import TrainConfig
+from anymamba.training.run.runfolder import read_metrics
+from anymamba.training.run.train import train
+from anymamba.training.show.report import Reporter
 
 Run = Callable[..., Any]
 

@@ -11,12 +11,12 @@ import torch
 from tests.training.runs import settings, tiny_model
 
 from anymamba.models import hub
-from anymamba.training import optim
-from anymamba.training.config import TrainConfig
-from anymamba.training.loop import Loop
-from anymamba.training.parallel import Processes
-from anymamba.training.report import Reporter
-from anymamba.training.train import prepare
+from anymamba.training.loop import optim
+from anymamba.training.loop.loop import Loop
+from anymamba.training.run.config import TrainConfig
+from anymamba.training.run.parallel import Processes
+from anymamba.training.run.train import prepare
+from anymamba.training.show.report import Reporter
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
-from anymamba.training.packing import IGNORE, Feeder, PackedRows, StreamRows, best_fit
-from anymamba.training.tokenfile import TokenFile
+from anymamba.training.data.rows import IGNORE, Feeder, PackedRows, StreamRows, best_fit
+from anymamba.training.data.tokenfile import TokenFile
 
 
 def stream(total: int, starts: list[int]) -> TokenFile:

@@ -10,10 +10,10 @@ import pytest
 from tests.training.runs import command, flags, losses, settings, tiny_model
 
 from anymamba.models import hub
-from anymamba.training.config import TrainConfig
-from anymamba.training.report import Reporter
-from anymamba.training.runfolder import read_metrics
-from anymamba.training.train import train
+from anymamba.training.run.config import TrainConfig
+from anymamba.training.run.runfolder import read_metrics
+from anymamba.training.run.train import train
+from anymamba.training.show.report import Reporter
 
 
 def two_processes(options: dict[str, Any], *more: str) -> str:

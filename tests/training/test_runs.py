@@ -13,7 +13,7 @@ from tests.training.runs import tiny_model
 import anymamba
 from anymamba.errors import AnymambaError
 from anymamba.training import Run
-from anymamba.training.notebook import in_notebook
+from anymamba.training.show.notebook import in_notebook
 
 TEXT = "a line of text that repeats itself.\n" * 400
 SMALL = {"length": 64, "batch_tokens": 256, "lr": 3e-3, "sample_every": -1, "eval_tokens": 512, "precision": "fp32"}

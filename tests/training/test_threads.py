@@ -15,14 +15,14 @@ import pytest
 import torch
 from tests.training.runs import settings, tiny_model
 
-from anymamba.training import cpu_use, threads
-from anymamba.training.config import TrainConfig
-from anymamba.training.cpu_use import Reading
-from anymamba.training.loop import Loop
-from anymamba.training.parallel import Processes
-from anymamba.training.report import Reporter
-from anymamba.training.threads import ThreadWatch, choose_threads
-from anymamba.training.train import prepare
+from anymamba.training.loop.loop import Loop
+from anymamba.training.run import cpu_use, threads
+from anymamba.training.run.config import TrainConfig
+from anymamba.training.run.cpu_use import Reading
+from anymamba.training.run.parallel import Processes
+from anymamba.training.run.threads import ThreadWatch, choose_threads
+from anymamba.training.run.train import prepare
+from anymamba.training.show.report import Reporter
 
 
 class Machine:

@@ -16,15 +16,16 @@ from anymamba.cli import main
 from anymamba.errors import AnymambaError
 from anymamba.models import hub
 from anymamba.models.tokenizer import load_tokenizer
-from anymamba.training import evaluate, setup, validation
-from anymamba.training.config import TrainConfig
-from anymamba.training.corpus import open_corpus
-from anymamba.training.evaluate import Score
-from anymamba.training.pace import Pace
-from anymamba.training.report import Reporter
-from anymamba.training.runfolder import read_metrics
-from anymamba.training.train import train
-from anymamba.training.validation import Validation, score_line
+from anymamba.training.data.corpus import open_corpus
+from anymamba.training.loop import evaluate, validation
+from anymamba.training.loop.evaluate import Score
+from anymamba.training.loop.pace import Pace
+from anymamba.training.loop.validation import Validation, score_line
+from anymamba.training.run import setup
+from anymamba.training.run.config import TrainConfig
+from anymamba.training.run.runfolder import read_metrics
+from anymamba.training.run.train import train
+from anymamba.training.show.report import Reporter
 
 Run = Callable[..., Any]
 

@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from anymamba.training.demo import document, run_demo
-    from anymamba.training.report import Reporter
+    from anymamba.training.run.demo import document, run_demo
+    from anymamba.training.show.report import Reporter
 
     reporter = Reporter(quiet=arguments.quiet)
     demo = run_demo(_folder(arguments.out), arguments.minutes, "tiny", arguments.seed, reporter)

@@ -79,8 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     from anymamba.evaluation.perplexity import score_file
     from anymamba.models import hub
     from anymamba.models.tokenizer import load_tokenizer
-    from anymamba.training import readers
-    from anymamba.training.skips import Skips
+    from anymamba.training.data import readers
+    from anymamba.training.data.skips import Skips
 
     device = device_of(arguments.device)
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else None

@@ -14,7 +14,7 @@ from anymamba.errors import AnymambaError
 from anymamba.language import current_language, say, set_language
 
 if TYPE_CHECKING:
-    from anymamba.training.axes import Axes, Curve
+    from anymamba.training.show.axes import Axes, Curve
 
 CHOICES_X = ("step", "tokens", "seconds")
 CHOICES_Y = ("loss", "bits_per_byte", "perplexity", "lr", "tokens_per_s", "grad_norm")
@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from anymamba.training.axes import X_NAMES, Y_NAMES, Axes
-    from anymamba.training.chart import chart
+    from anymamba.training.show.axes import X_NAMES, Y_NAMES, Axes
+    from anymamba.training.show.chart import chart
 
     folders = [Path(name).expanduser() for name in arguments.runs]
     target = Path(arguments.output).expanduser() if arguments.output else folders[0] / f"{arguments.y}.svg"
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _curves(arguments: argparse.Namespace, folders: list[Path]) -> list[Curve]:
-    from anymamba.training.axes import curves_of
+    from anymamba.training.show.axes import curves_of
 
     curves = curves_of(folders, arguments.x, arguments.y, arguments.smooth)
     if arguments.log:
@@ -74,7 +74,7 @@ def check_target(target: Path) -> None:
     if target.suffix.lower() not in (".svg", ".png"):
         raise AnymambaError("usage", say(f"{target}: the name must end in .svg or .png", f"{target}：文件名须以 .svg 或 .png 结尾"))
     if target.suffix.lower() == ".png":
-        from anymamba.training.fonts import pillow
+        from anymamba.training.show.fonts import pillow
 
         pillow()
 
@@ -87,7 +87,7 @@ def write(make: Callable[[], Axes], target: Path) -> None:
     check_target(target)
     try:
         if target.suffix.lower() == ".svg":
-            from anymamba.training.svg import svg
+            from anymamba.training.show.svg import svg
 
             target.write_text(svg(make()), encoding="utf-8")
         else:
@@ -98,8 +98,8 @@ def write(make: Callable[[], Axes], target: Path) -> None:
 
 def _png(make: Callable[[], Axes]) -> bytes:
     """With English labels, and said so, where no font here has the Chinese ones."""
-    from anymamba.training.fonts import lacking
-    from anymamba.training.png import FONT_SIZE, png, texts_of
+    from anymamba.training.show.fonts import lacking
+    from anymamba.training.show.png import FONT_SIZE, png, texts_of
 
     axes = make()
     without = lacking(texts_of(axes), FONT_SIZE)

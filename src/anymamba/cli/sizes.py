@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from anymamba.models.footprint import footprint
     from anymamba.models.sizes import SIZES, config_of_size
-    from anymamba.training import memory
+    from anymamba.training.run import memory
 
     device = device_of(arguments.device)
     free = memory.left(device)
@@ -55,8 +55,8 @@ def _print(rows: list[dict[str, Any]], device: str, free: int, vocabulary: int) 
     from rich.console import Console
     from rich.table import Table
 
-    from anymamba.training.memory import text
-    from anymamba.training.report import count
+    from anymamba.training.run.memory import text
+    from anymamba.training.show.report import count
 
     console = Console()
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)

@@ -15,7 +15,7 @@ from typing import Any
 
 from anymamba.errors import AnymambaError
 from anymamba.language import say
-from anymamba.training.config import TrainConfig, add_flags, checked, given_flags, read_toml, refuse_ignored
+from anymamba.training.run.config import TrainConfig, add_flags, checked, given_flags, read_toml, refuse_ignored
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,10 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     begin = time.perf_counter()
     config = resolve(arguments)
-    from anymamba.training.interrupt import Interrupt
-    from anymamba.training.parallel import Processes
-    from anymamba.training.report import Reporter
-    from anymamba.training.train import train
+    from anymamba.training.loop.interrupt import Interrupt
+    from anymamba.training.run.parallel import Processes
+    from anymamba.training.run.train import train
+    from anymamba.training.show.report import Reporter
 
     processes = Processes(config.device)
     if arguments.plan:
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(config: TrainConfig, arguments: argparse.Namespace, processes: Any) -> int:
-    from anymamba.training.planning import planned, text
+    from anymamba.training.run.planning import planned, text
 
     if arguments.resume:
         raise AnymambaError(
@@ -139,8 +139,8 @@ def resolve(arguments: argparse.Namespace) -> TrainConfig:
 
 def _saved(resume: str, values: dict[str, Any]) -> dict[str, Any]:
     """The configuration of the run that is continued: a run started with flags need not be given them again."""
-    from anymamba.training.checkpoint import newest
-    from anymamba.training.runfolder import config_document, saved_config
+    from anymamba.training.run.checkpoint import newest
+    from anymamba.training.run.runfolder import config_document, saved_config
 
     folder = Path(values["out"]).expanduser() if values.get("out") else None
     if folder is None and resume != "auto":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anymamba.models.tokenizer import Tokenizer
     from anymamba.numerics.drift import Divergence, Drift
     from anymamba.numerics.sides import Side
-    from anymamba.training.axes import Axes
+    from anymamba.training.show.axes import Axes
 
 
 def run(arguments: argparse.Namespace, device: torch.device, dtypes: list[torch.dtype]) -> int:
@@ -168,7 +168,7 @@ def _greedy_line(divergence: Divergence, tokenizer: Tokenizer | None) -> str:
 
 
 def _chart(measured: Drift, what: str, title: str) -> str:
-    from anymamba.training.chart import chart
+    from anymamba.training.show.chart import chart
 
     plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     points = [(float(w.position), getattr(w, what)) for w in measured.windows if getattr(w, what) is not None]
@@ -196,7 +196,7 @@ def _plot(measured: Drift, target: Path) -> None:
 
 
 def _axes(measured: Drift) -> Axes:
-    from anymamba.training.axes import COLOURS, Axes, Curve
+    from anymamba.training.show.axes import COLOURS, Axes, Curve
 
     names = {
         "logit_difference": say("largest logit difference", "logit 最大差异"),

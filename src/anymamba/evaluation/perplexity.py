@@ -20,8 +20,8 @@ from anymamba.language import say
 from anymamba.models.hub import check_vocabulary
 from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Tokenizer
-from anymamba.training.readers import documents
-from anymamba.training.skips import Skips
+from anymamba.training.data.readers import documents
+from anymamba.training.data.skips import Skips
 
 Progress = Callable[["Score"], None]
 

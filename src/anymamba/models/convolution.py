@@ -16,7 +16,7 @@ from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models import plain
 from anymamba.models.cache import LayerState
-from anymamba.models.packing import Documents
+from anymamba.models.documents import Documents
 from anymamba.models.plain import Weights
 
 

@@ -20,9 +20,9 @@ from anymamba.models import MODEL_TYPES, padding
 from anymamba.models.adapters import head_and_input
 from anymamba.models.cache import Cache, LayerState
 from anymamba.models.config import Config
+from anymamba.models.documents import Documents, find_documents
 from anymamba.models.linear import Linear
 from anymamba.models.loss import IGNORE_INDEX, linear_cross_entropy, logits_cross_entropy
-from anymamba.models.packing import Documents, find_documents
 from anymamba.models.plain import plain_class
 from anymamba.models.submodule import call
 from anymamba.models.tied import SharedGradient, embed, shares_gradient

@@ -18,8 +18,8 @@ from anymamba.models import plain
 from anymamba.models.cache import LayerState
 from anymamba.models.config import Config
 from anymamba.models.convolution import convolve, convolve_step, readable
+from anymamba.models.documents import Documents, scan_documents
 from anymamba.models.linear import Linear
-from anymamba.models.packing import Documents, scan_documents
 from anymamba.models.plain import Weights, plain_class
 from anymamba.models.submodule import call, needs_gradient
 from anymamba.ops.projection import linear

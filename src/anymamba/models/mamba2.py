@@ -17,9 +17,9 @@ from anymamba.models import plain
 from anymamba.models.cache import LayerState
 from anymamba.models.config import Config
 from anymamba.models.convolution import convolve, convolve_step, readable
+from anymamba.models.documents import Documents
 from anymamba.models.linear import Linear
 from anymamba.models.mamba import random_dt_bias
-from anymamba.models.packing import Documents
 from anymamba.models.plain import Weights, plain_class
 from anymamba.models.submodule import call, needs_gradient
 

@@ -17,10 +17,10 @@ from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models.cache import LayerState
 from anymamba.models.config import Config
+from anymamba.models.documents import Documents
 from anymamba.models.linear import Linear
 from anymamba.models.mamba import random_dt_bias
 from anymamba.models.mamba3_recurrence import recurrence
-from anymamba.models.packing import Documents
 from anymamba.models.plain import plain_class
 from anymamba.models.submodule import call, needs_gradient
 

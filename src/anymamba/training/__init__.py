@@ -1,17 +1,9 @@
 """Training on one process or many: language modelling (stage 1) and tuning on instructions (stage 2).
 
-    config      what the user chose (flags over a TOML file)      derive      everything that follows from --size and the data
-    readers     files to documents                                corpus      documents to memory-mapped token files
-    instruct    instruction records to token files                packing     token files to rows with seq_idx
-    optim       AdamW and its decay groups                        schedule    learning rate over the steps
-    precision   bf16 or not, and why                              memory      what is used, what is left, the micro-batch that fits
-    parallel    torchrun: DDP, or FSDP2 with --shard              loop        the steps
-    pace        seconds of a step, as of late                     timelimit   --max-minutes: how many steps fit
-    probe       the same before the first step                    planning    --plan: what a run would take
-    threads     as many as cores are idle                         cpu_use     what other programs use
-    validation  on how many rows, the best, early stopping        continuing  a run that goes on, and what that changes
-    runfolder   runs/<name>: which configuration owns it          checkpoint  step folders, written whole or not at all
-    report      the live line, metrics.jsonl, trackers            chart, picture  the loss curve in the terminal, SVG, PNG
+    data/   files and records to documents, documents to token files, token files to rows with seq_idx
+    run/    what the user chose and what follows from it: options, folder, checkpoints, machine, model; ``anymamba.train``
+    loop/   the steps: optimiser, schedule, validation, samples, time limits, stopping
+    show/   what people see: live line, notebook, curves as text, SVG and PNG, trackers
 
 Parallelism, precision and checkpointing are put around the models from here; no model file knows of them.
 """
@@ -23,14 +15,14 @@ from typing import TYPE_CHECKING
 from anymamba.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from anymamba.training.config import TrainConfig as TrainConfig
-    from anymamba.training.loop import Result as Result
-    from anymamba.training.runs import Curve as Curve
-    from anymamba.training.runs import Run as Run
+    from anymamba.training.loop.loop import Result as Result
+    from anymamba.training.run.config import TrainConfig as TrainConfig
+    from anymamba.training.run.runs import Curve as Curve
+    from anymamba.training.run.runs import Run as Run
 
 _WHERE = {
-    "Run": "anymamba.training.runs", "Curve": "anymamba.training.runs", "Result": "anymamba.training.loop",
-    "TrainConfig": "anymamba.training.config",
+    "Run": "anymamba.training.run.runs", "Curve": "anymamba.training.run.runs", "Result": "anymamba.training.loop.loop",
+    "TrainConfig": "anymamba.training.run.config",
 }  # fmt: skip
 __all__ = list(_WHERE)
 

@@ -1,0 +1,1 @@
+"""The steps: forward, backward, update; when to validate, sample and stop."""

@@ -1,0 +1,245 @@
+"""Step folders: a Hugging Face checkpoint with what training needs beside it, there whole or not at all.
+
+    step-000500/  config.json model.safetensors tokenizer.json ...   what transformers and ``anymamba.load`` read
+                  optimizer.safetensors                              AdamW's two moments of every parameter, by name
+                  trainer_state.json                                 step, derived sizes, random generators
+    best/         the weights of the best validation, and in validation.json when that was; nothing to continue from
+    last.txt      the name of the newest one (a file, since Windows has no links for everyone)
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+from anymamba.models import files, hub
+from anymamba.models.tokenizer import Tokenizer
+from anymamba.training.run import disk, parallel
+
+BEST = "best"
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A step folder; state: what ``trainer_state.json`` holds."""
+
+    folder: Path
+    state: dict[str, Any]
+
+
+def step_name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def save(
+    run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, tokenizer: Tokenizer, state: dict[str, Any], main: bool
+) -> Path:
+    """Writes the step folder of this run, then last.txt. Every process must call it; the main one writes.
+
+    Raises AnymambaError when the disk is full; older checkpoints are as they were.
+    """
+    target = run / step_name(step)
+    weights = {name: parallel.full(parameter) for name, parameter in model.state_dict().items()}
+    moments: dict[str, Tensor] = {}
+    count = 0.0
+    for name, parameter in model.named_parameters():
+        kept = optimizer.state.get(parameter, {})
+        for moment in MOMENTS:
+            if moment in kept:
+                moments[f"{name}.{moment}"] = parallel.full(kept[moment]).cpu().contiguous()
+                count = float(kept["step"])
+    if not main:
+        return target
+    with disk.full_disk_is_named(run), files.whole_folder(target) as temporary:
+        hub.write(model, temporary, tokenizer, state=weights)
+        save_file(moments, temporary / "optimizer.safetensors", {"format": "pt"})
+        files.write_json(
+            temporary / "trainer_state.json",
+            {**state, "step": step, "optimizer_step": count, "random": _random_state()},
+        )
+    write_whole(run / "last.txt", target.name + "\n")
+    return target
+
+
+def save_best(
+    run: Path, model: nn.Module, tokenizer: Tokenizer, about: dict[str, Any], saved: Path | None, main: bool
+) -> None:
+    """Writes the weights to ``best``, whole or not at all. Every process must call it; the main one writes.
+
+    saved: the newest step folder; where it is of this very step, its weights file gets a second name instead of a copy.
+    """
+    same = saved is not None and saved.name == step_name(about["step"])
+    weights = {} if same else {name: parallel.full(parameter) for name, parameter in model.state_dict().items()}
+    if not main:
+        return
+    with disk.full_disk_is_named(run), files.whole_folder(run / BEST) as temporary:
+        if same:
+            assert saved is not None
+            for file in saved.iterdir():
+                if file.name in ("optimizer.safetensors", "trainer_state.json"):
+                    continue
+                if not (file.name.endswith(".safetensors") and _linked(file, temporary / file.name)):
+                    shutil.copy2(file, temporary / file.name)
+        else:
+            hub.write(model, temporary, tokenizer, state=weights)
+        files.write_json(temporary / "validation.json", about)
+
+
+def _linked(file: Path, name: Path) -> bool:
+    """Gives a file a second name; False where the file system has no such thing, and a copy must do."""
+    try:
+        os.link(file, name)
+    except OSError:
+        return False
+    return True
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replaces a small file so that a reader sees the old text or the new one."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with disk.full_disk_is_named(path.parent):
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+def newest(run: Path) -> Checkpoint | None:
+    """The newest step folder of a run, or None. Folders appear by renaming, so each that has its name is whole."""
+    named = []
+    if (run / "last.txt").is_file():
+        named.append(run / (run / "last.txt").read_text("utf-8").strip())
+    steps = sorted((entry for entry in run.glob("step-*") if re.fullmatch(r"step-\d+", entry.name)), key=_step_of, reverse=True)
+    for folder in [*steps, *named]:
+        if (folder / "trainer_state.json").is_file():
+            return open_checkpoint(folder)
+    return None
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Raises AnymambaError when the folder is not one that training wrote."""
+    state = files.read_json(folder / "trainer_state.json")
+    if not isinstance(state, dict) or "step" not in state:
+        raise AnymambaError(
+            "checkpoint",
+            say(f"{folder} holds no training state", f"{folder} 中没有训练状态"),
+            why=say("it has: ", "现有文件：") + files.listing(folder),
+            fix=say(
+                "--resume continues a run of `anymamba train`; to start from a model use --from",
+                "--resume 用于继续 `anymamba train` 的运行；若以某模型为起点请用 --from",
+            ),
+        )
+    return Checkpoint(folder, state)
+
+
+def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Puts AdamW's moments and the random generators back; the weights were read when the model was made.
+
+    Raises AnymambaError when the file is cut short or belongs to another model.
+    """
+    path = checkpoint.folder / "optimizer.safetensors"
+    try:
+        with safe_open(path, "pt") as file:
+            names = set(file.keys())
+            for name, parameter in model.named_parameters():
+                if not {f"{name}.{moment}" for moment in MOMENTS} <= names:
+                    continue
+                state: dict[str, Any] = {}
+                for moment in MOMENTS:
+                    whole = file.get_tensor(f"{name}.{moment}")
+                    if whole.shape != parameter.shape:
+                        raise _damaged(path, f"{name}: {tuple(whole.shape)}, {tuple(parameter.shape)}")
+                    state[moment] = parallel.like_shard(whole, parameter)
+                state["step"] = torch.tensor(checkpoint.state["optimizer_step"], dtype=torch.float32)
+                if optimizer.defaults.get("fused") and parameter.device.type != "cpu":
+                    state["step"] = state["step"].to(parameter.device)
+                optimizer.state[parameter] = state
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, str(error)) from error
+    _set_random_state(checkpoint.state["random"])
+
+
+def remove_older(run: Path, keep: int) -> None:
+    """All step folders but the newest ``keep``; 0: none is removed. A crash in the middle leaves a folder that is not used."""
+    steps = sorted((entry for entry in run.glob("step-*") if re.fullmatch(r"step-\d+", entry.name)), key=_step_of)
+    for folder in steps[:-keep] if keep else []:
+        _remove(folder)
+
+
+def remove_newer(run: Path, step: int) -> list[str]:
+    """The names of the step folders beyond ``step``, which are removed: a run that goes back has one future, not two."""
+    newer = [entry for entry in run.glob("step-*") if re.fullmatch(r"step-\d+", entry.name) and _step_of(entry) > step]
+    if newer:
+        write_whole(run / "last.txt", step_name(step) + "\n")
+    for folder in newer:
+        _remove(folder)
+    return [folder.name for folder in newer]
+
+
+def _remove(folder: Path) -> None:
+    """At once for whoever looks, since the name goes first."""
+    gone = folder.with_name("." + folder.name)
+    os.replace(folder, gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def sweep(run: Path) -> None:
+    """Removes what a killed process left half written."""
+    for entry in run.glob(".*"):
+        if entry.is_dir() and re.match(r"\.(step-\d+|data|val|best)(\.|$)", entry.name):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def room_needed(run: Path, parameters: int, keep: int, validates: bool) -> int:
+    """Bytes that the checkpoints of a run will take beyond those that are there: one is written before the oldest is removed."""
+    present = sum(1 for entry in run.glob("step-*") if re.fullmatch(r"step-\d+", entry.name))
+    steps = max(1, keep + 1 - present) if keep else 1
+    best = 4 * parameters if validates else 0
+    return steps * size_on_disk(parameters) + best
+
+
+def size_on_disk(parameters: int) -> int:
+    """Bytes of a step folder: weights and two moments in float32."""
+    return 12 * parameters
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.split("-")[1])
+
+
+def _random_state() -> dict[str, str]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return {name: base64.b64encode(state.numpy().tobytes()).decode("ascii") for name, state in states.items()}
+
+
+def _set_random_state(kept: dict[str, str]) -> None:
+    states = {name: torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8) for name, text in kept.items()}
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def _damaged(path: Path, why: str) -> AnymambaError:
+    return AnymambaError(
+        "checkpoint",
+        say(f"{path} is damaged, missing or belongs to another model", f"{path} 已损坏、丢失或属于其他模型"),
+        why=why,
+        fix=say("continue from an older step folder: --resume PATH", "请从更早的检查点继续：--resume 路径"),
+    )

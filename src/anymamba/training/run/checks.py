@@ -1,0 +1,85 @@
+"""Every option is looked at before any work: a name or a number that cannot be must not cost a night of reading first."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+
+from anymamba.backends import dispatch
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+from anymamba.models import hub
+from anymamba.models.sizes import config_of_size, parameters_of
+from anymamba.models.tokenizer import load_tokenizer
+from anymamba.training.data import corpus, instruct, readers, skips
+from anymamba.training.run import fit
+from anymamba.training.run.config import TrainConfig, checked_ranges, flag_of
+from anymamba.training.run.precision import choose_precision
+from anymamba.training.show import trackers
+
+
+def check_options(config: TrainConfig, device: torch.device, share: int = 1, prepared: bool = False) -> int:
+    """The bytes of the files named.
+
+    Raises AnymambaError for whatever is wrong with the options by themselves, with the names in them, or with the files named.
+    share: processes over which the model is sharded, 1 for none. prepared: the run has its token files already (it is
+    resumed), so data and tokenizer are not looked at again.
+    """
+    checked_ranges(config)
+    for one in dataclasses.fields(config):
+        value = getattr(config, one.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _usage(say(f"{flag_of(one)} {value}: must be a number", f"{flag_of(one)} {value}：必须是有限的数"))
+    choose_precision(config.precision, device)
+    if config.backend:
+        with dispatch.use_backend(config.backend):
+            pass
+    trackers.check_names(config.report_to)
+    if not config.start:
+        config_of_size(config.size, config.model)
+    readers.check_encoding(config.encoding)
+    if prepared:
+        return 0
+    vocabulary = _check_tokenizer(config)
+    if not config.data:
+        raise _usage(say("no data was named", "没有指定数据"), say("anymamba train FILE_OR_FOLDER ...", "anymamba train 文件或目录 ..."))
+    size = readers.check(config.data, config.encoding, records_only=config.instruct)
+    readers.check(config.val, config.encoding, records_only=config.instruct)
+    bad_records = skips.open_list(config.bad_records)
+    if bad_records is not None:
+        bad_records.close()
+    model = hub.load_config(hub.find(config.start)) if config.start else config_of_size(config.size, config.model, vocabulary)
+    fit.require_model(parameters_of(model) // share, device)
+    return size
+
+
+def _check_tokenizer(config: TrainConfig) -> int:
+    """Tokens of its vocabulary."""
+    if config.train_tokenizer:
+        corpus.check_bpe_size(config.train_tokenizer)
+        for flag, given in (("--instruct", config.instruct), ("--from", config.start), ("--tokenizer", config.tokenizer != "bytes")):
+            if given:
+                raise _usage(
+                    say(f"--train-tokenizer and {flag} do not go together", f"--train-tokenizer 与 {flag} 不能同用"),
+                    say(
+                        "a tokenizer is learnt when a model begins: train on text first, then tune with --instruct --from",
+                        "分词器在模型开始训练时学习：请先用文本训练，再用 --instruct --from 微调",
+                    ),
+                )
+    if not config.start:
+        return config.train_tokenizer or load_tokenizer(config.tokenizer).vocab_size
+    # a model understands only the tokenizer that it was trained with
+    folder = hub.find(config.start)
+    model = hub.load_config(folder)
+    tokenizer = load_tokenizer(config.tokenizer if config.tokenizer != "bytes" else folder)
+    if config.instruct:
+        instruct.make_ready(tokenizer)  # new tokens get new rows
+    else:
+        hub.check_vocabulary(model, tokenizer)
+    return tokenizer.vocab_size
+
+
+def _usage(what: str, fix: str | None = None) -> AnymambaError:
+    return AnymambaError("usage", what, fix=fix)

@@ -1,0 +1,139 @@
+"""A run that goes on: as it was, to the last bit; or longer, or with other options, and then what that changes is said."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+from anymamba.training.loop.schedule import Schedule
+from anymamba.training.run.config import TrainConfig
+from anymamba.training.run.derive import Plan
+
+OPEN_END = 10**9
+"""Steps of a run that only its time limit ends."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. row: how many rows it has read, over all processes; the next one is where it goes on. finished: it came
+    to the end of its plan, its time or its patience. planned: its steps if no time limit had shortened them."""
+
+    step: int = 0
+    row: int = 0
+    tokens: int = 0
+    steps: int = 0
+    planned: int = 0
+    warmup: int = 0
+    rows: int = 0
+    lr: float = 0.0
+    finished: bool = False
+
+    @classmethod
+    def of(cls, state: dict[str, Any], plan: Plan) -> Progress:
+        """From trainer_state.json. plan: of a continued run, for checkpoints that do not name its rows and peak rate."""
+        step = state["step"]
+        rows = state.get("rows", plan.rows)
+        return cls(
+            step=step, row=state.get("row", step * rows), tokens=state.get("tokens", step * rows * plan.length), steps=state["steps"],
+            planned=max(state.get("planned", 0), state["steps"]), warmup=state["warmup"], rows=rows,
+            lr=state.get("lr", plan.lr),
+            finished=state.get("finished", step >= state["steps"]),
+        )  # fmt: skip
+
+
+def schedule_of(config: TrainConfig, plan: Plan) -> Schedule:
+    """The learning rate over the plan's steps."""
+    decay = max(1, round(config.decay_share * plan.steps))
+    return Schedule(config.schedule, plan.lr, plan.steps, plan.warmup, decay, config.floor)
+
+
+def settle(plan: Plan, config: TrainConfig, before: TrainConfig, done: Progress, rows_per_pass: int) -> None:
+    """Sets steps and warm-up of a continued run's plan, which ``derive`` made from ``config``.
+
+    before: the configuration so far. rows_per_pass: rows of the data. Raises AnymambaError for --steps (or --epochs) that lie
+    behind.
+    """
+    changed = {name for name, _, _, _ in config.changes(before)}
+    plan.steps = _steps(plan, config, before, changed, done, rows_per_pass)
+    if changed & {"steps", "epochs"} and plan.steps <= done.step:
+        raise _behind(config, done)
+    plan.warmup = min(config.warmup if "warmup" in changed and config.warmup else done.warmup, plan.steps)
+
+
+def changes(plan: Plan, config: TrainConfig, before: TrainConfig, done: Progress, rows_per_pass: int) -> list[str]:
+    """What differs from the run so far, a sentence each; nothing if it is the same. plan: settled."""
+    if plan.steps <= done.step:
+        return []
+    old = Plan(length=plan.length, rows=done.rows, steps=done.steps, warmup=done.warmup, lr=done.lr)
+    notes = [_flag_note(flag, then, now) for name, flag, then, now in config.changes(before) if name not in NAMED]
+    if plan.rows != done.rows:
+        notes.append(
+            say(
+                f"a step has {plan.rows} rows instead of {done.rows}; the data goes on at row {done.row + 1}",
+                f"每步 {plan.rows} 行，此前为 {done.rows} 行；数据从第 {done.row + 1} 行继续",
+            )
+        )
+    if plan.steps != done.steps:
+        passes = [row / rows_per_pass for row in (done.row, done.row + (plan.steps - done.step) * plan.rows)]
+        notes += [
+            say(
+                f"the schedule ends at step {plan.steps} instead of {done.steps}",
+                f"学习率安排在第 {plan.steps} 步结束，此前为第 {done.steps} 步",
+            ),
+            say(
+                f"the data goes on where it stood, each pass in an order of its own: from pass {passes[0]:.2f} to {passes[1]:.2f}",
+                f"数据从当前位置继续，每一遍顺序各不相同：从第 {passes[0]:.2f} 遍到第 {passes[1]:.2f} 遍",
+            ),
+        ]
+    rates = schedule_of(before, old).rate(done.step), schedule_of(config, plan).rate(done.step)
+    if abs(rates[1] - rates[0]) > 0.01 * rates[0]:
+        notes.append(
+            say(
+                f"the learning rate of the next step is {rates[1]:.2g} instead of {rates[0]:.2g}",
+                f"下一步的学习率为 {rates[1]:.2g}，此前为 {rates[0]:.2g}",
+            )
+        )
+    return notes
+
+
+NAMED = ("steps", "epochs", "batch_tokens")
+"""Options whose effect has a sentence of its own."""
+
+
+def _steps(
+    plan: Plan, config: TrainConfig, before: TrainConfig, changed: set[str], done: Progress, rows_per_pass: int
+) -> int:
+    if "steps" in changed and config.steps:
+        return config.steps
+    if "epochs" in changed and config.epochs:
+        return done.step + math.ceil((config.epochs * rows_per_pass - done.row) / plan.rows)
+    if done.finished and config.max_minutes:
+        return OPEN_END  # a further time limit is there to be used
+    if done.finished and config.patience == before.patience:
+        return done.step
+    steps = done.planned if config.max_minutes or before.max_minutes else done.steps
+    if plan.rows == done.rows or config.steps:
+        return steps
+    return done.step + math.ceil((steps - done.step) * done.rows / plan.rows)
+
+
+def _behind(config: TrainConfig, done: Progress) -> AnymambaError:
+    what = f"--epochs {config.epochs:g}" if config.epochs else f"--steps {config.steps}"
+    return AnymambaError(
+        "usage",
+        say(f"{what}: the run has made {done.step} steps already", f"{what}：该运行已完成 {done.step} 步"),
+        fix=say(
+            "ask for more, or go back to an older step folder with --resume PATH",
+            "请给出更大的值，或用 --resume 路径 回到更早的检查点",
+        ),
+    )
+
+
+def _flag_note(flag: str, then: Any, now: Any) -> str:
+    text = f"{flag}: {then or 'auto'} -> {now or 'auto'}"
+    if flag == "--micro-batch":
+        return text + say(" (the same sums, rounded in another order)", "（求和相同，舍入顺序不同）")
+    return text

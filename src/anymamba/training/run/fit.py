@@ -1,0 +1,118 @@
+"""The micro-batch that fits memory, found before training from one row, not from an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anymamba.errors import AnymambaError
+from anymamba.language import say
+from anymamba.training.data.rows import Batch
+from anymamba.training.run import memory
+
+CPU_TOKENS = 8192
+"""Tokens at once beyond which a CPU gains nothing: its matrix products are at full speed, and its caches overflow."""
+
+LARGE, LARGE_CPU_TOKENS = 8_000_000, 2048
+"""From so many parameters on, so many tokens do: products of this size are at full speed, and Ctrl-C is answered after a micro-batch."""
+
+GPU_TOKENS = 65536
+
+USABLE = 0.7
+"""Share of the free memory that is planned for: allocators need some slack, and other programs live here too."""
+
+TRANSIENT = 1.5
+"""What a step takes at its peak over what it keeps between forward and backward pass."""
+
+
+def kept_bytes(model: nn.Module, batch: Batch, autocast: Callable[[], AbstractContextManager[Any]]) -> int:
+    """Bytes that one forward pass of this batch keeps for the backward pass, parameters left out; exact on every device."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    storages: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast():
+        loss = model(batch.input_ids, targets=batch.labels, seq_idx=batch.seq_idx).loss
+    del loss
+    return sum(storages.values())
+
+
+def require_model(parameters: int, device: torch.device) -> None:
+    """Raises AnymambaError when weights, gradients and the optimiser's moments alone exceed the memory."""
+    needed, free = 16 * parameters, memory.left(device)
+    if free and needed > free:
+        raise _too_large(needed, free, say("the weights, gradients and optimiser states", "权重、梯度与优化器状态"))
+
+
+def most_rows(length: int, device: torch.device, parameters: int) -> int:
+    """Rows at once beyond which the device gains nothing."""
+    if device.type in ("cuda", "xpu"):
+        return max(1, GPU_TOKENS // length)
+    return max(1, (CPU_TOKENS if parameters < LARGE else LARGE_CPU_TOKENS) // length)
+
+
+def choose_rows(per_row: int, rows: int, length: int, device: torch.device, reserved: int, parameters: int = 0) -> int:
+    """How many of ``rows`` rows to process at once: a divisor of rows; 0 when not even one fits.
+
+    per_row: ``kept_bytes`` of one row. reserved: bytes that gradients and moments will take of what is free now. parameters: of
+    the model.
+    """
+    free = memory.left(device)
+    cap = most_rows(length, device, parameters)
+    if free:
+        fits = int((free - reserved) * USABLE / (per_row * TRANSIENT))
+        if fits < 1:
+            return 0
+        cap = min(cap, fits)
+    return max(size for size in range(1, min(cap, rows) + 1) if rows % size == 0)
+
+
+def fixed_rows(per_row: int, rows: int, length: int, device: torch.device, reserved: int, parameters: int = 0) -> int:
+    """The same on every run, whatever is free at the moment: what the device can use. Raises AnymambaError when that is too much."""
+    cap = most_rows(length, device, parameters)
+    chosen = max(size for size in range(1, min(cap, rows) + 1) if rows % size == 0)
+    free, needed = memory.left(device), int(chosen * per_row * TRANSIENT) + reserved
+    if free and needed > free:
+        raise AnymambaError(
+            "memory",
+            say(
+                f"{chosen} rows at once take {memory.text(needed)}, and {memory.text(max(0, free))} are free",
+                f"一次处理 {chosen} 行需要 {memory.text(needed)}，可用 {memory.text(max(0, free))}",
+            ),
+            why=say("--deterministic does not fit the rows to the memory of the moment", "--deterministic 不会按当时的内存调整行数"),
+            fix=say(f"--micro-batch {max(1, chosen // 2)}", f"--micro-batch {max(1, chosen // 2)}"),
+        )
+    return chosen
+
+
+def nothing_fits(per_row: int, reserved: int, device: torch.device) -> AnymambaError:
+    """The error for a row that does not fit even with activation checkpointing."""
+    return _too_large(
+        int(per_row * TRANSIENT) + reserved,
+        memory.left(device),
+        say("one row with its gradients and the optimiser states", "一行数据连同梯度与优化器状态"),
+    )
+
+
+def _too_large(needed: int, free: int, what: str) -> AnymambaError:
+    return AnymambaError(
+        "memory",
+        say("this model does not fit into memory", "内存不足以训练该模型"),
+        why=say(
+            f"{what} take {memory.text(needed)}, and {memory.text(max(0, free))} are free",
+            f"{what}需要 {memory.text(needed)}，可用 {memory.text(max(0, free))}",
+        ),
+        fix=say(
+            "choose a smaller --size, a shorter --length, --checkpointing on, or several GPUs with torchrun and --shard",
+            "请减小 --size 或 --length，使用 --checkpointing on，或用 torchrun 加 --shard 在多块 GPU 上训练",
+        ),
+    )

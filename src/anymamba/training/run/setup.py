@@ -1,0 +1,124 @@
+"""What stands before the first step: tokenizer, token files, model. Each is made once and found again by a resumed run."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from anymamba.language import say
+from anymamba.models import hub
+from anymamba.models.lm import LanguageModel
+from anymamba.models.sizes import config_of_size
+from anymamba.models.tokenizer import Tokenizer, load_tokenizer
+from anymamba.training.data import corpus, instruct, readers
+from anymamba.training.data.readers import documents
+from anymamba.training.data.reading import Reading
+from anymamba.training.data.skips import Skips, open_list
+from anymamba.training.run.config import TrainConfig
+from anymamba.training.run.parallel import Processes
+from anymamba.training.run.runfolder import RunFolder
+from anymamba.training.show.report import Reporter, count
+
+LONGEST_EXAMPLE = 4096
+"""Tokens of a stage 2 example, unless --length says otherwise."""
+
+
+def tokenizer_and_data(
+    config: TrainConfig, run: RunFolder, processes: Processes, reporter: Reporter
+) -> tuple[Tokenizer, corpus.Corpus]:
+    """The run's tokenizer and token files; made by the main process where they are not there yet."""
+    with processes.main_first() as main:
+        if main and not run.data.is_dir():
+            _prepare(config, run, reporter)
+    whole = corpus.open_corpus(run.data)
+    if config.val:
+        own = corpus.open_corpus(run.val)
+        notes = [*whole.notes[1:], *own.notes[1:]]  # the first of each says how it was split
+        said = say("validated on ", "验证用 ") + ", ".join(config.val)
+        whole = corpus.Corpus(whole.train, own.train, [said, *notes])
+    return load_tokenizer(run.data), whole
+
+
+def first_question(data: corpus.Corpus) -> list[int]:
+    """The ids of an example up to its first answer: of the held-out ones where there are any. For samples of stage 2."""
+    for tokens in (data.held_out, data.train):
+        if tokens.learn is not None and len(tokens.tokens):
+            end = int(tokens.learn.argmax())
+            return tokens.tokens[:end].tolist()
+    return []
+
+
+def _prepare(config: TrainConfig, run: RunFolder, reporter: Reporter) -> None:
+    size = readers.check(config.data, config.encoding, config.instruct)
+    what = ", ".join(config.data[:3]) + (say(" and more", " 等") if len(config.data) > 3 else "")
+    reporter.note(say(f"reading {what} ({count(size)}B)", f"读取 {what}（{count(size)}B）") if size else say("reading ", "读取 ") + what)
+    corpus.require_room(config.data, run.data)
+    tokenizer = _tokenizer(config, reporter, size)
+    if config.instruct:
+        instruct.make_ready(tokenizer)
+    bad_records = open_list(config.bad_records)
+    with bad_records or contextlib.nullcontext():
+        if config.val:
+            corpus.require_room(config.val, run.val)
+            reading = Reading(reporter, say("tokenising --val", "分词 --val"), readers.check(config.val, config.encoding, config.instruct))
+            _tokenise(config, config.val, tokenizer, run.val, 0.0, Skips(list_file=bad_records), reading)
+        # last: a run folder with data is ready
+        reading = Reading(reporter, say("tokenising", "分词"), size)
+        share = 0.0 if config.val else config.validation
+        _tokenise(config, config.data, tokenizer, run.data, share, Skips(list_file=bad_records), reading)
+
+
+def _tokenise(
+    config: TrainConfig, names: list[str], tokenizer: Tokenizer, folder: Path, share: float, skips: Skips, reading: Reading
+) -> None:
+    """Writes the token files of these sources; share: held out."""
+    if config.instruct:
+        instruct.prepare(names, tokenizer, folder, share, config.seed, skips, config.length or LONGEST_EXAMPLE, reading)
+    else:
+        pieces = documents(names, skips, config.text_field, config.encoding, reading.seen, with_sources=True)
+        corpus.prepare(pieces, tokenizer, folder, share, config.seed, skips, ", ".join(names), reading)
+
+
+def _tokenizer(config: TrainConfig, reporter: Reporter, size: int) -> Tokenizer:
+    if config.start:
+        # a model understands only the tokenizer that it was trained with
+        return load_tokenizer(config.tokenizer if config.tokenizer != "bytes" else hub.find(config.start))
+    if config.train_tokenizer:
+        reading = Reading(reporter, say("reading for the tokenizer", "为分词器读取文本"), size)
+        pieces = documents(config.data, Skips(), config.text_field, config.encoding, reading.seen)
+        return corpus.train_bpe(pieces, config.train_tokenizer, reading)
+    return load_tokenizer(config.tokenizer)
+
+
+def make_model(config: TrainConfig, run: RunFolder, tokenizer: Tokenizer) -> LanguageModel:
+    """On the CPU, in float32: the resumed checkpoint's, the one of --from, or fresh from --size and the seed."""
+    if run.resumed is not None:
+        return hub.load(run.resumed.folder, dtype=torch.float32)
+    torch.manual_seed(config.seed)
+    if config.start:
+        model = hub.load(config.start, dtype=torch.float32)
+        if config.instruct and tokenizer.vocab_size > model.config.vocab_size:
+            grow_vocabulary(model, tokenizer.vocab_size)
+        hub.check_vocabulary(model.config, tokenizer)
+        return model
+    ids = {"eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.pad_id}
+    return LanguageModel(config_of_size(config.size, config.model, tokenizer.vocab_size, **ids))
+
+
+@torch.no_grad()
+def grow_vocabulary(model: LanguageModel, size: int) -> None:
+    """Adds rows to the embedding and the head for new tokens; they begin as the mean of the others, which changes no answer much."""
+    size = -(-size // 16) * 16
+    table = model.backbone.embeddings.weight
+    tied = model.config.tie_word_embeddings
+    for module in (model.backbone.embeddings,) if tied else (model.backbone.embeddings, model.lm_head):
+        old = module.weight
+        module.weight = nn.Parameter(torch.cat([old, old.mean(0, keepdim=True).expand(size - len(old), -1)]))
+    if tied:
+        model.lm_head.weight = model.backbone.embeddings.weight
+    model.backbone.embeddings.num_embeddings = model.lm_head.out_features = size
+    model.config.vocab_size = size
+    assert model.backbone.embeddings.weight is not table

@@ -1,0 +1,95 @@
+"""What a run says before its first step, and what run.json keeps of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from typing import Any
+
+import torch
+
+from anymamba import __version__
+from anymamba.backends import dispatch, machine
+from anymamba.language import say
+from anymamba.training.data.corpus import Corpus
+from anymamba.training.run.parts import Run
+from anymamba.training.run.runfolder import config_document
+from anymamba.training.show.report import count
+
+
+def say_plan(
+    run: Run, data: Corpus, parameters: int, precision_why: str, micro_why: str, threads_why: str, notes: list[str]
+) -> None:
+    """The table of what was derived and why, and what a continued run changes. The ..._why are the reasons of those values."""
+    plan, config, why = run.plan, run.config, run.plan.reasons
+    recompute = run.model.backbone.gradient_checkpointing
+    processes = run.processes
+    world = f" x {processes.world}" if processes.world > 1 else ""
+    start = config.start or f"--size {config.size}"
+    rates = f"{plan.lr:g}, {config.schedule}, " + say("warm-up", "预热") + f" {plan.warmup}"
+    rows = [
+        (say("model", "模型"), f"{run.model.config.model_type}, {count(parameters)} " + say("parameters", "参数"), start),
+        (say("data", "数据"), f"{count(len(data.train.tokens))} " + say("tokens", "词元"), "; ".join(data.notes)),
+        (say("device", "设备"), f"{processes.device}{world}", _device_name(processes.device)),
+        (say("threads", "线程"), str(torch.get_num_threads()), threads_why),
+        (say("precision", "精度"), "bf16" if run.dtype else "fp32", precision_why),
+        (say("row length", "行长"), str(plan.length), why.get("length", "")),
+        (say("rows a step", "每步行数"), str(plan.rows), why.get("rows", "")),
+        (say("rows at once", "每次行数"), str(run.micro_batch), micro_why),
+        (say("recompute", "重算激活"), say("yes", "是") if recompute else say("no", "否"), ""),
+        (say("steps", "步数"), str(plan.steps), why.get("steps", "")),
+        (say("learning rate", "学习率"), rates, why.get("lr", "")),
+        (say("run folder", "运行目录"), str(run.folder.path), ""),
+    ]
+    resumed = run.folder.resumed
+    if resumed is not None:
+        rows.append((say("continues", "继续自"), resumed.folder.name, "" if notes else say("as it was", "与原来相同")))
+    run.reporter.table(rows)
+    if notes:
+        run.reporter.note(say("what changes from here on:", "从此处起的变化："))
+        for text in notes:
+            run.reporter.note("  " + text)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return machine.cpu_name() if device.type == "cpu" else ""
+
+
+def document(run: Run, parameters: int, precision_why: str, notes: list[str]) -> dict[str, Any]:
+    """What run.json holds. precision_why, notes: as in ``say_plan``. "changes": of every part of the run that went on with other
+    options, from which step on."""
+    earlier = [part for part in run.folder.read_run().get("changes", []) if part["step"] <= run.done.step]
+    return {
+        "config": config_document(run.config),
+        "plan": {
+            **dataclasses.asdict(run.plan),
+            "micro_batch": run.micro_batch,
+            "precision": "bf16" if run.dtype else "fp32",
+            "precision_why": precision_why,
+            "recompute": run.model.backbone.gradient_checkpointing,
+            "parameters": parameters,
+            "processes": run.processes.world,
+        },
+        "changes": earlier + ([{"step": run.done.step, "changes": notes}] if notes else []),
+        "versions": {"anymamba": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "machine": machine.facts(),
+    }
+
+
+def backends_used() -> dict[str, dict[str, str]]:
+    """op -> {backend: why} of what this process has run so far."""
+    used: dict[str, dict[str, str]] = {}
+    for call, choice in dispatch.choices_made():
+        used.setdefault(call.op, {})[choice.backend] = choice.why
+    return used
+
+
+def finished_text(run: Run) -> str:
+    """For a run that has nothing left to do."""
+    out = run.folder.path
+    return say(
+        f"this run is finished: {run.done.step} steps. To train longer: --resume auto --out {out} with more --steps or with --max-minutes",
+        f"该运行已完成：{run.done.step} 步。要继续训练：--resume auto --out {out}，并给出更大的 --steps 或 --max-minutes",
+    )
