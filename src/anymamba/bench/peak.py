@@ -50,12 +50,10 @@ def measure_here(specification: dict[str, Any]) -> int:
 
 
 def _largest_resident() -> int:
-    try:
-        import resource
-    except ImportError:
-        raise AnymambaError(
-            "memory", say("peak memory is not measured on Windows", "Windows 上不测量内存峰值")
-        ) from None
+    if sys.platform == "win32":
+        raise AnymambaError("memory", say("peak memory is not measured on Windows", "Windows 上不测量内存峰值"))
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -27,9 +27,9 @@ NEXT_PART_SECONDS = 0.02
 
 def make() -> Input:
     """The keyboard of this system, to be given to the editor."""
-    if sys.platform == "win32":
-        return create_input(sys.stdin)
-    return _posix()
+    if sys.platform != "win32":
+        return _posix()
+    return create_input(sys.stdin)
 
 
 if sys.platform != "win32":

@@ -136,26 +136,26 @@ def _output() -> Any:
 
 @contextlib.contextmanager
 def _without_echo() -> Iterator[None]:
-    if sys.platform == "win32":
-        yield
-        return
-    keyboard = sys.stdin.fileno()
-    before = termios.tcgetattr(keyboard)
-    quiet = termios.tcgetattr(keyboard)
-    quiet[3] &= ~(termios.ICANON | termios.ECHO)
-    quiet[3] |= termios.NOFLSH  # Ctrl-C stops the answer, and does not throw away what was typed
-    quiet[6][termios.VMIN], quiet[6][termios.VTIME] = 1, 0
+    if sys.platform != "win32":
+        keyboard = sys.stdin.fileno()
+        before = termios.tcgetattr(keyboard)
+        quiet = termios.tcgetattr(keyboard)
+        quiet[3] &= ~(termios.ICANON | termios.ECHO)
+        quiet[3] |= termios.NOFLSH  # Ctrl-C stops the answer, and does not throw away what was typed
+        quiet[6][termios.VMIN], quiet[6][termios.VTIME] = 1, 0
 
-    def again(*_: Any) -> None:
-        termios.tcsetattr(keyboard, termios.TCSANOW, quiet)
+        def again(*_: Any) -> None:
+            termios.tcsetattr(keyboard, termios.TCSANOW, quiet)
 
-    continued = signal.signal(signal.SIGCONT, again)  # after Ctrl-Z and fg the shell's modes would stay
-    try:
-        again()
+        continued = signal.signal(signal.SIGCONT, again)  # after Ctrl-Z and fg the shell's modes would stay
+        try:
+            again()
+            yield
+        finally:
+            signal.signal(signal.SIGCONT, continued)
+            termios.tcsetattr(keyboard, termios.TCSANOW, before)
+    else:
         yield
-    finally:
-        signal.signal(signal.SIGCONT, continued)
-        termios.tcsetattr(keyboard, termios.TCSANOW, before)
 
 
 def _drain() -> None:

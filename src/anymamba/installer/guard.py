@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from anymamba.errors import AnymambaError
 from anymamba.installer import rollback
@@ -30,18 +31,18 @@ class Guard:
         environment = dict(
             os.environ, PYTHONPATH=os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         )
-        apart = (
+        apart: dict[str, Any] = (
             {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}  # type: ignore[attr-defined]
             if sys.platform == "win32"
             else {"start_new_session": True}
         )
-        self._process = subprocess.Popen(
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(
             [sys.executable, "-m", "anymamba.installer.guard", str(state), str(work)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
-            **apart,  # type: ignore[call-overload]
+            **apart,
         )
         assert self._process.stdout is not None
         if self._process.stdout.readline().strip() != b"ready":
@@ -100,7 +101,8 @@ def _members(child: int | None, mark: bytes) -> list[int]:
             state, _, _, session = (folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[:4]
             if state not in "ZX" and (int(session) == child or mark in (folder / "environ").read_bytes().split(b"\0")):
                 found.append(int(folder.name))
-    if not found and child is not None and not Path("/proc/self/stat").exists():  # not Linux
+    # without /proc (macOS) only the group can be asked
+    if sys.platform != "win32" and not found and child is not None and not Path("/proc/self/stat").exists():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child, 0)
             found = [-child]

@@ -38,13 +38,13 @@ def left(device: torch.device) -> int:
 
 def resident() -> int:
     """Bytes of physical memory that this process holds."""
+    if sys.platform == "win32":
+        return _windows_resident()
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
+    except OSError:  # macOS
         pass
-    if sys.platform == "win32":
-        return _windows_resident()
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
