@@ -32,10 +32,17 @@ def fixed_seed(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(autouse=True)
 def choices_of_the_process() -> Iterator[None]:
-    """A verb of the command line chooses backend and threads for its whole process. Here that process runs other tests afterwards."""
+    """A verb of the command line chooses backend, threads and environment for its whole process. Here that process runs other tests
+    afterwards."""
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch is not None else 0
+    inherited = {name: os.environ.get(name) for name in ("PYTHONPATH", "ANYMAMBA_DROPIN_OVERRIDE")}
     yield
+    for name, value in inherited.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
     dispatch = sys.modules.get("anymamba.backends.dispatch")
     if dispatch is not None:
         dispatch.use_backend(None)

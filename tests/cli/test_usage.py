@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import anymamba
 from anymamba import cli
 from anymamba.cli import VERBS, main
 from anymamba.cli.parser import Parser
@@ -148,7 +149,10 @@ def test_every_sentence_of_the_help_is_chinese(verb: str, monkeypatch: pytest.Mo
 def test_a_program_keeps_its_own_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = tmp_path / "own.py"
     script.write_text("import sys; print(sys.argv[1:])")
-    assert main(["run", str(script), "--overide", "--stepz", "3"]) == 0
+    try:
+        assert main(["run", str(script), "--overide", "--stepz", "3"]) == 0
+    finally:
+        anymamba.dropin.remove()
     assert "['--overide', '--stepz', '3']" in capsys.readouterr().out
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from anymamba.backends.cpu import sequence
+from anymamba.backends.cpu import compile, sequence
 from anymamba.backends.cpu.compile import Program
 from anymamba.backends.cpu.emit import Kernel
 from anymamba.backends.cpu.memory import I64
@@ -46,6 +47,7 @@ def test_scratch_grows_with_the_threads(monkeypatch: pytest.MonkeyPatch) -> None
     chain = sequence.Sequence()
     chain.add(where, TASKS, out=out)
     monkeypatch.setattr(torch, "empty", recording)
+    monkeypatch.setattr(compile, "_local", threading.local())  # memory that an earlier run of this process left would not be seen
     torch.set_num_threads(1)
     chain.run()
     assert len(out.unique()) == 1

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 _PROBE = """
 import importlib, json, torch
+import anymamba.ops
 from anymamba.backends import selfcheck, triton
 from anymamba.backends.call import Call
 found = {}
@@ -28,6 +29,7 @@ print(json.dumps(found))
 
 _SSD_BACKWARD_IN_PARTS = """
 import json, torch
+import anymamba.ops
 from dataclasses import replace
 from anymamba.backends import selfcheck
 from anymamba.backends.call import Call
@@ -53,6 +55,7 @@ def test_every_op_forward_and_backward_reproduces_the_reference() -> None:
 
 _BFLOAT16 = """
 import json, torch
+import anymamba.ops
 from anymamba.backends import selfcheck
 from anymamba.backends.call import Call
 from anymamba.backends.triton import ssd

@@ -193,6 +193,10 @@ def read_toml(path: str) -> dict[str, Any]:
     return checked(document, path)
 
 
+PYTHON = "anymamba.train"
+"""Where options are arguments of a function."""
+
+
 def checked(document: dict[str, Any], where: str) -> dict[str, Any]:
     """The same values under the fields' names and in their types. Raises AnymambaError for an unknown key or a wrong type."""
     fields = {one.name: one for one in dataclasses.fields(TrainConfig)}
@@ -215,7 +219,7 @@ def _unknown_key(key: str, value: Any, names: dict[str, str], where: str) -> Any
             fix=say(f"options stand at the top of the file, in no section [{key}]", f"选项写在文件顶层，不放在 [{key}] 小节中"),
         )
     # in Python an option is written with underscores, in a file as on the command line
-    near = nearest(key, list(names) if "_" in key else [name.replace("_", "-") for name in names])
+    near = nearest(key, list(names) if where == PYTHON else [name.replace("_", "-") for name in names])
     known = say("`anymamba train --help` lists all of them", "`anymamba train --help` 列出全部选项")
     return AnymambaError("usage", what, fix=say(f"the nearest is {near!r}", f"最接近的是 {near!r}") if near else known)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from anymamba.language import say
 from anymamba.models import hub
-from anymamba.training.run.config import TrainConfig, checked
+from anymamba.training.run.config import PYTHON, TrainConfig, checked
 from anymamba.training.run.runfolder import read_metrics
 from anymamba.training.show.axes import X_NAMES, Y_NAMES, Axes, curves_of
 from anymamba.training.show.notebook import NotebookReporter, in_notebook
@@ -108,7 +108,7 @@ def train(
         "data": [str(file) for file in files], "size": size, "instruct": instruct, "max_minutes": float(max_minutes),
         "steps": steps, "out": None if out is None else str(out), "start": None if start is None else str(start), **options,
     }  # fmt: skip
-    config = TrainConfig(**checked({name: value for name, value in values.items() if value is not None}, "anymamba.train"))
+    config = TrainConfig(**checked({name: value for name, value in values.items() if value is not None}, PYTHON))
     config.out = config.out or default_folder(config)
     result = run_training(config, "" if resume is None else str(resume), reporter_for(progress))
     return Run(config.out, result)
