@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anymamba.backends.cuda import selective_scan_rows_launch as launch
 from anymamba.backends.cuda.selective_scan_rows_launch import Backward, Given, Launch
+from anymamba.backends.transforms import first_derivative_only
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class _Rows(torch.autograd.Function):
         return out, last
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dout: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         *given, kept = ctx.saved_tensors
         return None, *ctx.prepared.backward(dout, tuple(given), kept)
