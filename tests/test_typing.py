@@ -44,7 +44,8 @@ WRONG = {
 
 CHECKERS = {
     "mypy": [sys.executable, "-m", "mypy", "--no-incremental", "--cache-dir=/dev/null"],
-    "pyright": [sys.executable, "-m", "basedpyright"],
+    # told which Python: by itself it takes the first one of PATH, which need not have torch
+    "pyright": [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable],
 }
 
 
