@@ -8,6 +8,7 @@ test-gpu   the cases that need a CUDA or ROCm device
 demo       setup, then train a small model and generate with it
 bench      setup, then the benchmarks of this machine
 docs       build the documentation into site/; any warning is an error
+messages   bring the Chinese catalog up to what the code says
 wheel      build dist/anymamba-*-py3-none-any.whl
 """
 
@@ -84,6 +85,9 @@ def main(command: str, *rest: str) -> None:
     elif command == "docs":
         setup()
         docs()
+    elif command == "messages":
+        setup()
+        run(PYTHON, "scripts/messages.py")
     elif command == "wheel":
         setup()
         run(PYTHON, "-m", "build", "--wheel", "--no-isolation")

@@ -27,7 +27,7 @@ SIBLINGS = {
     ("training", "generation"), ("evaluation", "training"), ("numerics", "generation"), ("numerics", "evaluation"),
     ("training", "bench"), ("bench", "generation"), ("evaluation", "generation"),
 }  # fmt: skip
-ROOT_FILES = {"errors", "language", "lazy", "nearest", "cachefolder", "announce", "printable", "__init__", "__main__"}
+ROOT_FILES = {"errors", "language", "catalog", "lazy", "nearest", "cachefolder", "announce", "printable", "__init__", "__main__"}
 
 
 def python_files() -> list[Path]:

@@ -1,13 +1,18 @@
-"""English or Chinese: every sentence that a user reads is written once in each, side by side, where it is used.
+"""English or Chinese: the code holds English sentences, ``locale/zh/LC_MESSAGES/anymamba.po`` their Chinese.
 
-``say("3 files read", "已读取 3 个文件")`` returns the one for the current language. Standard library only.
+``_("{count} files read").format(count=3)`` is that sentence in the current language. The language is looked up at every call, so a
+table that is made at import holds ``N_("...")``, and whoever shows it writes ``_(entry)``. Standard library only, Python 3.8.
 """
 
 from __future__ import annotations
 
 import locale
 import os
-from typing import Optional
+from functools import lru_cache
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    from gettext import NullTranslations
 
 LANGUAGES = ("en", "zh")
 
@@ -35,6 +40,47 @@ def current_language() -> str:
     return "zh" if system.lower().startswith(("zh", "chinese")) else "en"
 
 
+def _(message: str) -> str:
+    """The sentence in the current language; the English one where the catalog has none."""
+    return _catalog().gettext(message) if current_language() == "zh" else message
+
+
+def N_(message: str) -> str:  # gettext's own name for it
+    """The sentence as it is: marks it for the catalog where it stands, while ``_(...)`` translates it where it is shown."""
+    return message
+
+
+def ngettext(singular: str, plural: str, count: float) -> str:
+    """One of two English sentences, by the count; Chinese has one for both."""
+    if current_language() == "zh":
+        return _catalog().ngettext(singular, plural, count)  # type: ignore[arg-type]
+    return singular if count == 1 else plural
+
+
+def pgettext(context: str, message: str) -> str:
+    """The sentence in the current language, where one English word needs several in Chinese; ``context`` says which is meant."""
+    return _catalog().pgettext(context, message) if current_language() == "zh" else message
+
+
+@lru_cache(maxsize=None)
+def _catalog() -> NullTranslations:
+    """The Chinese catalog: compiled in an installed package; in a source tree its text is read, so that an edit shows at once."""
+    import gettext
+    import io
+    import pkgutil
+
+    from anymamba.catalog import compiled
+
+    folder = "locale/zh/LC_MESSAGES/anymamba"
+    for suffix, compile_catalog in ((".po", compiled), (".mo", bytes)):
+        try:
+            data = pkgutil.get_data("anymamba", folder + suffix)
+        except OSError:
+            continue
+        return gettext.GNUTranslations(io.BytesIO(compile_catalog(data or b"")))
+    return gettext.NullTranslations()  # a copy of the Python files alone speaks English
+
+
 def say(en: str, zh: str) -> str:
-    """The sentence in the current language."""
+    """The sentence in the current language: the older way, both languages at one place."""
     return zh if current_language() == "zh" else en

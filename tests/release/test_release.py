@@ -3,8 +3,10 @@ nothing installed but its run-time dependencies."""
 
 from __future__ import annotations
 
+import ast
 import email
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from scripts import messages
 
 import anymamba
 
@@ -45,6 +48,27 @@ def test_the_wheel_has_kernels_types_and_nothing_of_the_tests(wheel: Path) -> No
     assert wheel.name.endswith("-py3-none-any.whl")
     assert "anymamba/py.typed" in names and any(name.endswith(".cu") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "docs/", "benchmarks/"))]
+
+
+def test_the_wheel_speaks_chinese(wheel: Path, tmp_path: Path) -> None:
+    """From the compiled catalog, as Babel would from its text; the text stays at home."""
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    assert [path.name for path in (tmp_path / "anymamba" / "locale").rglob("anymamba.*")] == ["anymamba.mo"]
+    code = "import sys, anymamba.language as l; l.set_language('zh'); sys.stdout.buffer.write(repr(l._catalog()._catalog).encode())"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    table = ast.literal_eval(done.stdout.decode("utf-8"))
+    for entry in messages.read():
+        if isinstance(entry.id, str) and not entry.context:
+            assert table[entry.id] == entry.string or not entry.id
+
+
+def test_a_zipped_package_speaks_chinese(wheel: Path) -> None:
+    """Python imports from a wheel as it is; the doctor on a machine without pip is run so."""
+    code = "import anymamba.language as l; print(l._catalog().info()['language'], l.__file__)"
+    environment = {**os.environ, "PYTHONPATH": str(wheel)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("zh ") and wheel.name in done.stdout
 
 
 def run_time_modules(wheel: Path) -> set[str]:
