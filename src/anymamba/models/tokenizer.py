@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 
 from anymamba.errors import AnymambaError
@@ -117,6 +118,12 @@ class Tokenizer:
             return [self.encode(text) for text in texts]
         backend = self.backend if special else self._without_specials()
         return [list(encoding.ids) for encoding in backend.encode_batch(list(texts), add_special_tokens=False)]
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray[Any, Any]]:
+        """``encode_batch`` as unsigned integers, for text by the gigabyte: the bytes of a byte model are never Python numbers."""
+        if self._is_bytes:
+            return [np.frombuffer(text.encode("utf-8"), dtype=np.uint8) for text in texts]
+        return [np.asarray(ids, dtype=np.uint32) for ids in self.encode_batch(texts)]
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of the ids. An incomplete UTF-8 sequence at either end gives U+FFFD."""

@@ -5,7 +5,7 @@ The token before a border is trained to predict that token: this is how a model 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Part:
     """A piece of a document. ids: its tokens, after the border where the document begins; size: UTF-8 bytes; source: which file."""
 
     begins: bool
-    ids: Sequence[int] | np.ndarray[Any, Any]
+    ids: np.ndarray[Any, Any]
     size: int
     source: int
 
@@ -154,15 +154,15 @@ def _texts(pieces: Iterator[str | None], size: int, reading: Reading | None) -> 
 
 def _encoded(pieces: Iterator[str | Source | None], tokenizer: Tokenizer) -> Iterator[list[Part]]:
     """Batches of the pieces, tokenised."""
-    border = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    border = np.asarray([] if tokenizer.eos_id is None else [tokenizer.eos_id], dtype=np.uint32)
     texts: list[str] = []
     begins: list[tuple[bool, int]] = []
     size, source, fresh = 0, 0, True
 
     def flush() -> list[Part]:
         return [
-            Part(first, [*border, *ids] if first else ids, len(text.encode("utf-8")), file)
-            for text, (first, file), ids in zip(texts, begins, tokenizer.encode_batch(texts))
+            Part(first, np.concatenate([border, ids]) if first else ids, len(text.encode("utf-8")), file)
+            for text, (first, file), ids in zip(texts, begins, tokenizer.encode_arrays(texts))
         ]
 
     for piece in pieces:

@@ -239,7 +239,13 @@ def _text_documents(source: str, encoding: str, skips: Skips, seen: Seen | None 
     rest = ""
     skips.total += 1
     for block in _text_blocks(source, encoding, seen):
-        lines = (rest + block).splitlines(keepends=True)
+        text = rest + block
+        if DOCUMENT_BORDER not in text:  # nearly every block: no need to look at its lines
+            end = text.rfind("\n") + 1
+            rest = text[end:] if len(text) - end < BLOCK else ""
+            yield text[: len(text) - len(rest)]
+            continue
+        lines = text.splitlines(keepends=True)
         # a line without its end, or with a \r whose \n may come with the next block, waits for more
         rest = lines.pop() if lines and not lines[-1].endswith("\n") and len(lines[-1]) < BLOCK else ""
         start = 0
