@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from anymamba.doctor import machine, rules
+from anymamba.cli import main
+from anymamba.doctor import diagnose_machine, machine, rules
 from anymamba.doctor.machine import command, compiler, transformers, wheel
 from anymamba.doctor.machine.sections import sections
+from anymamba.doctor.report import text
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -174,10 +176,82 @@ def test_no_import_leaves_torch_alone(tmp_path: Path) -> None:
 
 def test_commands_have_a_time_limit() -> None:
     start = time.perf_counter()
-    answer = command.ask([sys.executable, "-c", "import time; time.sleep(30)"], seconds=0.5)
-    assert answer.error and "within" in answer.error
+    answer = command.Budget(0.5).ask([sys.executable, "-c", "print('a word', flush=True); import time; time.sleep(30)"])
+    assert answer.late and answer.error and "within 0.5 s" in answer.error and answer.output.strip() == "a word"
     assert time.perf_counter() - start < 5
-    assert "not found" in (command.ask(["no-such-program-anywhere"]).error or "")
+    assert "not found" in (command.Budget(5).ask(["no-such-program-anywhere"]).error or "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sh")
+def test_what_a_command_has_started_ends_with_it() -> None:
+    start = time.perf_counter()
+    answer = command.Budget(0.5).ask(["sh", "-c", "sleep 31 & echo $!; sleep 30"])
+    assert answer.late and time.perf_counter() - start < 5
+    child = int(answer.output)
+    for _ in range(100):  # the init process may take a moment to collect it
+        status = Path(f"/proc/{child}/stat")
+        if not status.exists() or status.read_text().split(")")[1].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail(f"process {child} is still there")
+
+
+SLOW = "import time\ntime.sleep(60)\n"
+
+
+def test_a_slow_torch_is_not_looked_at_and_no_finding(tmp_path: Path) -> None:
+    package(tmp_path, "torch", SLOW, "2.99.0")
+    start = time.perf_counter()
+    code, report = doctor(tmp_path)
+    assert time.perf_counter() - start < 8  # 2.7 s on a quiet machine
+    assert "torch" not in {finding["cause"].split("-")[0] for finding in report["findings"]}
+    assert {"torch", "backends"} <= set(report["facts"]["late"]) and "error" not in report["facts"]["torch"]
+    line = next(section for section in report["sections"] if section["area"] == "torch")
+    assert line["state"] == "info" and "not looked at: took longer than 2 s" in line["summary"]
+
+
+def test_slow_packages_are_not_looked_at_and_no_finding(tmp_path: Path) -> None:
+    """What was told before the time was over stays."""
+    package(tmp_path, "torch", TORCH, "2.8.0")
+    package(tmp_path, "mamba_ssm", SLOW, "2.3.1")
+    package(tmp_path, "causal_conv1d", "", "1.6.1")
+    for extension in ("selective_scan_cuda", "causal_conv1d_cuda"):
+        (tmp_path / f"{extension}.py").touch()
+    code, report = doctor(tmp_path, "--wait", "1")
+    assert report["facts"]["torch"]["import_seconds"] >= 0 and report["facts"]["packages"]["errors"] == {}
+    assert {"packages", "backends"} <= set(report["facts"]["late"]) and "torch" not in report["facts"]["late"]
+    line = next(section for section in report["sections"] if section["area"] == "packages")
+    assert line["state"] == "info" and "took longer than 1 s" in line["summary"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the programs here are shell scripts")
+@pytest.mark.parametrize("name", ["nvidia-smi", "nvcc", "g++"])
+def test_a_slow_program_is_not_looked_at_and_no_finding(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that has a GPU and torch for CUDA: there a missing nvcc is a finding, and a slow one is none."""
+    smi = 'case "$1" in --query*) echo "RTX 4090, 8.9, 24564 MiB, 580.1";; *) echo "CUDA Version: 13.0";; esac\n'
+    programs = {"nvidia-smi": smi, "nvcc": "echo release 12.8, V12.8\n", "g++": "echo 13.2.0\n"}
+    for program, lines in dict(programs, **{name: "sleep 60\n"}).items():
+        (tmp_path / program).write_text("#!/bin/sh\n" + lines)
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    for variable in ("CUDA_HOME", "CUDA_PATH", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
+    cuda = {"installed": True, "version": "2.8.0+cu128", "cuda": "12.8", "hip": None, "kind": "cuda"}
+    monkeypatch.setattr(machine.installed_torch, "gather", lambda: dict(cuda))
+    monkeypatch.setattr(machine, "SECONDS", 0.6)
+    monkeypatch.setattr(machine, "_probe", lambda budget, torch, packages: {"late": []})
+    report = diagnose_machine()
+    area = {"nvidia-smi": "gpu", "nvcc": "cuda", "g++": "compiler"}[name]
+    assert area in report.facts["late"]
+    assert report.findings == []
+    assert "not looked at" in next(line.summary for line in report.sections if line.area == area)
+    assert "not looked at" in text.render(report) and "No issues" not in text.render(report)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "soon"])
+def test_wait_must_be_a_time(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", f"--wait={value}"]) == 2
+    assert value in capsys.readouterr().err
 
 
 def test_compiler_limits() -> None:

@@ -58,12 +58,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "do not import torch or the packages: quicker, and less is known", "不导入 torch 及相关包：更快，但信息较少"
         ),
     )
+    parser.add_argument(
+        "--wait",
+        type=_seconds,
+        metavar="SECONDS",
+        help=say(
+            "how long the check of this machine may take in all (default: 2); what is slower is not looked at",
+            "检查本机总共可用的秒数（默认 2）；更慢的部分不检查",
+        ),
+    )
     parser.epilog = say(
         "examples: pip install mamba-ssm 2>&1 | anymamba doctor    anymamba doctor build.log --json    anymamba"
         " doctor --explain AM003.  Exit code: 0 healthy, 1 something found, 2 wrong usage.",
         "示例：pip install mamba-ssm 2>&1 | anymamba doctor    anymamba doctor build.log --json    anymamba"
         " doctor --explain AM003。退出码：0 正常，1 发现问题，2 用法错误。",
     )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(say("{} is not a number of seconds", "{} 不是秒数").format(text))
+    return seconds
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -108,7 +127,7 @@ def _report(arguments: argparse.Namespace) -> Report:
         head = _first_byte_of_pipe()
         if head:
             return _from_pipe(head)
-        return diagnose_machine(online=arguments.online, imports=not arguments.no_import)
+        return diagnose_machine(arguments.online, not arguments.no_import, arguments.wait)
     if arguments.log == "-":
         return _from_pipe(b"")
     with open(arguments.log, "rb") as stream:

@@ -176,7 +176,8 @@ def _facts(path: str | None) -> dict[str, Any]:
     if path is None:
         from anymamba.doctor import machine
 
-        return machine.gather()
+        # an install is decided by these facts, so that torch has the time that it needs
+        return machine.gather(seconds=120)
     try:
         document = json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 from anymamba.doctor import rules
 from anymamba.doctor.encoding import Readable
@@ -33,15 +33,15 @@ def diagnose_log(stream: Readable, name: str = "-") -> Report:
     return Report("log", findings, source)
 
 
-def diagnose_machine(online: bool = False, imports: bool = True) -> Report:
-    """Gathers the facts of this machine and names what stands in the way of the official packages."""
+def diagnose_machine(online: bool = False, imports: bool = True, seconds: Optional[float] = None) -> Report:
+    """Gathers the facts of this machine, in so many seconds, and names what stands in the way of the official packages."""
     from anymamba.doctor import machine
 
-    facts = machine.gather(online, imports)
+    facts = machine.gather(online, imports, machine.SECONDS if seconds is None else seconds)
     found = []
     for rule in rules.all_rules():
         match = rule.machine(facts) if rule.machine is not None else None
-        if match is not None:
+        if match is not None and not machine.rests_on_late(rule.cause, facts):
             found.append(RuleMatch(rule, match))
     rank(found)
     system = this_system()

@@ -1,16 +1,16 @@
 """Facts about this machine, for the rules and for the boxed lines of the report.
 
-Everything that could crash or hang (torch, the extensions, nvcc, nvidia-smi) is asked in another process with a time limit,
-and the slow ones at the same time.
+Everything that could crash or hang (torch, the extensions, nvcc, nvidia-smi) is asked in other processes, at the same time, and
+all of them together have so many seconds. What has not answered by then is not known: no rule may conclude anything from that.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
 from typing import Any, Callable, Dict, List
 
 from anymamba.doctor.machine import (
-    backends,
     compiler,
     distributions,
     gpu,
@@ -18,49 +18,76 @@ from anymamba.doctor.machine import (
     interpreter,
     libraries,
     packages,
+    probe,
     system,
     toolkits,
     transformers,
     wheel,
 )
-from anymamba.doctor.machine.sections import sections
+from anymamba.doctor.machine.command import Budget
+from anymamba.doctor.machine.sections import area_of, sections
 
-# seconds that an import of torch may take before the doctor goes on without it
-IMPORT_LIMIT = 12.0
+# for all questions together; `--wait` has more
+SECONDS = 2.0
+# what a thread may need to end after its question was cut off
+_GRACE = 0.2
 
 
-def gather(online: bool = False, imports: bool = True) -> Dict[str, Any]:
-    """All facts as one JSON-able dictionary. imports=False leaves out what needs torch to be imported."""
-    facts: Dict[str, Any] = {"system": system.gather(), "python": interpreter.gather(), "libraries": libraries.gather()}
+def gather(online: bool = False, imports: bool = True, seconds: float = SECONDS) -> Dict[str, Any]:
+    """All facts as one JSON-able dictionary, within so many seconds.
+
+    imports=False leaves out what needs torch to be imported. "late" names the areas that were not looked at for want of time.
+    """
+    budget = Budget(seconds)
     torch = installed_torch.gather()
     found = packages.gather()
-    facts["torch"], facts["packages"] = torch, found
-    facts["transformers"] = transformers.gather()
-    facts["triton"] = _triton()
-    slow: List[Callable[[], None]] = [_store(facts, "gpu", gpu.gather), _store(facts, "cuda", toolkits.gather)]
-    if imports:
-        slow.append(_store(facts, "backends", lambda: backends.gather(IMPORT_LIMIT)))
-        if torch["installed"]:
-            slow.append(lambda: torch.update(installed_torch.probe(IMPORT_LIMIT)))
-            slow.append(lambda: packages.probe(found, IMPORT_LIMIT))
-    else:
-        facts["backends"] = {"error": "not asked"}
-    threads = [threading.Thread(target=task) for task in slow]
+    facts: Dict[str, Any] = {"seconds": seconds, "system": system.gather(), "torch": torch, "packages": found}
+    facts["backends"] = {"error": "not asked" if torch["installed"] else "torch is not installed"}
+    # what a thread that does not end in time leaves behind
+    late: Dict[str, Dict[str, Any]] = {
+        "gpu": dict(gpu.nothing(), late=True),
+        "cuda": dict(toolkits.nothing(), late=True),
+        "compiler": dict(compiler.nothing(), late=True),
+    }
+    probed: Dict[str, Any] = {}
+    tasks: List[Callable[[], None]] = [
+        lambda: late.update(gpu=gpu.gather(budget)),
+        lambda: late.update(_toolkit_and_compiler(budget)),
+    ]
+    if imports and torch["installed"]:
+        # copies: a thread that is late must not change facts under the hands of the rules
+        tasks.append(lambda: probed.update(_probe(budget, torch, found)))
+    threads = [threading.Thread(target=task, daemon=True) for task in tasks]
     for thread in threads:
         thread.start()
+    facts.update(python=interpreter.gather(budget), libraries=libraries.gather(), transformers=transformers.gather())
+    facts["triton"] = _triton()
     for thread in threads:
-        thread.join()
-    used = facts["cuda"]["used"]
-    facts["compiler"] = compiler.gather(used["version"] if used else None)
-    facts["wheel"] = wheel.gather(torch, online)
+        thread.join(budget.left + _GRACE)
+    areas = [area for area in late if late[area]["late"]]
+    facts.update({area: dict(late[area]) for area in late})
+    if imports and torch["installed"]:
+        facts.update({area: probed[area] for area in ("torch", "packages", "backends") if area in probed})
+        areas += probed.get("late", ["torch", "packages", "backends"])
+    facts["late"] = areas
+    facts["wheel"] = wheel.gather(facts["torch"], online)
     return facts
 
 
-def _store(facts: Dict[str, Any], key: str, task: Callable[[], Dict[str, Any]]) -> Callable[[], None]:
-    def run() -> None:
-        facts[key] = task()
+def rests_on_late(cause: str, facts: Dict[str, Any]) -> bool:
+    """Whether a finding of this cause would rest on an area that was not looked at for want of time."""
+    return area_of(cause) in set(facts.get("late", ())) & {"gpu", "cuda", "compiler"}
 
-    return run
+
+def _toolkit_and_compiler(budget: Budget) -> Dict[str, Dict[str, Any]]:
+    cuda = toolkits.gather(budget)
+    used = cuda["used"]
+    return {"cuda": cuda, "compiler": compiler.gather(used["version"] if used else None, budget)}
+
+
+def _probe(budget: Budget, torch: Dict[str, Any], found: Dict[str, Any]) -> Dict[str, Any]:
+    torch, found = copy.deepcopy(torch), copy.deepcopy(found)
+    return dict(probe.run(budget, torch, found), torch=torch, packages=found)
 
 
 def _triton() -> Dict[str, Any]:
@@ -71,4 +98,4 @@ def _triton() -> Dict[str, Any]:
     return {"installed": False}
 
 
-__all__ = ["gather", "sections"]
+__all__ = ["gather", "rests_on_late", "sections"]

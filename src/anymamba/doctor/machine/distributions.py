@@ -21,3 +21,11 @@ def files(name: str) -> List[str]:
     except metadata.PackageNotFoundError:
         return []
     return [str(entry.locate()) for entry in listed or ()]
+
+
+def locate(name: str, file: str) -> Optional[str]:
+    """The path of a file of the distribution, which need not exist; the record, long for torch, is not read."""
+    try:
+        return str(metadata.distribution(name).locate_file(file))
+    except metadata.PackageNotFoundError:
+        return None

@@ -9,20 +9,28 @@ import shutil
 import sys
 from typing import Any, Dict, List, Optional
 
-from anymamba.doctor.machine.command import ask
+from anymamba.doctor.machine.command import Budget
 
 
-def gather() -> Dict[str, Any]:
-    facts: Dict[str, Any] = {"nvidia": [], "amd": _amd(), "driver": None, "cuda": None, "driver_error": None}
+def nothing() -> Dict[str, Any]:
+    """The facts before anything is known."""
+    return {"nvidia": [], "amd": [], "driver": None, "cuda": None, "driver_error": None, "late": False}
+
+
+def gather(budget: Budget) -> Dict[str, Any]:
+    facts = dict(nothing(), amd=_amd())
     tool = _nvidia_smi()
     if tool is None:
         if os.path.exists("/dev/dxg") and not os.path.exists("/usr/lib/wsl/lib/libcuda.so.1"):
             facts["driver_error"] = "/usr/lib/wsl/lib/libcuda.so.1: not there"
         return facts
-    answer = ask([tool, "--query-gpu=name,compute_cap,memory.total,driver_version", "--format=csv,noheader"])
+    answer = budget.ask([tool, "--query-gpu=name,compute_cap,memory.total,driver_version", "--format=csv,noheader"])
     if answer.error and "compute_cap" in answer.output:
         # drivers before 465 do not know compute_cap
-        answer = ask([tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"])
+        answer = budget.ask([tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"])
+    if answer.late:
+        facts["late"] = True
+        return facts
     if answer.error:
         facts["driver_error"] = answer.output.strip()[:300] or answer.error
         return facts
@@ -32,7 +40,7 @@ def gather() -> Dict[str, Any]:
             capability = parts[1] if len(parts) == 4 else ""
             facts["nvidia"].append({"name": parts[0], "capability": capability, "memory": parts[-2]})
             facts["driver"] = parts[-1]
-    found = re.search(r"CUDA Version:\s*([\d.]+)", ask([tool]).output)
+    found = re.search(r"CUDA Version:\s*([\d.]+)", budget.ask([tool]).output)
     facts["cuda"] = found.group(1) if found else None
     return facts
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any, Dict, Optional
 
 from anymamba.doctor.machine import distributions
-from anymamba.doctor.machine.command import MARK, ask_python
 
-_PROBE = """
-import json, time
+PROBE = """
+import time
 start = time.time()
 import torch
 facts = {"version": torch.__version__, "cuda": torch.version.cuda, "hip": getattr(torch.version, "hip", None),
@@ -28,8 +26,9 @@ try:
     facts["cuda_home"] = cpp_extension.CUDA_HOME
 except Exception as error:
     facts["cuda_home_error"] = str(error)
-print("MARK" + json.dumps(facts))
-""".replace("MARK", MARK)
+tell("torch", facts)
+"""
+"""Run in another process, where ``tell`` prints a stage's facts."""
 
 
 def gather() -> Dict[str, Any]:
@@ -43,29 +42,32 @@ def gather() -> Dict[str, Any]:
         facts["version"] = _value(text, "__version__") or version
         facts["cuda"], facts["hip"] = _value(text, "cuda"), _value(text, "hip")
     facts["kind"] = "cuda" if facts["cuda"] else "rocm" if facts["hip"] else "cpu"
+    abi = _abi()
+    if abi is not None:
+        facts["abi"] = abi
     return facts
 
 
-def probe(seconds: float) -> Dict[str, Any]:
-    """{"error": ...} when it does not import."""
-    return ask_python(_PROBE, seconds)
-
-
 def _version_file() -> Optional[str]:
-    for path in distributions.files("torch"):
-        if path.replace("\\", "/").endswith("torch/version.py"):
-            try:
-                with open(path, encoding="utf-8") as file:
-                    return file.read()
-            except OSError:
-                return None
-    import sysconfig
+    return _read("torch/version.py")
 
-    path = os.path.join(sysconfig.get_paths()["platlib"], "torch", "version.py")
-    if os.path.exists(path):
+
+def _abi() -> Optional[bool]:
+    """The C++11 ABI that extensions must be compiled with, from the file that torch keeps for CMake; None where it does not say."""
+    text = _read("torch/share/cmake/Torch/TorchConfig.cmake")
+    found = re.search(r"_GLIBCXX_USE_CXX11_ABI=([01])", text or "")
+    return found.group(1) == "1" if found else None
+
+
+def _read(name: str) -> Optional[str]:
+    path = distributions.locate("torch", name)
+    if path is None:
+        return None
+    try:
         with open(path, encoding="utf-8") as file:
             return file.read()
-    return None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _value(text: str, name: str) -> Optional[str]:

@@ -8,18 +8,20 @@ import sys
 from typing import Any, Dict
 
 from anymamba.doctor.machine import distributions
-from anymamba.doctor.machine.command import ask
+from anymamba.doctor.machine.command import Budget
 
 
-def gather() -> Dict[str, Any]:
+def gather(budget: Budget) -> Dict[str, Any]:
     uv = shutil.which("uv")
+    # where there is no time for it, that there is a uv is enough
+    answer = budget.ask([uv, "--version"]) if uv else None
     return {
         "version": sys.version.split()[0],
         "minor": sys.version_info[1],
         "executable": sys.executable,
         "environment": _environment(),
         "pip": distributions.version("pip"),
-        "uv": ask([uv, "--version"]).first_line.replace("uv ", "") if uv else None,
+        "uv": (answer.first_line.replace("uv ", "") or "PATH") if answer else None,
         "setuptools": distributions.version("setuptools"),
         "wheel": distributions.version("wheel"),
         "packaging": distributions.version("packaging"),

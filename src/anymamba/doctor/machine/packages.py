@@ -7,10 +7,8 @@ import os
 from typing import Any, Dict, List
 
 from anymamba.doctor.machine import distributions
-from anymamba.doctor.machine.command import MARK, ask_python
 
 _PROBE = """
-import json
 result = {"errors": {}, "imported": []}
 import torch
 for name in ("causal_conv1d_cuda", "selective_scan_cuda", "causal_conv1d", "mamba_ssm"):
@@ -38,8 +36,8 @@ if torch.cuda.is_available() and "mamba_ssm" in result["imported"]:
         result["scan_right"] = bool(abs(float(out[0, 0, -1]) - 64.0) < 1e-2)
     except BaseException as error:
         result["errors"]["selective_scan_fn"] = "{}: {}".format(type(error).__name__, str(error).split("\\n")[0][:300])
-print("MARK" + json.dumps(result))
-""".replace("MARK", MARK)
+tell("packages", result)
+"""
 
 
 def gather() -> Dict[str, Any]:
@@ -51,23 +49,25 @@ def gather() -> Dict[str, Any]:
     return facts
 
 
-def probe(facts: Dict[str, Any], seconds: float) -> None:
-    """Imports what is installed in another process, and runs a tiny case where there is a GPU; adds to the facts."""
+def modules(facts: Dict[str, Any]) -> List[str]:
+    """The modules of what is installed, in the order in which they are imported."""
     wanted: List[str] = []
     if facts["causal_conv1d"]["installed"]:
         wanted += ["causal_conv1d_cuda", "causal_conv1d"]
     if facts["mamba_ssm"]["installed"]:
         wanted += ["selective_scan_cuda", "mamba_ssm"]
-    if not wanted:
-        return
-    result = ask_python(_PROBE.replace("WANTED", repr(tuple(wanted))), seconds)
+    return wanted
+
+
+def probe_code(wanted: List[str]) -> str:
+    """Run in another process, where ``tell`` prints a stage's facts: imports them, and runs a tiny case where there is a GPU."""
+    return _PROBE.replace("WANTED", repr(tuple(wanted)))
+
+
+def take(facts: Dict[str, Any], result: Dict[str, Any]) -> None:
+    """Adds what the other process told."""
     facts["probed"] = True
-    if "error" in result:
-        facts["errors"]["import"] = result["error"]
-        return
     facts["errors"].update(result["errors"])
-    if result.get("crash"):
-        facts["errors"]["import"] = result["crash"]
     facts["imported"] = result["imported"]
     for key in ("conv_right", "scan_right"):
         if key in result:

@@ -25,8 +25,23 @@ _AREA = {
 }
 
 
+def area_of(cause: str) -> str:
+    """The area that a cause belongs to."""
+    return _AREA.get(cause, "packages")
+
+
+def _late(facts: Dict[str, Any], area: str) -> bool:
+    return area in facts.get("late", ())
+
+
+def _not_looked_at(facts: Dict[str, Any]) -> str:
+    return say(
+        "not looked at: took longer than {:g} s (--wait 60 waits for it)", "未检查：超过 {:g} 秒（--wait 60 可等待更久）"
+    ).format(facts["seconds"])
+
+
 def sections(facts: Dict[str, Any], findings: List[Finding]) -> List[Section]:
-    bad = {_AREA.get(finding.cause, "packages") for finding in findings}
+    bad = {area_of(finding.cause) for finding in findings}
     made = [
         _system(facts),
         _python(facts),
@@ -74,16 +89,11 @@ def _torch(facts: Dict[str, Any]) -> Section:
     ]
     summary = "{}, {}".format(torch["version"], build)
     if torch.get("error"):
-        slow = "no answer within" in torch["error"]
-        what = (
-            say("import takes longer than the doctor waits", "导入耗时超过了等待上限")
-            if slow
-            else say("does not import", "无法导入")
-        )
         answer = (torch["error"], torch.get("output", "").strip())
-        return Section(
-            "torch", "warning" if slow else "bad", "torch", "{}, {}".format(summary, what), tuple(filter(None, answer))
-        )
+        summary = "{}, {}".format(summary, say("does not import", "无法导入"))
+        return Section("torch", "bad", "torch", summary, tuple(filter(None, answer)))
+    if _late(facts, "torch"):
+        return Section("torch", "info", "torch", say("{}; import {}", "{}；导入{}").format(summary, _not_looked_at(facts)))
     details = []
     if "import_seconds" in torch:
         details.append(say("imports in {} s", "导入用时 {} 秒").format(torch["import_seconds"]))
@@ -108,6 +118,8 @@ def _gpu(facts: Dict[str, Any]) -> Section:
             names,
             (say("driver {}, up to CUDA {}", "驱动 {}，最高支持 CUDA {}").format(gpu["driver"], gpu["cuda"]),),
         )
+    if _late(facts, "gpu"):
+        return Section("gpu", "info", title, _not_looked_at(facts))
     if gpu["amd"]:
         return Section("gpu", "ok", title, "AMD " + ", ".join(gpu["amd"]))
     if gpu["driver_error"]:
@@ -145,6 +157,8 @@ def _cuda(facts: Dict[str, Any]) -> Section:
             ),
             tuple(details),
         )
+    if _late(facts, "cuda"):
+        return Section("cuda", "info", title, _not_looked_at(facts), tuple(details))
     return Section(
         "cuda",
         "info",
@@ -164,6 +178,8 @@ def _compiler(facts: Dict[str, Any]) -> Section:
         return Section("compiler", "ok", title, summary, (found["gcc"]["path"],))
     if found["msvc"]:
         return Section("compiler", "ok", title, "Visual C++", (found["msvc"],))
+    if _late(facts, "compiler"):
+        return Section("compiler", "info", title, _not_looked_at(facts))
     return Section(
         "compiler",
         "info",
@@ -210,6 +226,9 @@ def _packages(facts: Dict[str, Any]) -> Section:
         )
     if packages["working"]:
         return Section("packages", "ok", title, ", ".join(parts) + ", " + say("works", "可以使用"), tuple(details))
+    if _late(facts, "packages") and (packages["mamba_ssm"]["installed"] or packages["causal_conv1d"]["installed"]):
+        summary = say("{}; import {}", "{}；导入{}").format(", ".join(parts), _not_looked_at(facts))
+        return Section("packages", "info", title, summary, tuple(details))
     if packages["mamba_ssm"]["installed"] or packages["causal_conv1d"]["installed"]:
         return Section("packages", "warning", title, ", ".join(parts), tuple(details))
     return Section(
@@ -260,6 +279,9 @@ def _transformers(facts: Dict[str, Any]) -> Section:
 
 def _backends(facts: Dict[str, Any]) -> Section:
     found = facts["backends"]
+    if _late(facts, "backends"):
+        what = say("backends {}; `anymamba backends` lists them", "后端{}；`anymamba backends` 可列出").format(_not_looked_at(facts))
+        return Section("backends", "info", "anymamba", what)
     if "error" in found:
         return Section("backends", "info", "anymamba", say("backends: {}", "后端：{}").format(found["error"]))
     chosen = backends.chosen(found)

@@ -9,47 +9,79 @@ import shutil
 import sys
 from typing import Any, Dict, List, Optional
 
-from anymamba.doctor.machine.command import ask
+from anymamba.doctor.machine.command import Budget
 
 
-def gather() -> Dict[str, Any]:
+def nothing() -> Dict[str, Any]:
+    """The facts before anything is known."""
+    facts: Dict[str, Any] = {"nvccs": [], "home": None, "home_without_nvcc": False, "used": None, "hipcc": None, "rocm": None}
+    return dict(facts, late=False)
+
+
+def gather(budget: Budget) -> Dict[str, Any]:
     found: List[Dict[str, Any]] = []
+    silent: List[str] = []
     for path in _candidates():
         real = os.path.realpath(path)
         if os.path.exists(path) and real not in [os.path.realpath(item["path"]) for item in found]:
-            answer = ask([path, "--version"])
+            answer = budget.ask([path, "--version"])
             number = re.search(r"release (\d+\.\d+)", answer.output)
-            found.append({"path": path, "version": number.group(1) if number else "", "error": answer.error or ""})
-            found[-1].update(_toolkit(path))
+            toolkit = _toolkit(path, budget)
+            version = number.group(1) if number else _header_version(toolkit["headers"]) if answer.late else ""
+            if answer.late and not version:
+                silent.append(path)
+            item = {"path": path, "version": version, "error": "" if version else answer.error or ""}
+            found.append(dict(item, **toolkit))
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    # an nvcc that had no time to answer counts as one that works: which one it is, is all that is not known then
+    used = _used([dict(item, version=item["version"] or "?") if item["path"] in silent else item for item in found], home)
+    late = bool(silent) and (used is None or used["path"] in silent)
     return {
         "nvccs": found,
         "home": home,
         "home_without_nvcc": bool(home and not os.path.exists(_nvcc(home))),
-        "used": _used(found, home),
+        "used": None if late else used,
         "hipcc": shutil.which("hipcc"),
         "rocm": os.environ.get("ROCM_PATH") or ("/opt/rocm" if os.path.isdir("/opt/rocm") else None),
+        "late": late,
     }
+
+
+def _header_version(headers: Optional[str]) -> str:
+    """What the toolkit's headers call themselves, "" where they do not say: for an nvcc that does not answer in time."""
+    try:
+        with open(os.path.join(headers or "", "cuda_runtime_api.h"), encoding="utf-8", errors="replace") as file:
+            number = re.search(r"#define\s+CUDART_VERSION\s+(\d+)", file.read(20_000))
+    except OSError:
+        return ""
+    return "{}.{}".format(int(number.group(1)) // 1000, int(number.group(1)) % 1000 // 10) if number else ""
 
 
 def _nvcc(home: str) -> str:
     return os.path.join(home, "bin", "nvcc.exe" if sys.platform == "win32" else "nvcc")
 
 
-def _toolkit(path: str) -> Dict[str, Any]:
+def _toolkit(path: str, budget: Budget) -> Dict[str, Any]:
     """"root": the folder that CUDA_HOME must name, "headers": where cuda_runtime.h lies; None where it is not found.
 
     An nvcc on PATH may be a script that calls the real one (Debian, conda): then nvcc itself says where it lies.
     """
     real = os.path.realpath(path)
     roots = [os.path.dirname(os.path.dirname(item)) for item in (path, real)]
-    said = re.search(r"TOP=(.+)", ask([path, "--dryrun", "-E", "-x", "cu", os.devnull]).output)
-    roots += [os.path.normpath(said.group(1).strip())] if said else []
     for root in roots:
-        for include in [os.path.join(root, "include"), *glob.glob(os.path.join(root, "targets", "*", "include"))]:
-            if os.path.exists(os.path.join(include, "cuda_runtime.h")):
-                return {"root": root, "headers": include}
-    return {"root": roots[-1], "headers": None}
+        headers = _headers(root)
+        if headers:
+            return {"root": root, "headers": headers}
+    said = re.search(r"TOP=(.+)", budget.ask([path, "--dryrun", "-E", "-x", "cu", os.devnull]).output)
+    root = os.path.normpath(said.group(1).strip()) if said else roots[-1]
+    return {"root": root, "headers": _headers(root)}
+
+
+def _headers(root: str) -> Optional[str]:
+    for include in [os.path.join(root, "include"), *glob.glob(os.path.join(root, "targets", "*", "include"))]:
+        if os.path.exists(os.path.join(include, "cuda_runtime.h")):
+            return include
+    return None
 
 
 def _candidates() -> List[str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import platform
 import sys
-import urllib.error
-import urllib.request
 from typing import Any, Dict, Optional, Tuple
 
 from anymamba.doctor.situation import short
@@ -78,6 +76,10 @@ def _name(package: str, version: str, torch: Dict[str, Any]) -> str:
 
 def _reach(url: str) -> str:
     """ "ok", or what went wrong; asks for the head of the file only."""
+    # slow to import, and seldom needed
+    import urllib.error
+    import urllib.request
+
     try:
         with urllib.request.urlopen(urllib.request.Request(url.replace("+", "%2B"), method="HEAD"), timeout=5):
             return "ok"

@@ -92,6 +92,10 @@ def _finding(number: int, finding: Finding, paint: _Painter) -> List[str]:
 
 
 def _last(report: Report) -> List[str]:
+    late = report.facts.get("late", [])
+    if report.healthy and late:
+        text = say("Nothing wrong with what was looked at; not looked at: {}.", "已检查的部分未发现问题；未检查：{}。")
+        return [text.format(", ".join(late))]
     if report.healthy:
         return [say("No issues found.", "未发现问题。")]
     real = [item for item in report.findings if item.role not in (BRANCH, NOTE)]
