@@ -265,15 +265,15 @@ def test_compiler_limits() -> None:
     ]
 
 
-def test_wheel_names(facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "linux")
-    torch = {"installed": True, "version": "2.8.0+cu128", "cuda": "12.8", "kind": "cuda", "abi": True}
-    if 10 <= sys.version_info[1] <= 13 and facts["system"]["machine"] == "x86_64":
-        tag = f"cp3{sys.version_info[1]}"
-        urls = wheel.gather(torch, online=False)["urls"]
-        assert urls[0].endswith(f"/v2.3.1/mamba_ssm-2.3.1+cu12torch2.8cxx11abiTRUE-{tag}-{tag}-linux_x86_64.whl")
-    assert "reason" in wheel.gather(dict(torch, version="2.13.0+cu130", cuda="13.0"), online=False)
-    assert "reason" in wheel.gather(dict(torch, kind="cpu", cuda=None), online=False)
+def test_wheel_names(facts: dict[str, Any]) -> None:
+    here = with_gpu(facts, abi=True)
+    here["system"]["machine"], here["libraries"]["glibc"] = "x86_64", "2.39"
+    urls = wheel.gather(here, online=False)["urls"]
+    assert urls[0].endswith("/v2.3.1/mamba_ssm-2.3.1%2Bcu12torch2.8cxx11abiTRUE-cp312-cp312-linux_x86_64.whl")
+    assert "/v1.6.1.post4/causal_conv1d-1.6.1%2Bcu12torch2.8" in urls[1]
+    for change in ({"version": "2.13.0+cu130", "cuda": "13.0"}, {"kind": "cpu", "cuda": None}, {"installed": False}):
+        here["torch"] = {**with_gpu(facts, abi=True)["torch"], **change}
+        assert wheel.gather(here, online=False)["reason"]
 
 
 @pytest.mark.parametrize(

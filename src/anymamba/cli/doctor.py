@@ -8,6 +8,7 @@ import sys
 from anymamba.doctor import diagnose_log
 from anymamba.doctor.finding import Report
 from anymamba.doctor.reading import NotALog
+from anymamba.errors import AnymambaError
 from anymamba.language import say
 
 
@@ -18,6 +19,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=say(
             "a log file to diagnose, or - for standard input; without it, what comes through a pipe, else this machine",
             "要诊断的日志文件，- 表示标准输入；省略时读取管道内容，没有管道则检查本机",
+        ),
+    )
+    parser.add_argument(
+        "--compat",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help=say(
+            "which torch, mamba-ssm and causal-conv1d go together on this machine; with a requirements.txt, pyproject.toml or"
+            " environment.yml, which mamba-ssm that program was written for",
+            "本机上哪些版本的 torch、mamba-ssm 与 causal-conv1d 可以配合；给出 requirements.txt、pyproject.toml 或 environment.yml 时，"
+            "说明该程序是为哪个 mamba-ssm 编写的",
+        ),
+    )
+    parser.add_argument(
+        "--for",
+        dest="machine",
+        metavar="MACHINE.json",
+        help=say(
+            "with --compat: for the machine whose `anymamba doctor --json` this is, or for colab, kaggle, ngc-25.10, ...",
+            "与 --compat 同用：针对该 `anymamba doctor --json` 文件描述的机器，或 colab、kaggle、ngc-25.10 等",
         ),
     )
     form = parser.add_mutually_exclusive_group()
@@ -91,6 +113,10 @@ def run(arguments: argparse.Namespace) -> int:
         return _explain(arguments.explain)
     if arguments.list:
         return _list()
+    if arguments.compat is not None:
+        return _compat(arguments)
+    if arguments.machine:
+        raise AnymambaError("usage", say("--for goes with --compat", "--for 须与 --compat 同用"))
     try:
         report = _report(arguments)
     except NotALog as error:
@@ -118,6 +144,36 @@ def run(arguments: argparse.Namespace) -> int:
 
         text.write(report, arguments.verbose)
     return 0 if report.healthy else 1
+
+
+def _compat(arguments: argparse.Namespace) -> int:
+    """0: something goes there; 1: nothing does, or the file tells nothing of mamba-ssm."""
+    from anymamba.doctor.compat import elsewhere, report
+    from anymamba.doctor.compat.requirements import written_for
+
+    if arguments.compat and arguments.log:
+        raise AnymambaError("usage", say("--compat takes one file", "--compat 只接受一个文件"))
+    if arguments.markdown:
+        raise AnymambaError("usage", say("--compat has text and --json", "--compat 只有文本与 --json 两种输出"))
+    name = arguments.compat or arguments.log
+    program = None
+    if name:
+        try:
+            program = written_for(elsewhere.read_text(name))
+        except OSError as error:
+            raise AnymambaError(
+                "usage", say("{} cannot be read: {}", "无法读取 {}：{}").format(name, error.strerror or error)
+            ) from error
+    if arguments.machine:
+        facts = elsewhere.facts_of(arguments.machine)
+    else:
+        from anymamba.doctor import machine
+
+        # versions, ABI and compute capability are known without importing torch
+        facts = machine.gather(imports=False)
+    answer = report.Answer(facts, program, name or "")
+    print(report.render_json(answer) if arguments.json else report.render(answer), end="\n" if arguments.json else "")
+    return 0 if answer.fits else 1
 
 
 def _report(arguments: argparse.Namespace) -> Report:

@@ -64,8 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="machine",
         metavar="MACHINE.json",
         help=say(
-            "plan for the machine whose `anymamba doctor --json` this is",
-            "为该 `anymamba doctor --json` 文件描述的机器制定计划",
+            "plan for the machine whose `anymamba doctor --json` this is, or for colab, kaggle, ngc-25.10, ...",
+            "为该 `anymamba doctor --json` 文件描述的机器，或 colab、kaggle、ngc-25.10 等制定计划",
         ),
     )
     parser.add_argument("--json", action="store_true", help=say("print one JSON document", "输出一个 JSON 文档"))
@@ -178,22 +178,9 @@ def _facts(path: str | None) -> dict[str, Any]:
 
         # an install is decided by these facts, so that torch has the time that it needs
         return machine.gather(seconds=120)
-    try:
-        document = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise AnymambaError("usage", say("{} cannot be read: {}", "无法读取 {}：{}").format(path, error)) from error
-    facts = document.get("facts", document) if isinstance(document, dict) else {}
-    missing = [key for key in ("system", "python", "torch", "gpu", "cuda", "compiler", "packages") if key not in facts]
-    if missing:
-        raise AnymambaError(
-            "usage",
-            say("{} lacks: {}", "{} 缺少：{}").format(path, ", ".join(missing)),
-            None,
-            say(
-                "make it with `anymamba doctor --json` on that machine", "请在该机器上用 `anymamba doctor --json` 生成"
-            ),
-        )
-    return dict(facts)
+    from anymamba.doctor.compat.elsewhere import facts_of
+
+    return facts_of(path)
 
 
 def _packages(words: list[str], release: str | None) -> dict[str, str | None]:

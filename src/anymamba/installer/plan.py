@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from anymamba.doctor.compat.building import capability
 from anymamba.installer import refusal, source
 from anymamba.installer.machine import Machine
 from anymamba.installer.releases import MODULES, Release, find
@@ -94,7 +95,7 @@ def make_plan(
         (low, high),
         running * source.JOB_GB if built else 1.0,
         refusal.BUILD_DISK if built else 1.0,
-        ",".join(refusal.capability(target) for target in targets) or ",".join(facts["gpu"]["amd"]) or None,
+        ",".join(capability(target) for target in targets) or ",".join(facts["gpu"]["amd"]) or None,
         tuple(reasons),
         _changes(choices, machine),
     )
@@ -167,7 +168,7 @@ def _found(machine: Machine) -> tuple[str, ...]:
     cards = [f"{cards.count(card)} x {card}" if cards.count(card) > 1 else card for card in dict.fromkeys(cards)]
     cards += machine.facts["gpu"]["amd"]
     if not cards and machine.architectures:
-        cards = [say("compute capability {}", "计算能力 {}").format(refusal.capability(machine.architectures[0]))]
+        cards = [say("compute capability {}", "计算能力 {}").format(capability(machine.architectures[0]))]
     nvccs = dict.fromkeys(item["version"] for item in machine.facts["cuda"]["nvccs"] if item["version"])
     said = [
         say("system: ", "系统：") + system,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anymamba.doctor.compat.building import SINCE, capability
 from anymamba.installer.machine import OLDEST_GCC, Machine, number
 from anymamba.installer.releases import Release, versions
 from anymamba.installer.step import Refusal
@@ -9,8 +10,6 @@ from anymamba.language import say
 
 # GB on disk that a build takes; most of it temporary objects
 BUILD_DISK = 3.0
-# (compute capability, CUDA version from which on nvcc knows it)
-_SINCE = ((121, (12, 9)), (120, (12, 8)), (110, (13, 0)), (103, (12, 9)), (100, (12, 8)), (89, (11, 8)), (80, (11, 0)))
 _INSTEAD = ("anymamba demo", "anymamba dropin --help")
 
 
@@ -133,7 +132,7 @@ def of_build(machine: Machine, release: Release, architecture: int | None) -> Re
             say("name the compute capability of the GPU that will be used", "请指明将要使用的显卡的计算能力"),
             (f"anymamba install {release.package} --arch 8.6",),
         )
-    since = next((version for sm, version in _SINCE if architecture >= sm), (10, 0))
+    since = next((version for sm, version in SINCE if architecture >= sm), (10, 0))
     found = number(nvcc["version"])
     if found < since or (architecture < 75 and found >= (13, 0)):
         return Refusal(
@@ -180,11 +179,6 @@ def of_rocm_build(machine: Machine, release: Release) -> Refusal | None:
             say("take mamba-ssm 2.3.1 or newer", "请使用 mamba-ssm 2.3.1 或更新版本"),
         )
     return _disk(machine)
-
-
-def capability(architecture: int) -> str:
-    """89 as 8.9, 120 as 12.0."""
-    return f"{architecture // 10}.{architecture % 10}"
 
 
 def _no_nvcc(machine: Machine) -> Refusal:

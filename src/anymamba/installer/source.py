@@ -6,8 +6,8 @@ import ntpath
 import posixpath
 from dataclasses import replace
 
+from anymamba.doctor.compat.building import capability
 from anymamba.installer.machine import Machine
-from anymamba.installer.refusal import capability
 from anymamba.installer.releases import REPOSITORIES, Release
 from anymamba.installer.step import Step
 from anymamba.language import say
@@ -130,8 +130,7 @@ def _specification(release: Release) -> str:
     if release.source:
         return f"{release.package}=={release.version}"
     # PyPI has no archive of these versions with sources in it
-    ref = "main" if release.version == "main" else "v" + release.version
-    return f"git+https://github.com/{REPOSITORIES[release.package]}@{ref}"
+    return f"git+https://github.com/{REPOSITORIES[release.package]}@{release.published.tag}"
 
 
 def _environment(machine: Machine, release: Release, architectures: list[int]) -> dict[str, str]:

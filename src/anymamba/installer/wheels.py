@@ -5,33 +5,21 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from anymamba.doctor.compat import wheels as compat
+from anymamba.doctor.compat.wheels import GITHUB
 from anymamba.installer.machine import Machine
-from anymamba.installer.releases import MODULES, REPOSITORIES, Release
+from anymamba.installer.releases import MODULES, Release
 from anymamba.language import say
-
-GITHUB = "https://github.com"
 
 
 def wheel_for(machine: Machine, release: Release) -> tuple[str | None, str]:
-    """(file name, reason) where there is one, (None, why not) elsewhere."""
-    problem = _problem(machine, release)
-    if problem:
-        return None, problem
-    tag = f"cp3{machine.python_minor}"
-    name = (
-        f"{MODULES[release.package]}-{release.version}+cu{machine.torch_cuda[0]}torch{machine.torch_minor}"
-        f"cxx11abi{machine.abi}-{tag}-{tag}-linux_{machine.processor}.whl"
-    )
-    return name, say(
-        "a wheel is published for Python 3.{}, torch {}, CUDA {}",
-        "有适用于 Python 3.{}、torch {}、CUDA {} 的预编译 wheel",
-    ).format(machine.python_minor, machine.torch_minor, machine.torch_cuda[0])
+    """(file name, reason) where there is one for the torch that is installed, (None, why not) elsewhere."""
+    return compat.wheel_for(machine, release.published)
 
 
 def address(release: Release, name: str, github: str = GITHUB) -> str:
     """Where the file lies; github: the start of the address, another one for a mirror."""
-    path = "{}/releases/download/{}/{}".format(REPOSITORIES[release.package], release.tag, name.replace("+", "%2B"))
-    return github.rstrip("/") + "/" + path
+    return compat.address(release.published, name, github)
 
 
 class Name(NamedTuple):
@@ -82,47 +70,3 @@ def fits(machine: Machine, file: str) -> tuple[bool, str]:
         ).format(*made_for.groups(), *there)
     return True, ""
 
-
-def _problem(machine: Machine, release: Release) -> str | None:
-    if machine.kind not in ("linux", "wsl"):
-        return say("wheels are published for Linux only", "只发布了 Linux 版 wheel")
-    if machine.torch_kind == "rocm":
-        return say("no wheels are published for ROCm", "没有发布 ROCm 版 wheel")
-    if machine.tegra:
-        return say(
-            "the ARM wheels are built for servers, not for Jetson's CUDA",
-            "ARM wheel 面向服务器构建，不适用于 Jetson 的 CUDA",
-        )
-    if machine.ngc:
-        return say(
-            "this container has a torch of its own, and published wheels are built for others",
-            "该容器自带特殊版本的 torch，已发布的 wheel 针对的是其他版本",
-        )
-    if machine.processor not in release.machines:
-        return say("no wheels of {} for {} processors", "{} 没有适用于 {} 处理器的 wheel").format(
-            release.version, machine.processor
-        )
-    if not release.pythons[0] <= machine.python_minor <= release.pythons[1]:
-        return say("no wheels of {} for Python 3.{}", "{} 没有适用于 Python 3.{} 的 wheel").format(
-            release.version, machine.python_minor
-        )
-    if machine.torch_minor not in release.torches:
-        return say("no wheels of {} for torch {}", "{} 没有适用于 torch {} 的 wheel").format(
-            release.version, machine.torch["version"]
-        )
-    majors, abis = release.torches[machine.torch_minor]
-    if str(machine.torch_cuda[0]) not in majors:
-        return say("no wheels of {} for torch {} with CUDA {}", "{} 没有适用于 torch {}、CUDA {} 的 wheel").format(
-            release.version, machine.torch_minor, machine.torch["cuda"]
-        )
-    if machine.abi not in abis:
-        return say(
-            "no wheels of {} for this torch's C++11 ABI ({})", "{} 没有适用于该 torch 的 C++11 ABI（{}）的 wheel"
-        ).format(release.version, machine.abi)
-    if machine.python_minor == 13 and machine.torch_minor == "2.4":
-        return say("no wheels for Python 3.13 with torch 2.4", "没有适用于 Python 3.13 与 torch 2.4 的 wheel")
-    if machine.glibc != (0, 0) and machine.glibc < release.glibc:
-        return say("its wheels need glibc {}.{}, here is {}.{}", "其 wheel 需要 glibc {}.{}，本机为 {}.{}").format(
-            *release.glibc, *machine.glibc
-        )
-    return None

@@ -61,7 +61,7 @@ def gather(online: bool = False, imports: bool = True, seconds: float = SECONDS)
     for thread in threads:
         thread.start()
     facts.update(python=interpreter.gather(budget), libraries=libraries.gather(), transformers=transformers.gather())
-    facts["triton"] = _triton()
+    facts["triton"], facts["torchvision"] = _triton(), distributions.version("torchvision")
     for thread in threads:
         thread.join(budget.left + _GRACE)
     areas = [area for area in late if late[area]["late"]]
@@ -70,7 +70,7 @@ def gather(online: bool = False, imports: bool = True, seconds: float = SECONDS)
         facts.update({area: probed[area] for area in ("torch", "packages", "backends") if area in probed})
         areas += probed.get("late", ["torch", "packages", "backends"])
     facts["late"] = areas
-    facts["wheel"] = wheel.gather(facts["torch"], online)
+    facts["wheel"] = wheel.gather(facts, online)
     return facts
 
 
