@@ -1,4 +1,5 @@
-"""The logs of tests/doctor/logs: NAME.txt is what a user pasted, NAME.json the causes that the doctor must name, first one first."""
+"""The logs of tests/doctor/logs: NAME.txt is what a user pasted, NAME.json the causes that the doctor must name, first one first,
+and words of the commands that the first finding must offer (commands) or must not (absent)."""
 
 from __future__ import annotations
 
@@ -17,13 +18,18 @@ class Case(NamedTuple):
     name: str
     log: bytes
     causes: list[str]
+    commands: list[str]
+    absent: list[str]
 
 
 def cases() -> list[Case]:
     found = []
     for path in sorted(LOGS.glob("*.json")):
         log = path.with_suffix(".txt")
-        found.append(Case(path.stem, log.read_bytes(), json.loads(path.read_text("utf-8"))["causes"]))
+        expected = json.loads(path.read_text("utf-8"))
+        found.append(
+            Case(path.stem, log.read_bytes(), expected["causes"], expected.get("commands", []), expected.get("absent", []))
+        )
     return found
 
 

@@ -21,6 +21,13 @@ def test_causes(case: Case) -> None:
         assert all(finding.confidence == "none" for finding in findings), found
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.commands or case.absent], ids=lambda case: case.name)
+def test_commands(case: Case) -> None:
+    offered = "\n".join(command for step in diagnose(case.log)[0].remedies for command in step.commands)
+    assert [words for words in case.commands if words not in offered] == [], offered
+    assert [words for words in case.absent if words in offered] == [], offered
+
+
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_evidence_is_in_the_log(case: Case) -> None:
     text = case.log.decode("utf-8")
@@ -41,6 +48,13 @@ def test_every_log_has_its_expectation_and_knows_its_causes() -> None:
     assert {path.stem for path in LOGS.glob("*.txt")} == set(IDS)
     known = set(rules.by_name())
     assert {cause for case in CASES for cause in case.causes} <= known
+
+
+def test_corpus_of_public_threads() -> None:
+    """Texts collected after the rules for them were named, with the commands that they ask for."""
+    threads = [case for case in CASES if case.name.startswith("thread_")]
+    assert len(threads) >= 60
+    assert sum(bool(case.commands or case.absent) for case in threads) >= 40
 
 
 def test_two_causes_in_one_log_are_both_found_in_most_logs() -> None:

@@ -56,8 +56,10 @@ def test_every_report_exists_in_chinese() -> None:
             assert any("\u4e00" <= character <= "\u9fff" for character in finding.title)
 
 
-def test_linux_log_gets_bash_commands() -> None:
+def test_linux_log_gets_commands_of_its_place() -> None:
     shells = {step.shell for finding in report("nvcc_missing_docker_runtime").findings for step in finding.remedies}
+    assert shells == {"dockerfile"}
+    shells = {step.shell for finding in report("abi_cxx11").findings for step in finding.remedies}
     assert shells == {"bash"}
 
 

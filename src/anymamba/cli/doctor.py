@@ -251,9 +251,9 @@ def _explain(name: str) -> int:
 
 
 def _list() -> int:
-    from anymamba.doctor import rules
-    from anymamba.doctor.present import DEFAULT_VALUES, fill
+    from anymamba.doctor import blanks, rules
+    from anymamba.doctor.present import TYPICAL, fill
 
     for rule in rules.all_rules():
-        print("{}  {:34} {}".format(rule.code, rule.cause, fill(rule.title.here(), DEFAULT_VALUES)))
+        print("{}  {:34} {}".format(rule.code, rule.cause, fill(rule.title.here(), blanks.values(TYPICAL))))
     return 0

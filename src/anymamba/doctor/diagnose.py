@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import List, Optional, Tuple
 
-from anymamba.doctor import rules
+from anymamba.doctor import environment, rules
 from anymamba.doctor.encoding import Readable
 from anymamba.doctor.finding import Report
 from anymamba.doctor.log import Log
 from anymamba.doctor.present import RuleMatch, present, rank, this_system
-from anymamba.doctor.reading import read
+from anymamba.doctor.reading import read, rejoin
 from anymamba.doctor.rule import BRANCH, CAUSE, Match, Rule
 from anymamba.doctor.unknown import report_unknown
 
@@ -18,11 +18,16 @@ def diagnose_log(stream: Readable, name: str = "-") -> Report:
     """Reads a log to its end and names the causes in it; ``unknown`` or ``log-truncated`` where no rule matches."""
     log = Log(read(stream), "" if name == "-" else name)
     found = [RuleMatch(rule, match) for rule, match in _matches(log)]
+    if not found:
+        # a narrow terminal or a mail program may have broken the words that a rule looks for
+        joined = Log(rejoin(log.reading), log.name)
+        found = [RuleMatch(rule, match) for rule, match in _matches(joined)]
+        log = joined if found else log
     rank(found)
-    system = log.facts.get("system") or this_system()
-    findings = [present(item, log, system) for item in found]
+    here = environment.of_log(log, log.facts.get("system") or this_system())
+    findings = [present(item, log, here) for item in found]
     if not any(item.role in (CAUSE, BRANCH) or item.rule.order < 900 for item in found):
-        findings = report_unknown(log, system) + findings
+        findings = report_unknown(log, here) + findings
     source = {
         "name": name,
         "lines": log.reading.line_count,
@@ -44,8 +49,8 @@ def diagnose_machine(online: bool = False, imports: bool = True, seconds: Option
         if match is not None and not machine.rests_on_late(rule.cause, facts):
             found.append(RuleMatch(rule, match))
     rank(found)
-    system = this_system()
-    findings = [present(item, None, system) for item in found]
+    here = environment.of_machine(facts, this_system())
+    findings = [present(item, None, here) for item in found]
     return Report("machine", findings, {"name": "machine"}, machine.sections(facts, findings), facts)
 
 

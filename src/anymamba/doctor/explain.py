@@ -9,11 +9,20 @@ import sys
 from pathlib import Path
 from typing import Dict, List
 
-from anymamba.doctor import rules
-from anymamba.doctor.present import DEFAULT_VALUES, fill
+from anymamba.doctor import blanks, rules
+from anymamba.doctor.present import TYPICAL, fill
 from anymamba.doctor.rule import Remedy, Rule
 from anymamba.doctor.shells import commands
 from anymamba.language import LANGUAGES, say, set_language
+
+# blanks that only a match or a lack fills
+_EXAMPLES = {
+    "nvcc_torch": "2.8.0",
+    "nvcc_cuda": "cu128",
+    "driver_torch": "2.5.1",
+    "driver_cuda": "cu121",
+    "when_no_wheel_is_known": "",
+}
 
 
 def explain(rule: Rule) -> str:
@@ -32,6 +41,13 @@ def explain(rule: Rule) -> str:
         lines += shown + ["```", ""]
     lines += ["## " + say("Do you need to fix it?", "需要修复吗？"), "", _text(rule.needed.here()), ""]
     lines += ["## " + say("What to do, in this order", "按顺序尝试"), ""]
+    lines += [
+        say(
+            "Versions are examples, for torch {torch} with CUDA {cuda} and Python {python}; the doctor computes those of your log or machine.",
+            "版本号为示例（torch {torch}、CUDA {cuda}、Python {python}）；诊断工具会按你的日志或本机计算。",
+        ).format(torch=TYPICAL.torch, cuda=TYPICAL.cuda, python=TYPICAL.python),
+        "",
+    ]
     for number, remedy in enumerate(rule.remedies, 1):
         lines += _remedy(number, remedy)
     if rule.explains:
@@ -54,17 +70,20 @@ def _remedy(number: int, remedy: Remedy) -> List[str]:
         names = {"linux": "Linux", "wsl": "WSL", "windows": "Windows", "macos": "macOS"}
         where = say(" ({})", "（{}）").format(", ".join(names[name] for name in remedy.systems))
     lines = ["{}. {}{}".format(number, _text(remedy.text.here()), where), ""]
-    bash = remedy.commands
-    shell = commands(remedy, "windows")
+    bash = tuple(_text(command) for command in remedy.commands)
+    where = TYPICAL._replace(place=remedy.places[0] if remedy.places else "")
+    bash = commands(remedy, where, bash, None)
+    own = None if remedy.powershell is None else tuple(_text(command) for command in remedy.powershell)
+    shell = commands(remedy, TYPICAL._replace(system="windows", shell="powershell"), bash, own)
     if bash and (not remedy.systems or set(remedy.systems) != {"windows"}):
-        lines += ["   ```bash"] + ["   " + _text(command) for command in bash] + ["   ```", ""]
-    if shell and shell != bash and (not remedy.systems or "windows" in remedy.systems):
-        lines += ["   ```powershell"] + ["   " + _text(command) for command in shell] + ["   ```", ""]
+        lines += ["   ```" + (where.place or "bash")] + ["   " + command for command in bash] + ["   ```", ""]
+    if shell and shell != bash and (not remedy.systems or "windows" in remedy.systems) and not remedy.places:
+        lines += ["   ```powershell"] + ["   " + command for command in shell] + ["   ```", ""]
     return lines
 
 
 def _text(text: str) -> str:
-    return fill(text, DEFAULT_VALUES)
+    return fill(text, dict(blanks.values(TYPICAL), **_EXAMPLES))
 
 
 def pages(language: str) -> Dict[str, str]:

@@ -6,7 +6,7 @@ import bisect
 import re
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Match, Optional
 
-from anymamba.doctor import recognise
+from anymamba.doctor import installations, recognise
 from anymamba.doctor.patterns import compiled
 from anymamba.doctor.reading import Line, Reading
 
@@ -50,7 +50,8 @@ LONG_LINE, BEFORE = 160, 40
 
 
 class Log:
-    """text: the cleaned lines joined by newlines; facts: what recognise.py found (versions, system, tool, ...).
+    """text: the cleaned lines joined by newlines; facts: what recognise.py found (versions, system, tool, ...);
+    installations: what the log says is installed;
     name: of the file, empty for standard input."""
 
     def __init__(self, reading: Reading, name: str = "") -> None:
@@ -69,6 +70,7 @@ class Log:
         self._mark_offsets = [offset for offset, _, _ in self.packages]
         self.failed = recognise.failed_packages(self.text)
         self.facts: Dict[str, Any] = recognise.facts(self.text)
+        self.installations = installations.versions(self.text)
 
     def finditer(self, signature: "Signature") -> Iterator[Match[str]]:
         return signature.regex.finditer(self.text)

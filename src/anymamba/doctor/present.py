@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import platform
-import shlex
+import re
 import sys
 from typing import Dict, List, Optional, Tuple
 
+from anymamba.doctor import advice, blanks
+from anymamba.doctor.environment import Environment
 from anymamba.doctor.finding import Evidence, Finding, Step
 from anymamba.doctor.log import Log
-from anymamba.doctor.rule import BRANCH, CAUSE, NOTE, POSSIBLE, Match, Rule
-from anymamba.doctor.shells import commands, shell_of
+from anymamba.doctor.rule import BRANCH, CAUSE, NOTE, POSSIBLE, Match, Remedy, Rule
+from anymamba.doctor.shells import commands
 
 MOST_EVIDENCE = 4
 
@@ -43,14 +45,10 @@ def rank(found: List[RuleMatch]) -> None:
     found.sort(key=RuleMatch.key)
 
 
-def present(item: RuleMatch, log: Optional[Log], system: str) -> Finding:
-    """A finding in the current language, with commands for this system."""
+def present(item: RuleMatch, log: Optional[Log], environment: Environment) -> Finding:
+    """A finding in the current language, with commands for this environment."""
     rule, match = item.rule, item.match
-    values = (
-        dict(DEFAULT_VALUES, **_values(log), **(match.values or {}))
-        if log
-        else dict(DEFAULT_VALUES, **(match.values or {}))
-    )
+    known = dict(blanks.values(environment), **(match.values or {}))
     evidence: List[Evidence] = []
     for offset in match.offsets:
         line = log.line_at(offset) if log else None
@@ -61,69 +59,61 @@ def present(item: RuleMatch, log: Optional[Log], system: str) -> Finding:
     return Finding(
         rule.code,
         rule.cause,
-        fill(rule.title.here(), values),
+        fill(rule.title.here(), known),
         match.confidence,
         item.role,
         tuple(evidence[:MOST_EVIDENCE]),
-        fill(rule.why.here(), values),
-        fill(rule.needed.here(), values),
-        steps(rule, system, values),
+        fill(rule.why.here(), known),
+        fill(rule.needed.here(), known),
+        steps(rule, environment, known),
         item.explained_by,
         rule.links,
     )
 
 
-# what stands in commands where neither the log nor the machine says better
-DEFAULT_VALUES = {
-    "toolkit_dashed": "12-8",
-    "package": "causal-conv1d mamba-ssm",
-    "cuda": "cu128",
-    "toolkit": "12.8",
-    "gcc": "12",
-    "arch": "120",
-    "mamba": "2.3.1",
-    "conv": "1.6.1",
-    "python": "3.12",
-    "log": "build.log",
-}
+# Linux with an NVIDIA card and no more known: what the pages of docs/*/errors show
+TYPICAL = Environment("linux", torch="2.8.0", cuda="12.8", python="3.12")
 
 
-def _values(log: Log) -> Dict[str, str]:
-    values: Dict[str, str] = {}
-    if log.name:
-        values["log"] = shlex.quote(log.name)
-    versions = log.facts.get("versions", {})
-    failed = sorted(name for name in log.failed if name in ("mamba-ssm", "causal-conv1d"))
-    if failed:
-        values["package"] = " ".join(failed)
-    if "mamba-ssm" in versions:
-        values["mamba"] = versions["mamba-ssm"]
-    if "causal-conv1d" in versions:
-        values["conv"] = versions["causal-conv1d"]
-    return values
-
-
-def fill(text: str, values: Dict[str, str]) -> str:
+def fill(text: str, known: Dict[str, str]) -> str:
     """{name} by its value; other braces stay, they are shell or Python."""
-    for name, value in values.items():
+    for name, value in known.items():
         text = text.replace("{" + name + "}", value)
     return text
 
 
-def steps(rule: Rule, system: str, values: Dict[str, str]) -> Tuple[Step, ...]:
-    """The remedies that apply on this system, in order."""
-    chosen = []
-    for remedy in rule.remedies:
-        if remedy.systems and system not in remedy.systems and not (system == "wsl" and "linux" in remedy.systems):
-            continue
-        chosen.append(
-            Step(
-                fill(remedy.text.here(), values),
-                tuple(fill(command, values) for command in commands(remedy, system)),
-                shell_of(system),
-            )
-        )
+_OPEN_BLANK = re.compile(r"\{[a-z_0-9]+\}")
+
+
+def steps(rule: Rule, environment: Environment, known: Dict[str, str]) -> Tuple[Step, ...]:
+    """The remedies that apply here, in order. Where the official packages cannot be installed, doing without them comes first."""
+    chosen = [step for remedy in rule.remedies for step in [_step(remedy, environment, known)] if step]
+    if environment.system in ("windows", "macos"):
+        chosen = [step for step in chosen if environment.system == "windows" or not any(_OFFICIAL.search(line) for line in step.commands)]
+        without = [step for step in chosen if any("dropin" in line for line in step.commands)]
+        if not without and (not chosen or any(_OFFICIAL.search(line) for step in chosen for line in step.commands)):
+            without = [step for step in [_step(advice.USE_ANYMAMBA, environment, known)] if step]
+        chosen = without + [step for step in chosen if step not in without]
     return tuple(chosen)
+
+
+_OFFICIAL = re.compile(
+    r"(?:pip install|uv add)[^\n]*(?:mamba-ssm|causal-conv1d|state-spaces/mamba|selective_scan)"
+    r"|cuda-toolkit|Nvidia\.CUDA|whl/cu"
+)
+
+
+def _step(remedy: Remedy, environment: Environment, known: Dict[str, str]) -> Optional[Step]:
+    if remedy.systems and environment.system not in remedy.systems and not (environment.system == "wsl" and "linux" in remedy.systems):
+        return None
+    if remedy.managers and environment.manager not in remedy.managers or remedy.places and environment.place not in remedy.places:
+        return None
+    filled = tuple(fill(command, known) for command in remedy.commands)
+    powershell = None if remedy.powershell is None else tuple(fill(command, known) for command in remedy.powershell)
+    if any(_OPEN_BLANK.search(command) for command in filled + (powershell or ())):
+        return None
+    shell = environment.shell if environment.system == "windows" else environment.place or "bash"
+    return Step(fill(remedy.text.here(), known), commands(remedy, environment, filled, powershell), shell)
 
 
 def this_system() -> str:

@@ -6,6 +6,7 @@ from between them the lines that may matter: those with one of the WORDS in them
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Dict, Iterator, List, NamedTuple, Tuple
 
@@ -31,11 +32,16 @@ WORDS = (
     "requires", "causal_conv1d", "causal-conv1d", "selective_scan", "no kernel image", "conflict", "pip install",
     "signal", "out of memory", "not installed", "aarch64", "ROCm", "rocm", "gfx", "WSL", "PyTorch version",
     "Name: torch", "/Users/", "CUDA capability", "amba", "nvalid", "too old", "错误", "找不到", "无法", "没有",
-    "缺少", "失败", "致命",
+    "缺少", "失败", "致命", "nvcc", "ausal", "Version:", "nargs", "assert ",
 )
 # fmt: on
 
 _NO_DIGITS = str.maketrans("", "", "0123456789")
+
+
+_NEW_MESSAGE = re.compile(
+    r"[A-Z]\w*(?:Error|Warning|Exception)\b|Traceback|File \"|ERROR|error:|warning:|Collecting|Building|Installing|note:"
+)
 
 
 class Line(NamedTuple):
@@ -201,6 +207,20 @@ def _unwrap(text: str) -> str:
             owed = 0
         open_line = width == widest
     return "\n".join(joined + [""] * owed)
+
+
+def rejoin(reading: Reading) -> Reading:
+    """The same text with lines put together that end in the middle of a word, as far as that can be guessed: a long line that
+    ends in a letter, and a next one that begins with one and is no new message. For a second try when nothing was recognised."""
+    lines: List[Line] = []
+    for line in reading.lines:
+        last = lines[-1].text if lines else ""
+        goes_on = len(last) >= 60 and last[-1].isalnum() and line.text[0].isalnum() and not _NEW_MESSAGE.match(line.text)
+        if goes_on and len(last) < LONGEST_LINE:
+            lines[-1] = Line(lines[-1].number, last + line.text)
+        else:
+            lines.append(line)
+    return reading._replace(lines=lines)
 
 
 def _width(line: str) -> int:

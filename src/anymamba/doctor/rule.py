@@ -31,13 +31,18 @@ class Text(NamedTuple):
 
 
 class Remedy(NamedTuple):
-    """text: what this does and when it applies; commands: for bash (shells.py translates them to PowerShell, unless
-    powershell gives its own); systems: where it applies ("linux", "windows", "macos", "wsl"), empty for everywhere."""
+    """text: what this does and when it applies; commands: for bash and pip (shells.py makes the user's shell and package manager of
+    them, unless powershell gives its own), with {blanks} that blanks.py fills: a remedy with a blank that nothing tells is left out.
+
+    systems: where it applies ("linux", "windows", "macos", "wsl"), empty for everywhere; managers, places: the same for "pip", "uv",
+    "poetry", "conda" and for "dockerfile", "notebook" and "" (a terminal)."""
 
     text: Text
     commands: Tuple[str, ...] = ()
     powershell: Optional[Tuple[str, ...]] = None
     systems: Tuple[str, ...] = ()
+    managers: Tuple[str, ...] = ()
+    places: Tuple[str, ...] = ()
 
 
 class Signature:
@@ -70,9 +75,21 @@ class Match(NamedTuple):
     role: Optional[str] = None
 
 
+class Against(NamedTuple):
+    """Words that speak against a cause. They remove the finding, or leave it a mere possibility.
+
+    near: lines around the match in which they count; None for the whole log.
+    """
+
+    pattern: str
+    removes: bool = False
+    near: Optional[int] = None
+
+
 class Rule(NamedTuple):
     """order: findings are sorted by it, the thing to fix first has the smallest number; explains: causes that are only
-    symptoms when this rule matched as well; log: matching beyond the signatures; machine: matching on facts."""
+    symptoms when this rule matched as well; log: matching beyond the signatures; machine: matching on facts;
+    against: what else in the log contradicts this cause."""
 
     code: str
     cause: str
@@ -87,11 +104,29 @@ class Rule(NamedTuple):
     role: str = CAUSE
     explains: Tuple[str, ...] = ()
     links: Tuple[str, ...] = ()
+    against: Tuple[Against, ...] = ()
 
     def match_log(self, log: "Log") -> Optional[Match]:
-        if self.log is not None:
-            return self.log(log)
-        return match_signatures(log, self.signatures)
+        match = self.log(log) if self.log is not None else match_signatures(log, self.signatures)
+        return _contradicted(log, match, self.against) if match else None
+
+
+def _contradicted(log: "Log", match: Match, against: Tuple[Against, ...]) -> Optional[Match]:
+    """The match, weaker or gone where the log speaks against it; the contradiction becomes a part of the evidence."""
+    for words in against:
+        place = min(match.offsets or (0,))
+        if words.near is None:
+            found = log.search(words.pattern)
+            offsets = (found.start(),) if found else ()
+        else:
+            found = compiled(words.pattern).search(log.around(place, place, before=words.near, after=words.near))
+            offsets = ()
+        if found is None:
+            continue
+        if words.removes:
+            return None
+        match = match._replace(confidence=POSSIBLE, offsets=match.offsets + offsets)
+    return match
 
 
 def match_signatures(log: "Log", signatures: Tuple[Signature, ...]) -> Optional[Match]:

@@ -1,13 +1,14 @@
-"""Commands written once for bash, translated to PowerShell."""
+"""Commands are written once, for bash and pip; here they become those of the user's package manager, place and shell."""
 
 from __future__ import annotations
 
 import re
-from typing import Tuple
+from typing import List, Optional, Tuple
 
+from anymamba.doctor.environment import Environment
 from anymamba.doctor.rule import Remedy
 
-_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(\"[^\"]*\"|'[^']*'|\S*)\s+")
+_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(\"[^\"]*\"|'[^']*'|\S*)(?:\s+|$)")
 _EXPORT = re.compile(r"^export\s+")
 
 
@@ -15,13 +16,69 @@ def shell_of(system: str) -> str:
     return "powershell" if system == "windows" else "bash"
 
 
-def commands(remedy: Remedy, system: str) -> Tuple[str, ...]:
-    """The remedy's commands for the shell of that system."""
-    if system != "windows":
-        return remedy.commands
-    if remedy.powershell is not None:
-        return remedy.powershell
-    return tuple(to_powershell(command) for command in remedy.commands)
+def commands(
+    remedy: Remedy, environment: Environment, filled: Tuple[str, ...], powershell: Optional[Tuple[str, ...]]
+) -> Tuple[str, ...]:
+    """The remedy's commands for this environment. filled, powershell: its commands with their blanks filled in."""
+    if environment.system == "windows":
+        if powershell is not None:
+            lines = [with_manager(line, environment) for line in powershell]
+        else:
+            lines = [to_powershell(with_manager(line, environment)) for line in filled]
+        return tuple(to_cmd(line) for line in lines) if environment.shell == "cmd" else tuple(lines)
+    lines = [with_manager(line, environment) for line in filled]
+    if environment.place == "dockerfile":
+        return tuple(piece for line in lines for piece in to_dockerfile(line))
+    if environment.place == "notebook":
+        return tuple(piece for line in lines for piece in to_notebook(line))
+    return tuple(lines)
+
+
+_UV_WORDS = (
+    (r"pip cache remove (\S+)", lambda found: "uv cache clean " + found.group(1).replace("_", "-")),
+    (r"pip cache purge", lambda found: "uv cache clean"),
+    (r"pip debug --verbose", lambda found: "uv python list"),
+    (r"pip --version", lambda found: "uv pip list"),
+    (r"(?:python3? -m )?pip uninstall -y ", lambda found: "uv pip uninstall "),
+    (r"(?:python3? -m )?pip (install|show|freeze|list)\b", lambda found: "uv pip " + found.group(1)),
+)
+
+
+def with_manager(command: str, environment: Environment) -> str:
+    """pip's command in the words of the manager that the user works with; conda environments use pip itself."""
+    if "docker" in command or not re.search(r"\bpip\b", command):
+        return command
+    if environment.manager == "uv":
+        if (
+            environment.uv_project
+            and "--no-build-isolation" in command
+            and "git+" not in command
+            and "--no-deps" not in command
+        ):
+            return _uv_add(command)
+        for pattern, words in _UV_WORDS:
+            command = re.sub(r"(?<![\w-])(?<!uv )" + pattern, words, command)
+        command = command.replace("--force-reinstall", "--reinstall").replace("--no-cache-dir", "--no-cache")
+        return re.sub(r" -i (https?://)", r" --index-url \1", command)
+    if environment.manager == "poetry":
+        return re.sub(
+            r"(?<![\w-])(?:python3? -m )?pip (install|uninstall|show|freeze|cache|list|debug|--version)",
+            r"poetry run pip \1",
+            command,
+        )
+    return command
+
+
+def _uv_add(command: str) -> str:
+    """``uv add`` writes into pyproject.toml that these packages are built without isolation, so that ``uv sync`` keeps to it."""
+    found = re.search(r"(?:python3? -m )?pip install (.*)$", command)
+    if not found:
+        return command
+    names = [word for word in found.group(1).split() if re.match(r"[\"']?(?:mamba|causal)", word)]
+    if not names:
+        return command
+    options = " ".join("--no-build-isolation-package " + re.split(r"[=<>\"']", name.strip("\"'"))[0] for name in names)
+    return command[: found.start()] + "uv add {} {}".format(options, " ".join(names))
 
 
 def to_powershell(command: str) -> str:
@@ -40,4 +97,46 @@ def _one(command: str) -> str:
         rest = rest[found.end() :]
         found = _ASSIGNMENT.match(rest)
     rest = rest.strip().replace("python3 ", "python ")
+    if rest.startswith('"'):
+        rest = "& " + rest
     return "; ".join(settings + ([rest] if rest else []))
+
+
+def to_cmd(command: str) -> str:
+    """PowerShell's ``$env:A="1"; pip install x`` becomes cmd's ``set "A=1" && pip install x``; what cmd cannot say runs in PowerShell."""
+    parts = command.split("; ")
+    if any(re.match(r"(?:Remove-Item|New-ItemProperty|Get-|&|Select-)|.* \| ", part) for part in parts):
+        return 'powershell -Command "{}"'.format(command.replace('"', '\\"'))
+    lines = []
+    for part in parts:
+        setting = re.match(r'\$env:(\w+)="(.*)"$', part)
+        words = 'set "{}={}"'.format(*setting.groups()) if setting else part.replace("*> ", "> ")
+        lines.append(re.sub(r"\$env:(\w+)", r"%\1%", words))
+    return " && ".join(lines)
+
+
+def to_dockerfile(command: str) -> List[str]:
+    """Lines of a Dockerfile; settings become ENV, so that they hold in the next layers."""
+    if re.match(r"(?:FROM|RUN|ENV) ", command):
+        return [command]
+    command = command.replace("sudo ", "")
+    lines, rest = [], []
+    for part in command.split(" && "):
+        if _EXPORT.match(part):
+            lines.append("ENV " + _EXPORT.sub("", part))
+        else:
+            rest.append(part)
+    return lines + (["RUN " + " && ".join(rest)] if rest else [])
+
+
+def to_notebook(command: str) -> List[str]:
+    """Cells of Jupyter, Colab and Kaggle: each ! line is a shell of its own, so settings go through %env."""
+    lines, rest = [], []
+    for part in command.split(" && "):
+        if _EXPORT.match(part) and "$" not in part:
+            lines.append("%env " + _EXPORT.sub("", part))
+        elif _EXPORT.match(part):
+            lines.append("%env " + re.sub(r"\$(\w+)", r"{\1}", _EXPORT.sub("", part)))
+        else:
+            rest.append(part)
+    return lines + (["!" + " && ".join(rest)] if rest else [])

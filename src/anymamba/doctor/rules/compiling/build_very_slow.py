@@ -33,7 +33,12 @@ def _log(log: Log) -> Optional[Match]:
         r"|Operation cancelled by user|\^C",
         rest,
     )
-    if (waiting or told) and not failed:
+    # an earlier attempt that failed, or a failure told in words, is not a long wait
+    failed_before = re.search(
+        r"subprocess-exited-with-error|did not run successfully|Failed (?:to build|building)|Could not build|\bfail(?:s|ed)\b|失败",
+        log.text,
+    )
+    if (waiting or told) and not failed and not failed_before:
         return Match((last.start(),), LIKELY)
     return None
 

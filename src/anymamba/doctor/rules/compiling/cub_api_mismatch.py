@@ -38,14 +38,14 @@ RULE = Rule(
     remedies=(
         Remedy(
             Text("CUDA 13: use a newer release.", "CUDA 13：使用较新的版本。"),
-            ('pip install --no-build-isolation "mamba-ssm>=2.2.6.post3"',),
+            ("pip install --no-build-isolation --no-cache-dir causal-conv1d=={conv_new} mamba-ssm=={mamba_new}",),
         ),
         Remedy(
             Text(
                 "A fork that you must keep: build it with CUDA 11.8 to 12.x.",
                 "必须使用某个分支时：用 CUDA 11.8 至 12.x 构建。",
             ),
-            ("conda install -c nvidia cuda-toolkit=12.4", "export CUDA_HOME=$CONDA_PREFIX"),
+            ("conda install -y -c nvidia cuda-toolkit=12.4", "export CUDA_HOME=$CONDA_PREFIX", "pip install --no-build-isolation ."),
         ),
     ),
     explains=("log-truncated",),

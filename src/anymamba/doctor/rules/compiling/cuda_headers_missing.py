@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anymamba.doctor import advice
 from anymamba.doctor.rule import (
     OPTIONAL,
     Remedy,
@@ -35,10 +36,10 @@ RULE = Rule(
         ),
     ),
     remedies=(
-        Remedy(
-            Text("Install the whole toolkit of torch's CUDA version.", "安装与 torch 的 CUDA 版本一致的完整工具包。"),
-            ("conda install -c nvidia cuda-toolkit={toolkit}", "export CUDA_HOME=$CONDA_PREFIX"),
-        ),
+        advice.DEVEL_IMAGE,
+        advice.NVCC_CONDA,
+        advice.NVCC_APT,
+        advice.NVCC_WINDOWS,
         Remedy(
             Text("Or show the compiler where they are.", "或告诉编译器它们在哪里。"),
             ("export CPATH=$CUDA_HOME/targets/x86_64-linux/include:$CPATH",),

@@ -23,7 +23,8 @@ def _log(log: Log) -> Optional[Match]:
         log,
         (
             Signature(r"unsupported GNU version! gcc versions later than \d+ are not supported", bare=True),
-            Signature(r"The current installed version of \S+ \([\d.]+\) is greater than the maximum required version"),
+            Signature(r"current installed version of [^\n]{1,120}? ?\(?[\d.]*\)? is greater than the maximum required version", bare=True),
+            Signature(r"greater than the maximum required version by CUDA", bare=True),
             Signature(r"unsupported clang version! clang version must be less than \d+"),
             Signature(r"std_function\.h:\d+:\d+: error: parameter packs not expanded with"),
             Signature(

@@ -35,7 +35,7 @@ RULE = Rule(
         Signature(r"unrecognized command[- ]line option ['\"‘“]?-std=(?:c|gnu)\+\+1[47]"),
         Signature(r"无法识别的命令行选项[‘“]-std=(?:c|gnu)\+\+1[47]"),
         Signature(r"Your compiler \([^)\n]*\) may be ABI-incompatible with PyTorch", confidence=POSSIBLE),
-        Signature(r"The current installed version of \S+ \([\d.]+\) is less than the minimum required version"),
+        Signature(r"less than the minimum required version by CUDA", bare=True),
         Signature(r"DispatchKeySet\.h:\d+:\d+: error: overflow in constant expression", confidence=LIKELY),
     ),
     remedies=(
@@ -51,7 +51,7 @@ RULE = Rule(
         ),
         Remedy(
             Text("On CentOS or RHEL.", "在 CentOS 或 RHEL 上。"),
-            ("scl enable devtoolset-11 bash    # or: scl enable gcc-toolset-11 bash",),
+            ("source /opt/rh/devtoolset-11/enable || source /opt/rh/gcc-toolset-11/enable", "gcc --version",),
             systems=("linux",),
         ),
     ),

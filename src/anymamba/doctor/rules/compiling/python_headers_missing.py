@@ -27,12 +27,15 @@ RULE = Rule(
     ),
     remedies=(
         Remedy(
-            Text("Debian and Ubuntu; Fedora and RHEL.", "Debian 与 Ubuntu；Fedora 与 RHEL。"),
-            (
-                "sudo apt-get install python3-dev    # for another version: python3.11-dev",
-                "sudo dnf install python3-devel",
-            ),
+            Text("Debian and Ubuntu.", "Debian 与 Ubuntu。"),
+            ("sudo apt-get install -y python3-dev",),
             systems=("linux", "wsl"),
+        ),
+        Remedy(
+            Text("Fedora and RHEL.", "Fedora 与 RHEL。"),
+            ("sudo dnf install -y python3-devel",),
+            systems=("linux",),
+            places=("",),
         ),
         Remedy(
             Text("Or use a conda or uv Python, which has them.", "或使用 conda、uv 提供的 Python，它们自带头文件。"),

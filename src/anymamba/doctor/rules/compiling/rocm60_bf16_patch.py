@@ -32,7 +32,7 @@ RULE = Rule(
             Text("Patch the header (needs root), or update ROCm.", "修补头文件（需要 root 权限），或升级 ROCm。"),
             (
                 "git clone https://github.com/state-spaces/mamba && cd mamba",
-                "sudo patch /opt/rocm/include/hip/amd_detail/amd_hip_bf16.h < rocm_patch/rocm6_0.patch",
+                "sudo patch -i rocm_patch/rocm6_0.patch /opt/rocm/include/hip/amd_detail/amd_hip_bf16.h",
             ),
             systems=("linux", "wsl"),
         ),

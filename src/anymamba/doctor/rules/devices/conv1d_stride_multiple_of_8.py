@@ -36,7 +36,7 @@ RULE = Rule(
                 "Use mamba-ssm 2.2.5 or newer with causal-conv1d 1.5.1 or newer.",
                 "使用 mamba-ssm 2.2.5 以上与 causal-conv1d 1.5.1 以上。",
             ),
-            ('pip install --no-build-isolation "causal-conv1d>=1.5.1" "mamba-ssm>=2.2.5"',),
+            ("pip install --no-build-isolation --no-cache-dir {conv_built} {mamba_built}",),
         ),
         Remedy(
             Text(

@@ -43,7 +43,7 @@ RULE = Rule(
             Text(
                 "Without a GPU: run the unchanged program on anymamba.", "没有 GPU 时：用 anymamba 运行未修改的程序。"
             ),
-            ("anymamba run PROGRAM.py",),
+            ("anymamba dropin enable",),
         ),
     ),
     links=("https://github.com/state-spaces/mamba/issues/138", "https://github.com/state-spaces/mamba/issues/741"),

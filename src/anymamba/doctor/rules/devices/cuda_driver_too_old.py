@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
+from anymamba.doctor import versions
+from anymamba.doctor.log import Log
 from anymamba.doctor.rule import (
     CERTAIN,
     LIKELY,
@@ -13,7 +15,28 @@ from anymamba.doctor.rule import (
     Rule,
     Signature,
     Text,
+    match_signatures,
 )
+
+_SIGNATURES = (
+    Signature(r"The NVIDIA driver on your system is too old \(found version \d+\)"),
+    Signature(r"CUDA driver version is insufficient for CUDA runtime version"),
+    Signature(r"provided PTX was compiled with an unsupported toolchain"),
+    Signature(r"forward compatibility was attempted on non supported HW", confidence=LIKELY),
+)
+
+
+def _values(driver: str) -> Dict[str, str]:
+    torch, index = versions.torch_with_cuda(None, driver)
+    return {"driver_torch": torch, "driver_cuda": index}
+
+
+def _log(log: Log) -> Optional[Match]:
+    match = match_signatures(log, _SIGNATURES)
+    number = log.search(r"found version (\d+)0(\d)0\)")
+    shown = log.search(r"CUDA Version: ?(\d+\.\d+)")
+    driver = "{}.{}".format(*number.groups()) if number else shown.group(1) if shown else "11.8"
+    return match._replace(values=_values(driver)) if match else None
 
 
 def _machine(facts: Dict[str, Any]) -> Optional[Match]:
@@ -22,7 +45,7 @@ def _machine(facts: Dict[str, Any]) -> Optional[Match]:
         return Match(
             (),
             CERTAIN,
-            {"cuda": "cu128" if driver.startswith("12") else "cu118"},
+            _values(driver),
             ("driver: CUDA {}; torch: CUDA {}".format(driver, torch),),
         )
     return None
@@ -41,22 +64,18 @@ RULE = Rule(
         "CUDA 13 版 torch 需要 580 系列以上的驱动，CUDA 12 版需要 525 系列以上。",
     ),
     needed=NECESSARY,
-    signatures=(
-        Signature(r"The NVIDIA driver on your system is too old \(found version \d+\)"),
-        Signature(r"CUDA driver version is insufficient for CUDA runtime version"),
-        Signature(r"provided PTX was compiled with an unsupported toolchain"),
-        Signature(r"forward compatibility was attempted on non supported HW", confidence=LIKELY),
-    ),
+    log=_log,
     machine=_machine,
     remedies=(
         Remedy(
             Text("Update the driver.", "更新驱动。"),
-            ("sudo apt-get install --only-upgrade nvidia-driver-580    # or from nvidia.com",),
-            powershell=("# nvidia.com/drivers",),
+            ("sudo apt-get install -y nvidia-driver-580 && sudo reboot",),
+            powershell=("winget install Nvidia.GeForceExperience",),
+            systems=("linux", "windows"),
         ),
         Remedy(
             Text("Or use a torch for the driver's CUDA version.", "或使用与驱动匹配的 torch。"),
-            ("pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/{cuda}",),
+            ("pip install --force-reinstall torch=={driver_torch} --index-url https://download.pytorch.org/whl/{driver_cuda}",),
         ),
     ),
 )

@@ -84,7 +84,7 @@ RULE = Rule(
         Remedy(
             Text("RTX 50 and newer: a torch for CUDA 12.8 or newer.", "RTX 50 及更新：使用 CUDA 12.8 以上的 torch。"),
             (
-                "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128",
+                "pip install --force-reinstall torch=={torch2} --index-url https://download.pytorch.org/whl/{cuda2}",
                 'python -c "import torch; print(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())"',
             ),
         ),
@@ -95,7 +95,7 @@ RULE = Rule(
             ),
             (
                 "MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install --no-build-isolation"
-                ' --no-cache-dir "causal-conv1d>=1.5.3" "mamba-ssm>=2.2.6.post3"',
+                " --no-cache-dir causal-conv1d=={conv_new} mamba-ssm=={mamba_new}",
             ),
         ),
         Remedy(

@@ -53,7 +53,7 @@ RULE = Rule(
     remedies=(
         Remedy(
             Text("Check the driver; start containers with the GPU.", "检查驱动；带 GPU 启动容器。"),
-            ("nvidia-smi", "docker run --gpus all ..."),
+            ("nvidia-smi", "docker run --rm --gpus all nvidia/cuda:12.4.1-base-ubuntu22.04 nvidia-smi"),
             powershell=("nvidia-smi",),
         ),
         advice.USE_ANYMAMBA,

@@ -19,7 +19,7 @@ from anymamba.doctor.rule import (
 def _log(log: Log) -> Optional[Match]:
     says = log.search(
         r"because `?(?:mamba_ssm|mamba-ssm|causal_conv1d|causal-conv1d)`? is not installed|fast path is not"
-        r" available because (?:on )?one of"
+        r" available because (?:on )?one of|[Mm]amba(?:[-_]ssm)? is not installed\. Please install"
     )
     if not says:
         return None
@@ -28,6 +28,9 @@ def _log(log: Log) -> Optional[Match]:
         r" libcudart\.so|No module named '?(?:selective_scan_cuda|causal_conv1d_cuda)|DLL load failed while"
         r" importing (?:selective|causal)"
     )
+    installation = log.installations.get("mamba-ssm")
+    if installation and "Please install" in says.group(0):
+        return Match((says.start(), installation.offset) + ((broken.start(),) if broken else ()), CERTAIN if broken else LIKELY)
     listed = log.search(
         r"^(?:mamba[-_]ssm|causal[-_]conv1d)(?:==|\s+)\d\S*$|Requirement already satisfied: (?:mamba[-_]ssm"
         r"|causal[-_]conv1d)|Name: (?:mamba[-_]ssm|causal[-_]conv1d)"
@@ -88,7 +91,7 @@ RULE = Rule(
                 "Or remove the broken packages; transformers then runs, and anymamba's drop-in makes it fast.",
                 "或卸载损坏的包；transformers 可照常运行，anymamba 的替身模块能让它变快。",
             ),
-            ("pip uninstall -y mamba-ssm causal-conv1d", "anymamba run PROGRAM.py"),
+            ("pip uninstall -y mamba-ssm causal-conv1d", "anymamba dropin enable"),
         ),
     ),
     explains=("transformers-fast-path-warning",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, Optional
 
 from anymamba.doctor import advice
@@ -9,6 +10,7 @@ from anymamba.doctor.log import Log
 from anymamba.doctor.rule import (
     LIKELY,
     ONLY_OFFICIAL,
+    POSSIBLE,
     Match,
     Remedy,
     Rule,
@@ -16,10 +18,13 @@ from anymamba.doctor.rule import (
     Text,
     match_signatures,
 )
+from anymamba.doctor.tracebacks import call_before, near
+
+_CONV = r"(?:causal_conv1d_\w+|causal_conv1d)$"
 
 
 def _log(log: Log) -> Optional[Match]:
-    return match_signatures(
+    match = match_signatures(
         log,
         (
             Signature(r"(?:ModuleNotFoundError|ImportError): No module named '?causal_conv1d'?(?![\w.])", own=True),
@@ -30,10 +35,22 @@ def _log(log: Log) -> Optional[Match]:
                 own=True,
                 confidence=LIKELY,
             ),
-            Signature(r"'NoneType' object is not callable", confidence=LIKELY),
             Signature(r"NotImplementedError: The fast path is not available"),
         ),
-    )
+    ) or none_called(log)
+    # the other rules speak of a package that is there: of another version, or one that does not import
+    return None if match and "causal-conv1d" in log.installations else match
+
+
+def none_called(log: Log) -> Optional[Match]:
+    """``'NoneType' object is not callable`` where the traceback shows that the function is causal-conv1d's."""
+    for found in log.finditer(Signature(r"'NoneType' object is not callable")):
+        called = call_before(log, found.start())
+        if called and re.match(_CONV, called):
+            return Match((found.start(),), LIKELY)
+        if called is None and near(log, found.start(), r"mamba_split_conv1d|causal_conv1d|ssd_combined|mamba2\.py"):
+            return Match((found.start(),), POSSIBLE)
+    return None
 
 
 def _machine(facts: Dict[str, Any]) -> Optional[Match]:
@@ -66,7 +83,7 @@ RULE = Rule(
                 "Install it (mamba-ssm 2.2.5 and newer need 1.5.1 or newer).",
                 "安装它（mamba-ssm 2.2.5 及以后需要 1.5.1 或更高版本）。",
             ),
-            ('pip install --no-build-isolation "causal-conv1d>=1.5.1"',),
+            ("pip install --no-build-isolation --no-cache-dir causal-conv1d=={conv}",),
         ),
         advice.USE_ANYMAMBA,
     ),

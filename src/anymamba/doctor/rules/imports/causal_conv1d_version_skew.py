@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
-from anymamba.doctor import situation
+from anymamba.doctor import advice, situation
 from anymamba.doctor.log import Log
 from anymamba.doctor.rule import (
     CERTAIN,
+    CONFIDENCES,
     LIKELY,
     ONLY_OFFICIAL,
+    Against,
     Match,
     Remedy,
     Rule,
@@ -18,44 +20,51 @@ from anymamba.doctor.rule import (
     match_signatures,
 )
 
+# keywords of causal-conv1d's own functions in one release or another
+_KEYWORDS = (
+    r"(?:seq_idx|initial_states|return_final_states|final_states_out|activation|bias|cache_seqlens|conv_state_indices|conv_state)"
+)
+
+
+def unfit(mamba: str, conv: str) -> bool:
+    """Whether these releases cannot work together."""
+    old_mamba, mamba_number, conv_number = situation.short(mamba) < (1, 2), situation.short(mamba), situation.short(conv)
+    return old_mamba != (conv_number < (1, 2)) or mamba_number >= (2, 2, 5) and conv_number < (1, 5, 1)
+
 
 def _log(log: Log) -> Optional[Match]:
+    mamba, conv = log.installations.get("mamba-ssm"), log.installations.get("causal-conv1d")
+    listed = (mamba.offset, conv.offset) if mamba and conv and unfit(mamba.version, conv.version) else None
     match = match_signatures(
         log,
         (
             Signature(r"TypeError: causal_conv1d_(?:fwd|bwd|update)\(\): incompatible function arguments", own=True),
-            Signature(r"cannot import name 'causal_conv1d_\w+'(?: from '?causal_conv1d)?", own=True),
-            Signature(r"No module named '?causal_conv1d\.(?:cpp_functions|causal_conv1d_varlen)'?", own=True),
             Signature(
-                r"causal_conv1d_(?:fn|update|fwd)\(\) (?:got an unexpected keyword argument|takes|missing \d+"
-                r" required)",
-                own=True,
+                r"cannot import name 'causal_conv1d_(?:fwd|bwd|update|varlen)\w*'(?: from '?causal_conv1d)?", own=True
             ),
+            Signature(r"No module named '?causal_conv1d\.(?:cpp_functions|causal_conv1d_varlen)'?", own=True),
+            Signature(r"causal_conv1d_(?:fn|update)\(\) got an unexpected keyword argument '" + _KEYWORDS + "'", own=True),
+            Signature(r"causal_conv1d_(?:fwd|bwd)\(\) (?:takes|missing \d+ required)", own=True),
             Signature(r"module 'causal_conv1d_cuda' has no attribute", own=True),
         ),
     )
     if match:
-        return match
-    unavailable = log.search(r"AssertionError: causal_conv1d_cuda is not available\. Please install causal-conv1d")
-    if unavailable:
-        installed = log.has(
-            r"causal[-_]conv1d(?:==|-|\s+)1\.[0-4]\.|causal[-_]conv1d(?:==|-|\s+)1\.5\.0|causal_conv1d[^\n]*already"
-            r"|installed"
-        )
-        return Match((unavailable.start(),), CERTAIN if installed else LIKELY)
-    return None
+        # without the two versions another library's function of the same name remains possible
+        return match if listed else match._replace(confidence=max(match.confidence, LIKELY, key=CONFIDENCES.index))
+    unavailable = log.search(
+        r"AssertionError: causal_conv1d_cuda is not available\. Please install causal-conv1d"
+        r"|'NoneType' object (?:is not callable|has no attribute 'causal_conv1d_\w+')"
+    )
+    if unavailable and listed:
+        return Match((unavailable.start(), *listed), CERTAIN)
+    return Match(listed, LIKELY) if listed and log.has(r"Error\b") and log.has(r"causal_conv1d\w*\W") else None
 
 
 def _machine(facts: Dict[str, Any]) -> Optional[Match]:
     mamba, conv = facts["packages"]["mamba_ssm"].get("version"), facts["packages"]["causal_conv1d"].get("version")
     if not mamba or not conv:
         return None
-    old_mamba, mamba_number, conv_number = (
-        situation.short(mamba) < (1, 2),
-        situation.short(mamba),
-        situation.short(conv),
-    )
-    if old_mamba != (conv_number < (1, 2)) or mamba_number >= (2, 2, 5) and conv_number < (1, 5, 1):
+    if unfit(mamba, conv):
         return Match((), CERTAIN, None, ("mamba-ssm {}, causal-conv1d {}".format(mamba, conv),))
     return None
 
@@ -79,18 +88,22 @@ RULE = Rule(
     machine=_machine,
     remedies=(
         Remedy(
-            Text("mamba-ssm 2.2.5 and newer.", "mamba-ssm 2.2.5 及以后。"),
-            ('pip install --no-build-isolation "causal-conv1d>=1.5.1"',),
+            Text(
+                "Install the pair that fits this torch (mamba-ssm 1.0 and 1.1: causal-conv1d 1.1; 1.2.0 to 2.2.4: 1.2 to 1.5.0; 2.2.5"
+                " and newer: 1.5.1 or newer).",
+                "安装与当前 torch 匹配的一对版本（mamba-ssm 1.0 与 1.1：causal-conv1d 1.1；1.2.0 至 2.2.4：1.2 至 1.5.0；2.2.5 及以后："
+                "1.5.1 或更高）。",
+            ),
+            (
+                "pip uninstall -y mamba-ssm causal-conv1d",
+                "pip install --no-build-isolation --no-cache-dir {packages}",
+            ),
+            systems=("linux", "wsl", "windows"),
         ),
-        Remedy(
-            Text("mamba-ssm 1.2.0 to 2.2.4.", "mamba-ssm 1.2.0 至 2.2.4。"),
-            ("pip install --no-build-isolation causal-conv1d==1.4.0",),
-        ),
-        Remedy(
-            Text("mamba-ssm 1.0 and 1.1.", "mamba-ssm 1.0 与 1.1。"),
-            ("pip install --no-build-isolation causal-conv1d==1.1.1",),
-        ),
+        advice.WHEEL_BY_URL,
+        advice.USE_ANYMAMBA,
     ),
-    explains=("causal-conv1d-missing",),
+    explains=("causal-conv1d-missing", "causal-conv1d-import-swallowed"),
+    against=(Against(r"[\\/](?:vllm|sglang|fla|flash_linear_attention|fla_npu)[\\/][^\n]*\.py", removes=True, near=4),),
     links=("https://github.com/state-spaces/mamba/issues/257", "https://github.com/Dao-AILab/causal-conv1d/issues/68"),
 )

@@ -38,6 +38,18 @@ RULE = Rule(
             r" '(?:init_layer_scale|use_norm|scan_type|expand_ratio)'"
         ),
         Signature(
+            r"No module named '?mamba_ssm\.(?:modules\.(?!block|mamba2|mamba3|mha|mlp|ssd_minimal|mamba_simple)\w+"
+            r"|ops\.(?!triton\b|selective_scan_interface|cute|tilelang)\w+|models\.(?!config_mamba|mixer_seq_simple)\w+)",
+            own=True,
+        ),
+        Signature(
+            r"cannot import name '(?!Mamba'|Mamba2|Mamba3|Block'|RMSNorm|MambaLMHeadModel|MambaConfig|selective_scan_fn|selective_scan_ref"
+            r"|mamba_inner|causal_conv1d|layer_norm_fn|rms_norm_fn|create_block|MixerModel|_init_weights|selective_state_update"
+            r"|mamba_chunk|mamba_split|ssd_)\w*[Mm]amba\w*' from 'mamba_ssm",
+            own=True,
+        ),
+        Signature(r"mamba_inner_fn_no_out_proj\W(?:[^\n]*\n){0,3}?[^\n]*'NoneType' object is not callable", own=True),
+        Signature(
             r"cannot import name '(?:mamba_inner_fn_no_out_proj|bimamba_inner_fn|mamba_inner_fn_tc|selective_scan_\w+_v\d)'"
             r" from 'mamba_ssm",
             own=True,

@@ -23,7 +23,7 @@ RULE = Rule(
     remedies=(
         Remedy(
             Text("Use 2.0.3 or newer.", "使用 2.0.3 或更高版本。"),
-            ('pip install --no-build-isolation -U "mamba-ssm>=2.0.4"',),
+            ("pip install --no-build-isolation --no-cache-dir causal-conv1d=={conv2} mamba-ssm=={mamba2}",),
         ),
     ),
     links=("https://github.com/state-spaces/mamba/issues/712",),

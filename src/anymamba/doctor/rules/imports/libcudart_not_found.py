@@ -22,7 +22,7 @@ def _log(log: Log) -> Optional[Match]:
     match = match_signatures(
         log,
         (
-            Signature(r"ImportError: libcudart\.so\.[\d.]+: cannot open shared object file"),
+            Signature(r"ImportError: libcudart\.so\.[\d.]+: cannot open shared object file", bare=True),
             Signature(
                 r"libcudart\.so\.\d+[\d.]*(?:: cannot open shared object file| => not found|: 无法打开共享[对目]象文件)"
             ),

@@ -40,12 +40,12 @@ RULE = Rule(
     needed=ONLY_OFFICIAL,
     signatures=(
         Signature(
-            r"(?:ModuleNotFoundError|ImportError): No module named '?(?:selective_scan_cuda\w*|causal_conv1d_cuda)'?",
+            r"(?:ModuleNotFoundError|ImportError): No module named '?(?:selective_scan_cuda|causal_conv1d_cuda)'?(?!\w)",
             own=True,
         ),
-        Signature(r"No module named '?(?:selective_scan_cuda\w*|causal_conv1d_cuda)'?", own=True),
+        Signature(r"No module named '?(?:selective_scan_cuda|causal_conv1d_cuda)'?(?!\w)", own=True),
         Signature(
-            r"NameError: name '(?:selective_scan_cuda\w*|selective_scan_fn|selective_scan_ref|causal_conv1d_cuda)'"
+            r"NameError: name '(?:selective_scan_cuda|selective_scan_fn|selective_scan_ref|causal_conv1d_cuda)'"
             r" is not defined",
             own=True,
         ),

@@ -54,7 +54,7 @@ RULE = Rule(
             Text("Install torch anew, best in a new environment.", "重新安装 torch，最好在新环境中进行。"),
             (
                 "pip uninstall -y torch",
-                "pip install --no-cache-dir torch --index-url https://download.pytorch.org/whl/{cuda}",
+                "pip install --no-cache-dir torch=={torch} --index-url https://download.pytorch.org/whl/{cuda}",
                 'python -c "import torch; print(torch.__version__)"',
             ),
         ),

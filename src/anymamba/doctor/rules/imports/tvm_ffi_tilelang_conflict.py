@@ -40,6 +40,6 @@ RULE = Rule(
             ('pip install "apache-tvm-ffi<=0.1.9"',),
         ),
     ),
-    explains=("broken-package-reported-missing",),
+    explains=("broken-package-reported-missing", "mamba3-dependency-broken"),
     links=("https://github.com/state-spaces/mamba/issues/907", "https://github.com/state-spaces/mamba/pull/995"),
 )

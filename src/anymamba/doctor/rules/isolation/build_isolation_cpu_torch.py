@@ -73,7 +73,6 @@ RULE = Rule(
             ('python -c "import torch; print(torch.__version__, torch.version.cuda)"',),
         ),
         advice.NO_ISOLATION,
-        advice.NO_ISOLATION_UV,
         advice.WSL,
     ),
     explains=("nvcc-missing", "cpu-torch-in-env"),

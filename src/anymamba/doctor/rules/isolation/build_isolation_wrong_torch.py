@@ -73,7 +73,7 @@ RULE = Rule(
     ),
     needed=OPTIONAL,
     log=_log,
-    remedies=(advice.RIGHT_WHEEL, advice.NO_ISOLATION, advice.NO_ISOLATION_UV),
+    remedies=(advice.RIGHT_WHEEL, advice.NO_ISOLATION),
     explains=("cuda-major-mismatch", "abi-undefined-symbol", "libcudart-not-found", "no-prebuilt-wheel"),
     links=("https://github.com/state-spaces/mamba/issues/679", "https://github.com/state-spaces/mamba/issues/772"),
 )

@@ -84,7 +84,7 @@ RULE = Rule(
                 "Use a release that has its sources: mamba-ssm 2.2.5 or newer, causal-conv1d 1.5.2 or newer.",
                 "使用带有源码的版本：mamba-ssm 2.2.5 及以后，causal-conv1d 1.5.2 及以后。",
             ),
-            ('pip install --no-build-isolation "causal-conv1d>=1.5.2" "mamba-ssm>=2.2.5"',),
+            ("pip install --no-build-isolation --no-cache-dir {conv_built} {mamba_built}",),
         ),
         advice.FROM_GIT,
     ),

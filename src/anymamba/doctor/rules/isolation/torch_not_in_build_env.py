@@ -55,22 +55,9 @@ RULE = Rule(
         Remedy(
             Text("First torch, then the packages without isolation.", "先装 torch，再关闭隔离安装这两个包。"),
             (
-                "pip install torch --index-url https://download.pytorch.org/whl/{cuda}",
+                "pip install torch=={torch} --index-url https://download.pytorch.org/whl/{cuda}",
                 "pip install -U setuptools wheel packaging ninja",
                 "pip install --no-build-isolation {package}",
-            ),
-        ),
-        Remedy(
-            Text(
-                "With uv; for `uv sync`, add the two names to no-build-isolation-package in [tool.uv] of"
-                " pyproject.toml.",
-                "使用 uv 时；若用 `uv sync`，请在 pyproject.toml 的 [tool.uv] 中把这两个包名加入"
-                " no-build-isolation-package。",
-            ),
-            (
-                "uv pip install torch --torch-backend=auto",
-                "uv pip install setuptools wheel packaging ninja",
-                "uv pip install --no-build-isolation {package}",
             ),
         ),
     ),

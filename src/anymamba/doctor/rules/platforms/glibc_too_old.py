@@ -46,7 +46,7 @@ RULE = Rule(
             (
                 "pip uninstall -y mamba-ssm causal-conv1d",
                 "MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install --no-build-isolation"
-                " --no-cache-dir causal-conv1d mamba-ssm",
+                " --no-cache-dir {conv_source} {mamba_source}",
             ),
         ),
         Remedy(

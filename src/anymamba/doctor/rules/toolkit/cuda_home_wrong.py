@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anymamba.doctor import advice
 from anymamba.doctor.rule import (
     OPTIONAL,
     Remedy,
@@ -44,10 +45,10 @@ RULE = Rule(
             ("which nvcc && export CUDA_HOME=$(dirname $(dirname $(readlink -f $(which nvcc)))) && echo $CUDA_HOME",),
             powershell=("Get-Command nvcc", '$env:CUDA_HOME="$env:CUDA_PATH"; & "$env:CUDA_HOME\\bin\\nvcc" -V'),
         ),
-        Remedy(
-            Text("In a conda environment, install nvcc into it.", "在 conda 环境中，把 nvcc 装进去。"),
-            ("conda install -c nvidia cuda-toolkit={toolkit}", "export CUDA_HOME=$CONDA_PREFIX"),
-        ),
+        advice.DEVEL_IMAGE,
+        advice.NVCC_CONDA,
+        advice.NVCC_APT,
+        advice.NVCC_WINDOWS,
     ),
     links=("https://github.com/state-spaces/mamba/issues/55", "https://github.com/state-spaces/mamba/issues/186"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
-from anymamba.doctor import advice
+from anymamba.doctor import advice, versions
 from anymamba.doctor.log import Log
 from anymamba.doctor.rule import (
     CERTAIN,
@@ -33,8 +33,17 @@ def _log(log: Log) -> Optional[Match]:
         r"The detected CUDA version \(([\d.]+)\) mismatches the version that was used to compile PyTorch \(([\d.]+)\)"
     )
     if numbers:
-        values = {"toolkit": numbers.group(2), "cuda": "cu" + numbers.group(1).replace(".", "")}
+        values = _values(numbers.group(1), numbers.group(2), log.facts.get("torch_installed") or log.facts.get("torch_of_build"))
     return match._replace(values=values)
+
+
+def _values(nvcc: str, torch_cuda: str, torch: Optional[str]) -> Dict[str, str]:
+    """The toolkit of torch's CUDA, and a torch of nvcc's CUDA."""
+    known = torch.split("+")[0] if torch else None
+    version, index = versions.torch_with_cuda(known, nvcc)
+    if index[2:4] != nvcc.split(".")[0]:
+        version, index = versions.torch_with_cuda(None, nvcc)
+    return {"toolkit": torch_cuda, "toolkit_dashed": torch_cuda.replace(".", "-"), "nvcc_torch": version, "nvcc_cuda": index}
 
 
 def _machine(facts: Dict[str, Any]) -> Optional[Match]:
@@ -44,7 +53,7 @@ def _machine(facts: Dict[str, Any]) -> Optional[Match]:
     if nvcc["version"].split(".")[0] == torch.split(".")[0]:
         return None
     lines = ("{} {}".format(nvcc["path"], nvcc["version"]), "torch.version.cuda {}".format(torch))
-    return Match((), CERTAIN, {"toolkit": torch, "cuda": "cu" + nvcc["version"].replace(".", "")}, lines)
+    return Match((), CERTAIN, _values(nvcc["version"], torch, facts["torch"].get("version")), lines)
 
 
 RULE = Rule(
@@ -63,17 +72,16 @@ RULE = Rule(
     log=_log,
     machine=_machine,
     remedies=(
-        Remedy(
-            Text("Use the nvcc of torch's CUDA version.", "使用与 torch 的 CUDA 版本一致的 nvcc。"),
-            (
-                "conda install -c nvidia cuda-toolkit={toolkit}",
-                "export CUDA_HOME=$CONDA_PREFIX && nvcc -V",
-                "pip install --no-build-isolation {package}",
-            ),
-        ),
+        advice.DEVEL_IMAGE,
+        advice.NVCC_CONDA,
+        advice.NVCC_APT,
+        advice.NVCC_WINDOWS,
         Remedy(
             Text("Or install the torch of nvcc's CUDA version.", "或安装与 nvcc 的 CUDA 版本一致的 torch。"),
-            ("pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/{cuda}",),
+            (
+                "pip install --force-reinstall torch=={nvcc_torch} --index-url https://download.pytorch.org/whl/{nvcc_cuda}",
+                "pip install --no-build-isolation --no-cache-dir {package}",
+            ),
         ),
         advice.WHEEL_BY_URL,
     ),

@@ -28,7 +28,10 @@ RULE = Rule(
         Signature(
             r"(?:mamba_ssm|causal_conv1d|selective_scan\w*) is only supported on CUDA 11\.\d+ and above", own=True
         ),
-        Signature(r"nvcc fatal *: (?:Unknown option '-*threads'|Value 'c\+\+1[47]' is not defined for option 'std')"),
+        Signature(
+            r"nvcc fatal *: (?:Unknown option '-*(?:threads|generate-dependencies-with-compile|expt-\w+)'"
+            r"|Value 'c\+\+1[47]' is not defined for option 'std')"
+        ),
         Signature(r"is only supported on CUDA 11\.\d+ and above"),
     ),
     remedies=(
@@ -42,7 +45,10 @@ RULE = Rule(
             ),
             powershell=("Get-Command nvcc -All", '$env:CUDA_HOME="$env:CUDA_PATH"; nvcc -V'),
         ),
-        advice.INSTALL_NVCC,
+        advice.DEVEL_IMAGE,
+        advice.NVCC_CONDA,
+        advice.NVCC_APT,
+        advice.NVCC_WINDOWS,
         Remedy(
             Text("Remove Ubuntu's old toolkit.", "移除 Ubuntu 自带的旧工具包。"),
             ("sudo apt-get remove nvidia-cuda-toolkit",),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, Dict, Optional
 
 from anymamba.doctor import advice, situation
+from anymamba.doctor.installations import working_nvcc
 from anymamba.doctor.log import Log
 from anymamba.doctor.rule import (
     LIKELY,
     OPTIONAL,
+    POSSIBLE,
     Match,
     Remedy,
     Rule,
@@ -20,6 +22,8 @@ def _log(log: Log) -> Optional[Match]:
     match = situation.no_cuda(log)
     if match and log.facts["rocm"] and not log.has(r"nvcc was not found|CUDA_HOME"):
         return None
+    if match and working_nvcc(log.text) is not None:
+        return match._replace(confidence=POSSIBLE)
     return match
 
 
@@ -64,20 +68,17 @@ RULE = Rule(
     machine=_machine,
     remedies=(
         advice.WHEEL_BY_URL,
-        advice.INSTALL_NVCC,
-        Remedy(
-            Text(
-                "In Docker, start from an image whose name contains devel.", "在 Docker 中，请使用名称含 devel 的镜像。"
-            ),
-            ("docker pull pytorch/pytorch:2.8.0-cuda12.8-cudnn9-devel",),
-            systems=("linux", "wsl"),
-        ),
+        advice.WHICH_WHEEL,
+        advice.DEVEL_IMAGE,
+        advice.NVCC_CONDA,
+        advice.NVCC_APT,
+        advice.NVCC_WINDOWS,
         Remedy(
             Text(
                 "Only the Python and Triton code is wanted (Mamba-2; mamba-ssm up to 2.3.2.post1): skip the CUDA part.",
                 "只需要 Python 与 Triton 部分时（Mamba-2；mamba-ssm 2.3.2.post1 及以前）：跳过 CUDA 部分。",
             ),
-            ("MAMBA_FORCE_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE pip install --no-build-isolation mamba-ssm",),
+            ("MAMBA_FORCE_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE pip install --no-build-isolation mamba-ssm=={mamba}",),
         ),
     ),
     links=("https://github.com/state-spaces/mamba/issues/602", "https://github.com/state-spaces/mamba/issues/497"),

@@ -56,11 +56,15 @@ RULE = Rule(
                 "CUDA 13 and compute_53 to compute_72: use newer releases.",
                 "CUDA 13 与 compute_53 至 compute_72：使用较新的版本。",
             ),
-            ('pip install --no-build-isolation "causal-conv1d>=1.5.3" "mamba-ssm>=2.2.6.post3"',),
+            ("pip install --no-build-isolation --no-cache-dir causal-conv1d=={conv_new} mamba-ssm=={mamba_new}",),
         ),
         Remedy(
             Text("compute_90 and above: use nvcc 12.8 or newer.", "compute_90 及以上：使用 nvcc 12.8 或更高版本。"),
-            ("conda install -c nvidia cuda-toolkit=12.8", "export CUDA_HOME=$CONDA_PREFIX && nvcc -V"),
+            (
+                "conda install -y -c nvidia cuda-toolkit=12.8",
+                "export CUDA_HOME=$CONDA_PREFIX && nvcc -V",
+                "pip install --no-build-isolation {package}",
+            ),
         ),
         Remedy(
             Text(

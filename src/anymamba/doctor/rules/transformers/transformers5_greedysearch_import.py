@@ -33,7 +33,8 @@ RULE = Rule(
     ),
     remedies=(
         Remedy(
-            Text("Upgrade mamba-ssm.", "升级 mamba-ssm。"), ('pip install --no-build-isolation -U "mamba-ssm>=2.3.0"',)
+            Text("Upgrade mamba-ssm.", "升级 mamba-ssm。"),
+            ("pip install --no-build-isolation --no-cache-dir causal-conv1d=={conv_new} mamba-ssm=={mamba_new}",),
         ),
         Remedy(
             Text("Or keep the old one and an older transformers.", "或保留旧版，并使用较旧的 transformers。"),

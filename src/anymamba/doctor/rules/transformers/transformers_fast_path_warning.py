@@ -63,7 +63,7 @@ RULE = Rule(
                 "transformers 5.15 and newer: anymamba's drop-in makes it fast on CPU and GPU, without a compiler.",
                 "transformers 5.15 及以后：anymamba 的替身模块让它在 CPU 与 GPU 上都快，无需编译器。",
             ),
-            ("anymamba run PROGRAM.py",),
+            ("anymamba dropin enable",),
         ),
         Remedy(
             Text(
@@ -74,7 +74,7 @@ RULE = Rule(
         ),
         Remedy(
             Text("Or the official packages.", "或安装官方包。"),
-            ("pip install --no-build-isolation causal-conv1d mamba-ssm",),
+            ("pip install --no-build-isolation {packages}",),
             systems=("linux", "wsl"),
         ),
     ),

@@ -37,7 +37,10 @@ RULE = Rule(
         ),
         Remedy(
             Text("Or a newer torch, then reinstall the packages for it.", "或升级 torch，再针对它重新安装这两个包。"),
-            ("pip install -U torch --index-url https://download.pytorch.org/whl/{cuda}",),
+            (
+                "pip install --force-reinstall torch=={torch2} --index-url https://download.pytorch.org/whl/{cuda2}",
+                "pip install --no-build-isolation --no-cache-dir causal-conv1d=={conv_new} mamba-ssm=={mamba_new}",
+            ),
         ),
     ),
     links=("https://github.com/state-spaces/mamba/issues/297",),

@@ -24,8 +24,10 @@ RULE = Rule(
     ),
     needed=OPTIONAL,
     signatures=(
-        Signature(r"IndexError: map::at"),
-        Signature(r"LLVM ERROR: Cannot select: intrinsic %llvm\.nvvm\.\w+"),
+        Signature(r"IndexError: map::at", bare=True),
+        Signature(r"LLVM ERROR: Cannot select: [^\n]*llvm\.nvvm\.\w+", bare=True),
+        Signature(r"(?:llvm\.nvvm\.)?shfl\.sync[.\w]*[^\n]*(?:Cannot select|not supported|requires|LLVM)", bare=True),
+        Signature(r"Feature '(?![^'\n]*bf16)[^'\n]*' requires \.target sm_\d+", bare=True),
         Signature(r"ptxas fatal *: Value 'sm_\d+\w?' is not defined for option 'gpu-name'"),
         Signature(
             r"(?:triton|ptxas)[^\n]*(?:sm_\d+|compute capability)[^\n]*(?:not supported|unsupported)|Triton only"
@@ -41,18 +43,18 @@ RULE = Rule(
                 "RTX 50 and other new GPUs: torch 2.7 or newer brings a Triton that knows them.",
                 "RTX 50 等新显卡：torch 2.7 及以后自带支持它们的 Triton。",
             ),
-            ("pip install -U torch --index-url https://download.pytorch.org/whl/cu128",),
+            ("pip install --force-reinstall torch=={torch2} --index-url https://download.pytorch.org/whl/{cuda2}",),
         ),
         Remedy(
             Text(
                 "RTX 20 (2080 Ti) with mamba-ssm up to 2.3.1: an older Triton.",
                 "RTX 20（2080 Ti）且 mamba-ssm 不高于 2.3.1：使用较旧的 Triton。",
             ),
-            ("pip install triton==2.1.0",),
+            ("pip install --no-deps triton==2.1.0",),
         ),
         Remedy(
             Text("Pascal and older: anymamba's torch backend.", "Pascal 及更旧：使用 anymamba 的 torch 后端。"),
-            ("ANYMAMBA_BACKEND=torch anymamba run PROGRAM.py",),
+            ("export ANYMAMBA_BACKEND=torch", "anymamba dropin enable"),
         ),
     ),
     links=("https://github.com/state-spaces/mamba/issues/516", "https://github.com/state-spaces/mamba/issues/173"),

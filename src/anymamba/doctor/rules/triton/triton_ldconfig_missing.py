@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anymamba.doctor import advice
 from anymamba.doctor.rule import (
     NECESSARY,
     Remedy,
@@ -34,7 +35,9 @@ RULE = Rule(
                 "export TRITON_LIBCUDA_PATH=$(dirname $(find / -name 'libcuda.so*' -not -path '*/stubs/*'"
                 " 2>/dev/null | head -1))",
             ),
+            systems=("linux", "wsl"),
         ),
+        advice.USE_ANYMAMBA,
     ),
     links=("https://github.com/state-spaces/mamba/issues/363",),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from anymamba.doctor.rule import (
+    LIKELY,
     NECESSARY,
     Remedy,
     Rule,
@@ -26,6 +27,7 @@ RULE = Rule(
         Signature(r"cannot find -lcuda(?![a-z])", bare=True),
         Signature(r"libcuda\.so cannot found!", bare=True),
         Signature(r"gcc[^\n]*-lcuda[^\n]*returned non-zero exit status 1"),
+        Signature(r"Command '\[?'?/?[\w/.-]*(?:gcc|cc|clang)'?,?[^\n]*-lcuda\b", confidence=LIKELY, bare=True),
         Signature(r"-lcuda'?[\],][^\n]*returned non-zero exit status"),
         Signature(r"Possible files are located at \[[^\]\n]*libcuda|Please create a symlink of libcuda\.so"),
     ),
@@ -48,7 +50,7 @@ RULE = Rule(
         ),
         Remedy(
             Text("In a container without the driver: start it with the GPU.", "容器中没有驱动时：带 GPU 启动容器。"),
-            ("docker run --gpus all ...",),
+            ("docker run --rm --gpus all nvidia/cuda:12.4.1-base-ubuntu22.04 nvidia-smi",),
             systems=("linux",),
         ),
     ),

@@ -33,7 +33,7 @@ RULE = Rule(
     remedies=(
         Remedy(
             Text("A newer Triton, with its torch.", "使用较新的 Triton 及对应的 torch。"),
-            ("pip install -U torch triton",),
+            ("pip install --force-reinstall torch=={torch2} --index-url https://download.pytorch.org/whl/{cuda2}",),
         ),
         Remedy(
             Text(

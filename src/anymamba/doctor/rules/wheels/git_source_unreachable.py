@@ -44,12 +44,15 @@ RULE = Rule(
     remedies=(
         Remedy(
             Text("The packages on PyPI need no git.", "PyPI 上的包不需要 git。"),
-            ("pip install --no-build-isolation causal-conv1d mamba-ssm",),
+            ("pip install --no-build-isolation {packages}",),
         ),
         Remedy(
-            Text("Or install git and use a proxy.", "或安装 git 并使用代理。"),
-            ("sudo apt-get install git", "git config --global http.proxy http://HOST:PORT"),
-            powershell=("winget install Git.Git", "git config --global http.proxy http://HOST:PORT"),
+            Text(
+                "Or install git; behind a proxy, set https_proxy to its address.",
+                "或安装 git；若使用代理，把 https_proxy 设为其地址。",
+            ),
+            ("sudo apt-get install -y git",),
+            powershell=("winget install Git.Git",),
         ),
     ),
 )

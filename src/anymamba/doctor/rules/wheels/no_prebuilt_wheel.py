@@ -62,8 +62,8 @@ RULE = Rule(
         Remedy(
             Text("Choose a torch that has a wheel, in a new environment.", "在新环境中选用有 wheel 的 torch 版本。"),
             (
-                'pip install "torch==2.8.0" --index-url https://download.pytorch.org/whl/cu128',
-                "pip install --no-build-isolation causal-conv1d mamba-ssm==2.3.1",
+                "pip install torch=={torch2} --index-url https://download.pytorch.org/whl/{cuda2}",
+                "pip install --no-build-isolation causal-conv1d=={conv_new} mamba-ssm=={mamba_new}",
             ),
         ),
         Remedy(

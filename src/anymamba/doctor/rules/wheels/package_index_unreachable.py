@@ -20,8 +20,8 @@ from anymamba.doctor.rule import (
 def _log(log: Log) -> Optional[Match]:
     none = log.search(
         r"No matching distribution found for (?:mamba[-_]ssm|causal[-_]conv1d|setuptools|wheel|ninja|packaging"
-        r"|torch)|Could not find a version that satisfies the requirement (?:mamba[-_]ssm|causal[-_]conv1d"
-        r"|setuptools|wheel|ninja|packaging|torch)[^\n]* \(from versions: none\)"
+        r"|torch)(?![\w-])|Could not find a version that satisfies the requirement (?:mamba[-_]ssm|causal[-_]conv1d"
+        r"|setuptools|wheel|ninja|packaging|torch)(?![\w-])[^\n]* \(from versions: none\)"
     )
     network = log.search(
         r"Retrying \(Retry\(total=\d|NewConnectionError|Could not connect to proxy|ProxyError|ReadTimeoutError"
@@ -70,13 +70,15 @@ RULE = Rule(
             ("pip install --no-build-isolation {package} -i https://pypi.tuna.tsinghua.edu.cn/simple",),
         ),
         Remedy(
-            Text("Or through a proxy.", "或通过代理。"),
-            ("https_proxy=http://HOST:PORT pip install --no-build-isolation {package}",),
+            Text(
+                "Or through a proxy: set https_proxy to its address, then again.", "或通过代理：把 https_proxy 设为其地址后重试。"
+            ),
+            ("pip install --no-build-isolation {package}",),
         ),
         Remedy(
             Text("torch's own index has torch only: install in two steps.", "torch 的软件源只有 torch：请分两步安装。"),
             (
-                "pip install torch --index-url https://download.pytorch.org/whl/{cuda}",
+                "pip install torch=={torch} --index-url https://download.pytorch.org/whl/{cuda}",
                 "pip install --no-build-isolation {package}",
             ),
         ),

@@ -48,7 +48,7 @@ RULE = Rule(
             (
                 "pip cache remove mamba_ssm",
                 "pip cache remove causal_conv1d",
-                "pip install --no-cache-dir --force-reinstall --no-deps --no-build-isolation mamba-ssm causal-conv1d",
+                "pip install --no-cache-dir --force-reinstall --no-deps --no-build-isolation {packages}",
             ),
         ),
     ),

@@ -71,15 +71,20 @@ RULE = Rule(
                 "Fetch the file that the log names on another computer or through a mirror, and install it.",
                 "在另一台电脑上或通过镜像下载日志中给出的文件，然后安装。",
             ),
-            ("pip install --no-deps ./FILE.whl",),
+            ("curl -L -O {wheel_url}", "pip install --no-deps ./{wheel_file}"),
+            powershell=("curl.exe -L -O {wheel_url}", "pip install --no-deps .\\{wheel_file}"),
         ),
         Remedy(
-            Text("Through a proxy (these variables are read by setup.py).", "通过代理（setup.py 会读取这些变量）。"),
-            ("https_proxy=http://HOST:PORT http_proxy=http://HOST:PORT pip install --no-build-isolation {package}",),
+            Text(
+                "Or through a proxy: set https_proxy and http_proxy to its address (setup.py reads these two), then again.",
+                "或通过代理：把 https_proxy 与 http_proxy 设为代理地址（setup.py 会读取），然后重试。",
+            ),
+            ("pip install --no-build-isolation {package}",),
         ),
         Remedy(
             Text("Or compile, without asking for the wheel; needs nvcc.", "或者不找 wheel 直接编译；需要 nvcc。"),
-            ("MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install --no-build-isolation {package}",),
+            ("MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install --no-build-isolation"
+                " {conv_source} {mamba_source}",),
         ),
     ),
     links=("https://github.com/Dao-AILab/causal-conv1d/issues/37", "https://github.com/state-spaces/mamba/issues/97"),

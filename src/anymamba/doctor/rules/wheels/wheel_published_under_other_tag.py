@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Optional
+from typing import Dict, Optional
 
-from anymamba.doctor import situation
+from anymamba.doctor import advice, situation
 from anymamba.doctor.log import Log
 from anymamba.doctor.rule import (
     BRANCH,
@@ -36,7 +36,15 @@ def _log(log: Log) -> Optional[Match]:
         or wheel["python"] not in _PYTHONS
     ):
         return None
-    return Match(tuple(situation.first(log, r"download/v1\.(?:6\.[01]|5\.3\.post1)/causal_conv1d")), LIKELY)
+    offsets = situation.first(log, r"download/v1\.(?:6\.[01]|5\.3\.post1)/causal_conv1d")
+    return Match(tuple(offsets), LIKELY, _same_file(log.facts.get("guessed_wheel")))
+
+
+def _same_file(guess: Optional[str]) -> Optional[Dict[str, str]]:
+    """The file that was looked for, where it lies."""
+    if not guess or "causal_conv1d-1.6.1+" not in guess.replace("%2B", "+"):
+        return None
+    return {"conv_wheel": guess.replace("/v1.6.1/", "/v1.6.1.post4/")}
 
 
 RULE = Rule(
@@ -60,10 +68,10 @@ RULE = Rule(
         Remedy(
             Text("Install the same file from the .post4 release.", "从 .post4 发布页安装同名文件。"),
             (
-                "pip install --no-deps"
-                " https://github.com/Dao-AILab/causal-conv1d/releases/download/v1.6.1.post4/FILE.whl",
+                "pip install --no-deps {conv_wheel}",
             ),
         ),
+        advice.WHICH_WHEEL,
     ),
     explains=("no-prebuilt-wheel",),
     links=(

@@ -36,11 +36,15 @@ RULE = Rule(
                 "Download once more, without the cache, and look at the size of the file.",
                 "不用缓存重新下载，并检查文件大小。",
             ),
-            ("curl -L -O URL_OF_THE_WHEEL && ls -l *.whl", "pip install --no-cache-dir --no-deps ./FILE.whl"),
+            ("curl -L -O {wheel_url} && ls -l {wheel_file}", "pip install --no-cache-dir --no-deps ./{wheel_file}"),
             powershell=(
-                "curl.exe -L -O URL_OF_THE_WHEEL; Get-Item *.whl",
-                "pip install --no-cache-dir --no-deps .\\FILE.whl",
+                "curl.exe -L -O {wheel_url}; Get-Item {wheel_file}",
+                "pip install --no-cache-dir --no-deps .\\{wheel_file}",
             ),
+        ),
+        Remedy(
+            Text("Or let pip fetch everything anew.", "或让 pip 全部重新下载。"),
+            ("pip install --no-cache-dir --force-reinstall --no-deps --no-build-isolation {packages}",),
         ),
     ),
     links=("https://github.com/state-spaces/mamba/blob/v2.3.1/setup.py",),

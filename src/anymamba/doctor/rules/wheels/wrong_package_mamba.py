@@ -51,7 +51,7 @@ RULE = Rule(
     remedies=(
         Remedy(
             Text("Install the right one, or do without it.", "安装正确的包，或干脆不用它。"),
-            ("pip uninstall -y mamba", "pip install --no-build-isolation causal-conv1d mamba-ssm"),
+            ("pip uninstall -y mamba", "pip install --no-build-isolation {packages}"),
         ),
         advice.USE_ANYMAMBA,
     ),

@@ -33,18 +33,29 @@ RULE = Rule(
     remedies=(
         advice.USE_ANYMAMBA,
         Remedy(
-            Text("Let nvcc pass over the check.", "让 nvcc 跳过检查。"),
+            Text(
+                "Install the toolset that this nvcc knows (14.38, of Visual Studio 2022 17.8) beside yours, and build from its prompt.",
+                "在现有版本旁另装此 nvcc 支持的工具集（14.38，即 Visual Studio 2022 17.8），并在其命令环境中构建。",
+            ),
             (),
-            ('$env:NVCC_PREPEND_FLAGS="-allow-unsupported-compiler"; pip install --no-build-isolation {package}',),
+            (
+                'winget install Microsoft.VisualStudio.2022.BuildTools --override "--wait --add'
+                ' Microsoft.VisualStudio.Workload.VCTools --add Microsoft.VisualStudio.Component.VC.14.38.17.8.x86.x64"',
+                'Import-Module "${env:ProgramFiles(x86)}\\Microsoft Visual Studio\\2022\\BuildTools\\Common7\\Tools\\'
+                'Microsoft.VisualStudio.DevShell.dll"',
+                'Enter-VsDevShell -VsInstallPath "${env:ProgramFiles(x86)}\\Microsoft Visual Studio\\2022\\BuildTools"'
+                ' -DevCmdArguments "-arch=x64 -vcvars_ver=14.38"',
+                '$env:DISTUTILS_USE_SDK="1"; pip install --no-build-isolation {package}',
+            ),
             systems=("windows",),
         ),
         Remedy(
-            Text("Or install the 14.38 tools beside yours and select them.", "或另装 14.38 版工具集并选用它。"),
-            (),
-            (
-                "& 'C:\\Program Files\\Microsoft Visual"
-                " Studio\\2022\\Community\\VC\\Auxiliary\\Build\\vcvarsall.bat' x64 -vcvars_ver=14.38",
+            Text(
+                "Only if that is impossible: let nvcc pass over its check; newer headers then often fail further on.",
+                "仅在无法做到时：让 nvcc 跳过检查，但较新的头文件之后往往仍会出错。",
             ),
+            (),
+            ('$env:NVCC_PREPEND_FLAGS="-allow-unsupported-compiler"; pip install --no-build-isolation {package}',),
             systems=("windows",),
         ),
     ),

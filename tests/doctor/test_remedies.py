@@ -1,0 +1,162 @@
+"""Every remedy of every rule, for every system, package manager and a range of torches: whole commands that the shell takes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anymamba.doctor import blanks, rules, versions
+from anymamba.doctor.environment import Environment
+from anymamba.doctor.present import steps
+from anymamba.doctor.situation import short
+
+SHELLCHECK = shutil.which("shellcheck", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+RULES = rules.all_rules()
+SYSTEMS = ("linux", "wsl", "windows", "macos")
+MANAGERS = ("pip", "uv", "conda", "poetry")
+TORCHES = (
+    (None, None),
+    ("1.13.1", "11.7"),
+    ("2.0.1", "11.8"),
+    ("2.1.2", "12.1"),
+    ("2.5.1", "12.4"),
+    ("2.8.0", "12.8"),
+    ("2.10.0", "13.0"),
+    ("2.12.0", "13.0"),
+)
+# what the rules themselves put into the blanks from a match
+FROM_MATCHES = {
+    "arch": "120", "gcc": "12", "toolkit": "12.8", "nvcc_torch": "2.8.0", "nvcc_cuda": "cu128", "driver_torch": "2.5.1",
+    "driver_cuda": "cu118",
+}  # fmt: skip
+
+
+def environments(system: str):
+    for manager, (torch, cuda), python in itertools.product(MANAGERS, TORCHES, ("3.10", "3.14")):
+        shell = "powershell" if system == "windows" else "bash"
+        yield Environment(system, shell, manager, "", python, torch, cuda)
+
+
+def all_commands(system: str) -> set[str]:
+    made: set[str] = set()
+    for environment in environments(system):
+        known = dict(blanks.values(environment), **FROM_MATCHES)
+        for rule in RULES:
+            for step in steps(rule, environment, known):
+                made.update(step.commands)
+    return made
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_rule_has_a_remedy_everywhere(system: str) -> None:
+    for environment in environments(system):
+        known = dict(blanks.values(environment), **FROM_MATCHES)
+        without = [rule.cause for rule in RULES if not steps(rule, environment, known)]
+        # a Windows folder's name is no problem elsewhere
+        assert [cause for cause in without if not cause.startswith(("windows-", "msvc-"))] == [], environment
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_commands_can_be_pasted(system: str) -> None:
+    for command in all_commands(system):
+        assert not re.search(r"\{[a-z_0-9]+\}|FILE\b|HOST|PORT\b|PROGRAM|URL_OF|\.\.\.|<\w+>|\bor:|==None", command), command
+        assert command == command.strip() and "\n" not in command
+
+
+@pytest.mark.parametrize("system", ["linux", "wsl", "macos"])
+@pytest.mark.skipif(not SHELLCHECK, reason="shellcheck is not installed")
+def test_bash_accepts_them(system: str, tmp_path: Path) -> None:
+    script = tmp_path / "commands.sh"
+    lines = [f"( {command} )" for command in sorted(all_commands(system))]
+    script.write_text("#!/bin/bash\n" + "\n".join(lines) + "\n", "utf-8")
+    # variables set in the subshells of this very script, files that are not here, cd without a check
+    unimportant = "SC2155,SC2030,SC2031,SC2164,SC2086,SC1091,SC2046,SC2103"
+    done = subprocess.run([str(SHELLCHECK), "-e", unimportant, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[:3000]
+
+
+def test_powershell_accepts_them() -> None:
+    tree_sitter = pytest.importorskip("tree_sitter")
+    grammar = pytest.importorskip("tree_sitter_powershell")
+    parser = tree_sitter.Parser(tree_sitter.Language(grammar.language()))
+    wrong = [command for command in all_commands("windows") if parser.parse(command.encode()).root_node.has_error]
+    assert wrong == []
+    assert [command for command in all_commands("windows") if re.search(r"&&|\bexport\b|\bsudo\b|(?:^|; )[A-Z_]+=", command)] == []
+
+
+def test_managers_speak_their_own_language() -> None:
+    for system in SYSTEMS:
+        for environment in environments(system):
+            known = dict(blanks.values(environment), **FROM_MATCHES)
+            made = [line for rule in RULES for step in steps(rule, environment, known) for line in step.commands]
+            bare = [line for line in made if re.search(r"(?<!uv )(?<!run )(?<![\w.-])pip (?:install|uninstall|show|freeze)", line)]
+            if environment.manager in ("uv", "poetry"):
+                assert bare == [], environment
+            if environment.manager == "conda":
+                assert not any("apt-get install -y cuda" in line for line in made)
+
+
+NAMED = re.compile(r"(mamba-ssm|causal-conv1d)==([\w.]+)")
+
+
+@pytest.mark.parametrize("torch", TORCHES, ids=lambda torch: str(torch[0]))
+@pytest.mark.parametrize("python", ["3.9", "3.10", "3.12", "3.14"])
+def test_versions_fit(torch: tuple[str | None, str | None], python: str) -> None:
+    """A command names releases that fit each other, and a wheel's URL only where that wheel was published."""
+    environment = Environment("linux", python=python, torch=torch[0], cuda=torch[1])
+    known = dict(blanks.values(environment), **FROM_MATCHES)
+    for rule in RULES:
+        for step in steps(rule, environment, known):
+            for command in step.commands:
+                named = dict(NAMED.findall(command))
+                if len(named) == 2:
+                    mamba, conv = short(named["mamba-ssm"]), short(named["causal-conv1d"])
+                    assert (mamba < (1, 2)) == (conv < (1, 2)), command
+                    assert not (mamba >= (2, 2, 5) and conv < (1, 5, 1)), command
+                # a forced build compiles: the source package must have its sources
+                if "FORCE_BUILD=TRUE" in command and "SKIP_CUDA" not in command:
+                    for name, version in named.items():
+                        assert short(version) >= ((2, 2, 5) if name == "mamba-ssm" else (1, 5, 2)), command
+                for url in re.findall(r"https://github.com/\S+\.whl", command):
+                    minor = ".".join((torch[0] or "").split(".")[:2])
+                    assert f"torch{minor}cxx11" in url and f"-cp{python.replace('.', '')}-" in url, command
+
+
+@pytest.mark.parametrize(
+    ("asked", "torch", "fitting"),
+    [
+        ("1.1.1", "2.0.1", "causal-conv1d==1.1.1 mamba-ssm==1.1.1"),
+        ("1.2.0.post1", "2.1.2", "causal-conv1d==1.4.0 mamba-ssm==1.2.0.post1"),
+        ("2.2.2", "2.1.2", "causal-conv1d==1.5.0.post8 mamba-ssm==2.2.2"),
+        (None, "2.5.1", "causal-conv1d==1.5.2 mamba-ssm==2.3.0"),
+        (None, "2.10.0", "causal-conv1d==1.6.1 mamba-ssm==2.3.1"),
+    ],
+)
+def test_a_pinned_version_is_kept(asked: str | None, torch: str, fitting: str) -> None:
+    environment = Environment("linux", python="3.10", torch=torch, cuda="12.1", mamba=asked)
+    names = NAMED.findall(blanks.values(environment)["packages"])
+    assert (asked is None) or ("mamba-ssm", asked) in names
+    if asked != "1.2.0.post1":
+        assert blanks.values(environment)["packages"] == fitting
+
+
+@pytest.mark.parametrize(
+    ("torch", "cuda", "expected"),
+    [
+        ("1.13.1", "11.7", ("1.13.1", "cu117")),
+        ("2.1.2", "12.1", ("2.1.2", "cu121")),
+        (None, "13.0", ("2.9.1", "cu130")),
+        (None, "12.2", ("2.5.1", "cu121")),
+        (None, "11.4", ("2.5.1", "cu118")),
+        ("2.8.0", None, ("2.8.0", "cu128")),
+    ],
+)
+def test_torch_index(torch: str | None, cuda: str | None, expected: tuple[str, str]) -> None:
+    assert versions.torch_with_cuda(torch, cuda) == expected
