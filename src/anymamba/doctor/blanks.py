@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 from anymamba.doctor import versions
 from anymamba.doctor.environment import Environment, minor_of
@@ -112,9 +112,8 @@ def _gcc(toolkit: str) -> str:
     return "15"
 
 
-def _triton_windows(torch: object) -> str:
-    minor = short(str(torch))[:2] if torch else ()
-    version = _TRITON_WINDOWS.get(minor)
+def _triton_windows(torch: Optional[str]) -> str:
+    version = _TRITON_WINDOWS.get(versions.minor_of(torch) or (0, 0))
     if not version:
         return "triton-windows"
     major, middle = version.split(".")

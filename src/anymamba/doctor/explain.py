@@ -43,7 +43,8 @@ def explain(rule: Rule) -> str:
     lines += ["## " + say("What to do, in this order", "按顺序尝试"), ""]
     lines += [
         say(
-            "Versions are examples, for torch {torch} with CUDA {cuda} and Python {python}; the doctor computes those of your log or machine.",
+            "Versions are examples, for torch {torch} with CUDA {cuda} and Python {python}; the doctor computes those of your log or"
+            " machine.",
             "版本号为示例（torch {torch}、CUDA {cuda}、Python {python}）；诊断工具会按你的日志或本机计算。",
         ).format(torch=TYPICAL.torch, cuda=TYPICAL.cuda, python=TYPICAL.python),
         "",
@@ -71,12 +72,12 @@ def _remedy(number: int, remedy: Remedy) -> List[str]:
         where = say(" ({})", "（{}）").format(", ".join(names[name] for name in remedy.systems))
     lines = ["{}. {}{}".format(number, _text(remedy.text.here()), where), ""]
     bash = tuple(_text(command) for command in remedy.commands)
-    where = TYPICAL._replace(place=remedy.places[0] if remedy.places else "")
-    bash = commands(remedy, where, bash, None)
+    here = TYPICAL._replace(place=remedy.places[0] if remedy.places else "")
+    bash = commands(remedy, here, bash, None)
     own = None if remedy.powershell is None else tuple(_text(command) for command in remedy.powershell)
     shell = commands(remedy, TYPICAL._replace(system="windows", shell="powershell"), bash, own)
     if bash and (not remedy.systems or set(remedy.systems) != {"windows"}):
-        lines += ["   ```" + (where.place or "bash")] + ["   " + command for command in bash] + ["   ```", ""]
+        lines += ["   ```" + (here.place or "bash")] + ["   " + command for command in bash] + ["   ```", ""]
     if shell and shell != bash and (not remedy.systems or "windows" in remedy.systems) and not remedy.places:
         lines += ["   ```powershell"] + ["   " + command for command in shell] + ["   ```", ""]
     return lines

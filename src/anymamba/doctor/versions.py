@@ -74,6 +74,12 @@ _USUAL = (2, 8)
 """The torch that is named where the log tells none: the newest with wheels for CUDA 12 only, on every card since V100."""
 
 
+def minor_of(torch: Optional[str]) -> Optional[Tuple[int, int]]:
+    """(2, 8) of "2.8.0"."""
+    numbers = short(torch) if torch else ()
+    return (numbers[0], numbers[1]) if len(numbers) > 1 else None
+
+
 def pair_for(torch: Optional[str], python: Optional[int] = None, mamba: Optional[str] = None) -> Pair:
     """The pair for this torch; of the line 1.x where the program asks for one. Without a torch, or where no pair has wheels
     for it, the newest one, which compiles against every newer torch."""
@@ -98,8 +104,8 @@ def torch_with_cuda(torch: Optional[str], cuda: Optional[str]) -> Tuple[str, str
     """(torch version, "cu121"): a build of this torch's minor for this CUDA, as torch's own index has it.
 
     cuda: of nvcc or of the driver; the newest build that is not newer is taken. Without a torch, one that has wheels for it."""
-    minor = (short(torch) + (0,))[:2] if torch else ()
-    if minor not in _INDEXES:
+    minor = minor_of(torch)
+    if minor is None or minor not in _INDEXES:
         minor = (2, 9) if cuda and short(cuda) >= (13,) else (2, 5) if cuda and short(cuda) < (12, 6) else _USUAL
     patch, usual, _ = _TORCHES[minor]
     builds = _INDEXES[minor]
@@ -116,8 +122,7 @@ def torch_with_cuda(torch: Optional[str], cuda: Optional[str]) -> Tuple[str, str
 
 def image_for(torch: Optional[str]) -> str:
     """Tag of pytorch/pytorch with nvcc in it."""
-    minor = short(torch)[:2] if torch else _USUAL
-    return _TORCHES.get((minor + (0, 0))[:2], _TORCHES[_USUAL])[2]
+    return _TORCHES.get(minor_of(torch) or _USUAL, _TORCHES[_USUAL])[2]
 
 
 def toolkit_for(torch: Optional[str], cuda: Optional[str]) -> str:
@@ -126,8 +131,7 @@ def toolkit_for(torch: Optional[str], cuda: Optional[str]) -> str:
         return ".".join(cuda.split(".")[:2])
     if cuda == "13":
         return "13.0"
-    minor = short(torch)[:2] if torch else ()
-    usual = _TORCHES.get(minor, _TORCHES[_USUAL])[1]
+    usual = _TORCHES.get(minor_of(torch) or _USUAL, _TORCHES[_USUAL])[1]
     if cuda and usual.split(".")[0] != cuda:
         return {"11": "11.8", "12": "12.8"}.get(cuda, usual)
     return usual
