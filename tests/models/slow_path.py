@@ -82,7 +82,7 @@ def _third(mixer: Any, hidden: Tensor, state: Any) -> tuple[Tensor, list[Tensor]
     z, x = (part.unflatten(-1, (heads, size)) for part in (z, x))
     B, C = (norm(part.unflatten(-1, (rank, config.n_groups, n))) for norm, part in ((mixer.B_norm, B), (mixer.C_norm, C)))
     B, C = (part.repeat_interleave(heads // config.n_groups, 3) for part in (B, C))  # (1, length, rank, heads, n)
-    dt, decay = F.softplus(dt + mixer.dt_bias), (-F.softplus(A)).clamp(max=-config.a_floor)
+    dt, decay = F.softplus(dt + mixer.dt_bias), -(F.relu(A) + 1 / (1 + F.relu(-A))).clamp(min=config.a_floor)  # heavy_tail
     share = torch.sigmoid(trap)
     up, gate, down = (p.transpose(0, 1) for p in (mixer.mimo_x, mixer.mimo_z, mixer.mimo_o)) if mimo else (None,) * 3
     if not mimo:

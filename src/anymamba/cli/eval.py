@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from anymamba.cli.options import add_device, device_of, whole
+from anymamba.cli.options import add_activation, add_device, device_of, whole
 from anymamba.errors import AnymambaError
 from anymamba.language import say
 
@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help=say("default: as saved", "默认与保存时一致")
     )
+    add_activation(parser)
     add_device(parser)
     parser.add_argument(
         "--json", action="store_true", help=say("one JSON document on stdout", "在标准输出打印一个 JSON 文档")
@@ -88,8 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.files:
         readers.check(arguments.files, arguments.encoding)  # a wrong name must not cost the reading of a model first
     folder = hub.find(arguments.model)
-    model = hub.load(folder, dtype=dtype, device=device)
     tokenizer = load_tokenizer(arguments.tokenizer or folder)
+    model = hub.load(folder, dtype=dtype, device=device, tokenizer=tokenizer, a_activation=arguments.a_activation)
     report: dict[str, Any] = {
         "model": str(arguments.model),
         "device": str(device),

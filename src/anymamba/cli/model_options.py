@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from anymamba import announce
-from anymamba.cli.options import add_device, add_threads, device_of, seed, whole
+from anymamba.cli.options import add_activation, add_device, add_threads, device_of, seed, whole
 from anymamba.errors import AnymambaError
 from anymamba.language import say
 
@@ -40,6 +40,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
             "weight-only int8: half the memory of bf16, faster on CPUs", "仅权重 int8：内存为 bf16 的一半，CPU 上更快"
         ),
     )
+    add_activation(parser)
     add_device(parser)
     parser.add_argument(
         "--backend",
@@ -141,7 +142,10 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
         switch_on()
     if arguments.backend:
         use_backend(arguments.backend)
-    model = load(arguments.model, device_of(arguments.device), arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer)
+    model = load(
+        arguments.model, device_of(arguments.device), arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer,
+        a_activation=arguments.a_activation,
+    )  # fmt: skip
     announce.listen(None if getattr(arguments, "quiet", False) else _tell)
     if model.device.type != "cpu" and importlib.util.find_spec("triton") is not None:
         from anymamba.backends.triton.announcing import announce_compilation

@@ -53,6 +53,17 @@ def number(least: float = 0.0, below: float = math.inf, positive: bool = False) 
 seed = whole(0, LARGEST_SEED)
 
 
+def add_activation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--a-activation",
+        choices=("softplus", "heavy_tail"),
+        help=say(
+            "Mamba-3: activation of A (default: as the checkpoint says, else tried on a short text)",
+            "Mamba-3：A 的激活函数（默认以检查点为准，未说明则用短文试出）",
+        ),
+    )
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", metavar="NAME",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from anymamba.cli.options import add_device, add_threads, device_of, whole
+from anymamba.cli.options import add_activation, add_device, add_threads, device_of, whole
 from anymamba.errors import AnymambaError
 from anymamba.language import say
 
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "算子输入的数据类型（默认 float32,bfloat16）；给出模型时：两侧的，或 A,B 各自的数据类型（默认同检查点）",
         ),
     )  # fmt: skip
+    add_activation(parser)
     add_device(parser)
     add_threads(parser)
     parser.add_argument(

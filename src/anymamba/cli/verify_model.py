@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, device: torch.device, dtypes: list[torch.
     if arguments.plot:
         _check_plot(Path(arguments.plot))
     folder = hub.find(arguments.model)
-    model = hub.load(folder, device=device)
+    model = hub.load(folder, device=device, a_activation=arguments.a_activation)
     started = time.perf_counter()
     measured = drift.teacher_forced(
         model, a, b, _text(arguments, model, folder), arguments.tokens, None if arguments.json else _show_progress(arguments.tokens)

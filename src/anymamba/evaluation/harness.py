@@ -31,7 +31,8 @@ except ImportError as error:
 
 @register_model("anymamba")
 class AnymambaLM(TemplateLM):
-    """pretrained: a LanguageModel, a folder or a hub name. tokenizer: a Tokenizer or what ``load_tokenizer`` takes."""
+    """pretrained: a LanguageModel, a folder or a hub name. tokenizer: a Tokenizer or what ``load_tokenizer`` takes. a_activation: see
+    ``hub.load``."""
 
     def __init__(
         self,
@@ -41,14 +42,18 @@ class AnymambaLM(TemplateLM):
         device: str | None = None,
         batch_size: int | str = 8,
         max_length: int = 2**20,
+        a_activation: str | None = None,
         **_: Any,  # lm-eval passes every option of its command line to every model
     ) -> None:
         super().__init__()
         if isinstance(pretrained, LanguageModel):
             self.model = pretrained
         else:
-            self.model = hub.load(pretrained, getattr(torch, dtype) if dtype else None, device)
             tokenizer = tokenizer or str(hub.find(pretrained))
+            words = tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer)
+            kind = getattr(torch, dtype) if dtype else None
+            self.model = hub.load(pretrained, kind, device, tokenizer=words, a_activation=a_activation)
+            tokenizer = words
         if tokenizer is None:
             raise AnymambaError("tokenizer", say("a model object needs a tokenizer", "传入模型对象时必须给出分词器"))
         self.tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer)

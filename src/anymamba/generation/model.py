@@ -212,6 +212,7 @@ def load(
     quantize: str | None = None,
     *,
     tokenizer: str | Path | Tokenizer | None = None,
+    a_activation: str | None = None,
 ) -> Model:
     """A checkpoint's model and tokenizer, ready to generate.
 
@@ -219,8 +220,9 @@ def load(
     mamba_ssm (state-spaces/mamba-*, mamba2-*, mamba3-*) or of Codestral; a run folder of ``anymamba train``; or a Hugging Face
     name where no such folder exists. device: the fastest here by default (``machine.default_device``). dtype: of the weights,
     a torch.dtype or its name; "auto": what is fast on that device (``generation/dtype.py``); as saved by default. quantize: "int8"
-    rounds the weights of the linear layers. tokenizer: where it is not in the folder. The model is in eval mode; its ``tokenizer``
-    is None where the checkpoint has none.
+    rounds the weights of the linear layers. tokenizer: where it is not in the folder. a_activation: "softplus" or "heavy_tail", of a
+    Mamba-3 whose configuration does not say, or says it wrongly; without it both are tried (``hub.load``). The model is in eval mode;
+    its ``tokenizer`` is None where the checkpoint has none.
 
     Raises AnymambaError that says which file, key, shape or argument is wrong.
     """
@@ -236,7 +238,7 @@ def load(
     words = tokenizer if isinstance(tokenizer, Tokenizer) else None
     if words is None and (tokenizer is not None or has_tokenizer(folder)):
         words = load_tokenizer(tokenizer or folder)  # type: ignore[arg-type]
-    model = hub.load_as(Model, folder, dtype, where)
+    model = hub.load_as(Model, folder, dtype, where, tokenizer=words, a_activation=a_activation)
     if automatic:
         model.to(fastest(model.dtype, where)[0])
     if words is not None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from anymamba.errors import ArgumentError, UnsupportedError
 from anymamba.language import say
+
+if TYPE_CHECKING:
+    from torch import nn
 
 C = TypeVar("C", bound="Config")
 
@@ -81,6 +85,21 @@ class Config:
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of one layer's convolution state (batch, channels, conv_kernel - 1) and SSM state."""
         raise NotImplementedError
+
+    def choose_activation(self, name: str) -> None:
+        """Takes this activation of A, whatever the checkpoint says. Raises ArgumentError but for Mamba-3, which alone has a choice."""
+        raise ArgumentError(
+            "usage",
+            say(
+                f"--a-activation {name}: this model is {self.model_type}, and only mamba3 has a choice of it",
+                f"--a-activation {name}：该模型是 {self.model_type}，只有 mamba3 可以选择",
+            ),
+        )
+
+    def settle(self, model: nn.Module, tokenizer: Callable[[], Any]) -> None:
+        """Called when a checkpoint's weights are in the model: decides what its configuration leaves open.
+
+        tokenizer: gives the checkpoint's, or None."""
 
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json, as the newest transformers reads it."""

@@ -70,6 +70,16 @@ def download(name: str, patterns: Sequence[str]) -> Path:
 
         return Path(snapshot_download(name, allow_patterns=list(patterns)))
     except Exception as error:
+        if type(error).__name__ == "GatedRepoError":
+            raise AnymambaError(
+                "checkpoint",
+                say(f"{name} is gated: its owner lets in who has accepted the licence", f"{name} 须经授权：接受其许可后才能下载"),
+                why=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
+                fix=say(
+                    f"accept it at https://huggingface.co/{name}, then run `hf auth login`; or name a local folder that has the files",
+                    f"在 https://huggingface.co/{name} 接受许可，再运行 `hf auth login`；或给出含有这些文件的本地目录",
+                ),
+            ) from error
         raise AnymambaError(
             "checkpoint",
             say(

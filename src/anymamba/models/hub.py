@@ -16,37 +16,53 @@ from anymamba.language import say
 from anymamba.models import MODEL_TYPES, files, original, weights
 from anymamba.models.config import Config
 from anymamba.models.lm import LanguageModel
-from anymamba.models.tokenizer import Tokenizer
+from anymamba.models.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
 HEAD, TABLE = "lm_head.weight", "backbone.embeddings.weight"
 SHARD_BYTES = 5 * 10**9
 
 
 def load(
-    source: str | Path, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    source: str | Path,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+    a_activation: str | None = None,
 ) -> LanguageModel:
     """A model in eval mode from a checkpoint folder, or from the Hugging Face hub where no such folder exists.
 
     Reads folders of MambaForCausalLM, Mamba2ForCausalLM and FalconMambaForCausalLM, of mamba_ssm (state-spaces/mamba-*,
     mamba2-*, mamba3-*) and of Codestral. dtype: of the parameters; by default as saved. device: by default the CPU.
+    a_activation: of a Mamba-3, instead of what its configuration says; where that says nothing, both are tried on a short text in the
+    tokens of ``tokenizer`` (by default the folder's) and one line on stderr tells the choice.
     Raises AnymambaError that says which file, key or shape is wrong.
     """
-    return load_as(LanguageModel, source, dtype, device)
+    return load_as(LanguageModel, source, dtype, device, tokenizer=tokenizer, a_activation=a_activation)
 
 
 Kind = TypeVar("Kind", bound=LanguageModel)
 
 
 def load_as(
-    kind: type[Kind], source: str | Path, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    kind: type[Kind],
+    source: str | Path,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+    a_activation: str | None = None,
 ) -> Kind:
     """``load`` into a subclass of LanguageModel that is made like it."""
     folder = find(source)
     config = load_config(folder)
+    if a_activation is not None:
+        config.choose_activation(a_activation)
     with torch.device("meta"):
         model = kind(config)
     _fill(model, folder, dtype, torch.device(device or "cpu"))
-    return model.eval()
+    config.settle(model.eval(), lambda: tokenizer or (load_tokenizer(folder) if has_tokenizer(folder) else None))
+    return model
 
 
 def find(source: str | Path) -> Path:

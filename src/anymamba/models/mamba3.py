@@ -1,10 +1,10 @@
 """Mamba-3 (section 3 of its paper), SISO and MIMO. Parameters are named like those of mamba_ssm's ``Mamba3``; transformers has no such
-model. The decay rate is -softplus, as in mamba_ssm 2.3.2.post1 and flash-linear-attention."""
+model. The decay rate has one of two activations (``reference/mamba3_decay.py``)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,12 +23,14 @@ from anymamba.models.mamba import random_dt_bias
 from anymamba.models.mamba3_recurrence import recurrence
 from anymamba.models.plain import plain_class
 from anymamba.models.submodule import call, needs_gradient
+from anymamba.reference.mamba3_decay import ACTIVATIONS, decay_rate
 
 
 @dataclass
 class Mamba3Config(Config):
     """intermediate_size: width of the gated MLP after each mixer, 0 for none. rank counts only with is_mimo. rope_fraction: of the
-    state's pairs, 0.5 or 1, those that turn. a_floor: the slowest decay. conv_kernel and use_bias mean nothing here."""
+    state's pairs, 0.5 or 1, those that turn. a_floor: the slowest decay. a_activation: of the decay, "softplus" or "heavy_tail"; None: a
+    checkpoint does not say, and ``settle`` finds out. conv_kernel and use_bias mean nothing here."""
 
     state_size: int = 128
     head_dim: int = 64
@@ -36,6 +38,7 @@ class Mamba3Config(Config):
     intermediate_size: int = 0
     rope_fraction: float = 0.5
     a_floor: float = 1e-4
+    a_activation: str | None = "heavy_tail"
     is_mimo: bool = False
     mimo_rank: int = 4
     is_outproj_norm: bool = False
@@ -43,6 +46,8 @@ class Mamba3Config(Config):
 
     model_type: ClassVar[str] = "mamba3"
     architecture: ClassVar[str] = "Mamba3ForCausalLM"
+    presumed_activation: ClassVar[str] = "heavy_tail"
+    """Where a checkpoint neither says nor can be tried: that of mamba_ssm's main branch, to which the published models' card points."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,6 +68,47 @@ class Mamba3Config(Config):
                     f"rope_fraction 必须为 0.5 或 1，且至少有一对，而不是 state_size {self.state_size} 的 {self.rope_fraction}",
                 ),
             )
+        if self.state_size % 2:
+            raise ArgumentError(
+                "config",
+                say(
+                    f"state_size must be even, since its pairs turn, not {self.state_size}",
+                    f"state_size 必须为偶数（成对旋转），而不是 {self.state_size}",
+                ),
+            )
+        if not isinstance(self.mimo_rank, int) or self.mimo_rank < 1:
+            raise ArgumentError(
+                "config",
+                say(f"mimo_rank must be at least 1, not {self.mimo_rank!r}", f"mimo_rank 至少为 1，而不是 {self.mimo_rank!r}"),
+            )
+        if self.a_activation is not None:
+            check_activation("a_activation", self.a_activation)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Mamba3Config:
+        """As Config.from_dict; a file that does not name a_activation leaves it open."""
+        config = super().from_dict({"a_activation": None, **values})
+        if config.a_activation is None:
+            # what anymamba trained before the field was there
+            config.presumed_activation = "softplus"  # type: ignore[misc]
+        return config
+
+    def choose_activation(self, name: str) -> None:
+        check_activation("a_activation", name)
+        self.a_activation = name
+
+    def settle(self, model: nn.Module, tokenizer: Callable[[], Any]) -> None:
+        if self.a_activation is not None:
+            return
+
+        from anymamba.models.mamba3_activation import decide  # it needs the tokenizers, which nothing else here does
+
+        def logits(ids: Tensor, activation: str) -> Tensor:
+            self.a_activation = activation  # every layer's mixer holds this same configuration
+            return model(ids).logits
+
+        device = next(model.parameters()).device
+        self.a_activation = decide(logits, self.vocab_size, device, tokenizer(), self.presumed_activation)
 
     @property
     def num_heads(self) -> int:
@@ -84,6 +130,16 @@ class Mamba3Config(Config):
         """The last key and value of each head, and its state and angles, each one behind the other."""
         last = self.rank * self.state_size + self.head_dim
         return (batch, self.num_heads, last), (batch, self.num_heads, self.head_dim * self.state_size + self.num_angles)
+
+
+def check_activation(name: str, value: str) -> None:
+    """Raises ArgumentError that lists the activations there are."""
+    if value not in ACTIVATIONS:
+        raise ArgumentError(
+            "usage",
+            say(f"{name} {value!r} is not known", f"未知的 {name}：{value!r}"),
+            fix=say("known: ", "可用：") + ", ".join(ACTIVATIONS),
+        )
 
 
 @plain_class
@@ -210,7 +266,7 @@ class Mamba3Mixer(nn.Module):
         z, x = (t.unflatten(-1, (config.num_heads, config.head_dim)) for t in (z, x))
         B, C = (t.unflatten(-1, (config.rank, config.n_groups, config.state_size)) for t in (B, C))
         wide = torch.promote_types(projected.dtype, torch.float32)
-        decay = (-F.softplus(A.to(wide))).clamp(max=-config.a_floor)
+        decay = decay_rate(A.to(wide), config.a_activation or config.presumed_activation, config.a_floor)
         turns = angles.to(wide).unsqueeze(-2).expand(*angles.shape[:-1], config.num_heads, -1)
         return z, x, self.B_norm(B), self.C_norm(C), F.softplus(dt.to(wide) + self.dt_bias.to(wide)), decay, trap, turns
 

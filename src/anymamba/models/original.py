@@ -59,8 +59,9 @@ def from_original(values: dict[str, Any]) -> Config:
     if layer == "Mamba3":
         shared.update(bos_token_id=None, eos_token_id=None, pad_token_id=None)  # its tokenizer is another
         names = {"d_state": "state_size", "headdim": "head_dim", "ngroups": "n_groups", "A_floor": "a_floor"}
-        same = ("rope_fraction", "is_mimo", "mimo_rank", "is_outproj_norm", "chunk_size")
+        same = ("rope_fraction", "is_mimo", "mimo_rank", "is_outproj_norm", "chunk_size", "a_activation")
         given: dict[str, Any] = {str(names.get(name, name)): value for name, value in ssm.items() if name in names or name in same}
+        given = {"a_activation": None, **given}  # mamba_ssm's own does not say
         return Mamba3Config(**shared, **given, intermediate_size=int(values.get("d_intermediate") or 0))
     _refuse("ssm_cfg.D_has_hdim", ssm.get("D_has_hdim", False), [False])
     _refuse("ssm_cfg.norm_before_gate", ssm.get("norm_before_gate", False), [False])

@@ -228,12 +228,28 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
             "tokenizer",
             say(f"no tokenizer.json in {source}", f"{source} 中没有 tokenizer.json"),
             why=say("it has: ", "现有文件：") + files.listing(path),
-            fix=say(
-                "name the tokenizer with --tokenizer (the original state-spaces models use EleutherAI/gpt-neox-20b)",
-                "请用 --tokenizer 指定分词器（state-spaces 原版模型使用 EleutherAI/gpt-neox-20b）",
-            ),
+            fix=_where_it_is(path),
         )
     return _read(path / "tokenizer.json", path)
+
+
+def _where_it_is(folder: Path) -> str:
+    """What to do for a checkpoint folder without a tokenizer: the published models of mamba_ssm have none in theirs."""
+    values = files.read_json(folder / "config.json", missing={})
+    ssm = values.get("ssm_cfg") if isinstance(values, dict) else None
+    if isinstance(ssm, dict) and ssm.get("layer") == "Mamba3":
+        return say(
+            "name the tokenizer with --tokenizer. state-spaces/mamba3-* were trained with that of Llama 3.1, gated by Meta: accept its "
+            "licence at https://huggingface.co/meta-llama/Llama-3.1-8B, run `hf auth login`, then --tokenizer meta-llama/Llama-3.1-8B, "
+            "or a folder that has its tokenizer.json",
+            "请用 --tokenizer 指定分词器。state-spaces/mamba3-* 使用 Llama 3.1 的分词器，须经 Meta 授权："
+            "在 https://huggingface.co/meta-llama/Llama-3.1-8B 接受许可，运行 `hf auth login`，再给出 --tokenizer meta-llama/Llama-3.1-8B；"
+            "或给出含有其 tokenizer.json 的目录",
+        )
+    return say(
+        "name the tokenizer with --tokenizer (state-spaces/mamba-* and mamba2-* use EleutherAI/gpt-neox-20b)",
+        "请用 --tokenizer 指定分词器（state-spaces/mamba-* 与 mamba2-* 使用 EleutherAI/gpt-neox-20b）",
+    )
 
 
 def has_tokenizer(folder: str | Path) -> bool:

@@ -51,6 +51,8 @@ def check_options(config: TrainConfig, device: torch.device, share: int = 1, pre
     if bad_records is not None:
         bad_records.close()
     model = hub.load_config(hub.find(config.start)) if config.start else config_of_size(config.size, config.model, vocabulary)
+    if config.a_activation != "auto":
+        model.choose_activation(config.a_activation)
     fit.require_model(parameters_of(model) // share, device)
     return size
 

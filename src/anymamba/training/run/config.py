@@ -54,6 +54,13 @@ class TrainConfig:
     start: str = _option("", "checkpoint to start from", "起始检查点", flag="--from")
     size: str = _option("tiny", "the dial: tiny, small, 130m, ...", "规模旋钮：tiny、small、130m 等")
     model: str = _option("mamba", "model family", "模型系列", choices=("mamba", "mamba2", "mamba3"))
+    a_activation: str = _option(
+        "auto",
+        "Mamba-3: activation of A; auto: as the checkpoint says (tried on a short text if it does not), heavy_tail for a new model",
+        "Mamba-3：A 的激活函数；auto：以检查点为准（未说明则用短文试出），新模型用 heavy_tail",
+        choices=("auto", "softplus", "heavy_tail"),
+        same_run=False,
+    )
     tokenizer: str = _option("bytes", "bytes, a tokenizer.json, a folder or a hub name", "bytes、tokenizer.json、目录或 hub 名称")
     train_tokenizer: int = _option(0, "train a BPE tokenizer with N tokens on the data", "用数据训练 N 个词元的 BPE 分词器")
     text_field: str = _option("text", "field of JSONL and Parquet records that holds the text", "JSONL 与 Parquet 记录中存放文本的字段")

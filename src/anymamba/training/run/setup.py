@@ -95,17 +95,21 @@ def _tokenizer(config: TrainConfig, reporter: Reporter, size: int) -> Tokenizer:
 
 def make_model(config: TrainConfig, run: RunFolder, tokenizer: Tokenizer) -> LanguageModel:
     """On the CPU, in float32: the resumed checkpoint's, the one of --from, or fresh from --size and the seed."""
+    activation = None if config.a_activation == "auto" else config.a_activation
     if run.resumed is not None:
-        return hub.load(run.resumed.folder, dtype=torch.float32)
+        return hub.load(run.resumed.folder, dtype=torch.float32, tokenizer=tokenizer, a_activation=activation)
     torch.manual_seed(config.seed)
     if config.start:
-        model = hub.load(config.start, dtype=torch.float32)
+        model = hub.load(config.start, dtype=torch.float32, tokenizer=tokenizer, a_activation=activation)
         if config.instruct and tokenizer.vocab_size > model.config.vocab_size:
             grow_vocabulary(model, tokenizer.vocab_size)
         hub.check_vocabulary(model.config, tokenizer)
         return model
     ids = {"eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.pad_id}
-    return LanguageModel(config_of_size(config.size, config.model, tokenizer.vocab_size, **ids))
+    sizes = config_of_size(config.size, config.model, tokenizer.vocab_size, **ids)
+    if activation is not None:
+        sizes.choose_activation(activation)
+    return LanguageModel(sizes)
 
 
 @torch.no_grad()

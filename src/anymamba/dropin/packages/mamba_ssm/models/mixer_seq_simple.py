@@ -192,18 +192,47 @@ class MambaLMHeadModel(nn.Module, GenerationMixin):
     def from_pretrained(
         cls, pretrained_model_name: str, device: Any = None, dtype: torch.dtype | None = None, **kwargs: Any
     ) -> MambaLMHeadModel:
-        """From a folder or a name on the Hub in mamba_ssm's own format (config.json and pytorch_model.bin or safetensors)."""
+        """From a folder or a name on the Hub in mamba_ssm's own format (config.json and pytorch_model.bin or safetensors).
+
+        a_activation (among kwargs): of a Mamba-3, instead of what its ssm_cfg says. Where that says nothing, both are tried."""
         config = MambaConfig(**load_config_hf(pretrained_model_name))
+        activation = kwargs.pop("a_activation", None) or config.ssm_cfg.get("a_activation")
         model = cls(config, device=device, dtype=dtype, **kwargs)
+        mixers = model._mamba3_mixers()
+        for mixer in mixers:
+            mixer.take_activation(activation or "heavy_tail")
         model.load_state_dict(load_state_dict_hf(pretrained_model_name, device=device, dtype=dtype))
+        if mixers and activation is None:
+            model._try_activations(pretrained_model_name, mixers)
         return model
 
+    def _mamba3_mixers(self) -> list[Mamba3]:
+        return [module for module in self.modules() if isinstance(module, Mamba3)]
+
+    def _try_activations(self, name: str, mixers: list[Mamba3]) -> None:
+        from anymamba.models.mamba3_activation import decide
+        from anymamba.models.tokenizer import has_tokenizer, load_tokenizer
+
+        def logits(ids: Tensor, activation: str) -> Tensor:
+            for mixer in mixers:
+                mixer.take_activation(activation)
+            return self(ids).logits
+
+        words = load_tokenizer(name) if os.path.isdir(name) and has_tokenizer(name) else None
+        table = self.lm_head.weight
+        chosen = decide(logits, table.shape[0], table.device, words, "heavy_tail")
+        for mixer in mixers:
+            mixer.take_activation(chosen)
+
     def save_pretrained(self, save_directory: str | os.PathLike) -> None:
-        """Writes pytorch_model.bin and config.json, readable by mamba_ssm."""
+        """Writes pytorch_model.bin and config.json, readable by mamba_ssm; of a Mamba-3, ssm_cfg says the activation of A."""
         os.makedirs(save_directory, exist_ok=True)
         torch.save(self.state_dict(), os.path.join(save_directory, "pytorch_model.bin"))
+        values = dict(self.config.__dict__)
+        for mixer in self._mamba3_mixers()[:1]:
+            values["ssm_cfg"] = {**values["ssm_cfg"], "a_activation": mixer.a_activation}
         with open(os.path.join(save_directory, "config.json"), "w", encoding="utf-8") as file:
-            json.dump(self.config.__dict__, file, indent=4)
+            json.dump(values, file, indent=4)
 
 
 __getattr__ = borrowed(__name__, "import copy; from ..ops.triton.layer_norm import rms_norm_fn")

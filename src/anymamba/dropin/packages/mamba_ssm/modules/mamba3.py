@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from anymamba.errors import ArgumentError, warn_once
+from anymamba.language import say
+from anymamba.reference.mamba3_decay import ACTIVATIONS, decay_rate, heavy_tail
 
 from ..ops.cute.mamba3.mamba3_step_fn import mamba3_step_fn
 from ..ops.tilelang.mamba3.mamba3_mimo import mamba3_mimo as mamba3_mimo_combined
@@ -16,14 +22,33 @@ from ..ops.triton.mamba3.mamba3_mimo_rotary_step import apply_rotary_qk_inferenc
 from ..ops.triton.mamba3.mamba3_siso_combined import mamba3_siso_combined
 from .mamba_simple import initial_dt_bias, marked, states_from_cache
 
+heavy_tail_activation = heavy_tail
 States = tuple[Tensor, Tensor, Tensor, Tensor]
+BEFORE_THE_FUSED_NORM = 13
+"""Arguments of Mamba3.__init__, self not counted, in front of fuse_pregate_headwise_norm."""
+
+
+def _either_order(init: Callable[..., None]) -> Callable[..., None]:
+    """Main has fuse_pregate_headwise_norm in front of chunk_size; 2.3.2.post1 has not, and calls written for it by position still mean what
+    they meant: a number there is the chunk_size."""
+
+    @functools.wraps(init)
+    def both(self: Any, *arguments: Any, **keywords: Any) -> None:
+        at = BEFORE_THE_FUSED_NORM
+        if len(arguments) > at and isinstance(arguments[at], int) and not isinstance(arguments[at], bool):
+            arguments = (*arguments[:at], True, *arguments[at:])
+        init(self, *arguments, **keywords)
+
+    return both
 
 
 class Mamba3(nn.Module):
     """(batch, length, d_model) to the same shape. Parameters: in_proj (rows z, x, B, C, dt, A, trap, angles), dt_bias and D (nheads,),
     B_bias and C_bias (nheads, rank, d_state), B_norm, C_norm, out_proj; mimo_x, mimo_z, mimo_o (nheads, rank, headdim) if is_mimo; norm
-    if is_outproj_norm. Source: Mamba-3, section 3 and figure 2."""
+    if is_outproj_norm. a_activation (no argument of upstream's): of the decay rate, "heavy_tail" as in upstream's main branch, or
+    "softplus" as in its release 2.3.2.post1. Source: Mamba-3, section 3 and figure 2."""
 
+    @_either_order
     def __init__(
         self,
         d_model: int,
@@ -39,6 +64,7 @@ class Mamba3(nn.Module):
         is_outproj_norm: bool = False,
         is_mimo: bool = False,
         mimo_rank: int = 4,
+        fuse_pregate_headwise_norm: bool = True,
         chunk_size: int = 64,
         dropout: float = 0.0,
         layer_idx: int | None = None,
@@ -51,6 +77,16 @@ class Mamba3(nn.Module):
         self.d_model, self.d_state, self.expand, self.headdim = d_model, d_state, expand, headdim
         self.chunk_size, self.layer_idx, self.A_floor = chunk_size, layer_idx, A_floor
         self.is_outproj_norm, self.is_mimo, self.mimo_rank = is_outproj_norm, is_mimo, mimo_rank if is_mimo else 1
+        self.fuse_pregate_headwise_norm = bool(fuse_pregate_headwise_norm and is_mimo and is_outproj_norm)
+        activation = kwargs.get("a_activation")
+        if activation not in (None, *ACTIVATIONS):
+            raise _wrong("a_activation", activation, ", ".join(ACTIVATIONS))
+        if d_state % 2:
+            raise _wrong("d_state", d_state, "2, 4, 6, ...")
+        if is_mimo and mimo_rank < 1:
+            raise _wrong("mimo_rank", mimo_rank, ">= 1")
+        self.a_activation: str = activation or "heavy_tail"
+        self._says_activation = activation is not None
         self.d_inner = int(expand * d_model)
         self.num_bc_heads = ngroups
         assert self.d_inner % headdim == 0, f"headdim ({headdim}) must divide expand * d_model ({self.d_inner})"
@@ -78,6 +114,24 @@ class Mamba3(nn.Module):
         if is_outproj_norm:
             self.norm = RMSNormGated(self.d_inner, eps=1e-5, norm_before_gate=True, group_size=headdim, **made)
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False, **made)
+
+    def take_activation(self, name: str) -> None:
+        """From now on A has this activation, and nobody needs to be told that it was not said."""
+        self.a_activation, self._says_activation = name, True
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
+        if not self._says_activation and prefix + "in_proj.weight" in state_dict:
+            warn_once(
+                "mamba_ssm.Mamba3: activation of A",
+                say(
+                    f"Mamba3 loads weights that do not say their activation of A: {self.a_activation} is taken, as in mamba_ssm's main "
+                    'branch; weights trained with mamba_ssm 2.3.2.post1 need Mamba3(..., a_activation="softplus"), or the same in the '
+                    "ssm_cfg of a MambaConfig",
+                    f"Mamba3 载入的权重没有说明 A 的激活函数：按 mamba_ssm 主分支采用 {self.a_activation}；"
+                    '用 mamba_ssm 2.3.2.post1 训练的权重需要 Mamba3(..., a_activation="softplus")，或写入 MambaConfig 的 ssm_cfg',
+                ),
+            )
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def forward(
         self, u: Tensor, seq_idx: Tensor | None = None, cu_seqlens: Tensor | None = None, inference_params: Any = None
@@ -176,7 +230,7 @@ class Mamba3(nn.Module):
         z, x, B, C, dt, A, trap, angles = projected.split(self._widths(), dim=-1)
         z, x = (t.unflatten(-1, (self.nheads, self.headdim)) for t in (z, x))
         B, C = (t.unflatten(-1, (self.mimo_rank, self.num_bc_heads, self.d_state)) for t in (B, C))
-        decay = (-F.softplus(_wide(A))).clamp(max=-self.A_floor)
+        decay = decay_rate(_wide(A), self.a_activation, self.A_floor)
         turns = angles.unsqueeze(-2).expand(*angles.shape[:-1], self.nheads, -1)
         return z, x, self.B_norm(B), self.C_norm(C), F.softplus(dt + self.dt_bias), decay, trap, _wide(turns)
 
@@ -187,6 +241,11 @@ class Mamba3(nn.Module):
             gate, y = _wide(gate) * self.mimo_z.transpose(0, 1), _wide(y)
         y = self.norm(y.flatten(-2), gate.flatten(-2)).unflatten(-1, (self.nheads, self.headdim))
         return (y * self.mimo_o.transpose(0, 1)).sum(-3) if self.is_mimo else y.squeeze(-3)
+
+
+def _wrong(name: str, value: Any, allowed: str) -> ArgumentError:
+    what = say(f"Mamba3: {name} is {value!r}", f"Mamba3：{name} 为 {value!r}")
+    return ArgumentError("shape", what, fix=say("allowed: ", "可用：") + allowed)
 
 
 def _wide(tensor: Tensor) -> Tensor:
