@@ -30,6 +30,8 @@ def mixer(kind: str, dtype: torch.dtype = torch.float64) -> Any:
 
     torch.manual_seed(0)
     made = Mamba3(16, d_state=8, headdim=8, chunk_size=8, layer_idx=0, **KINDS[kind]).to(dtype)
+    if kind == "siso":
+        made.a_activation = "softplus"  # of the release; the others have that of the main branch
     with torch.no_grad():
         for parameter in made.parameters():  # none may keep the ones and zeros it starts from
             parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -69,7 +71,8 @@ def by_hand(made: Any, u: Tensor) -> Tensor:
         k, q = norm(B, made.B_norm.weight), norm(C, made.C_norm.weight)
         k, q = (m.repeat_interleave(heads // groups, dim=2) for m in (k, q))
         dt = F.softplus(dt + made.dt_bias)
-        a = torch.exp(torch.clamp(-F.softplus(A), max=-made.A_floor) * dt)
+        rate = torch.where(A >= 0, 1 + A, 1 / (1 - A.clamp(max=0))) if made.a_activation == "heavy_tail" else F.softplus(A)
+        a = torch.exp(torch.clamp(-rate, max=-made.A_floor) * dt)
         share = torch.sigmoid(trap)
         angle = angle + math.pi * angles[:, None].tanh() * dt[..., None]
         k, q = turn(k + made.B_bias.transpose(0, 1)), turn(q + made.C_bias.transpose(0, 1))
