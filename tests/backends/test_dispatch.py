@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import warnings
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ from tests.backends import fake
 
 import anymamba
 from anymamba import errors, ops
-from anymamba.backends import cpu, dispatch, observers, selfcheck
+from anymamba.backends import REGISTRY, cpu, dispatch, observers, selfcheck
 from anymamba.backends.call import Call
+from anymamba.backends.refusal import NotCompiled
 from anymamba.errors import AnymambaWarning, BackendError
 from anymamba.numerics import op_errors
 
@@ -208,7 +210,8 @@ def test_what_the_op_layer_tells_a_backend(monkeypatch: pytest.MonkeyPatch) -> N
     ops.selective_scan_fn(u, u, A, B, A, A[:, 0].clone().requires_grad_(), u.bfloat16(), delta_softplus=True, return_last_state=None)
     assert told[-1] == Call(
         "selective_scan_fn", torch.device("cpu"), torch.float32, True,
-        frozenset({"D", "z", "delta_softplus", "constant_C", "groups", "mixed_dtype", "length_contiguous"}), (("d_state", 4),),
+        frozenset({"D", "z", "delta_softplus", "constant_C", "groups", "mixed_dtype", "bfloat16_z", "length_contiguous"}),
+        (("batch", 2), ("d_state", 4), ("dim", 6), ("length", 5), ("ngroups", 3)),
     )  # fmt: skip
     with torch.no_grad():
         ops.selective_scan_fn(u, u, A, B[:, 0], B[:, 0], A[:, 0].clone().requires_grad_())
@@ -248,6 +251,64 @@ def test_a_checked_backend_is_checked_before_it_serves(monkeypatch: pytest.Monke
     with pytest.warns(AnymambaWarning, match="'ours': self-check"):
         assert isinstance(norm(), torch.Tensor)
     assert dispatch.choose(CALL).backend != "ours"
+
+
+def test_a_kernel_that_is_refused_when_it_is_needed_leaves_its_variant_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def narrow_only(x: Any, *_: Any, **__: Any) -> Any:
+        if x.shape[-1] > 64:
+            raise NotCompiled("error: no such instruction")
+        return "ours"
+
+    monkeypatch.setattr(selfcheck, "_verdicts", {})
+    monkeypatch.setattr(selfcheck, "run", lambda *_: (True, "passed"))
+    fake.install(monkeypatch, "ours", {"rms_norm_fn": narrow_only}, checked=True, variant=lambda call: f"{call.size('dim') > 64}")
+    wide = torch.randn(3, 100), torch.ones(100), None
+    with pytest.warns(AnymambaWarning, match="rms_norm_fn runs on backend 'cpu', not 'ours': error: no such instruction"):
+        assert isinstance(ops.rms_norm_fn(*wide), torch.Tensor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert isinstance(ops.rms_norm_fn(*wide), torch.Tensor)
+        assert norm() == "ours"
+    with pytest.raises(BackendError, match="no such instruction"):
+        ops.rms_norm_fn(*wide, backend="ours")
+
+
+def test_what_a_backend_leaves_to_another_is_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As cuda leaves all but a few ops to triton: nobody is told, and an explicit choice has them too."""
+    fake.install(monkeypatch, "rest", {"rms_norm_fn": marked, "mamba_inner_fn": marked}, devices=("cpu",))
+    rest = dispatch.REGISTRY["rest"]
+    package = fake.install(monkeypatch, "few", {"selective_scan_fn": marked}, devices=("cpu",))
+    few = dataclasses.replace(dispatch.REGISTRY["few"], rest="rest")
+    monkeypatch.setattr(dispatch, "REGISTRY", {"few": few, "rest": rest, **REGISTRY})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert norm() == "ours"
+        assert norm(backend="few") == "ours"
+    assert dispatch.choose(CALL).rejected == (("few", "left to backend 'rest'"),)
+    fused = dispatch.choose_fused(dataclasses.replace(CALL, op="mamba_inner_fn"), "few")
+    assert fused is not None and fused.backend == "rest"
+    assert not dispatch.misses(few, CALL) and dispatch.misses(few, dataclasses.replace(CALL, op="selective_scan_fn"))
+    package.available = lambda: (False, "no such card")  # type: ignore[attr-defined]
+    dispatch.forget()
+    with pytest.raises(BackendError, match="'few' cannot run rms_norm_fn") as caught:
+        norm(backend="few")
+    assert caught.value.why == "no such card"
+
+
+def test_cuda_is_named_where_it_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendError, match="'cuda' cannot run rms_norm_fn") as caught:
+        norm(backend="cuda")
+    assert "NVIDIA" in caught.value.why or "NVRTC" in caught.value.why or torch.cuda.is_available()
+
+
+def test_a_backend_for_nvidias_cards_is_passed_over_on_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, device = dispatch.REGISTRY["cuda"], torch.device("cuda", 0)
+    assert list(dispatch.REGISTRY)[:2] == ["cuda", "triton"]
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert dispatch.meant_for(cuda, device) and not dispatch.meant_for(cuda, torch.device("cpu"))
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert not dispatch.meant_for(cuda, device) and dispatch.meant_for(dispatch.REGISTRY["triton"], device)
+    assert "AMD" in dispatch.not_for(cuda, device)
 
 
 def test_an_observer_sees_calls_only_while_it_is_asked_to() -> None:

@@ -13,6 +13,10 @@ and in each op's module, beside the function named like the op,
 and where calls of an op are served by kernels, or plans of a kernel, that a compiler can get right one by one and wrong one by one,
 
     variant(call: Call) -> str                 the name of the one that this call takes; each is checked apart (OpSpec.probe)
+    probe(call: Call) -> list[dict[str, Any]]  sizes for OpSpec.build of small inputs that together take every kernel of the call's
+                                               variant, in place of OpSpec.probe where only the backend knows them
+
+A function may raise refusal.NotCompiled before it computes anything: its variant is rejected, and the next backend serves the call.
 
 It may also have
 
@@ -30,7 +34,8 @@ from dataclasses import dataclass
 class Entry:
     """A line of the registry. devices: torch device types it is meant for (empty: all); an automatic choice on another
     device passes it over without a word. nowhere_else: not even an explicit choice runs it there, for its kernels take addresses of
-    this kind of memory. checked: compiled or JIT code, trusted only after a self-check."""
+    this kind of memory. checked: compiled or JIT code, trusted only after a self-check. nvidia: meant for the device type "cuda" where
+    that is NVIDIA's, not ROCm. rest: the backend that computes the ops that this one lacks, also where this one is asked for."""
 
     name: str
     module: str
@@ -38,11 +43,14 @@ class Entry:
     nowhere_else: bool = False
     checked: bool = True
     automatic: bool = True
+    nvidia: bool = False
+    rest: str = ""
 
 
 REGISTRY: dict[str, Entry] = {
     entry.name: entry
     for entry in (
+        Entry("cuda", "anymamba.backends.cuda", devices=("cuda",), nowhere_else=True, nvidia=True, rest="triton"),
         Entry("triton", "anymamba.backends.triton", devices=("cuda", "xpu")),
         Entry("official", "anymamba.backends.official", devices=("cuda",), nowhere_else=True),
         Entry("cpu", "anymamba.backends.cpu", devices=("cpu",), nowhere_else=True),

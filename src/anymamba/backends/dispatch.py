@@ -7,6 +7,7 @@ is not the one the device deserves, it says so once.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -15,8 +16,12 @@ from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import Any
 
+import torch
+
 from anymamba.backends import REGISTRY, Entry, observers, selfcheck, transforms
+from anymamba.backends.accelerator import is_nvidia
 from anymamba.backends.call import Call
+from anymamba.backends.refusal import NotCompiled
 from anymamba.errors import BackendError, warn_once
 from anymamba.language import say
 
@@ -36,7 +41,7 @@ _fused: dict[tuple[Call, str | None], str | None] = {}
 _choices: dict[tuple[Call, str | None], Choice | BackendError] = {}
 _ready: dict[Any, tuple[Call, Choice, Callable[..., Any]]] = {}
 _MOST_READY = 4096
-"""Signatures of calls that are remembered: a length that grows with every call must not fill the memory."""
+"""Calls, and signatures of calls, that are remembered: a length that grows with every call must not fill the memory."""
 
 
 class use_backend:
@@ -78,6 +83,8 @@ def choose(call: Call, backend: str | None = None) -> Choice:
             kept = _decide(*key)
         except BackendError as error:
             kept = error
+        if len(_choices) >= _MOST_READY:
+            _choices.clear()
         _choices[key] = kept
     if isinstance(kept, BackendError):
         raise kept
@@ -109,18 +116,19 @@ def choose_fused(call: Call, backend: str | None = None) -> Choice | None:
     if transforms.transformed():
         return None
     if key not in _fused:
+        if len(_fused) >= _MOST_READY:
+            _fused.clear()
         _fused[key] = _who_fuses(*key)
     name = _fused[key]
     return None if name is None else choose(call, name)
 
 
 def _who_fuses(call: Call, requested: str | None) -> str | None:
-    names = [requested] if requested else [name for name, entry in REGISTRY.items() if entry.automatic]
-    for name in names:
-        entry = _entry(name)
-        if (requested or _meant_for(entry, call)) and verdict(entry, call)[0]:
-            return name
-    return None
+    if requested:
+        names = [name for name in (requested, _entry(requested).rest) if name]
+    else:
+        names = [name for name, entry in REGISTRY.items() if meant_for(entry, call.device)]
+    return next((name for name in names if verdict(_entry(name), call)[0]), None)
 
 
 def choices_made() -> list[tuple[Call, Choice]]:
@@ -152,11 +160,14 @@ def verdict(entry: Entry, call: Call) -> tuple[bool, str]:
         if not ok:
             return False, reason
         if call.op not in package.OPS:
-            if _left_to_torch(entry, call.op):
+            other = _left_to(entry, call.op)
+            if other == "torch":
                 return False, say("plain PyTorch is as fast here", "此处纯 PyTorch 同样快")
+            if other:
+                return False, say(f"left to backend {other!r}", f"交由后端 {other!r} 计算")
             return False, say("does not implement it", "未实现该算子")
         if entry.nowhere_else and call.device.type not in entry.devices:
-            return False, _not_for(call)
+            return False, not_for(entry, call.device)
         module = importlib.import_module(package.OPS[call.op])
         ok, reason = module.supports(call)
         if ok and entry.checked:
@@ -172,18 +183,32 @@ def variant(entry: Entry, call: Call) -> str:
     return selfcheck.variant(importlib.import_module(package.OPS[call.op]), call)
 
 
-def implements(entry: Entry, op: str) -> bool:
-    """Is the backend installed here and does it have this op; says nothing about whether it works."""
+def implements(entry: Entry, op: str | None = None) -> bool:
+    """Is the backend installed here and does it have this op (None: any); says nothing about whether it works."""
     try:
         package = importlib.import_module(entry.module)
-        return package.available()[0] and op in package.OPS
+        return package.available()[0] and (op is None or op in package.OPS)
     except Exception:  # noqa: BLE001 - verdict() reports the reason; here only the answer counts
         return False
 
 
-def _left_to_torch(entry: Entry, op: str) -> bool:
-    """Does the backend lack this op on purpose; never of one that cannot be imported."""
-    return op in getattr(sys.modules.get(entry.module), "LEFT_TO_TORCH", ())
+def _left_to(entry: Entry, op: str) -> str:
+    """The backend to which this one leaves an op that it lacks on purpose, or ""; never of one that cannot be imported."""
+    package = sys.modules.get(entry.module)
+    if op in getattr(package, "LEFT_TO_TORCH", ()):
+        return "torch"
+    return entry.rest if op not in getattr(package, "OPS", (op,)) else ""
+
+
+def misses(entry: Entry, call: Call) -> bool:
+    """Where this backend, meant for the device, does not serve the call, is something lost."""
+    return bool(entry.devices) and meant_for(entry, call.device) and not _left_to(entry, call.op)
+
+
+def meant_for(entry: Entry, device: torch.device) -> bool:
+    """Is the backend one that an automatic choice asks on this device, and misses where it cannot serve."""
+    here = not entry.devices or device.type in entry.devices
+    return entry.automatic and here and (not entry.nvidia or is_nvidia(device))
 
 
 def _entry(name: str) -> Entry:
@@ -196,17 +221,32 @@ def _entry(name: str) -> Entry:
     return REGISTRY[name]
 
 
-def _not_for(call: Call) -> str:
-    return say(f"not for {call.device.type} tensors", f"不用于 {call.device.type} 张量")
+def not_for(entry: Entry, device: torch.device) -> str:
+    """Why the backend is not meant for the device."""
+    if device.type in entry.devices:
+        return say("for NVIDIA GPUs, not for AMD's", "用于 NVIDIA GPU，不用于 AMD GPU")
+    return say(f"not for {device.type} tensors", f"不用于 {device.type} 张量")
 
 
-def _meant_for(entry: Entry, call: Call) -> bool:
-    return entry.automatic and (not entry.devices or call.device.type in entry.devices)
-
-
-def _function(entry: Entry, op: str) -> Callable[..., Any]:
+def _function(entry: Entry, call: Call, requested: str | None) -> Callable[..., Any]:
+    """What serves the call. A kernel that no self-check compiled may still be refused when it is needed: then the variant is rejected, in
+    this process, and the call goes to whoever serves it without that."""
     package: ModuleType = importlib.import_module(entry.module)
-    return getattr(importlib.import_module(package.OPS[op]), op)
+    module = importlib.import_module(package.OPS[call.op])
+    function: Callable[..., Any] = getattr(module, call.op)
+    if not entry.checked:
+        return function
+
+    @functools.wraps(function)
+    def serve(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except NotCompiled as error:
+            selfcheck.reject(entry.name, package, module, call, str(error))
+            forget()
+            return choose(call, requested).function(*arguments, **options)
+
+    return serve
 
 
 def _decide(call: Call, requested: str | None) -> Choice:
@@ -217,17 +257,17 @@ def _decide(call: Call, requested: str | None) -> Choice:
     for entry in REGISTRY.values():
         if not entry.automatic:
             continue
-        if not _meant_for(entry, call):
-            rejected.append((entry.name, _not_for(call)))
+        if not meant_for(entry, call.device):
+            rejected.append((entry.name, not_for(entry, call.device)))
             continue
         ok, reason = verdict(entry, call)
         if not ok:
             rejected.append((entry.name, reason))
-            if not _left_to_torch(entry, call.op):
+            if not _left_to(entry, call.op):
                 missed.append((entry.name, reason))
             continue
         _say_what_was_missed(call, entry.name, missed)
-        return Choice(entry.name, _function(entry, call.op), reason, tuple(rejected))
+        return Choice(entry.name, _function(entry, call, None), reason, tuple(rejected))
     raise BackendError(
         "backend",
         say(f"no backend can run {call.op} with {_options(call)}", f"没有后端可以运行 {call.op}（{_options(call)}）"),
@@ -237,10 +277,11 @@ def _decide(call: Call, requested: str | None) -> Choice:
 
 def _explicit(call: Call, entry: Entry) -> Choice:
     ok, reason = verdict(entry, call)
-    if not ok and _left_to_torch(entry, call.op):
-        return _explicit(call, _entry("torch"))  # part of what that backend is
+    other = "" if ok else _left_to(entry, call.op)
+    if other == "torch" or (other and implements(entry) and call.device.type in entry.devices):
+        return _explicit(call, _entry(other))  # part of what that backend is
     if ok:
-        return Choice(entry.name, _function(entry, call.op), say("chosen explicitly", "由用户指定"))
+        return Choice(entry.name, _function(entry, call, entry.name), say("chosen explicitly", "由用户指定"))
     others = [other.name for other in REGISTRY.values() if other is not entry and verdict(other, call)[0]]
     raise BackendError(
         "backend",
@@ -252,15 +293,17 @@ def _explicit(call: Call, entry: Entry) -> Choice:
 
 def _say_what_was_missed(call: Call, chosen: str, missed: list[tuple[str, str]]) -> None:
     # `official` is a bonus that nobody needs to be told about when another fast backend serves; torch is the slow last resort
+    names: dict[str, list[str]] = {}
     for name, reason in missed:
-        if name == "official":
-            continue
+        if name != "official":
+            names.setdefault(reason, []).append(repr(name))
+    for reason, those in names.items():
         warn_once(
-            f"{call.op}:{name}:{chosen}:{reason}",
+            f"{call.op}:{those}:{chosen}:{reason}",
             say(
-                f"{call.op} runs on backend {chosen!r}, not {name!r}: {reason} "
+                f"{call.op} runs on backend {chosen!r}, not {' or '.join(those)}: {reason} "
                 "(`anymamba backends` shows every choice, `anymamba doctor` how to mend it)",
-                f"{call.op} 使用后端 {chosen!r} 而非 {name!r}：{reason}"
+                f"{call.op} 使用后端 {chosen!r} 而非 {' 或 '.join(those)}：{reason}"
                 "（`anymamba backends` 查看所有选择，`anymamba doctor` 给出修复办法）",
             ),
         )

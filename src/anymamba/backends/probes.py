@@ -78,8 +78,13 @@ def as_given(name: str, value: Any, spec: OpSpec, call: Call) -> Any:
         dtype = torch.promote_types(call.dtype, torch.float32).to_complex()
     elif value.is_floating_point():
         keep = name in spec.float32 and call.dtype in (torch.bfloat16, torch.float16)
-        dtype = torch.float32 if keep else call.dtype
+        other = next((dtype for word, dtype in _OTHER.items() if f"{word}_{name}" in call.features), None)
+        dtype = other or (torch.float32 if keep else call.dtype)
     return like(value.to(call.device, dtype), value)
+
+
+_OTHER = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Features of a call such as "float32_B" name the dtype of an argument that has another than usual."""
 
 
 def as_exact(value: Any) -> Any:

@@ -9,6 +9,7 @@ are kept on disk; new versions or edited sources make the check run again.
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ import anymamba
 from anymamba import cachefolder, reference
 from anymamba.backends import probes
 from anymamba.backends.call import Call
-from anymamba.backends.opspec import spec_of
+from anymamba.backends.opspec import Build, spec_of
 from anymamba.language import say
 
 _FILE = "selfcheck.json"
@@ -68,18 +69,31 @@ def record(backend: str, package: ModuleType, call: Call, ok: bool, reason: str)
     _keep(_key(backend, package, call), (ok, reason))
 
 
+def reject(backend: str, package: ModuleType, module: ModuleType, call: Call, reason: str) -> None:
+    """The variant that the call takes was refused when it was needed. For this process only: the next may have what was lacking."""
+    _load()[_key(backend, package, call, variant(module, call))] = False, reason
+
+
+def probes_of(module: ModuleType, call: Call) -> list[Build]:
+    """Small inputs that take the variant that the call takes in this module of a backend."""
+    spec = spec_of(call.op)
+    if hasattr(module, "probe"):
+        return [spec.build(**sizes) for sizes in module.probe(call)]
+    return [spec.probe_of(call) if variant(module, call) else spec.build()]
+
+
 def run(module: ModuleType, call: Call) -> tuple[bool, str]:
     """Runs the probe now, whatever the cache says."""
-    spec = spec_of(call.op)
-    build = spec.probe_of(call) if variant(module, call) else spec.build()
     try:
+        builds = probes_of(module, call)
         # what the caller has switched on must not reach the probe: autocast would round the reference too, and gradient
         # checkpointing would count the probe's tensors as the caller's (only the innermost hooks act)
         kept = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
         with torch.inference_mode(False), torch.autocast(call.device.type, enabled=False), torch.device("cpu"), kept:
-            worst, where = probes.largest_error(getattr(module, call.op), call, build)
+            errors = [probes.largest_error(getattr(module, call.op), call, build) for build in builds]
     except Exception as error:  # noqa: BLE001 - a crash of the backend is a verdict
         return False, say("self-check crashed: ", "自检崩溃：") + f"{type(error).__name__}: {error}"
+    worst, where = max(errors, key=lambda error: math.inf if math.isnan(error[0]) else error[0])
     limit = TOLERANCE[call.dtype]
     if not worst <= limit:  # written so that NaN fails
         return False, say(

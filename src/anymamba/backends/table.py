@@ -47,8 +47,8 @@ def _typical_call(spec: OpSpec, device: torch.device, dtype: torch.dtype, sizes:
 
 def _cell(name: str, call: Call, others: list[Call]) -> dict[str, Any]:
     entry = REGISTRY[name]
-    if entry.devices and call.device.type not in entry.devices:
-        reason = say(f"not for {call.device.type} tensors", f"不用于 {call.device.type} 张量")
+    if entry.automatic and not dispatch.meant_for(entry, call.device):
+        reason = dispatch.not_for(entry, call.device)
         return {"ok": False, "failed": False, "reason": reason, "variant": "", "variants": {}}
     ok, reason = dispatch.verdict(entry, call)
     here = dispatch.implements(entry, call.op)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from anymamba.backends import REGISTRY, observers
+from anymamba.backends import REGISTRY, dispatch, observers
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import Choice
 
@@ -56,6 +56,6 @@ def _observe(call: Call, choice: Choice) -> None:
     with _lock:
         served[call.op, choice.backend] += 1
         if choice.rejected and not REGISTRY[choice.backend].devices:
-            meant = [f"{name}: {why}" for name, why in choice.rejected if name in REGISTRY and call.device.type in REGISTRY[name].devices]
+            meant = [f"{name}: {why}" for name, why in choice.rejected if name in REGISTRY and dispatch.misses(REGISTRY[name], call)]
             if meant:
                 fell_back[call.op, choice.backend, "; ".join(meant)] += 1

@@ -186,7 +186,7 @@ def _judge(
     eps = torch.finfo(dtype).eps
     worst: tuple[float, str, float, float] = (-1.0, "", 0.0, 0.0)
     made = bool(case.spec.composed_of)
-    half = dtype != torch.float32 and backend in ("triton", "official") and case.op in _ON_MATRIX_UNITS
+    half = dtype != torch.float32 and backend in ("cuda", "triton", "official") and case.op in _ON_MATRIX_UNITS
     for name, error in errors.items():
         once = _ROUNDINGS[dtype] * eps * (_PARTS if made else _OPERANDS if half else 1)
         over_all = (_SCALE_ROUNDINGS[dtype] + _ALONG * error.chance) * eps

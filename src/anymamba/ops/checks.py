@@ -200,6 +200,27 @@ def mixed(first: Tensor, *others: Tensor | None) -> bool:
     return False
 
 
+def aligned(*tensors: Tensor | None) -> bool:
+    """Do channels of all these (batch, dim, length) lie side by side in memory, every row of them at a border of 16 bytes."""
+    if torch.compiler.is_compiling() or transformed():
+        return False  # there is no address, and no kernel that would ask
+    for x in tensors:
+        if x is not None:
+            size = x.element_size()
+            if x.stride(1) != 1 or (x.data_ptr() | x.stride(0) * size | x.stride(2) * size) & 15:
+                return False
+    return True
+
+
+def other_dtypes(dtype: torch.dtype, alike: Mapping[str, Tensor | None], wide: Mapping[str, Tensor | None]) -> frozenset[str]:
+    """Features such as "float32_B" of tensors whose dtype is another than usual. alike: usually as the activations, of that dtype;
+    wide: usually in float32 beside activations of 16 bits."""
+    usual = torch.promote_types(dtype, torch.float32)
+    pairs = [(name, x, dtype) for name, x in alike.items()] + [(name, x, usual) for name, x in wide.items()]
+    names = [f"{str(x.dtype).removeprefix('torch.')}_{name}" for name, x, expected in pairs if x is not None and x.dtype != expected]
+    return frozenset(names)
+
+
 def features(**given: object) -> frozenset[str]:
     """Names of the options in use: those that are neither None nor False."""
     return frozenset([name for name, option in given.items() if option is not None and option is not False])

@@ -147,10 +147,12 @@ def mamba_inner(
         features = checks.features(
             **{name: tensor for name, tensor in optional.items() if name not in ("B", "C")}, delta_softplus=bool(delta_softplus),
             complex_A=A.is_complex(), constant_B=B is not None and B.dim() == 2, constant_C=C is not None and C.dim() == 2,
+            length_contiguous=xz.stride(2) == 1 and xz.stride(1) != 1, aligned=checks.aligned(xz[:, :dim], xz[:, dim:]),
         )  # fmt: skip
         if B is not None or C is not None:
             features |= checks.features(B=B, C=C)
-        call = Call(op, xz.device, xz.dtype, grad, features, (("d_state", d_state), ("width", conv1d_weight.shape[2])))
+        sizes = ("batch", xz.shape[0]), ("d_state", d_state), ("dim", dim), ("length", xz.shape[2]), ("width", conv1d_weight.shape[2])
+        call = Call(op, xz.device, xz.dtype, grad, features, sizes)
     # a graph shows the parts, a module has to be called
     in_parts = compiled.capturing() or x_proj is not None or out_proj is not None
     choice = None if in_parts else choose_fused(call, backend)
@@ -253,6 +255,8 @@ SPEC = register(
             "D", "delta_bias", "B_proj_bias", "C_proj_bias", "b_rms_weight", "c_rms_weight", "dt_rms_weight",
         ),
         float32=("A", "D", "delta_bias"),
+        probe=lambda call: build(d_state=call.size("d_state", 16), width=call.size("width", 4)),
+        published=({}, {"batch": 1, "dim": 1536, "length": 2048}, {"batch": 8, "dim": 1536, "length": 2048}),
         composed_of=("causal_conv1d_fn", "selective_scan_fn"),
     )
 )  # fmt: skip

@@ -82,10 +82,14 @@ def selective_scan_fn(
     features = checks.features(
         D=D, z=z, delta_bias=delta_bias, delta_softplus=flags[0], return_last_state=flags[1],
         complex_A=A.is_complex(), constant_B=B.dim() == 2, constant_C=C.dim() == 2, groups=ngroups > 1,
-        length_contiguous=u.stride(2) == 1 and u.stride(1) != 1,
+        length_contiguous=u.stride(2) == 1 and u.stride(1) != 1, aligned=checks.aligned(u, delta, z),
         mixed_dtype=checks.mixed(u, delta, z, B if B.dim() > 2 else None, C if C.dim() > 2 else None),
     )  # fmt: skip
-    call = Call(op, u.device, u.dtype, grad, features, (("d_state", d_state),))
+    features |= checks.other_dtypes(
+        u.dtype, {"delta": delta, "B": B, "C": C, "z": z}, {"A": A.real, "D": D, "delta_bias": delta_bias}
+    )
+    sizes = (("batch", batch), ("d_state", d_state), ("dim", dim), ("length", length), ("ngroups", ngroups))
+    call = Call(op, u.device, u.dtype, grad, features, sizes)
     choice = choose(call, backend)
     keep(key, call, choice, arguments)
     return choice.function(*arguments)
@@ -165,7 +169,11 @@ SPEC = register(
         differentiable=("u", "delta", "A", "B", "C", "D", "z", "delta_bias"),
         float32=("A", "D", "delta_bias"),
         probe=probe,
-        published=({}, {"layout": "length"}, {"layout": "length", "ngroups": 4, "d_state": 1}, {"layout": "length", "ngroups": 4}),
+        published=(
+            {}, {"layout": "length"}, {"layout": "length", "ngroups": 4, "d_state": 1}, {"layout": "length", "ngroups": 4},
+            {"batch": 1, "dim": 1536, "length": 2048}, {"batch": 8, "dim": 1536, "length": 2048}, {"batch": 8, "dim": 5120, "length": 2048},
+            {"batch": 64, "dim": 1536, "length": 196, "ngroups": 4, "layout": "length", "d_state": 1, "without": ("z",)},
+        ),
         cases={
             "chunk borders": _wide(BORDERS, 1),
             "tiny dt": _wide(70, 1, dt=-13.0),

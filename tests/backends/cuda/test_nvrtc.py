@@ -1,29 +1,24 @@
-"""What happens where NVRTC is missing, or will not compile: the Triton kernels take over, and it is said once."""
+"""What is said where NVRTC is missing, or will not compile."""
 
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-pytest.importorskip("triton")
-
-from anymamba import errors
-from anymamba.backends.cuda import nvrtc, nvrtc_program, selective_scan_launch
-from anymamba.backends.triton import selective_scan
+from anymamba.backends import cuda
+from anymamba.backends.cuda import nvrtc, nvrtc_program
 
 DEVICE = torch.device("cuda", 0)
 
 
 @pytest.fixture(autouse=True)
 def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(errors, "_said", set())
-    monkeypatch.setattr(nvrtc, "_given_up", {})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     monkeypatch.setattr(torch.version, "hip", None)
     nvrtc.usable.cache_clear()
@@ -31,18 +26,26 @@ def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     nvrtc.usable.cache_clear()
 
 
-def test_a_missing_library_is_said_once_with_every_name_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_a_reason_with_every_name_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str, *_: object) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
     nvrtc.library.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", absent)
-    with pytest.warns(errors.AnymambaWarning, match="NVRTC cannot be used.*nvrtc.*cannot open"):
-        ok, why = nvrtc.usable(DEVICE)
-    assert not ok and "nvrtc" in why
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert nvrtc.usable(DEVICE) == (False, why)
+    ok, why = nvrtc.usable(DEVICE)
+    assert not ok and re.match("NVRTC cannot be used.*nvrtc.*cannot open", why)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert cuda.available() == (False, why)
+
+
+def test_cards_that_are_too_old_and_others_than_nvidias(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+    ok, why = nvrtc.usable(DEVICE)
+    assert not ok and "7.5" in why
+    monkeypatch.setattr(torch.version, "hip", "6.3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert not cuda.available()[0] and "NVIDIA" in cuda.available()[1]
 
 
 class FakeLibrary:
@@ -123,36 +126,6 @@ def test_nvrtc_itself() -> None:
     assert b"compute_90" not in code and b".target sm_" in nvrtc.compile_source('extern "C" __global__ void nothing() {}', (13, 9))
     with pytest.raises(nvrtc.NotCompiled, match="kernel.cu.2.: error"):
         nvrtc.compile_source("\nnonsense", (9, 0))
-
-
-@pytest.mark.parametrize("where", ["forward", "backward"])
-def test_a_refused_kernel_leaves_the_scan_to_triton(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise nvrtc.NotCompiled("error: no such thing")
-
-    taken = []
-    states = torch.zeros(1, 1, 16, 8)
-    monkeypatch.setattr(selective_scan_launch, "suits", lambda *_: True)
-    if where == "forward":
-        monkeypatch.setattr(selective_scan_launch, "scan_forward", refuse)
-    else:
-        monkeypatch.setattr(selective_scan_launch, "scan_forward", lambda u, *_: (u.clone(), None, states))
-    monkeypatch.setattr(selective_scan_launch, "scan_backward", refuse)
-    monkeypatch.setattr(selective_scan, "scan_forward", lambda u, *_: (taken.append("forward") or u.clone(), None, states))
-
-    def backward(dout: torch.Tensor, *tensors: object) -> tuple[object, ...]:
-        taken.append("backward")
-        every = tensors[10]
-        assert every == (16 if where == "backward" else 32)  # as the forward kernel that ran kept its states
-        return tuple(None if t is None else torch.zeros_like(t) for t in tensors[:8])  # type: ignore[call-overload]
-
-    monkeypatch.setattr(selective_scan, "scan_backward", backward)
-    u = torch.randn(1, 8, 5, requires_grad=True)
-    A = torch.zeros(8, 16)
-    with pytest.warns(errors.AnymambaWarning, match="no such thing.*slower Triton kernels"):
-        selective_scan.selective_scan_fn(u, u, A, torch.randn(1, 16, 5), torch.randn(1, 16, 5)).sum().backward()
-    assert taken == (["forward", "backward"] if where == "forward" else ["backward"])
-    assert not nvrtc.usable(torch.device("cpu"))[0]
 
 
 def test_a_source_holds_every_file_that_it_includes_once() -> None:

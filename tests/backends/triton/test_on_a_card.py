@@ -15,6 +15,7 @@ from tests.ops import harness
 from anymamba import ops
 from anymamba.backends import probes
 from anymamba.backends.call import Call
+from anymamba.backends.cuda import OPS as CUDA_OPS
 from anymamba.backends.triton import OPS
 from anymamba.errors import BackendError
 from anymamba.numerics import op_errors
@@ -27,27 +28,31 @@ DEVICE = torch.device("cuda")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("op", ["mamba_chunk_scan_combined", "selective_scan_fn", "causal_conv1d_fn", "selective_state_update"])
 def test_every_case(op: str, dtype: torch.dtype) -> None:
-    rows = [row for row in op_errors.measure(DEVICE, (dtype,), op) if row.backend == "triton"]
-    assert rows
-    assert not [f"{row.case}: {row.reason}" for row in rows if not row.ok]
+    rows = [row for row in op_errors.measure(DEVICE, (dtype,), op) if row.backend in ("cuda", "triton")]
+    assert "triton" in {row.backend for row in rows} and (op != "selective_scan_fn" or "cuda" in {row.backend for row in rows})
+    assert not [f"{row.backend}, {row.case}: {row.reason}" for row in rows if not row.ok]
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-@pytest.mark.parametrize("op", sorted({case.op for case in CASES if case.op in OPS or case.spec.composed_of}))
-def test_ten_runs_give_the_same_bits(op: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    "backend,op",
+    [("triton", op) for op in sorted({case.op for case in CASES if case.op in OPS or case.spec.composed_of})]
+    + [("cuda", op) for op in sorted(CUDA_OPS)],
+)
+def test_ten_runs_give_the_same_bits(backend: str, op: str, dtype: torch.dtype) -> None:
     compared = 0
     for case in CASES:
         if case.op != op:
             continue
         try:
-            first = _outcome(case, dtype)
+            first = _outcome(case, dtype, backend)
         except BackendError as error:  # what supports() turns away
             if harness._crashed(error):
                 raise
             continue
         for _ in range(9):
-            other = _outcome(case, dtype)
+            other = _outcome(case, dtype, backend)
             different = [name for name, value in first.items() if not _same_bits(value, other[name])]
             assert not different, f"{case.name}: {different}"
         compared += 1
@@ -82,12 +87,12 @@ def test_large_heads(headdim: int, d_state: int, extra: str) -> None:
         assert (got.double() - want).norm() < 2e-2 * want.norm(), name
 
 
-def _outcome(case: Case, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def _outcome(case: Case, dtype: torch.dtype, backend: str) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     arguments = case.build(lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64))
     asked = Call(case.op, DEVICE, dtype, case.grad)
     given = {name: probes.as_given(name, value, case.spec, asked) for name, value in arguments.items()}
-    return probes.outcome(functools.partial(getattr(ops, case.op), backend="triton"), given, case.spec, case.grad)
+    return probes.outcome(functools.partial(getattr(ops, case.op), backend=backend), given, case.spec, case.grad)
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

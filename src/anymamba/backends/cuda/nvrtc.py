@@ -20,9 +20,8 @@ import torch
 
 from anymamba import announce
 from anymamba.backends.cuda import nvrtc_program
-from anymamba.backends.cuda.nvrtc_program import NotCompiled
+from anymamba.backends.refusal import NotCompiled
 from anymamba.cachefolder import cache_folder, read_bytes, write_bytes
-from anymamba.errors import warn_once
 from anymamba.language import say
 
 FOLDER = Path(__file__).parent / "kernels"
@@ -75,16 +74,23 @@ def compile_source(text: str, capability: tuple[int, int]) -> bytes:
     except subprocess.TimeoutExpired:
         raise NotCompiled(say(f"NVRTC did not end within {_PATIENCE} s", f"NVRTC 在 {_PATIENCE} 秒内没有结束")) from None
     except OSError:  # there is no Python to start, as in a program that embeds one
-        return nvrtc_program.compile_program(nvrtc, text, capability)
+        return _compile_here(nvrtc, text, capability)
     words = done.stderr.decode(errors="replace").strip()
     if done.returncode == 0:
         return done.stdout
     if done.returncode == 1:
         raise NotCompiled(words)
     if done.returncode == 2:  # found here by a name that only this process resolves
-        return nvrtc_program.compile_program(nvrtc, text, capability)
+        return _compile_here(nvrtc, text, capability)
     how = f"{done.returncode} {words[-200:]}".strip()
     raise NotCompiled(say(f"NVRTC crashed while it compiled ({how})", f"NVRTC 在编译时崩溃（{how}）"))
+
+
+def _compile_here(nvrtc: ctypes.CDLL, text: str, capability: tuple[int, int]) -> bytes:
+    try:
+        return nvrtc_program.compile_program(nvrtc, text, capability)
+    except nvrtc_program.RefusedProgram as error:
+        raise NotCompiled(str(error)) from error
 
 
 _PATIENCE = 300
@@ -204,30 +210,20 @@ def kernel(file: str, entry: str, defines: Mapping[str, object], device: torch.d
     return _kernel(file, entry, tuple(defines.items()), index)
 
 
-_given_up: dict[torch.device, str] = {}
-
-
-def give_up(device: torch.device, why: str) -> None:
-    """No more kernels of ours on this device; said once."""
-    _given_up[device] = say(f"NVRTC cannot be used: {why}", f"无法使用 NVRTC：{why}")
-    usable.cache_clear()
-    slower = say("the slower Triton kernels are used", "改用较慢的 Triton 内核")
-    warn_once(f"nvrtc {device}", f"{_given_up[device]}; {slower}")
-
-
 @functools.cache
 def usable(device: torch.device) -> tuple[bool, str]:
     """Can kernels be compiled for this device and launched there."""
-    if device in _given_up:
-        return False, _given_up[device]
     if device.type != "cuda" or torch.version.hip is not None:
         return False, say("not an NVIDIA GPU", "不是 NVIDIA GPU")
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return False, say("the kernels need compute capability 8.0", "内核需要计算能力 8.0")
+    major, minor = torch.cuda.get_device_capability(device)
+    if major < 8:
+        return False, say(
+            f"this GPU has compute capability {major}.{minor}; the kernels need 8.0",
+            f"该 GPU 的计算能力为 {major}.{minor}，内核需要 8.0",
+        )
     try:
         library()
         _driver()
     except OSError as error:
-        give_up(device, str(error))
-        return False, _given_up[device]
+        return False, say(f"NVRTC cannot be used: {error}", f"无法使用 NVRTC：{error}")
     return True, say("NVRTC compiles CUDA C++ here", "NVRTC 可在此编译 CUDA C++")

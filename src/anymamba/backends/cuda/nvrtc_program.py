@@ -12,8 +12,8 @@ import os
 import sys
 
 
-class NotCompiled(RuntimeError):
-    """A kernel that NVRTC or the driver would not take; its text has their words."""
+class RefusedProgram(RuntimeError):
+    """A program that NVRTC would not take; its text has NVRTC's words."""
 
 
 def version(nvrtc: ctypes.CDLL) -> tuple[int, int]:
@@ -23,7 +23,7 @@ def version(nvrtc: ctypes.CDLL) -> tuple[int, int]:
 
 
 def compile_program(nvrtc: ctypes.CDLL, text: str, capability: tuple[int, int]) -> bytes:
-    """Machine code for a compute capability, PTX where NVRTC is older than the GPU. Raises NotCompiled with the compiler's log."""
+    """Machine code for a compute capability, PTX where NVRTC is older than the GPU. Raises RefusedProgram with the compiler's log."""
     count = ctypes.c_int()
     _check(nvrtc, nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(count)))
     known = (ctypes.c_int * count.value)()
@@ -41,7 +41,7 @@ def compile_program(nvrtc: ctypes.CDLL, text: str, capability: tuple[int, int]) 
             nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
             log = ctypes.create_string_buffer(size.value)
             nvrtc.nvrtcGetProgramLog(program, log)
-            raise NotCompiled(log.value.decode(errors="replace") or f"NVRTC error {result}")
+            raise RefusedProgram(log.value.decode(errors="replace") or f"NVRTC error {result}")
         kind = "CUBIN" if native else "PTX"
         size = ctypes.c_size_t()
         _check(nvrtc, getattr(nvrtc, f"nvrtcGet{kind}Size")(program, ctypes.byref(size)))
@@ -55,7 +55,7 @@ def compile_program(nvrtc: ctypes.CDLL, text: str, capability: tuple[int, int]) 
 def _check(nvrtc: ctypes.CDLL, result: int) -> None:
     if result:
         nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
-        raise NotCompiled(f"NVRTC: {nvrtc.nvrtcGetErrorString(result).decode()}")
+        raise RefusedProgram(f"NVRTC: {nvrtc.nvrtcGetErrorString(result).decode()}")
 
 
 def main() -> int:
@@ -69,7 +69,7 @@ def main() -> int:
         return 2
     try:
         code = compile_program(nvrtc, sys.stdin.buffer.read().decode(), (int(major), int(minor)))
-    except NotCompiled as error:
+    except RefusedProgram as error:
         print(error, file=sys.stderr)
         return 1
     sys.stdout.buffer.write(code)

@@ -47,11 +47,38 @@ class Plan:
         """Channels of a warp."""
         return 32 * self.states // d_state * self.channels
 
+    @property
+    def name(self) -> str:
+        """All that is compiled into a kernel."""
+        words = f"{self.states} states x {self.channels}, tile {self.tile}, {self.warps} warps ({self.blocks} blocks, unroll {self.unroll})"
+        marks = ("split", self.split), ("chunks", self.chunks > 1), (f"{self.polynomial} by polynomial", self.polynomial)
+        return " ".join([words, *(word for word, holds in marks if holds)])
+
     def defines(self) -> dict[str, object]:
         return {
             "NS": self.states, "NC": self.channels, "T": self.tile, "WARPS": self.warps, "UNROLL": self.unroll,
             "K": self.window, "MIN_BLOCKS": self.blocks, "POLYNOMIAL": self.polynomial,
         }  # fmt: skip
+
+
+def training_plan(plan: Plan, window: int, wide: bool) -> Plan:
+    """The forward plan where the states before every window-th step are written too. wide: B and C are in float32."""
+    if plan.split:
+        # they need registers for their addresses; beside B and C in float32 fewer groups are laid out in a row
+        return replace(plan, blocks=min(plan.blocks, 2), unroll=min(plan.unroll, 4) if wide else plan.unroll)
+    return replace(plan, tile=min(plan.tile, window))  # they are written between tiles
+
+
+def of_one_group(plan: Plan, d_state: int, channels: int, groups: int) -> Plan:
+    """The forward plan such that a block's channels are of one group."""
+    if plan.split and groups > 1 and channels // groups % (plan.warps * plan.width(d_state)):
+        return replace(plan, warps=4)
+    return plan
+
+
+def gated_plan(plan: Plan, dtype: torch.dtype) -> Plan:
+    """The backward plan with z: in float32 its rows wait in registers for the next window, and 8 steps' decays would spill."""
+    return replace(plan, tile=min(plan.tile, 4)) if dtype == torch.float32 else plan
 
 
 def forward_plan(batch: int, channels: int, length: int, device: torch.device, packed: bool = True) -> Plan:
@@ -94,16 +121,16 @@ def backward_plan(batch: int, channels: int, length: int, device: torch.device) 
     return Plan(4, 2, 8, 4, window=16, chunks=chunks)
 
 
+def takes(d_state: int, channels: int, groups: int) -> bool:
+    """Do these kernels take a scan of such sizes."""
+    return d_state == 16 and channels % 8 == 0 and channels < 2**31 and (groups == 1 or channels // groups % 128 == 0)
+
+
 def suits(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor | None) -> bool:
-    """Channels side by side in memory at 16-byte borders, 16 states, dtypes known. Else the Triton kernels take it."""
-    batch, channels, length = u.shape
+    """And lie channels side by side in memory, at 16-byte borders; B and C change with time."""
     groups = B.shape[1] if B.dim() == 4 else 1
-    return (
-        A.shape[1] == 16 and B.dim() > 2 and C.dim() > 2 and channels % 8 == 0 and channels < 2**31 and length > 0 and batch > 0
-        and (groups == 1 or channels // groups % 128 == 0)
-        and all(t is None or (t.dtype in TYPES and _aligned(t)) for t in (u, delta, z))
-        and B.dtype in TYPES and C.dtype in TYPES and nvrtc.usable(u.device)[0]
-    )  # fmt: skip
+    fits = B.dim() > 2 and C.dim() > 2 and takes(A.shape[1], u.shape[1], groups)
+    return fits and all(x is None or _aligned(x) for x in (u, delta, z))
 
 
 def _aligned(x: Tensor) -> bool:
@@ -169,13 +196,9 @@ def scan_forward(
     batch, channels, length = u.shape
     states, device = A.shape[1], u.device
     groups = B.shape[1] if B.dim() == 4 else 1
-    if plan.split and groups > 1 and channels // groups % (plan.warps * plan.width(states)):
-        plan = replace(plan, warps=4)  # a block's channels are of one group
-    if every and plan.split:
-        # states that are kept need registers for their addresses; beside B and C in float32 fewer groups are laid out in a row
-        plan = replace(plan, blocks=min(plan.blocks, 2), unroll=min(plan.unroll, 4) if B.element_size() == 4 else plan.unroll)
-    elif every:
-        plan = replace(plan, tile=min(plan.tile, every))  # and they are kept between tiles
+    plan = of_one_group(plan, states, channels, groups)
+    if every:
+        plan = training_plan(plan, every, B.element_size() == 4)
     chunk, chunks = cut(length, plan.chunks, max(every, plan.tile))
     B, C = _tokens(B), _tokens(C)
     out = torch.empty((batch, length, channels), dtype=u.dtype, device=device).transpose(1, 2)
@@ -214,6 +237,46 @@ def scan_forward(
     return out, last, checkpoint
 
 
+def backward_kernels(
+    options: dict[str, object], plan: Plan, chunked: bool, device: torch.device
+) -> tuple[nvrtc.Kernel | None, nvrtc.Kernel, nvrtc.Kernel]:
+    """Those that carry gradients over chunks where there are several, walk the steps, and add up."""
+    types = {name: options[name] for name in ("TB", "TC", "TA", "TD", "TBIAS")}
+    width = plan.width(int(options["N"]))  # type: ignore[call-overload]
+    options = options | plan.defines()
+    carry = nvrtc.kernel("scan_carry.cu", "scan_carry", {**options, "T": _carry_tile(width)}, device) if chunked else None
+    kernel = nvrtc.kernel("scan_backward.cu", "scan_backward", options, device)
+    return carry, kernel, nvrtc.kernel("scan_sums.cu", "scan_sums", types, device)
+
+
+def _carry_tile(width: int) -> int:
+    return 16 if width >= 16 else 32
+
+
+_compiled: set[tuple[object, ...]] = set()
+
+
+def compile_backward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    plan: Plan,
+) -> None:
+    """Before forward, where a kernel that is refused leaves the whole call to another backend. Raises NotCompiled."""
+    types = [None if x is None else x.dtype for x in (u, delta, A, B, C, D, z, delta_bias)]
+    key = u.device, A.shape[1], softplus, plan, *types
+    if key not in _compiled:
+        options = _options(u, delta, A, B, C, D, z, delta_bias, softplus)
+        backward_kernels(options, plan if z is None else gated_plan(plan, u.dtype), plan.chunks > 1, u.device)
+        _compiled.add(key)
+
+
 def scan_backward(
     dout: Tensor,
     u: Tensor,
@@ -241,8 +304,8 @@ def scan_backward(
     du, ddelta = (torch.empty((batch, length, channels), dtype=x.dtype, device=device).transpose(1, 2) for x in (u, delta))
     if z is not None and (dz is None or not _aligned(dz)):
         dz = torch.empty((batch, length, channels), dtype=z.dtype, device=device).transpose(1, 2)
-    if u.dtype == torch.float32 and z is not None:
-        plan = replace(plan, tile=min(plan.tile, 4))  # rows of 4 bytes wait in registers for the next window: 8 steps' decays spill
+    if z is not None:
+        plan = gated_plan(plan, u.dtype)
     window, width = plan.window, plan.width(states)
     chunk, chunks = cut(length, plan.chunks, window)
     blocks = groups * -(-group // (width * plan.warps))
@@ -252,22 +315,20 @@ def scan_backward(
     sizes += [rows * states * channels, rows * channels] if chunks > 1 else [0, 0]
     parts = torch.empty(sum(sizes), dtype=torch.float32, device=device).split(sizes)
     dA, dD, dbias, dB, dC, added, sum_dt = parts
-    options = _options(u, delta, A, B, C, D, z, delta_bias, softplus) | plan.defines()
+    carry, kernel, sums = backward_kernels(_options(u, delta, A, B, C, D, z, delta_bias, softplus), plan, chunks > 1, device)
     gate = _strides(z, 0, 2)
     sized = [length, channels, group, blocks]
     grad_A = torch.empty(A.shape, dtype=A.dtype, device=device)
     grad_B, grad_C = (torch.empty((batch, groups, length, states), dtype=x.dtype, device=device) for x in (B, C))
     grad_D, grad_bias = (None if x is None else torch.empty_like(x) for x in (D, delta_bias))
-    if chunks > 1:
-        tile = 16 if width >= 16 else 32
+    if carry is not None:
+        tile = _carry_tile(width)
         floats = 2 * tile * width + tile * 2 * states + -(-width // 4) * 4
-        carry = nvrtc.kernel("scan_carry.cu", "scan_carry", {**options, "T": tile}, device)
         carry.launch(blocks * (chunks - 1) * batch, 32 * plan.warps, 4 * plan.warps * floats, [
             *map(_pointer, (delta, z, dout, C, A, delta_bias, added, sum_dt)),
             *_strides(delta, 0, 2), *gate, *_strides(dout, 0, 2), *_strides(C, 0, 1, 2), A.stride(0), A.stride(1),
             *sized, chunk, chunks,
         ])  # fmt: skip
-    kernel = nvrtc.kernel("scan_backward.cu", "scan_backward", options, device)
     piece = min(width, 8)
     kept = piece * (2 * u.element_size() + delta.element_size() + (u if z is None else z).element_size()) // 4
     floats = 6 * window * width + window * 2 * states + 64 * piece
@@ -284,8 +345,6 @@ def scan_backward(
     lengths = (tokens, tokens, states * channels, channels * (D is not None), channels * (delta_bias is not None))
     cuts = [-(-size // per) for size in lengths]
     starts = [sum(cuts[:i]) for i in range(6)]
-    types = {name: options[name] for name in ("TB", "TC", "TA", "TD", "TBIAS")}
-    sums = nvrtc.kernel("scan_sums.cu", "scan_sums", types, device)
     sums.launch(starts[5], 256, 0, [
         *map(_pointer, (dB, dC, dA, dD, dbias, grad_B, grad_C, grad_A, grad_D, grad_bias)),
         tokens, blocks // groups, channels, states, rows, *starts[1:5],

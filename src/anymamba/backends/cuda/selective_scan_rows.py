@@ -36,15 +36,16 @@ class PreparedScan:
     ) -> None:
         self.copies = copies
         u, _, A, B, C, *_ = given
-        self.backward_plan = launch.backward_plan(u, B, C, A.shape[1])
+        sizes = launch.Sizes.of(u, B, C, A.shape[1])
+        self.backward_plan = launch.backward_plan(sizes)
         self.every = self.backward_plan.tile if grad else 0
-        self.launch = launch.forward_launch(
-            given, softplus, return_last_state, self.every, launch.forward_plan(u, B, C, A.shape[1])
-        )  # fmt: skip
+        self.launch = launch.forward_launch(given, softplus, return_last_state, self.every, launch.forward_plan(sizes))
         self.softplus, self.return_last_state, self.grad = softplus, return_last_state, grad
         self.shape_B, self.shape_C = shapes
         self.shape_rows_B, self.shape_rows_C = B.shape, C.shape
         self.backwards: dict[tuple[Any, ...], Backward] = {}
+        if grad:  # a kernel that is refused is found out now, and not in the middle of a backward pass
+            self.backward_launch(torch.empty(u.shape, dtype=u.dtype, device="meta"), given)
 
     def __call__(
         self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
@@ -68,13 +69,16 @@ class PreparedScan:
 
     def backward(self, dout: Tensor, given: Given, kept: Tensor) -> tuple[Tensor | None, ...]:
         dout = launch.rows(dout)
+        return launch.run_backward(self.backward_launch(dout, given), dout, given, kept, self.shape_B, self.shape_C)
+
+    def backward_launch(self, dout: Tensor, given: Given) -> Backward:
         key = dout.stride(), dout.data_ptr() & 15
         launches = self.backwards.get(key)
         if launches is None:
             u, delta, A, B, C, *rest = given
             rows: Given = u, delta, A, B.view(self.shape_rows_B), C.view(self.shape_rows_C), *rest  # type: ignore[assignment]
             launches = self.backwards[key] = launch.backward_launch(rows, dout, self.softplus, self.backward_plan)
-        return launch.run_backward(launches, dout, given, kept, self.shape_B, self.shape_C)
+        return launches
 
 
 class _Rows(torch.autograd.Function):

@@ -19,6 +19,27 @@ ITEMS = 8
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """What plans look at. channels: of all sequences. group: channels that share B and C. constants: how many of B and C do not depend
+    on time; matrix_bytes: of a value of those that do, together. wide: any of u, B and C is in float32."""
+
+    channels: int
+    group: int
+    d_state: int
+    constants: int
+    matrix_bytes: int
+    wide: bool
+    device: torch.device
+
+    @classmethod
+    def of(cls, u: Tensor, B: Tensor, C: Tensor, d_state: int) -> Sizes:
+        batch, channels, _ = u.shape
+        moving = [x.element_size() for x in (B, C) if x.dim() > 2]
+        wide = max(x.element_size() for x in (u, B, C)) == 4
+        return cls(batch * channels, channels // _groups(B, C), d_state, 2 - len(moving), sum(moving), wide, u.device)
+
+
+@dataclass(frozen=True)
 class Plan:
     """lanes: of a warp along time; the others have other channels. channels: of a lane. across: warps of a block with other channels.
     along: warps of a block that share a channel's length. blocks: of a multiprocessor that the compiler makes room for. unroll: states
@@ -45,9 +66,15 @@ class Plan:
     def threads(self) -> int:
         return 32 * self.across * self.along
 
-    def ring(self, B: Tensor, C: Tensor) -> int:
+    def ring(self, sizes: Sizes) -> int:
         """Floats of shared memory for the next rows of B and C."""
-        return 4 * self.threads * ITEMS // 4 * sum(x.element_size() for x in (B, C) if x.dim() > 2)
+        return 4 * self.threads * ITEMS // 4 * sizes.matrix_bytes
+
+    @property
+    def name(self) -> str:
+        """All that is compiled into a kernel."""
+        shape = f"{self.lanes} lanes x {self.channels}, {self.across} x {self.along} warps"
+        return f"{shape} ({self.blocks} blocks, unroll {self.unroll})"
 
     def defines(self) -> dict[str, object]:
         return {
@@ -63,18 +90,18 @@ class Plan:
             return replace(self, lanes=2 * self.lanes)
         return replace(self, channels=1) if self.channels > 1 else None
 
-    def forward_shared(self, d_state: int, B: Tensor, C: Tensor) -> int:
+    def forward_shared(self, sizes: Sizes) -> int:
         """Bytes of shared memory."""
-        constants = (B.dim() == 2) + (C.dim() == 2)
-        floats = self.width * ((d_state + 1) * (4 if self.along > 1 else 2) + d_state * constants)
-        return 4 * (floats + (4 * self.along * self.width if self.along > 1 else 0) + 4 + self.ring(B, C))
+        d_state = sizes.d_state
+        floats = self.width * ((d_state + 1) * (4 if self.along > 1 else 2) + d_state * sizes.constants)
+        return 4 * (floats + (4 * self.along * self.width if self.along > 1 else 0) + 4 + self.ring(sizes))
 
-    def backward_shared(self, d_state: int, B: Tensor, C: Tensor) -> int:
-        constants = (B.dim() == 2) + (C.dim() == 2)
+    def backward_shared(self, sizes: Sizes) -> int:
+        d_state, constants = sizes.d_state, sizes.constants
         floats = 4 * self.together(d_state) * self.across * 32 // self.lanes * self.tile
         floats += self.width * (4 * (d_state + 1) + d_state * (self.along + 1) * constants)
         floats += self.channels * self.threads * d_state if self.private(d_state) else self.along * self.width * d_state
-        return 4 * (floats + (8 * self.along * self.width if self.along > 1 else 0) + 4 + self.ring(B, C))
+        return 4 * (floats + (8 * self.along * self.width if self.along > 1 else 0) + 4 + self.ring(sizes))
 
     def together(self, d_state: int) -> int:
         """States whose sums over channels are formed together."""
@@ -85,49 +112,44 @@ class Plan:
         return self.channels * self.threads * d_state <= 8192
 
 
-def forward_plan(u: Tensor, B: Tensor, C: Tensor, d_state: int) -> Plan:
+def forward_plan(sizes: Sizes) -> Plan:
     """Few lanes along time where there are many channels: joining them takes fewer exchanges. Where channels are few, a warp takes one at
     a time, or several share one."""
-    schedulers = 4 * processors(u.device)
-    rows = u.shape[0] * u.shape[1]
-    wide = max(x.element_size() for x in (u, B, C)) == 4
-    if rows >= 14 * schedulers:
-        plan = Plan(8, 2, 4, blocks=3 if wide else 4, unroll=2)
-    elif rows >= schedulers:
-        plan = Plan(32, 1, 4, blocks=4 if wide else 5, unroll=2)
+    schedulers = 4 * processors(sizes.device)
+    if sizes.channels >= 14 * schedulers:
+        plan = Plan(8, 2, 4, blocks=3 if sizes.wide else 4, unroll=2)
+    elif sizes.channels >= schedulers:
+        plan = Plan(32, 1, 4, blocks=4 if sizes.wide else 5, unroll=2)
     else:
-        plan = Plan(32, 1, 1, 4, blocks=4 if wide else 5)
-    return _fitting(plan, u, B, C, d_state, backward=False)
+        plan = Plan(32, 1, 1, 4, blocks=4 if sizes.wide else 5)
+    return _fitting(plan, sizes, backward=False)
 
 
-def backward_plan(u: Tensor, B: Tensor, C: Tensor, d_state: int) -> Plan:
-    schedulers = 4 * processors(u.device)
-    rows = u.shape[0] * u.shape[1]
-    small = shared_memory(u.device) < 128 * 1024  # compute capability 12.0, whose assembler spills where that of 9.0 does not
-    if rows >= 14 * schedulers:
-        wide = max(x.element_size() for x in (u, B, C)) == 4
-        two = Plan(8, 2, 4, blocks=2, unroll=1 if wide else 2)
-        plan = two if d_state >= 16 and not small else Plan(8, 1, 4, blocks=2 if small else 3)
+def backward_plan(sizes: Sizes) -> Plan:
+    schedulers = 4 * processors(sizes.device)
+    small = shared_memory(sizes.device) < 128 * 1024  # compute capability 12.0, whose assembler spills where that of 9.0 does not
+    if sizes.channels >= 14 * schedulers:
+        two = Plan(8, 2, 4, blocks=2, unroll=1 if sizes.wide else 2)
+        plan = two if sizes.d_state >= 16 and not small else Plan(8, 1, 4, blocks=2 if small else 3)
     else:
-        plan = Plan(16 if rows >= 6 * schedulers else 32, 1, 4, blocks=2 if small else 3)
-    return _fitting(plan, u, B, C, d_state, backward=True)
+        plan = Plan(16 if sizes.channels >= 6 * schedulers else 32, 1, 4, blocks=2 if small else 3)
+    return _fitting(plan, sizes, backward=True)
 
 
-def _fitting(plan: Plan, u: Tensor, B: Tensor, C: Tensor, d_state: int, backward: bool) -> Plan:
+def _fitting(plan: Plan, sizes: Sizes, backward: bool) -> Plan:
     """Not much wider than a group, and within shared memory."""
-    group = u.shape[1] // max(x.shape[1] if x.dim() == 4 else 1 for x in (B, C))
-    limit = shared_memory(u.device)
+    limit = shared_memory(sizes.device)
     while True:
-        shared = plan.backward_shared(d_state, B, C) if backward else plan.forward_shared(d_state, B, C)
-        less = plan.narrower() if plan.width >= 2 * group or shared > limit else None
+        shared = plan.backward_shared(sizes) if backward else plan.forward_shared(sizes)
+        less = plan.narrower() if plan.width >= 2 * sizes.group or shared > limit else None
         if less is None:
             return plan
         plan = less
 
 
 def suits(*tensors: Tensor | None) -> bool:
-    """Are the dtypes known, and the cards' compiler there."""
-    return all(x is None or x.dtype in TYPES for x in tensors) and nvrtc.usable(next(x for x in tensors if x is not None).device)[0]
+    """Are the dtypes known."""
+    return all(x is None or x.dtype in TYPES for x in tensors)
 
 
 def rows(x: Tensor) -> Tensor:
@@ -150,7 +172,7 @@ def copy_launch(x: Tensor, pitch: int) -> Launch:
     return Launch(kernel, across * along * batch, 256, 0, [*x.stride(), channels, length, pitch, across, along])
 
 
-def _divides(size: int) -> int:
+def divides(size: int) -> int:
     """The largest power of 2, at most 16, that divides it."""
     return (size | 16) & -(size | 16)
 
@@ -239,7 +261,7 @@ def forward_launch(given: Given, softplus: bool, return_last_state: bool, every:
     size = u.element_size()
     of_tiles = bool(every) and plan.along == 1 and every % plan.tile == 0
     options = _options(*given, softplus) | plan.defines()
-    options |= {"ALIGN": _alignment(u, delta, z), "ALIGN_OUT": _divides(length * size), "HAS_LAST": int(return_last_state)}
+    options |= {"ALIGN": _alignment(u, delta, z), "ALIGN_OUT": divides(length * size), "HAS_LAST": int(return_last_state)}
     options |= {"STATES_OF_TILES": int(of_tiles), "STATES_OF_LANES": int(bool(every) and not of_tiles)}
     groups = _groups(B, C)
     group = channels // groups
@@ -251,7 +273,7 @@ def forward_launch(given: Given, softplus: bool, return_last_state: bool, every:
         *A.stride(), *constant, length, channels, group, groups * of_group, of_group, steps, max(every, 1),
     ]  # fmt: skip
     kernel = nvrtc.kernel("rows_forward.cu", "rows_forward", options, u.device)
-    return Launch(kernel, groups * of_group * batch, plan.threads, plan.forward_shared(states, B, C), numbers)
+    return Launch(kernel, groups * of_group * batch, plan.threads, plan.forward_shared(Sizes.of(u, B, C, states)), numbers)
 
 
 def scan_forward(
@@ -312,7 +334,7 @@ def backward_launch(given: Given, dout: Tensor, softplus: bool, plan: Plan) -> B
     options = _options(*given, softplus)
     types = {name: options[name] for name in ("TB", "TC", "TA", "TD", "TBIAS")}
     sizes = [x.element_size() for x in (u, delta, u if z is None else z)]
-    options |= plan.defines() | {"ALIGN": _alignment(u, delta, z, dout), "ALIGN_OUT": min(_divides(length * size) for size in sizes)}
+    options |= plan.defines() | {"ALIGN": _alignment(u, delta, z, dout), "ALIGN_OUT": min(divides(length * size) for size in sizes)}
     options |= {"ROUND": plan.together(states), "PRIVATE": int(plan.private(states))}
     tokens = groups * states * length
     # what the blocks leave: as often as (counted in `parts`) the values of each gradient
@@ -324,7 +346,7 @@ def backward_launch(given: Given, dout: Tensor, softplus: bool, plan: Plan) -> B
     moving, constant = _matrix_strides(B, C)
     made = [number for size in sizes for number in (channels * length * size, length * size)]
     kernel = nvrtc.kernel("rows_backward.cu", "rows_backward", options, u.device)
-    scan = Launch(kernel, groups * of_group * batch, plan.threads, plan.backward_shared(states, B, C), [
+    scan = Launch(kernel, groups * of_group * batch, plan.threads, plan.backward_shared(Sizes.of(u, B, C, states)), [
         *_strides(u, 0, 1), *_strides(delta, 0, 1), *_strides(z, 0, 1), *_strides(dout, 0, 1), *moving, *A.stride(), *constant, *made,
         length, channels, group, groups * of_group, of_group, batch, groups,
     ])  # fmt: skip
@@ -333,6 +355,20 @@ def backward_launch(given: Given, dout: Tensor, softplus: bool, plan: Plan) -> B
     numbers = [*counts, parts[0], parts[1], batch, *starts[1:5]]
     sums = Launch(nvrtc.kernel("rows_sums.cu", "rows_sums", types, u.device), starts[5], 256, 0, numbers)
     return Backward(scan, sums, end // 4, (at_A, at_B, at_C, at_D, at_bias))
+
+
+_compiled: set[tuple[object, ...]] = set()
+
+
+def compile_backward(given: Given, softplus: bool, plan: Plan) -> None:
+    """Before forward, where a kernel that is refused leaves the whole call to another backend. given: as_rows. Raises NotCompiled."""
+    u, delta, A, B, C, _, z, _ = given
+    types = [None if x is None else x.dtype for x in given]
+    borders = _alignment(u, delta, z), divides(u.shape[2] * u.element_size())
+    key = u.device, A.shape[1], B.dim(), C.dim(), softplus, plan, *borders, *types
+    if key not in _compiled:
+        backward_launch(given, torch.empty(u.shape, dtype=u.dtype, device="meta"), softplus, plan)
+        _compiled.add(key)
 
 
 def scan_backward(

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
+from anymamba.backends.scan_node import Scan
 from anymamba.backends.transforms import first_derivative_only
-from anymamba.backends.triton import selective_scan
 from anymamba.backends.triton.causal_conv1d import LARGEST_WIDTH, conv_backward, conv_forward, conv_plan
 from anymamba.backends.triton.launch import runs_here
+from anymamba.backends.triton.selective_scan import SCAN
 from anymamba.language import say
 
 _COMPOSED = {"B", "C", "B_proj_bias", "C_proj_bias", "b_rms_weight", "c_rms_weight", "dt_rms_weight", "complex_A"}
@@ -32,6 +33,11 @@ def supports(call: Call) -> tuple[bool, str]:
     if call.size("d_state") > 256 or not 1 <= call.size("width") <= LARGEST_WIDTH:
         return False, say("d_state or the width of the convolution is too large", "d_state 或卷积宽度过大")
     return True, reason
+
+
+def variant(call: Call) -> str:
+    """States and taps are unrolled."""
+    return f"{call.size('d_state', 16)} states, {call.size('width', 4)} taps"
 
 
 def mamba_inner_fn(
@@ -58,11 +64,34 @@ def mamba_inner_fn(
     mask: Tensor | None = None,
 ) -> Tensor:
     """See anymamba.ops.mamba_inner. xz: (batch, 2 * dim, length); fastest where the channel stride is 1."""
+    return mixer(
+        SCAN, xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, out_proj_bias, A, D, delta_bias,
+        delta_softplus, checkpoint_lvl, mask,
+    )  # fmt: skip
+
+
+def mixer(
+    scan: Scan,
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    A: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    checkpoint_lvl: int,
+    mask: Tensor | None,
+) -> Tensor:
+    """mamba_inner_fn with its scan by these kernels."""
     D, delta_bias = (None if x is None else x.contiguous() for x in (D, delta_bias))  # the scan's kernels read them side by side
     kind = xz.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else xz.dtype
     return _MambaInner.apply(
-        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, out_proj_bias, A, D, delta_bias,
+        scan, xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, out_proj_bias, A, D, delta_bias,
         bool(delta_softplus), checkpoint_lvl, dtype, None if mask is None else mask.to(dtype),
     )  # fmt: skip
 
@@ -81,6 +110,7 @@ class _MambaInner(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        scan: Scan,
         xz: Tensor,
         conv_weight: Tensor,
         conv_bias: Tensor | None,
@@ -99,7 +129,7 @@ class _MambaInner(torch.autograd.Function):
         keep = any(ctx.needs_input_grad)
         with torch.autocast(xz.device.type, enabled=False):
             x_weight, dt_weight, out_weight = (weight.to(dtype) for weight in (x_proj, dt_proj, out_proj))
-            parts, kept = _scanned(xz, conv_weight, conv_bias, x_weight, dt_weight, A, D, delta_bias, softplus, keep, mask)
+            parts, plan = _scanned(scan, xz, conv_weight, conv_bias, x_weight, dt_weight, A, D, delta_bias, softplus, keep, mask)
             bias = None if out_bias is None else out_bias.to(dtype)
             out = torch.nn.functional.linear(parts.y.mT.to(dtype), out_weight, bias)
         if keep:
@@ -108,7 +138,7 @@ class _MambaInner(torch.autograd.Function):
                 xz, conv_weight, conv_bias, x_proj, dt_proj, out_proj, out_bias, A, D, delta_bias, x_weight, dt_weight,
                 out_weight, mask, *(parts if checkpoint_lvl == 0 else ()),
             )  # fmt: skip
-            ctx.softplus, ctx.kept, ctx.dtype = softplus, kept, dtype
+            ctx.scan, ctx.softplus, ctx.plan, ctx.dtype = scan, softplus, plan, dtype
         return out
 
     @staticmethod
@@ -116,11 +146,11 @@ class _MambaInner(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         xz, conv_weight, conv_bias, x_proj, dt_proj, out_proj, out_bias, A, D, delta_bias, *rest = ctx.saved_tensors
         (x_weight, dt_weight, out_weight, mask), saved = rest[:4], rest[4:]
-        softplus, kept, dtype = ctx.softplus, ctx.kept, ctx.dtype
+        scan, softplus, plan, dtype = ctx.scan, ctx.softplus, ctx.plan, ctx.dtype
         parts = _Parts(*saved) if saved else None
         with torch.autocast(xz.device.type, enabled=False):
             if parts is None:
-                parts, kept = _scanned(xz, conv_weight, conv_bias, x_weight, dt_weight, A, D, delta_bias, softplus, True, mask)
+                parts, plan = _scanned(scan, xz, conv_weight, conv_bias, x_weight, dt_weight, A, D, delta_bias, softplus, True, mask)
             assert parts.states is not None
             batch, dim, length = parts.u.shape
             rank, states = dt_weight.shape[1], A.shape[1]
@@ -130,8 +160,8 @@ class _MambaInner(torch.autograd.Function):
             dout = dout.reshape(-1, dout.shape[2]).to(dtype)
             dy = (dout @ out_weight).view(batch, length, dim).mT
             B, C = _matrices(parts.low, batch, rank, states)
-            du, ddelta, dA, dB, dC, dD, found_dz, dbias = selective_scan.backward(
-                dy.to(parts.y.dtype), parts.u, parts.delta, A, B, C, D, z, delta_bias, softplus, parts.states, kept, dz
+            du, ddelta, dA, dB, dC, dD, found_dz, dbias = scan.backward(
+                dy.to(parts.y.dtype), parts.u, parts.delta, A, B, C, D, z, delta_bias, softplus, parts.states, plan, dz
             )
             assert du is not None and ddelta is not None and dB is not None and dC is not None and found_dz is not None
             if found_dz.data_ptr() != dz.data_ptr():
@@ -143,17 +173,18 @@ class _MambaInner(torch.autograd.Function):
             dlow[:, rank + states :].copy_(_rows(dC))
             du = torch.addmm(_rows(du).to(dtype), dlow, x_weight).view(batch, length, dim).mT
             du = _without_padding(du, mask)
-            plan = conv_plan(batch, dim, length, xz.device, backward=True)
-            _, dconv, dconv_bias, _ = conv_backward(du.to(x.dtype), x, conv_weight[:, 0], conv_bias, None, None, True, plan, dx)
+            of_conv = conv_plan(batch, dim, length, xz.device, backward=True)
+            _, dconv, dconv_bias, _ = conv_backward(du.to(x.dtype), x, conv_weight[:, 0], conv_bias, None, None, True, of_conv, dx)
             weights = [
                 (dlow.mT @ rows).to(x_proj.dtype), (ddelta.mT @ parts.low[:, :rank]).to(dt_proj.dtype),
                 (dout.mT @ _rows(parts.y).to(dtype)).to(out_proj.dtype),
             ]  # fmt: skip
             dout_bias = None if out_bias is None else dout.sum(0, dtype=torch.float32).to(out_bias.dtype)
-        return dxz.mT, dconv.unsqueeze(1), dconv_bias, *weights, dout_bias, dA, dD, dbias, None, None, None, None
+        return None, dxz.mT, dconv.unsqueeze(1), dconv_bias, *weights, dout_bias, dA, dD, dbias, None, None, None, None
 
 
 def _scanned(
+    scan: Scan,
     xz: Tensor,
     conv_weight: Tensor,
     conv_bias: Tensor | None,
@@ -165,7 +196,7 @@ def _scanned(
     softplus: bool,
     keep: bool,
     mask: Tensor | None,
-) -> tuple[_Parts, selective_scan.Kept]:
+) -> tuple[_Parts, Any]:
     x, z = _halves(xz)
     batch, dim, length = x.shape
     u = conv_forward(x, conv_weight[:, 0], conv_bias, None, None, True, conv_plan(batch, dim, length, x.device))
@@ -174,8 +205,8 @@ def _scanned(
     rank = dt_weight.shape[1]
     delta = (low[:, :rank] @ dt_weight.mT).view(batch, length, dim).mT
     B, C = _matrices(low, batch, rank, A.shape[1])
-    y, _, states, kept = selective_scan.forward(u, delta, A, B, C, D, z, delta_bias, softplus, False, keep)
-    return _Parts(u, low, delta, y, states), kept
+    y, _, states, plan = scan.forward(u, delta, A, B, C, D, z, delta_bias, softplus, False, keep)
+    return _Parts(u, low, delta, y, states), plan
 
 
 def _without_padding(u: Tensor, mask: Tensor | None) -> Tensor:

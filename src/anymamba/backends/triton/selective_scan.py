@@ -1,20 +1,12 @@
-"""selective_scan_fn on Triton kernels, and on NVIDIA cards on those in CUDA C++: launches, memory and autograd. The mathematics is in
-selective_scan_forward and _backward."""
+"""selective_scan_fn on Triton kernels: launches and memory. The mathematics is in selective_scan_forward and _backward."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
-from anymamba.backends.cuda import nvrtc
-from anymamba.backends.cuda import selective_scan_launch as in_cuda
-from anymamba.backends.cuda import selective_scan_rows as rows
-from anymamba.backends.cuda import selective_scan_rows_launch as in_rows
-from anymamba.backends.transforms import first_derivative_only
+from anymamba.backends.scan_node import Scan, selective_scan
 from anymamba.backends.triton.launch import on_device, runs_here
 from anymamba.backends.triton.selective_scan_backward import (
     selective_scan_backward_kernel,
@@ -26,13 +18,13 @@ from anymamba.language import say
 
 
 def supports(call: Call) -> tuple[bool, str]:
-    """All but a complex A; a B or C that is constant in time where NVRTC compiles."""
+    """All but a complex A and a B or C that is constant in time."""
     ok, reason = runs_here(call)
     if not ok:
         return ok, reason
     if "complex_A" in call.features:
         return False, say("has no kernel for complex A", "没有复数 A 的内核")
-    if call.features & {"constant_B", "constant_C"} and not nvrtc.usable(call.device)[0]:
+    if call.features & {"constant_B", "constant_C"}:
         return False, say("has no kernel for B or C constant in time", "没有 B 或 C 不随时间变化的内核")
     if call.size("d_state") > 256:
         return False, say("d_state is at most 256", "d_state 最大为 256")
@@ -42,8 +34,7 @@ def supports(call: Call) -> tuple[bool, str]:
 def variant(call: Call) -> str:
     """The kernels walk along what lies side by side in memory; states are unrolled."""
     beside = "steps" if "length_contiguous" in call.features else "channels"
-    extra = "".join(f", {word}" for word in ("groups", "constant_B", "constant_C") if word in call.features)
-    return f"{beside} side by side, {call.size('d_state', 16)} states{extra}"
+    return f"{beside} side by side, {call.size('d_state', 16)} states" + (", groups" if "groups" in call.features else "")
 
 
 def selective_scan_fn(
@@ -59,31 +50,7 @@ def selective_scan_fn(
     return_last_state: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """See anymamba.ops.selective_scan_fn. u, delta, z: (batch, d_inner, length); fastest where the channel stride is 1."""
-    # the kernels read these two side by side
-    D, delta_bias = (None if x is None else x.contiguous() for x in (D, delta_bias))
-    out, last_state = _SelectiveScan.apply(u, delta, A, B, C, D, z, delta_bias, bool(delta_softplus), bool(return_last_state))
-    return (out, last_state) if return_last_state else out
-
-
-def _prepare(*arguments: Any) -> rows.PreparedScan | None:
-    """For dispatch.remember: arguments of selective_scan_fn, and whether gradients are needed."""
-    u, delta, A, B, C, _, z, *_ = arguments
-    try:
-        return None if in_cuda.suits(u, delta, A, B, C, z) else rows.prepare(*arguments)
-    except nvrtc.NotCompiled:
-        return None  # said when the call itself meets it
-
-
-selective_scan_fn.prepare = _prepare  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What backward has to know of forward: every how many steps it kept the state, and the plan of the CUDA kernel if it was one:
-    of that for channels side by side, or of that for steps side by side."""
-
-    every: int
-    plan: in_cuda.Plan | in_rows.Plan | None
+    return selective_scan(SCAN, u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
 
 
 def forward(
@@ -97,27 +64,12 @@ def forward(
     delta_bias: Tensor | None,
     softplus: bool,
     return_last_state: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None, Kept]:
-    """out, last state or None, with keep the states that backward starts from; by the fastest kernel that takes these tensors."""
+    training: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None, int]:
+    """out, last state or None, with training the states that backward starts from, and every how many steps these are."""
     batch, channels, length = u.shape
-    arguments = u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state
-    try:
-        if in_cuda.suits(u, delta, A, B, C, z):
-            packed = B.element_size() == C.element_size() == 2
-            back = in_cuda.backward_plan(batch, channels, length, u.device)
-            plan = in_cuda.forward_plan(batch, channels, length, u.device, packed)
-            return *in_cuda.scan_forward(*arguments, back.window if keep else 0, plan), Kept(back.window, back)
-        if u.numel() and in_rows.suits(u, delta, A, B, C, D, z, delta_bias):
-            back_rows = in_rows.backward_plan(u, B, C, A.shape[1])
-            plan_rows = in_rows.forward_plan(u, B, C, A.shape[1])
-            return *in_rows.scan_forward(*arguments, back_rows.tile if keep else 0, plan_rows), Kept(back_rows.tile, back_rows)
-    except nvrtc.NotCompiled as error:
-        nvrtc.give_up(u.device, str(error))
-    plan_triton = forward_plan(batch, channels, length, A.shape[1], u.device, u.dtype == torch.float32)
-    B, C = _along_time(B, u), _along_time(C, u)
-    found = scan_forward(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, keep, plan_triton)
-    return *found, Kept(plan_triton.every, None)
+    plan = forward_plan(batch, channels, length, A.shape[1], u.device, u.dtype == torch.float32)
+    return *scan_forward(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, training, plan), plan.every
 
 
 def backward(
@@ -131,69 +83,17 @@ def backward(
     z: Tensor | None,
     delta_bias: Tensor | None,
     softplus: bool,
-    checkpoint: Tensor,
-    kept: Kept,
+    states: Tensor,
+    every: int,
     dz: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of u, delta, A, B, C, D, z, delta_bias. dz: memory for z's, like z, channel stride 1."""
-    given = u, delta, A, B, C, D, z, delta_bias, softplus
-    every = kept.every
-    try:
-        if isinstance(kept.plan, in_cuda.Plan):
-            return in_cuda.scan_backward(dout, *given, checkpoint, kept.plan, dz)
-        if kept.plan is not None:
-            found = in_rows.scan_backward(dout, *given, checkpoint, kept.plan)
-            return found if dz is None or found[6] is None else (*found[:6], dz.copy_(found[6]), found[7])
-    except nvrtc.NotCompiled as error:
-        nvrtc.give_up(u.device, str(error))
-        if isinstance(kept.plan, in_rows.Plan):  # the Triton kernel reads the states of the other
-            _, _, states, again = forward(*given, False, True)
-            assert states is not None
-            checkpoint, every = states, again.every
-    plan = backward_plan(u.shape[0], u.shape[1], u.shape[2], A.shape[1], u.device, u.dtype == torch.float32)
-    matrices = _along_time(B, u), _along_time(C, u)
-    gradients = list(scan_backward(dout, u, delta, A, *matrices, D, z, delta_bias, softplus, checkpoint, every, plan, dz))
-    for index, matrix in ((3, B), (4, C)):
-        gradient = gradients[index]
-        if matrix.dim() == 2 and gradient is not None:
-            gradients[index] = gradient.float().sum((0, 3)).to(matrix.dtype)
-    return tuple(gradients)
+    batch, channels, length = u.shape
+    plan = backward_plan(batch, channels, length, A.shape[1], u.device, u.dtype == torch.float32)
+    return scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, softplus, states, every, plan, dz)
 
 
-def _along_time(matrix: Tensor, u: Tensor) -> Tensor:
-    """B or C; one that is constant in time as if every channel were a group of its own."""
-    return matrix[None, :, :, None].expand(u.shape[0], -1, -1, u.shape[2]) if matrix.dim() == 2 else matrix
-
-
-class _SelectiveScan(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        z: Tensor | None,
-        delta_bias: Tensor | None,
-        softplus: bool,
-        return_last_state: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        keep = any(ctx.needs_input_grad)
-        out, last_state, checkpoint, kept = forward(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, keep)
-        if keep:
-            ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, checkpoint)
-            ctx.softplus, ctx.kept = softplus, kept
-        if last_state is not None:
-            ctx.mark_non_differentiable(last_state)
-        return out, last_state
-
-    @staticmethod
-    @first_derivative_only
-    def backward(ctx: Any, dout: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        u, delta, A, B, C, D, z, delta_bias, checkpoint = ctx.saved_tensors
-        return *backward(dout, u, delta, A, B, C, D, z, delta_bias, ctx.softplus, checkpoint, ctx.kept), None, None
+SCAN = Scan(forward, backward)
 
 
 def scan_forward(

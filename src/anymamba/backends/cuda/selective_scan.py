@@ -1,0 +1,131 @@
+"""selective_scan_fn on kernels in CUDA C++. Two families of them: one walks along channels that lie side by side in memory and is made for
+the 16 states of the published models, the other along steps that lie side by side, with any number of states.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from anymamba.backends.call import Call
+from anymamba.backends.cuda import nvrtc
+from anymamba.backends.cuda import selective_scan_launch as by_channels
+from anymamba.backends.cuda import selective_scan_rows as prepared
+from anymamba.backends.cuda import selective_scan_rows_launch as by_rows
+from anymamba.backends.cuda.selective_scan_variants import probe, variant
+from anymamba.backends.refusal import NotCompiled
+from anymamba.backends.scan_node import Scan, groups_differ, selective_scan
+from anymamba.language import say
+
+__all__ = ["SCAN", "probe", "selective_scan_fn", "supports", "variant"]
+
+LARGEST_STATE = 256
+
+
+def supports(call: Call) -> tuple[bool, str]:
+    """All but a complex A, more than 256 states, and float64 among the tensors."""
+    ok, reason = nvrtc.usable(call.device)
+    if not ok:
+        return ok, reason
+    if call.dtype not in by_rows.TYPES:
+        name = str(call.dtype).removeprefix("torch.")
+        return False, say(f"has float32, bfloat16 and float16 kernels, not {name}", f"内核支持 float32、bfloat16、float16，不支持 {name}")
+    if "complex_A" in call.features:
+        return False, say("has no kernel for complex A", "没有复数 A 的内核")
+    other = sorted(feature for feature in call.features if feature.startswith("float64_"))
+    if other:
+        return False, say(f"has no kernel for {', '.join(other)}", f"没有适用于 {', '.join(other)} 的内核")
+    if call.size("d_state") > LARGEST_STATE:
+        return False, say(f"d_state is at most {LARGEST_STATE}", f"d_state 最大为 {LARGEST_STATE}")
+    return True, reason
+
+
+def selective_scan_fn(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """See anymamba.ops.selective_scan_fn. u, delta, z: (batch, d_inner, length); with a stride of 1 for channels or for steps nothing is
+    copied."""
+    return selective_scan(SCAN, u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+
+
+def _prepare(*arguments: Any) -> prepared.PreparedScan | None:
+    """For dispatch.remember: arguments of selective_scan_fn, and whether gradients are needed."""
+    u, delta, A, B, C, _, z, *_ = arguments
+    try:
+        as_is = by_channels.suits(u, delta, A, B, C, z) or groups_differ(B, C)
+        return None if as_is else prepared.prepare(*arguments)
+    except NotCompiled:
+        return None  # the call itself meets it, and says so
+
+
+selective_scan_fn.prepare = _prepare  # type: ignore[attr-defined]
+
+
+def forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    return_last_state: bool,
+    training: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None, by_channels.Plan | by_rows.Plan]:
+    """out, last state or None, with training the states that backward starts from, and backward's plan. Raises NotCompiled, also for a
+    kernel that only backward needs."""
+    tensors = u, delta, A, B, C, D, z, delta_bias
+    if by_channels.suits(u, delta, A, B, C, z):
+        batch, channels, length = u.shape
+        packed = B.element_size() == C.element_size() == 2
+        plan = by_channels.forward_plan(batch, channels, length, u.device, packed)
+        back = by_channels.backward_plan(batch, channels, length, u.device)
+        if training:
+            by_channels.compile_backward(*tensors, softplus, back)
+        return *by_channels.scan_forward(*tensors, softplus, return_last_state, back.window if training else 0, plan), back
+    sizes = by_rows.Sizes.of(u, B, C, A.shape[1])
+    back_rows = by_rows.backward_plan(sizes)
+    every = back_rows.tile if training else 0
+    rows = by_rows.as_rows(*tensors)
+    if training:
+        by_rows.compile_backward(rows, softplus, back_rows)
+    launch = by_rows.forward_launch(rows, softplus, return_last_state, every, by_rows.forward_plan(sizes))
+    return *by_rows.run_forward(launch, rows, return_last_state, every), back_rows
+
+
+def backward(
+    dout: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    states: Tensor,
+    plan: by_channels.Plan | by_rows.Plan,
+    dz: Tensor | None = None,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of u, delta, A, B, C, D, z, delta_bias. dz: memory for z's, which the kernels for channels use where its rows lie at
+    16-byte borders."""
+    tensors = u, delta, A, B, C, D, z, delta_bias
+    if isinstance(plan, by_channels.Plan):
+        return by_channels.scan_backward(dout, *tensors, softplus, states, plan, dz)
+    return by_rows.scan_backward(dout, *tensors, softplus, states, plan)
+
+
+SCAN = Scan(forward, backward)
