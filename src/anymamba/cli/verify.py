@@ -21,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", nargs=2, metavar=("A", "B"),
         help=say(
             "two sides: words joined by colons, as cpu torch:float64; backends (cpu, torch or torch-chunked, reference or "
-            "torch-reference, cuda, triton, triton-interpreted), dtypes (float32, bfloat16, float64), modes (scan, step, whole) and options "
-            "(residual-float32, residual-dtype, state-bfloat16, resync-N)",
-            "比较的两侧，词语用冒号连接，例如 cpu torch:float64；后端（cpu、torch 即 torch-chunked、reference 即 torch-reference、cuda、triton、"
-            "triton-interpreted）、数据类型（float32、bfloat16、float64）、模式（scan、step、whole）与选项"
+            "torch-reference, cuda, triton, triton-interpreted), dtypes (float32, bfloat16, float64), modes (scan, step, whole) and "
+            "options (residual-float32, residual-dtype, state-bfloat16, resync-N)",
+            "比较的两侧，词语用冒号连接，例如 cpu torch:float64；后端（cpu、torch 即 torch-chunked、reference 即 torch-reference、cuda、"
+            "triton、triton-interpreted）、数据类型（float32、bfloat16、float64）、模式（scan、step、whole）与选项"
             "（residual-float32、residual-dtype、state-bfloat16、resync-N）",
         ),
     )  # fmt: skip
