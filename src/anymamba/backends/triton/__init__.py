@@ -40,8 +40,8 @@ def available() -> tuple[bool, str]:
         major, minor = torch.cuda.get_device_capability()
         if torch.version.hip is None and major < 8:
             return False, say(
-                f"this GPU has compute capability {major}.{minor}; the kernels need 8.0",
-                f"该 GPU 的计算能力为 {major}.{minor}，内核需要 8.0",
+                f"this GPU has compute capability {major}.{minor}; Triton's kernels need 8.0",
+                f"该 GPU 的计算能力为 {major}.{minor}，Triton 内核需要 8.0",
             )
         return True, say(f"compiles for {torch.cuda.get_device_name()}", f"为 {torch.cuda.get_device_name()} 编译")
     if hasattr(torch, "xpu") and torch.xpu.is_available():
