@@ -155,7 +155,10 @@ def test_faults_are_noticed(code: str, number: int) -> None:
     assert len(faults(code)) == number
 
 
-LOOKED_FOR = {"doctor/reading.py", "doctor/unknown.py", "doctor/rules", "doctor/rule.py", "doctor/advice.py", "training/show/fonts.py"}
+LOOKED_FOR = {
+    "doctor/reading.py", "doctor/unknown.py", "doctor/environment.py", "doctor/installations.py", "doctor/rules", "doctor/rule.py",
+    "doctor/advice.py", "training/show/fonts.py",
+}  # fmt: skip
 """Words that logs are searched for, letters that a font must have, and the doctor's own prose."""
 
 
