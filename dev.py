@@ -10,6 +10,7 @@ bench      setup, then the benchmarks of this machine
 docs       build the documentation into site/; any warning is an error
 messages   bring the Chinese catalog up to what the code says
 wheel      build dist/anymamba-*-py3-none-any.whl
+doctor     build dist/anymamba_doctor-*.whl and dist/anymamba-doctor.pyz: `anymamba doctor` alone, without torch
 """
 
 from __future__ import annotations
@@ -88,6 +89,9 @@ def main(command: str, *rest: str) -> None:
     elif command == "messages":
         setup()
         run(PYTHON, "scripts/messages.py")
+    elif command == "doctor":
+        setup()
+        run(PYTHON, "scripts/build_doctor.py")
     elif command == "wheel":
         setup()
         run(PYTHON, "-m", "build", "--wheel", "--no-isolation")

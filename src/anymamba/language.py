@@ -74,7 +74,8 @@ def _catalog() -> NullTranslations:
     folder = "locale/zh/LC_MESSAGES/anymamba"
     for suffix, compile_catalog in ((".po", compiled), (".mo", bytes)):
         try:
-            data = pkgutil.get_data("anymamba", folder + suffix)
+            # beside this file: the doctor's own distribution has another name
+            data = pkgutil.get_data(__name__.rpartition(".")[0], folder + suffix)
         except OSError:
             continue
         return gettext.GNUTranslations(io.BytesIO(compile_catalog(data or b"")))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from typing import List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 from anymamba import __version__
 from anymamba.cli.parser import Parser
@@ -58,9 +58,14 @@ def main(argv: Optional[List[str]] = None) -> int:
     if not parsed.verb:
         parser.print_help()
         return 2
-    debug = getattr(parsed, "debug", False)
+    module = importlib.import_module("anymamba.cli." + parsed.verb)
+    return guarded(parsed.verb, lambda: int(module.run(parsed)), getattr(parsed, "debug", False))
+
+
+def guarded(verb: str, run: Callable[[], int], debug: bool) -> int:
+    """The exit code of a verb; what it raises becomes a message, unless debug asks for the traceback."""
     try:
-        return int(importlib.import_module("anymamba.cli." + parsed.verb).run(parsed))
+        return run()
     except KeyboardInterrupt:
         print(say("interrupted", "已中断"), file=sys.stderr)
         return 130
@@ -71,14 +76,14 @@ def main(argv: Optional[List[str]] = None) -> int:
     except AnymambaError as error:
         if debug:
             raise
-        print("anymamba {}: {}".format(parsed.verb, error), file=sys.stderr)
+        print("anymamba {}: {}".format(verb, error), file=sys.stderr)
         return error.exit_code
     except Exception as error:
         if debug:
             raise
         print(
             "anymamba {}: {}: {}\n{}".format(
-                parsed.verb,
+                verb,
                 type(error).__name__,
                 error,
                 say(
