@@ -160,6 +160,8 @@ LOOKED_FOR = {
     "doctor/advice.py", "training/show/fonts.py",
 }  # fmt: skip
 """Words that logs are searched for, letters that a font must have, and the doctor's own prose."""
+ANSWERS = {"是"}
+"""What a user may type."""
 
 
 def test_the_code_holds_english_alone() -> None:
@@ -169,7 +171,8 @@ def test_the_code_holds_english_alone() -> None:
         if re.search(r"import .*\bsay\b|def say\b", source) or any(path.is_relative_to(PACKAGE / place) for place in LOOKED_FOR):
             continue
         texts = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
-        chinese += [f"{path.relative_to(PACKAGE)}: {text}" for text in texts if re.search("[\u4e00-\u9fff]", str(text))]
+        chinese_texts = (text for text in texts if isinstance(text, str) and text not in ANSWERS and re.search("[\u4e00-\u9fff]", text))
+        chinese += [f"{path.relative_to(PACKAGE)}: {text}" for text in chinese_texts]
     assert chinese == []
 
 
