@@ -37,15 +37,20 @@ def _entries(po: str) -> Iterator[Tuple[str, str]]:
         fields: Dict[str, List[str]] = {}
         name = ""
         for line in block.splitlines():
-            if line.startswith("#,") and "fuzzy" in line:
-                break  # a guess that nobody has read
-            match = _FIELD.fullmatch(line.strip())  # comments and obsolete entries begin with #
+            if line.startswith("#"):  # comments, obsolete entries, flags
+                if line.startswith("#,") and "fuzzy" in line:
+                    break  # a guess that nobody has read
+                continue
+            match = _FIELD.fullmatch(line)
             if match is None:
                 continue
             if match.group(1):  # else the line goes on with the field of the line before
                 name = match.group(1)
                 fields.setdefault(name, []).append("")
-            fields[name][-1] += _ESCAPE.sub(lambda escape: _ESCAPED.get(escape.group(1), escape.group(1)), match.group(2))
+            text = match.group(2)
+            if "\\" in text:
+                text = _ESCAPE.sub(lambda escape: _ESCAPED.get(escape.group(1), escape.group(1)), text)
+            fields[name][-1] += text
         else:
             if any(fields.get("msgstr", ())):
                 context = fields["msgctxt"][0] + "\4" if "msgctxt" in fields else ""
