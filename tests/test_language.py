@@ -8,6 +8,7 @@ import io
 import re
 import string
 import subprocess
+import symtable
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,13 @@ def called(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
+def tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+    """The names of the module, and of every function and comprehension in it."""
+    yield table
+    for child in table.get_children():
+        yield from tables(child)
+
+
 def faults(source: str) -> list[str]:
     """What in this code would keep a sentence out of the catalog, or make it fail when it is said."""
     result = []
@@ -116,11 +124,15 @@ def faults(source: str) -> list[str]:
             named = {keyword.arg for keyword in node.keywords}
             if sentences and None not in named and (node.args or wanted != named):
                 result.append(f"line {node.lineno}: {sorted(wanted)} are shown, {sorted(map(str, named))} given by name")
-    if calls:
-        stored = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-        bound = [node.lineno for node in stored if node.id == "_"]
-        bound += [node.lineno for node in ast.walk(tree) if isinstance(node, ast.arg) and node.arg == "_"]
-        result += [f"line {line}: binds _, which is the function here; call it __" for line in bound]
+    for table in tables(symtable.symtable(source, "source", "exec")):
+        if "_" in table.get_identifiers():
+            name = table.lookup("_")
+            if table.get_type() == "module":
+                hidden = name.is_assigned() and not name.is_imported()
+            else:
+                hidden = name.is_free() or name.is_local() and name.is_referenced()
+            if hidden:
+                result.append(f"line {table.get_lineno()}: binds _ where the function of that name is called; call it __")
     return result
 
 
@@ -147,8 +159,11 @@ def test_sentences_can_be_extracted() -> None:
         ('_("{count} files of {total}").format(count=3)', 1),
         ('_("{} files").format(3)', 1),
         ('ngettext("{count} file", "{count} files", n).format(count=n)', 0),
-        ('for _ in range(3):\n    print(_("a sentence"))', 1),
-        ("for _ in range(3):\n    pass", 0),
+        ('def f():\n    for _ in range(3):\n        print(_("a sentence"))', 1),
+        ('def f(_):\n    return lambda: _("a sentence")', 1),
+        ('def f():\n    return [_("a sentence") for _ in range(3)]', 1),
+        ('def f():\n    return _("a sentence"), [0 for _ in range(3)]', 0),
+        ('def f():\n    _, b = 1, 2\ndef g():\n    return _("a sentence")', 0),
     ],
 )
 def test_faults_are_noticed(code: str, number: int) -> None:
