@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from anymamba.errors import warn_once
-from anymamba.language import say
+from anymamba.language import _
 
 
 def cache_folder() -> Path:
@@ -53,11 +53,10 @@ def write_bytes(name: str, content: bytes) -> bool:
     except OSError as error:
         warn_once(
             "cache-folder",
-            say(
-                "the cache folder {} cannot be written ({}): kernels are compiled again at every start; "
-                "set ANYMAMBA_CACHE_DIR to a folder of yours",
-                "无法写入缓存目录 {}（{}）：每次启动都会重新编译内核；请将 ANYMAMBA_CACHE_DIR 设为可写的目录",
-            ).format(target.parent, error),
+            _(
+                "the cache folder {folder} cannot be written ({error}): kernels are compiled again at every start; "
+                "set ANYMAMBA_CACHE_DIR to a folder of yours"
+            ).format(folder=target.parent, error=error),
         )
         return False
     return True

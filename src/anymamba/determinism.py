@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -40,11 +40,9 @@ def deterministic(on: bool) -> Iterator[None]:
             raise
         raise AnymambaError(
             "deterministic",
-            say(f"{_operation(error)} has no deterministic form here", f"{_operation(error)} 在此没有确定性实现"),
+            _("{operation} has no deterministic form here").format(operation=_operation(error)),
             why=str(error).splitlines()[0],
-            fix=say(
-                "choose another --backend or --device, or leave --deterministic out", "请更换 --backend 或 --device，或去掉 --deterministic"
-            ),
+            fix=_("choose another --backend or --device, or leave --deterministic out"),
         ) from error
     finally:
         torch.use_deterministic_algorithms(before[0])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from typing import Optional, Set
 
-from anymamba.language import say
+from anymamba.language import _
 
 
 class AnymambaError(Exception):
     """what: the user's own file, line, flag or tensor shape, and what is wrong with it; why: the cause, where it helps;
-    fix: what to do now. Each is one sentence already in the user's language (``language.say``).
+    fix: what to do now. Each is one sentence already in the user's language (``language._``).
 
     code is short, stable and greppable: "shape", "dtype", "device", "backend", "checkpoint", "data", "usage", ...
     """
@@ -27,9 +27,9 @@ class AnymambaError(Exception):
     def __str__(self) -> str:
         lines = [self.what]
         if self.why:
-            lines.append(say("why: ", "原因：") + self.why)
+            lines.append(_("why: ") + self.why)
         if self.fix:
-            lines.append(say("fix: ", "解决：") + self.fix)
+            lines.append(_("fix: ") + self.fix)
         return "\n".join(lines)
 
 

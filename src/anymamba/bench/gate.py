@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anymamba.language import say
+from anymamba.language import _
 
 Outcome = Mapping[str, Tensor]
 
@@ -42,7 +42,9 @@ def compare(ours: Outcome, plain: Outcome, exact: Outcome, computed: torch.dtype
     worst = 0.0, 0.0, 0.0, next(iter(exact))
     for name, want in exact.items():
         if ours[name].shape != want.shape:
-            return Gate(False, say(f"{name} has shape {tuple(ours[name].shape)}", f"{name} 的形状不符"), float("inf"))
+            return Gate(
+                False, _("{name} has shape {shape}").format(name=name, shape=tuple(ours[name].shape)), float("inf")
+            )
         want = want.double()
         scale = want.abs().max().clamp(min=1e-30)
         error, plain_error = (
@@ -56,8 +58,8 @@ def compare(ours: Outcome, plain: Outcome, exact: Outcome, computed: torch.dtype
         if share >= worst[0]:
             worst = share, error, plain_error, name
     share, error, plain_error, name = worst
-    en = f"{name} is off by {error:.2g}, plain PyTorch by {plain_error:.2g}"
-    return Gate(share <= 1, say(en, f"{name} 误差 {error:.2g}，纯 PyTorch 误差 {plain_error:.2g}"), error, plain_error)
+    text = _("{name} is off by {error:.2g}, plain PyTorch by {plain_error:.2g}")
+    return Gate(share <= 1, text.format(name=name, error=error, plain_error=plain_error), error, plain_error)
 
 
 def crashed(error: Exception) -> Gate:

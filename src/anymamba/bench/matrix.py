@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anymamba.bench import peers
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 RUNS = 9
 """Of which the median counts; ours and theirs take turns."""
@@ -135,8 +135,8 @@ def official(op: str) -> Callable[..., Any]:
     if function.__module__.startswith("anymamba") or getattr(function, "__wrapped__", None) is not None:
         raise AnymambaError(
             "bench",
-            say("the drop-in stands in for the official packages here", "此处由替换模块代替官方包"),
-            fix=say("run the bench without `anymamba dropin`", "请在未启用替换模块时运行"),
+            _("the drop-in stands in for the official packages here"),
+            fix=_("run the bench without `anymamba dropin`"),
         )
     return function
 
@@ -212,7 +212,7 @@ def _device_times(contenders: dict[str, Callable[[], Any]], device: torch.device
     """Medians in milliseconds between two events, after the second-level cache was overwritten, in turns."""
     flush = torch.empty(256 * 2**20, dtype=torch.int8, device=device)
     samples: dict[str, list[float]] = {who: [] for who in contenders}
-    for _ in range(RUNS):
+    for __ in range(RUNS):
         for who, run in contenders.items():
             flush.zero_()
             before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -227,10 +227,10 @@ def _device_times(contenders: dict[str, Callable[[], Any]], device: torch.device
 def _host_cost(run: Callable[[], Any]) -> float:
     """Microseconds of a call, the device being done long before: the best of five rounds, for a host is disturbed by others."""
     best = float("inf")
-    for _ in range(5):
+    for __ in range(5):
         torch.cuda.synchronize()
         started = time.perf_counter()
-        for _ in range(COST_CALLS):
+        for __ in range(COST_CALLS):
             run()
         best = min(best, (time.perf_counter() - started) / COST_CALLS)
     return best * 1e6

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 
 def measure_apart(specification: dict[str, Any]) -> int:
@@ -19,10 +19,8 @@ def measure_apart(specification: dict[str, Any]) -> int:
     command = [sys.executable, "-m", "anymamba.bench.peak", json.dumps(specification)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [say("killed, out of memory?", "被终止，可能内存不足")]
-        raise AnymambaError(
-            "memory", say("the process that measures memory failed", "测量内存的进程失败"), why=last[0]
-        )
+        last = done.stderr.strip().splitlines()[-1:] or [_("killed, out of memory?")]
+        raise AnymambaError("memory", _("the process that measures memory failed"), why=last[0])
     return int(json.loads(done.stdout)["bytes"])
 
 
@@ -44,14 +42,14 @@ def measure_here(specification: dict[str, Any]) -> int:
         model = model_peers.make(specification["who"], config, device).train()
     ids = torch.randint(config.vocab_size, (1, specification["length"]), device=device)
     step = model_cases.on(specification.get("backend"), model_cases.training_step(model, ids, dtype))
-    for _ in range(2):
+    for __ in range(2):
         step()
     return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else _largest_resident()
 
 
 def _largest_resident() -> int:
     if sys.platform == "win32":
-        raise AnymambaError("memory", say("peak memory is not measured on Windows", "Windows 上不测量内存峰值"))
+        raise AnymambaError("memory", _("peak memory is not measured on Windows"))
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.machine import library_version
-from anymamba.language import say
+from anymamba.language import _
 
 TRANSFORMERS = "transformers"
 """Its path without kernel packages: a Python loop over time for Mamba-1, padded chunks for Mamba-2."""
@@ -54,12 +54,11 @@ def slow(device: torch.device, mamba1: bool, backward: bool) -> frozenset[str]:
 def sequential_transformers() -> str | None:
     """None when transformers runs its own path here, else the reason why it does not."""
     if library_version("transformers") is None:
-        return say("transformers is not installed", "未安装 transformers")
+        return _("transformers is not installed")
     for package in ("mamba_ssm", "causal_conv1d"):
         if importlib.util.find_spec(package) is not None:
-            return say(
-                f"{package} is importable here, so transformers runs that instead of its own path",
-                f"此处可导入 {package}，transformers 会使用它而不是自身路径",
+            return _("{package} is importable here, so transformers runs that instead of its own path").format(
+                package=package
             )
     return None
 
@@ -122,7 +121,7 @@ def _conv_step(function: Callable[..., Any], x: Tensor, **more: Any) -> Any:
 
 def _pscan() -> Peer:
     if library_version("mambapy") is None:
-        return say("mambapy is not installed", "未安装 mambapy")
+        return _("mambapy is not installed")
     scan = _transformers_op("selective_scan_fn")
     return scan if isinstance(scan, str) else functools.partial(scan, use_mambapy=True)
 
@@ -141,7 +140,7 @@ _OFFICIAL_OPS = {
 def _official_op(op: str) -> Peer:
     package = _OFFICIAL_OPS[op].split(".")[0].replace("_", "-")
     if library_version(package) is None:
-        return say(f"{package} is not installed", f"未安装 {package}")
+        return _("{package} is not installed").format(package=package)
     try:
         return getattr(importlib.import_module(_OFFICIAL_OPS[op]), op)
     except Exception as error:  # noqa: BLE001 - a broken build of the peer is reported, not ours to raise

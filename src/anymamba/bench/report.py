@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from anymamba.bench.case import FLOOR
-from anymamba.language import say
+from anymamba.language import _
 
 
 def print_table(document: dict[str, Any], console: Console) -> None:
@@ -17,13 +17,13 @@ def print_table(document: dict[str, Any], console: Console) -> None:
     machine = document["machine"]
     gpus = [gpu["name"] for gpu in machine["gpus"]] if document["device"].startswith("cuda") else []
     where = ", ".join([document["device"], *gpus]) if gpus else f"{machine['cpu']}, {machine['threads']} threads"
-    table = Table(title=say(f"anymamba bench on {where}", f"anymamba 性能测试：{where}"))
+    table = Table(title=_("anymamba bench on {where}").format(where=where))
     for heading, justify in (
-        (say("case, and who", "用例与实现"), "left"),
-        (say("median", "中位数"), "right"),
-        (say("fastest to slowest", "最快至最慢"), "right"),
-        (say("against us", "对比"), "right"),
-        (say("wanted", "目标"), "right"),
+        (_("case, and who"), "left"),
+        (_("median"), "right"),
+        (_("fastest to slowest"), "right"),
+        (_("against us"), "right"),
+        (_("wanted"), "right"),
     ):
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for result in document["results"]:
@@ -37,15 +37,13 @@ def print_table(document: dict[str, Any], console: Console) -> None:
 def _rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
     quantity = result["quantity"]
     if not result["gate"]["ok"]:
-        return [(say("wrong result, not timed", "结果错误，未计时"), "", "", result["gate"]["why"], "")]
+        return [(_("wrong result, not timed"), "", "", result["gate"]["why"], "")]
     ours = result["ours"]
     served = {name for names in result["backends"].values() for name in names.split(", ")}
     chosen = result.get("stepper") or ", ".join(sorted(served)) or "-"
     rate = f"{ours['units'] / ours['median']:.0f} tok/s" if ours["units"] > 1 and quantity == "time" else ""
     if "of_copy_bandwidth" in result:
-        rate += say(
-            f", {result['of_copy_bandwidth']:.0%} of copy bandwidth", f"，拷贝带宽的 {result['of_copy_bandwidth']:.0%}"
-        )
+        rate += _(", {of_copy_bandwidth:.0%} of copy bandwidth").format(of_copy_bandwidth=result["of_copy_bandwidth"])
     rows: list[tuple[str, ...]] = [(f"  anymamba ({chosen})", *_spread(ours, quantity), rate, "")]
     for peer, values in result["peers"].items():
         if "missing" in values:
@@ -79,10 +77,10 @@ def _above(peer: str) -> bool:
 
 def _ratio(peer: str, ratio: float) -> str:
     if _above(peer):
-        return say(f"we take {ratio:.3g}x", f"我们用时 {ratio:.3g} 倍")
+        return _("we take {ratio:.3g}x").format(ratio=ratio)
     if ratio <= 1:
-        return say(f"{1 / ratio:.3g}x better", f"我们优 {1 / ratio:.3g} 倍")
-    return say(f"{ratio:.3g}x worse", f"我们差 {ratio:.3g} 倍")
+        return _("{ratio:.3g}x better").format(ratio=1 / ratio)
+    return _("{ratio:.3g}x worse").format(ratio=ratio)
 
 
 def _wanted(peer: str, values: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from anymamba.bench import official, peers
 from anymamba.bench.case import Case, Contender, Contest, Setting
 from anymamba.bench.gate import crashed
 from anymamba.bench.timing import Effort, Spread, measure
-from anymamba.language import say
+from anymamba.language import _
 
 OURS = "anymamba"
 
@@ -95,10 +95,10 @@ def _contenders(contest: Contest, setting: Setting) -> tuple[dict[str, Contender
             missing[name] = make
             continue
         if name in contest.slow and not setting.slow:
-            missing[name] = say("takes minutes; add --slow", "需数分钟；请加 --slow")
+            missing[name] = _("takes minutes; add --slow")
             continue
         if name in contest.long and setting.quick:
-            missing[name] = say("takes long; leave --quick out", "耗时较长；请去掉 --quick")
+            missing[name] = _("takes long; leave --quick out")
             continue
         try:
             contenders[name] = make()

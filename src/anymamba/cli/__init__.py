@@ -14,33 +14,24 @@ from typing import Callable, List, Optional, Tuple
 from anymamba import __version__
 from anymamba.cli.parser import Parser
 from anymamba.errors import AnymambaError
-from anymamba.language import LANGUAGES, say, set_language
+from anymamba.language import LANGUAGES, N_, _, set_language
 
 VERBS = {
-    "demo": (
-        "train a small model on text that every machine has, and generate with it",
-        "用每台机器上都有的文本训练一个小模型并生成文字",
-    ),
-    "train": (
-        "train a language model on your text, or tune one on instructions",
-        "用你的文本训练语言模型，或做指令微调",
-    ),
-    "generate": ("continue a prompt", "续写一段提示"),
-    "chat": ("talk with an instruction-tuned model", "与指令微调后的模型对话"),
-    "eval": ("perplexity and bits per byte of a file", "计算文件的困惑度与每字节比特数"),
-    "sizes": (
-        "the model sizes, their parameters, and the memory to run and to train them",
-        "各模型规模的参数量，以及运行与训练所需内存",
-    ),
-    "plot": ("draw the loss curves of runs", "绘制训练损失曲线"),
-    "backends": ("which backend computes what here, and why", "本机上每个算子由哪个后端计算，以及原因"),
-    "bench": ("speed of this machine against the alternatives", "本机速度与其他实现的对比"),
-    "verify": ("how far backends drift from the exact result", "各后端与精确结果的偏差"),
-    "doctor": ("why mamba-ssm would not install, and the fix", "诊断 mamba-ssm 为何装不上，并给出解决办法"),
-    "install": ("build the official packages safely", "安全地构建并安装官方包"),
-    "uninstall": ("remove what install added", "移除 install 添加的内容"),
-    "dropin": ("let code written for mamba_ssm run on anymamba", "让为 mamba_ssm 编写的代码在 anymamba 上运行"),
-    "run": ("run an unmodified program with the drop-in", "以替身模块运行未修改的程序"),
+    "demo": N_("train a small model on text that every machine has, and generate with it"),
+    "train": N_("train a language model on your text, or tune one on instructions"),
+    "generate": N_("continue a prompt"),
+    "chat": N_("talk with an instruction-tuned model"),
+    "eval": N_("perplexity and bits per byte of a file"),
+    "sizes": N_("the model sizes, their parameters, and the memory to run and to train them"),
+    "plot": N_("draw the loss curves of runs"),
+    "backends": N_("which backend computes what here, and why"),
+    "bench": N_("speed of this machine against the alternatives"),
+    "verify": N_("how far backends drift from the exact result"),
+    "doctor": N_("why mamba-ssm would not install, and the fix"),
+    "install": N_("build the official packages safely"),
+    "uninstall": N_("remove what install added"),
+    "dropin": N_("let code written for mamba_ssm run on anymamba"),
+    "run": N_("run an unmodified program with the drop-in"),
 }
 
 
@@ -67,7 +58,7 @@ def guarded(verb: str, run: Callable[[], int], debug: bool) -> int:
     try:
         return run()
     except KeyboardInterrupt:
-        print(say("interrupted", "已中断"), file=sys.stderr)
+        print(_("interrupted"), file=sys.stderr)
         return 130
     except BrokenPipeError:
         # the reader of our output (head, less) has gone; that is its right
@@ -86,10 +77,7 @@ def guarded(verb: str, run: Callable[[], int], debug: bool) -> int:
                 verb,
                 type(error).__name__,
                 error,
-                say(
-                    "this is a bug of anymamba; run again with --debug and report what it prints",
-                    "这是 anymamba 的错误；请加 --debug 重新运行并报告其输出",
-                ),
+                _("this is a bug of anymamba; run again with --debug and report what it prints"),
             ),
             file=sys.stderr,
         )
@@ -135,14 +123,12 @@ def _choose_language(arguments: List[str]) -> None:
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--lang", choices=LANGUAGES, default=argparse.SUPPRESS, help=say("language of all output", "输出语言")
-    )
+    parser.add_argument("--lang", choices=LANGUAGES, default=argparse.SUPPRESS, help=_("language of all output"))
     parser.add_argument(
         "--debug",
         action="store_true",
         default=argparse.SUPPRESS,
-        help=say("show the traceback of an error", "出错时显示完整回溯"),
+        help=_("show the traceback of an error"),
     )
 
 
@@ -150,21 +136,15 @@ def _parsers(only: Optional[str]) -> Tuple[Parser, Optional[Parser]]:
     """The parser of all verbs, and that of the verb of this command line, which alone has its arguments."""
     parser = Parser(
         prog="anymamba",
-        description=say(
-            "Mamba on any machine: train, run and measure Mamba language models without a compiler.",
-            "在任何机器上使用 Mamba：无需编译器即可训练、运行和测量 Mamba 语言模型。",
-        ),
-        epilog=say(
-            "`anymamba VERB --help` explains a verb; start with `anymamba demo`.",
-            "`anymamba 命令 --help` 查看用法；可从 `anymamba demo` 开始。",
-        ),
+        description=_("Mamba on any machine: train, run and measure Mamba language models without a compiler."),
+        epilog=_("`anymamba VERB --help` explains a verb; start with `anymamba demo`."),
     )
     parser.add_argument("--version", action="version", version="anymamba " + __version__)
     _common(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     chosen: Optional[Parser] = None
-    for name, (en, zh) in VERBS.items():
-        child = verbs.add_parser(name, help=say(en, zh), description=say(en, zh))
+    for name, about in VERBS.items():
+        child = verbs.add_parser(name, help=_(about), description=_(about))
         if name == only:
             _common(child)
             importlib.import_module("anymamba.cli." + name).add_arguments(child)

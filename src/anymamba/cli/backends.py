@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from anymamba.cli.options import add_device, device_of
-from anymamba.language import say
+from anymamba.language import _
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,11 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
         default="float32",
-        help=say("dtype of the activations", "激活值的数据类型"),
+        help=_("dtype of the activations"),
     )
-    parser.add_argument("--check", action="store_true", help=say("run the self-checks again", "重新运行自检"))
-    parser.add_argument("--json", action="store_true", help=say("print one JSON document", "输出一个 JSON 文档"))
-    parser.add_argument("-v", "--verbose", action="store_true", help=say("every reason in full", "显示全部原因"))
+    parser.add_argument("--check", action="store_true", help=_("run the self-checks again"))
+    parser.add_argument("--json", action="store_true", help=_("print one JSON document"))
+    parser.add_argument("-v", "--verbose", action="store_true", help=_("every reason in full"))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def _print(decided: dict[str, dict[str, dict[str, Any]]], device: str, dtype: st
 
     console = Console()
     names = list(next(iter(decided.values())))
-    title = say(f"who computes what on {device}, {dtype}", f"{device}、{dtype} 上各算子由谁计算")
+    title = _("who computes what on {device}, {dtype}").format(device=device, dtype=dtype)
     if console.width >= _table_width(decided, names):
         console.print(_table(decided, names, title))
     else:
@@ -66,7 +66,7 @@ def _print(decided: dict[str, dict[str, dict[str, Any]]], device: str, dtype: st
             if verbose or not cell["ok"] or cell["chosen"]:
                 reasons.setdefault((name, cell["reason"]), []).append(op)
     for (name, reason), ops in reasons.items():
-        which = say("all ops", "全部算子") if len(ops) == len(decided) else ", ".join(ops)
+        which = _("all ops") if len(ops) == len(decided) else ", ".join(ops)
         console.print(f"[bold]{name}[/] ({escape(which)}): {escape(reason)}", highlight=False)
     for op, cells in decided.items():
         for name, cell in cells.items():
@@ -87,9 +87,9 @@ def _print_variants(console: Any, where: str, cell: dict[str, Any], verbose: boo
 
 def _marks() -> dict[str, str]:
     return {
-        "chosen": "[bold green]" + say("chosen", "已选") + "[/]",
-        "works": say("works", "可用"),
-        "failed": "[red]" + say("failed", "失败") + "[/]",
+        "chosen": "[bold green]" + _("chosen") + "[/]",
+        "works": _("works"),
+        "failed": "[red]" + _("failed") + "[/]",
         "-": "[dim]-[/]",
     }
 
@@ -108,7 +108,7 @@ def _table(decided: dict[str, dict[str, dict[str, Any]]], names: list[str], titl
     from rich.table import Table
 
     grid = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for column in (say("op", "算子"), *names):
+    for column in (_("op"), *names):
         grid.add_column(column, no_wrap=True)
     for op, cells in decided.items():
         grid.add_row(op, *(_marks()[_mark(cells[name])] for name in names))
@@ -121,4 +121,4 @@ def _line(op: str, cells: dict[str, dict[str, Any]]) -> str:
     for name, cell in cells.items():
         kinds.setdefault(_mark(cell), []).append(name)
     parts = [f"{_marks()[kind]} {', '.join(kinds[kind])}" for kind in ("chosen", "works", "failed") if kind in kinds]
-    return f"{op}: " + say("; ", "；").join(parts)
+    return f"{op}: " + _("; ").join(parts)

@@ -10,7 +10,7 @@ from typing import Any
 
 from anymamba.cli.options import add_device, device_of
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,23 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only",
         metavar="PATTERN",
-        help=say("cases whose name contains it, or matches it as a shell pattern", "仅运行名称包含或匹配该模式的用例"),
+        help=_("cases whose name contains it, or matches it as a shell pattern"),
     )
-    parser.add_argument("--quick", action="store_true", help=say("a few cases, under a minute", "少量用例，一分钟内完成"))
-    parser.add_argument(
-        "--slow", action="store_true", help=say("also the peers that take minutes", "同时运行需数分钟的对比实现")
-    )
+    parser.add_argument("--quick", action="store_true", help=_("a few cases, under a minute"))
+    parser.add_argument("--slow", action="store_true", help=_("also the peers that take minutes"))
     parser.add_argument(
         "--matrix",
         action="store_true",
-        help=say(
-            "layouts, dtypes and sizes beside the installed official packages, on an NVIDIA GPU; the worst first",
-            "在 NVIDIA GPU 上与已安装的官方包逐项对比各种布局、类型与尺寸，最差者在前",
-        ),
+        help=_("layouts, dtypes and sizes beside the installed official packages, on an NVIDIA GPU; the worst first"),
     )
-    parser.add_argument("--backend", help=say("every op on this backend", "所有算子使用该后端"))
-    parser.add_argument("--list", action="store_true", help=say("only the names of the cases", "仅列出用例名称"))
-    parser.add_argument("--json", action="store_true", help=say("print one JSON document", "输出一个 JSON 文档"))
+    parser.add_argument("--backend", help=_("every op on this backend"))
+    parser.add_argument("--list", action="store_true", help=_("only the names of the cases"))
+    parser.add_argument("--json", action="store_true", help=_("print one JSON document"))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not chosen:
         raise AnymambaError(
             "usage",
-            say(f"--only: no case matches {arguments.only!r}", f"--only：没有用例匹配 {arguments.only!r}"),
-            fix=say("`anymamba bench --list` names all of them", "`anymamba bench --list` 列出全部用例"),
+            _("--only: no case matches {only!r}").format(only=arguments.only),
+            fix=_("`anymamba bench --list` names all of them"),
         )
     if arguments.list:
         print("\n".join(case.name for case in chosen))
@@ -73,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f" {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
     if left_out:
         names = ", ".join(left_out)
-        print(say(f"no room in the minute of --quick for: {names}", f"--quick 的一分钟内来不及运行：{names}"), file=sys.stderr)
+        print(_("no room in the minute of --quick for: {names}").format(names=names), file=sys.stderr)
     document = runner.document(results, setting, arguments.quick)
     if arguments.json:
         json.dump(document, sys.stdout, indent=1, allow_nan=False)
@@ -98,8 +93,8 @@ def _matrix(arguments: argparse.Namespace, device: Any) -> int:
     if device.type != "cuda":
         raise AnymambaError(
             "usage",
-            say(f"--matrix: {device} has no official package to compare with", f"--matrix：{device} 上没有可供对比的官方包"),
-            fix=say("run it on an NVIDIA GPU: --device cuda", "请在 NVIDIA GPU 上运行：--device cuda"),
+            _("--matrix: {device} has no official package to compare with").format(device=device),
+            fix=_("run it on an NVIDIA GPU: --device cuda"),
         )
     pattern = arguments.only or ""
     chosen = [cell for cell in matrix.cells() if pattern in cell.name or fnmatch(cell.name, pattern)]

@@ -12,7 +12,7 @@ from anymamba.cli import terminal
 from anymamba.cli.model_options import add_model_arguments, add_sampling_arguments, load_model, sampling_of
 from anymamba.cli.standard_input import read_line
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _, ngettext
 
 if TYPE_CHECKING:
     from anymamba.generation.sampling import Sampling
@@ -23,11 +23,9 @@ COMMANDS = (*LEAVE, "/help", "/reset", "/save", "/load")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
-    parser.add_argument(
-        "--system", metavar="TEXT", help=say("instructions before the conversation", "对话前的系统指令")
-    )
+    parser.add_argument("--system", metavar="TEXT", help=_("instructions before the conversation"))
     add_sampling_arguments(parser, max_tokens=512)
-    parser.add_argument("--confidence", action="store_true", help=say("mark improbable tokens", "标出低概率词元"))
+    parser.add_argument("--confidence", action="store_true", help=_("mark improbable tokens"))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,27 +76,28 @@ class _Talk:
         marker.finish()
 
     def command(self, line: str) -> None:
-        word, _, rest = line.partition(" ")
+        word, __, rest = line.partition(" ")
         rest = rest.strip()
         if word == "/reset":
             self.chat.reset()
-            _tell(say("a new conversation", "新的对话"))
+            _tell(_("a new conversation"))
         elif word == "/save" and rest:
             self.chat.save(rest)
-            _tell(say(f"saved to {rest}", f"已保存到 {rest}"))
+            _tell(_("saved to {rest}").format(rest=rest))
         elif word == "/load" and rest:
             self.chat.load(rest)
             count = len(self.chat.messages)
-            _tell(say(f"{rest}: a conversation of {count} messages goes on", f"{rest}：继续含 {count} 条消息的对话"))
+            _tell(
+                ngettext(
+                    "{rest}: a conversation of {count} message goes on",
+                    "{rest}: a conversation of {count} messages goes on",
+                    count,
+                ).format(rest=rest, count=count)
+            )
         else:
             if word not in COMMANDS:
-                _tell(say(f"there is no command {word}", f"没有命令 {word}"))
-            _tell(
-                say(
-                    "/reset forgets; /save FILE writes the conversation, /load FILE goes on with one; /exit ends",
-                    "/reset 清空对话；/save 文件 保存对话，/load 文件 继续已保存的对话；/exit 结束",
-                )
-            )
+                _tell(_("there is no command {word}").format(word=word))
+            _tell(_("/reset forgets; /save FILE writes the conversation, /load FILE goes on with one; /exit ends"))
 
 
 class _TerminalTalk(_Talk):
@@ -106,17 +105,12 @@ class _TerminalTalk(_Talk):
 
     def run_in_terminal(self) -> int:
         self.questions = terminal.Questions()
-        _tell(
-            say(
-                "/help lists the commands; /exit or Ctrl-D ends, Ctrl-C stops an answer, Alt-Enter begins a new line",
-                "/help 查看命令；/exit 或 Ctrl-D 结束，Ctrl-C 停止回答，Alt-Enter 换行",
-            )
-        )
+        _tell(_("/help lists the commands; /exit or Ctrl-D ends, Ctrl-C stops an answer, Alt-Enter begins a new line"))
         while True:
             try:
                 return self.run(self.questions.ask)
             except KeyboardInterrupt:
-                _tell(say("(/exit or Ctrl-D ends)", "（/exit 或 Ctrl-D 结束）"))
+                _tell(_("(/exit or Ctrl-D ends)"))
             except AnymambaError as error:
                 _tell(str(error))
             except Exception as error:
@@ -124,13 +118,10 @@ class _TerminalTalk(_Talk):
                     raise
                 _tell(f"{type(error).__name__}: {error}")
                 _tell(
-                    say(
-                        "this is a bug of anymamba; the conversation is still here: /save FILE, then --debug shows more",
-                        "这是 anymamba 的错误；对话仍在：请用 /save 文件 保存，再加 --debug 查看详情",
-                    )
+                    _("this is a bug of anymamba; the conversation is still here: /save FILE, then --debug shows more")
                 )
 
-    def answer(self, question: str, _: Callable[[], bool] = lambda: False) -> None:
+    def answer(self, question: str, __: Callable[[], bool] = lambda: False) -> None:
         before = len(self.chat.messages)
         with self.questions.answering() as stopped:
             try:
@@ -140,9 +131,9 @@ class _TerminalTalk(_Talk):
             if not stopped():
                 return
         if len(self.chat.messages) == before:
-            _tell(say("-- stopped: the question was not read; the conversation is as before it", "-- 已停止：未读完问题；对话保持不变"))
+            _tell(_("-- stopped: the question was not read; the conversation is as before it"))
         else:
-            _tell(say("-- stopped: the conversation goes on", "-- 已停止：对话可以继续"))
+            _tell(_("-- stopped: the conversation goes on"))
 
     def command(self, line: str) -> None:
         super().command(line)

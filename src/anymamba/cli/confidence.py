@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, TextIO
 
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.printable import Printable
 
 if TYPE_CHECKING:
@@ -46,11 +46,15 @@ class Marker:
         if self._marking and self._entropies:
             mean = sum(self._entropies) / len(self._entropies)
             self._stream.write(
-                say(
-                    f"-- mean entropy {mean:.2f} bits, highest {max(self._entropies):.2f}; {self._marked} of "
-                    f"{len(self._entropies)} tokens below {DOUBTFUL:.0%}",
-                    f"-- 平均熵 {mean:.2f} 比特，最高 {max(self._entropies):.2f}；{len(self._entropies)} 个词元中 "
-                    f"{self._marked} 个低于 {DOUBTFUL:.0%}",
+                _(
+                    "-- mean entropy {mean:.2f} bits, highest {highest:.2f}; {marked} of {count} tokens below "
+                    "{limit:.0%}"
+                ).format(
+                    mean=mean,
+                    highest=max(self._entropies),
+                    marked=self._marked,
+                    count=len(self._entropies),
+                    limit=DOUBTFUL,
                 )
                 + "\n"
             )

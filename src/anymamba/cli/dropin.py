@@ -7,25 +7,25 @@ import json
 import sys
 from typing import Any
 
-from anymamba.language import say
+from anymamba.language import _
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "action",
         choices=("enable", "disable", "status"),
-        help=say(
-            "enable: for every program of this environment; disable: undo that; status: what stands behind the names here",
-            "enable：对本环境的所有程序启用；disable：撤销；status：查看各名称背后的实现",
+        help=_(
+            "enable: for every program of this environment; disable: undo that; status: what stands behind the names "
+            "here"
         ),
     )
-    parser.add_argument("--site-dir", metavar="DIR", help=say("site-packages folder; default: this Python's", "site-packages 目录"))
+    parser.add_argument("--site-dir", metavar="DIR", help=_("site-packages folder; default: this Python's"))
     parser.add_argument(
         "--override",
         action="store_true",
-        help=say("with enable: also where real packages are installed and work", "与 enable 合用：即使已安装可用的官方包也使用替身"),
+        help=_("with enable: also where real packages are installed and work"),
     )
-    parser.add_argument("--json", action="store_true", help=say("print one JSON document", "输出一个 JSON 文档"))
+    parser.add_argument("--json", action="store_true", help=_("print one JSON document"))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,10 +33,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.action == "enable":
         file = site_file.enable(arguments.site_dir, finder.NAMES if arguments.override else ())
-        return _done(arguments, True, str(file), say(f"enabled: wrote {file}", f"已启用：写入 {file}"))
+        return _done(arguments, True, str(file), _("enabled: wrote {file}").format(file=file))
     if arguments.action == "disable":
         removed = site_file.disable(arguments.site_dir)
-        text = say("was not enabled", "原本未启用") if removed is None else say(f"disabled: removed {removed}", f"已停用：删除 {removed}")
+        text = _("was not enabled") if removed is None else _("disabled: removed {file}").format(file=removed)
         return _done(arguments, False, str(site_file.path(arguments.site_dir)), text)
     return _status(arguments)
 
@@ -58,8 +58,8 @@ def _status(arguments: argparse.Namespace) -> int:
         json.dump(document, sys.stdout, indent=1, ensure_ascii=False)
         print()
     else:
-        word = say("enabled", "已启用") if enabled["enabled"] else say("not enabled", "未启用")
-        print(f"{say('for every program of this environment', '对本环境的所有程序')}: {word} ({enabled['file']})")
+        word = _("enabled") if enabled["enabled"] else _("not enabled")
+        print(_("for every program of this environment") + f": {word} ({enabled['file']})")
         for name, found in packages.items():
             print(f"{name}: {found['state']}, {found['version'] or '-'}, {found['file'] or '-'}")
             if found["reason"]:

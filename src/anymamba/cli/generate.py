@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from anymamba.cli.model_options import add_model_arguments, add_sampling_arguments, load_model, sampling_of
 from anymamba.cli.options import whole
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.printable import one_json_line, shown
 
 if TYPE_CHECKING:
@@ -29,52 +29,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-p",
         "--prompt",
         default="",
-        help=say("the text to continue; - reads stdin", "要续写的文本；- 表示从标准输入读取"),
+        help=_("the text to continue; - reads stdin"),
     )
-    parser.add_argument(
-        "--prompts", metavar="FILE", help=say("one prompt a line, continued as one batch", "每行一个提示，作为一批续写")
-    )
+    parser.add_argument("--prompts", metavar="FILE", help=_("one prompt a line, continued as one batch"))
     add_sampling_arguments(parser, max_tokens=200)
     parser.add_argument(
         "--save-state",
         metavar="FILE",
-        help=say("keep what was read, to continue later", "保存已读内容的状态，供以后继续"),
+        help=_("keep what was read, to continue later"),
     )
-    parser.add_argument("--load-state", metavar="FILE", help=say("continue from a saved state", "从保存的状态继续"))
+    parser.add_argument("--load-state", metavar="FILE", help=_("continue from a saved state"))
     parser.add_argument(
         "--confidence",
         action="store_true",
-        help=say(
-            "mark improbable tokens and report entropy: where a text may be made up",
-            "标出低概率词元并报告熵：提示可能的编造之处",
-        ),
+        help=_("mark improbable tokens and report entropy: where a text may be made up"),
     )
     parser.add_argument(
         "--logprobs", type=whole(0), default=0, metavar="N",
-        help=say(
-            "with --json: log-probabilities of each token and of the N likeliest in its place",
-            "与 --json 同用：每个词元及该处最可能的 N 个词元的对数概率",
-        ),
+        help=_("with --json: log-probabilities of each token and of the N likeliest in its place"),
     )  # fmt: skip
-    group = parser.add_argument_group(say("rounding in long texts (see `anymamba verify`)", "长文本中的舍入（见 `anymamba verify`）"))
+    group = parser.add_argument_group(_("rounding in long texts (see `anymamba verify`)"))
     group.add_argument(
         "--residual", choices=("float32", "dtype"),
-        help=say(
-            "residual stream in float32 or in the weights' dtype; default: the checkpoint's", "残差流用 float32 或权重的类型；默认同检查点"
-        ),
+        help=_("residual stream in float32 or in the weights' dtype; default: the checkpoint's"),
     )  # fmt: skip
     group.add_argument(
         "--resync", type=whole(0), default=0, metavar="N",
-        help=say("every N tokens read them again in one parallel pass (0: never)", "每 N 个词元以并行方式重读一遍（0 表示不重读）"),
+        help=_("every N tokens read them again in one parallel pass (0: never)"),
     )  # fmt: skip
     parser.add_argument(
         "--plan", action="store_true",
-        help=say("say what it takes (memory, speed at most) and stop", "只说明所需内存与速度上限，不生成"),
+        help=_("say what it takes (memory, speed at most) and stop"),
     )  # fmt: skip
-    parser.add_argument(
-        "--json", action="store_true", help=say("one JSON document on stdout", "在标准输出打印一个 JSON 文档")
-    )
-    parser.add_argument("-q", "--quiet", action="store_true", help=say("no figures on stderr", "不在标准错误输出统计"))
+    parser.add_argument("--json", action="store_true", help=_("one JSON document on stdout"))
+    parser.add_argument("-q", "--quiet", action="store_true", help=_("no figures on stderr"))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -85,15 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.prompts and (arguments.save_state or arguments.load_state or arguments.confidence):
         raise AnymambaError(
             "usage",
-            say(
-                "--prompts goes neither with --save-state, --load-state nor --confidence",
-                "--prompts 不能与 --save-state、--load-state、--confidence 同用",
-            ),
+            _("--prompts goes neither with --save-state, --load-state nor --confidence"),
         )
     if arguments.logprobs and not arguments.json:
-        raise AnymambaError(
-            "usage", say("--logprobs needs --json: text has no place for them", "--logprobs 需要 --json：纯文本中无处放置")
-        )
+        raise AnymambaError("usage", _("--logprobs needs --json: text has no place for them"))
     from anymamba.determinism import deterministic
 
     sampling = sampling_of(arguments)
@@ -209,10 +192,10 @@ def _batch(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Token
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise AnymambaError("data", say(f"cannot read {path}", f"无法读取 {path}"), why=str(error)) from error
+        raise AnymambaError("data", _("cannot read {path}").format(path=path), why=str(error)) from error
     prompts = [line for line in lines if line.strip()]
     if not prompts:
-        raise AnymambaError("data", say(f"{path} has no prompt", f"{path} 中没有提示"))
+        raise AnymambaError("data", _("{path} has no prompt").format(path=path))
     reader = _reader(arguments, model, len(prompts))
     continuations = generate_batch(
         reader,
@@ -254,9 +237,11 @@ def _print_json(results: list[dict[str, Any]], timing: Timing) -> None:
 def _print_timing(timing: Timing) -> None:
     rate = timing.prompt_tokens / timing.prompt_seconds if timing.prompt_seconds else 0.0
     print(
-        say(
-            f"prompt: {timing.prompt_tokens} tokens, {rate:.0f}/s; new: {timing.new_tokens} tokens, {timing.tokens_per_second:.1f}/s",
-            f"提示：{timing.prompt_tokens} 词元，{rate:.0f}/秒；生成：{timing.new_tokens} 词元，{timing.tokens_per_second:.1f}/秒",
+        _("prompt: {prompt_tokens} tokens, {rate:.0f}/s; new: {new_tokens} tokens, {tokens_per_second:.1f}/s").format(
+            prompt_tokens=timing.prompt_tokens,
+            rate=rate,
+            new_tokens=timing.new_tokens,
+            tokens_per_second=timing.tokens_per_second,
         )
         + (f" ({timing.stepper}: {timing.why})" if timing.stepper else ""),
         file=sys.stderr,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from anymamba.cli.options import device_of
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _, ngettext
 
 if TYPE_CHECKING:
     import torch
@@ -54,31 +54,31 @@ def _lines(plan: dict[str, Any]) -> list[str]:
 
     kind = plan["dtype"] + (" + int8" if plan["quantize"] else "")
     lines = [
-        say(
-            f"model: {plan['model_type']}, {count(plan['parameters'])} parameters, {kind}, on {plan['device']}",
-            f"模型：{plan['model_type']}，{count(plan['parameters'])} 参数，{kind}，设备 {plan['device']}",
+        _("model: {model_type}, {parameters} parameters, {kind}, on {device}").format(
+            model_type=plan["model_type"], parameters=count(plan["parameters"]), kind=kind, device=plan["device"]
         ),
-        say(f"weights: {text(plan['weight_bytes'])}", f"权重：{text(plan['weight_bytes'])}"),
-        say(
-            f"state: {text(plan['state_bytes'])} for {plan['texts']} text(s), however long they get",
-            f"状态：{plan['texts']} 段文本共 {text(plan['state_bytes'])}，与长度无关",
-        ),
-        say(
-            f"speed: at most about {plan['tokens_per_second_at_most']:g} tokens/s for one text (a token reads all weights; "
-            f"this memory moves {plan['memory_bytes_per_second'] / 1e9:.1f} GB/s now)",
-            f"速度：单段文本至多约 {plan['tokens_per_second_at_most']:g} 词元/秒（每个词元读一遍权重；内存目前每秒传输 "
-            f"{plan['memory_bytes_per_second'] / 1e9:.1f} GB）",
+        _("weights: {weight_bytes}").format(weight_bytes=text(plan["weight_bytes"])),
+        ngettext(
+            "state: {state_bytes} for {texts} text, however long it gets",
+            "state: {state_bytes} for {texts} texts, however long they get",
+            plan["texts"],
+        ).format(state_bytes=text(plan["state_bytes"]), texts=plan["texts"]),
+        _(
+            "speed: at most about {tokens_per_second_at_most:g} tokens/s for one text (a token reads all weights; "
+            "this memory moves {gigabytes_per_second:.1f} GB/s now)"
+        ).format(
+            tokens_per_second_at_most=plan["tokens_per_second_at_most"],
+            gigabytes_per_second=plan["memory_bytes_per_second"] / 1e9,
         ),
     ]
     if plan["fits"] is not None:
         free = text(plan["free_bytes"])
         lines.append(
-            say(f"it fits: {free} are free", f"可以放下：可用 {free}")
+            _("it fits: {free} are free").format(free=free)
             if plan["fits"]
-            else say(
-                f"it does not fit: {free} are free (--dtype bfloat16 halves float32, --quantize int8 halves that)",
-                f"放不下：可用 {free}（--dtype bfloat16 比 float32 减半，--quantize int8 再减半）",
-            )
+            else _(
+                "it does not fit: {free} are free (--dtype bfloat16 halves float32, --quantize int8 halves that)"
+            ).format(free=free)
         )
     return lines
 
@@ -110,7 +110,7 @@ def _texts(path: str | None) -> int:
     try:
         return max(1, sum(bool(line.strip()) for line in Path(path).expanduser().read_bytes().splitlines()))
     except OSError as error:
-        raise AnymambaError("data", say(f"cannot read {path}", f"无法读取 {path}"), why=str(error)) from error
+        raise AnymambaError("data", _("cannot read {path}").format(path=path), why=str(error)) from error
 
 
 def _bytes_a_second(device: torch.device) -> float:
@@ -119,7 +119,7 @@ def _bytes_a_second(device: torch.device) -> float:
 
     block = torch.zeros(_MEASURED_BYTES // 4, device=device)
     best = float("inf")
-    for _ in range(5):
+    for __ in range(5):
         start = time.perf_counter()
         block.sum().item()
         best = min(best, time.perf_counter() - start)

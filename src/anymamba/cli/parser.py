@@ -7,22 +7,22 @@ import re
 import sys
 from typing import Any, Iterable, List, NoReturn, Optional
 
-from anymamba.language import say
+from anymamba.language import N_, _
 from anymamba.nearest import nearest
 
 _SENTENCES = (
-    (r"the following arguments are required: (.*)", "missing: {0}", "缺少参数：{0}"),
-    (r"argument (.*?): expected one argument", "{0} needs a value", "{0} 需要一个值"),
-    (r"argument (.*?): expected at least one argument", "{0} needs at least one value", "{0} 至少需要一个值"),
-    (r"argument (.*?): expected (\d+) arguments?", "{0} needs {1} values", "{0} 需要 {1} 个值"),
-    (r"argument (.*?): ignored explicit argument (.*)", "{0} takes no value, and got {1}", "{0} 不接受值，却得到 {1}"),
-    (r"argument (.*?): not allowed with argument (.*)", "{0} and {1} do not go together", "{0} 与 {1} 不能同用"),
-    (r"argument (.*?): invalid int value: (.*)", "{0} must be a whole number, not {1}", "{0} 应为整数，而不是 {1}"),
-    (r"argument (.*?): invalid float value: (.*)", "{0} must be a number, not {1}", "{0} 应为数字，而不是 {1}"),
-    (r"ambiguous option: (.*?) could match (.*)", "{0} may mean {1}", "{0} 可能指 {1}"),
-    (r"argument (.*?): (.*)", "{0}: {1}", "{0}：{1}"),
+    (r"the following arguments are required: (.*)", N_("missing: {0}")),
+    (r"argument (.*?): expected one argument", N_("{0} needs a value")),
+    (r"argument (.*?): expected at least one argument", N_("{0} needs at least one value")),
+    (r"argument (.*?): expected (\d+) arguments?", N_("{0} needs {1} values")),
+    (r"argument (.*?): ignored explicit argument (.*)", N_("{0} takes no value, and got {1}")),
+    (r"argument (.*?): not allowed with argument (.*)", N_("{0} and {1} do not go together")),
+    (r"argument (.*?): invalid int value: (.*)", N_("{0} must be a whole number, not {1}")),
+    (r"argument (.*?): invalid float value: (.*)", N_("{0} must be a number, not {1}")),
+    (r"ambiguous option: (.*?) could match (.*)", N_("{0} may mean {1}")),
+    (r"argument (.*?): (.*)", N_("{0}: {1}")),
 )
-"""argparse's sentences, which exist in English only, in both languages."""
+"""argparse's sentences, and ours for them."""
 
 _CHOICE = re.compile(r"argument (.*?): invalid choice: '?(.*?)'? \((?:choose from|maybe) .*\)", re.DOTALL)
 
@@ -33,15 +33,15 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         options.setdefault("add_help", False)  # its sentence is English only; ours follows
         super().__init__(*arguments, **options)
-        self._positionals.title = say("arguments", "参数")
-        self._optionals.title = say("options", "选项")
-        self.add_argument("-h", "--help", action="help", help=say("show this and stop", "显示本帮助并退出"))
+        self._positionals.title = _("arguments")
+        self._optionals.title = _("options")
+        self.add_argument("-h", "--help", action="help", help=_("show this and stop"))
 
     def format_usage(self) -> str:
-        return super().format_usage().replace("usage: ", say("usage: ", "用法："), 1)
+        return super().format_usage().replace("usage: ", _("usage: "), 1)
 
     def format_help(self) -> str:
-        return super().format_help().replace("usage: ", say("usage: ", "用法："), 1)
+        return super().format_help().replace("usage: ", _("usage: "), 1)
 
     def error(self, message: str) -> NoReturn:
         """The usage of this verb and what is wrong, on stderr; the exit code is 2."""
@@ -64,31 +64,31 @@ class Parser(argparse.ArgumentParser):
     def unknown(self, word: str) -> NoReturn:
         """Ends the program: there is no such option or argument."""
         if not word.startswith("-"):
-            self.error(say("{!r} is one argument too many", "多出了参数 {!r}").format(word))
+            self.error(_("{word!r} is one argument too many").format(word=word))
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         near = nearest(word, flags) if word.startswith("--") else None
-        text = say("there is no option {}", "没有选项 {}").format(word)
+        text = _("there is no option {word}").format(word=word)
         if near:
-            text += say("; the nearest is {}", "；最接近的是 {}").format(near)
+            text += _("; the nearest is {near}").format(near=near)
         self.error(text)
 
     def _sentence(self, message: str) -> str:
         chosen = _CHOICE.fullmatch(message)
         if chosen:
             return self._no_such_choice(*chosen.groups())
-        for pattern, en, zh in _SENTENCES:
+        for pattern, sentence in _SENTENCES:
             matched = re.fullmatch(pattern, message, re.DOTALL)
             if matched:
-                return say(en, zh).format(*matched.groups())
+                return _(sentence).format(*matched.groups())
         return message
 
     def _no_such_choice(self, name: str, word: str) -> str:
         choices = self._choices(name)
         near = nearest(word, choices)
-        text = say("{}: there is no {!r}", "{}：没有 {!r}").format(name, word)
+        text = _("{name}: there is no {word!r}").format(name=name, word=word)
         if near:
-            text += say("; the nearest is {!r}", "；最接近的是 {!r}").format(near)
-        return text + say("; there are: ", "；可选：") + ", ".join(choices)
+            text += _("; the nearest is {near!r}").format(near=near)
+        return text + _("; there are: ") + ", ".join(choices)
 
     def _choices(self, name: str) -> List[str]:
         for action in self._actions:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from anymamba.cli.options import number
 from anymamba.errors import AnymambaError
-from anymamba.language import current_language, say, set_language
+from anymamba.language import _, current_language, set_language
 
 if TYPE_CHECKING:
     from anymamba.training.show.axes import Axes, Curve
@@ -21,18 +21,16 @@ CHOICES_Y = ("loss", "bits_per_byte", "perplexity", "lr", "tokens_per_s", "grad_
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help=say("run folders", "运行目录"))
-    parser.add_argument(
-        "-o", "--output", default="", metavar="FILE", help=say(".svg or .png (default: RUN/loss.svg)", ".svg 或 .png（默认 RUN/loss.svg）")
-    )
-    parser.add_argument("-x", choices=CHOICES_X, default="step", help=say("horizontal axis", "横轴"))
-    parser.add_argument("-y", choices=CHOICES_Y, default="loss", help=say("vertical axis", "纵轴"))
-    parser.add_argument("--log", action="store_true", help=say("logarithmic vertical axis", "纵轴取对数"))
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=_("run folders"))
+    parser.add_argument("-o", "--output", default="", metavar="FILE", help=_(".svg or .png (default: RUN/loss.svg)"))
+    parser.add_argument("-x", choices=CHOICES_X, default="step", help=_("horizontal axis"))
+    parser.add_argument("-y", choices=CHOICES_Y, default="loss", help=_("vertical axis"))
+    parser.add_argument("--log", action="store_true", help=_("logarithmic vertical axis"))
     parser.add_argument(
         "--smooth", type=number(below=1.0), default=0.0, metavar="W",
-        help=say("running mean, 0 (none) to below 1", "滑动平均，0（无）到 1 之间"),
+        help=_("running mean, 0 (none) to below 1"),
     )  # fmt: skip
-    parser.add_argument("--terminal", action="store_true", help=say("draw in the terminal, write no file", "只在终端绘制，不写文件"))
+    parser.add_argument("--terminal", action="store_true", help=_("draw in the terminal, write no file"))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(chart([(curve.name, curve.points) for curve in curves], width=width, ascii_only=plain))
         return 0
     write(
-        lambda: Axes(_curves(arguments, folders), say(*X_NAMES[arguments.x]), say(*Y_NAMES[arguments.y]), arguments.log), target
+        lambda: Axes(_curves(arguments, folders), _(X_NAMES[arguments.x]), _(Y_NAMES[arguments.y]), arguments.log), target
     )  # fmt: skip
     print(target)
     return 0
@@ -65,14 +63,14 @@ def _curves(arguments: argparse.Namespace, folders: list[Path]) -> list[Curve]:
             curve.points = [(x, y) for x, y in curve.points if y > 0]
         curves = [curve for curve in curves if curve.points]
         if not curves:
-            raise AnymambaError("run-folder", say("--log: no value is positive", "--log：没有正值"))
+            raise AnymambaError("run-folder", _("--log: no value is positive"))
     return curves
 
 
 def check_target(target: Path) -> None:
     """Raises AnymambaError for a name that ends neither in .svg nor .png, and for .png where Pillow is not installed."""
     if target.suffix.lower() not in (".svg", ".png"):
-        raise AnymambaError("usage", say(f"{target}: the name must end in .svg or .png", f"{target}：文件名须以 .svg 或 .png 结尾"))
+        raise AnymambaError("usage", _("{target}: the name must end in .svg or .png").format(target=target))
     if target.suffix.lower() == ".png":
         from anymamba.training.show.fonts import pillow
 
@@ -93,7 +91,7 @@ def write(make: Callable[[], Axes], target: Path) -> None:
         else:
             target.write_bytes(_png(make))
     except OSError as error:
-        raise AnymambaError("file", say(f"{target} cannot be written", f"无法写入 {target}"), why=str(error)) from error
+        raise AnymambaError("file", _("{target} cannot be written").format(target=target), why=str(error)) from error
 
 
 def _png(make: Callable[[], Axes]) -> bytes:
@@ -105,11 +103,8 @@ def _png(make: Callable[[], Axes]) -> bytes:
     without = lacking(texts_of(axes), FONT_SIZE)
     if not without:
         return png(axes)
-    warn = say("no font of this machine shows {}: ", "本机没有能显示 {} 的字体：").format(", ".join(map(repr, without)))
-    remedy = say(
-        "the labels are English (install a Chinese font such as fonts-noto-cjk, or write .svg)",
-        "改用英文标签（可安装中文字体，如 fonts-noto-cjk，或改写 .svg）",
-    )
+    warn = _("no font of this machine shows {letters}: ").format(letters=", ".join(map(repr, without)))
+    remedy = _("the labels are English (install a Chinese font such as fonts-noto-cjk, or write .svg)")
     language = current_language()
     set_language("en")
     try:
@@ -118,7 +113,7 @@ def _png(make: Callable[[], Axes]) -> bytes:
         set_language(language)
     for place, curve in enumerate(axes.curves, 1):
         if lacking([curve.name], FONT_SIZE):
-            remedy += say(f"; {curve.name} is shown as curve {place}", f"；{curve.name} 显示为 curve {place}")
+            remedy += _("; {name} is shown as curve {place}").format(name=curve.name, place=place)
             curve.name = f"curve {place}"
     print(warn + remedy, file=sys.stderr)
     return png(axes)

@@ -9,35 +9,32 @@ import runpy
 import sys
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--override",
         action="store_true",
-        help=say("also where real packages are installed and work", "即使已安装可用的官方包也使用替身"),
+        help=_("also where real packages are installed and work"),
     )
     parser.add_argument(
         "--report",
         metavar="FILE",
-        help=say(
-            "write what was served in the program's own process, as JSON, when it ends (-: stderr)",
-            "程序结束时写出其自身进程的调用统计（JSON；- 表示标准错误）",
-        ),
+        help=_("write what was served in the program's own process, as JSON, when it ends (-: stderr)"),
     )
     parser.add_argument(
         "-m",
         dest="module",
         nargs=argparse.REMAINDER,
         metavar="module ...",
-        help=say("run a module, as `python -m` does, with the arguments that follow", "像 `python -m` 一样运行模块，其后为参数"),
+        help=_("run a module, as `python -m` does, with the arguments that follow"),
     )
     parser.add_argument(
         "program",
         nargs=argparse.REMAINDER,
         metavar="script.py ...",
-        help=say("a script and its arguments", "脚本及其参数"),
+        help=_("a script and its arguments"),
     )
 
 
@@ -50,11 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
     if words[:1] == ["--"]:
         words = words[1:]
     if not words:
-        print(say("name a script or -m module", "请给出脚本或 -m 模块"), file=sys.stderr)
+        print(_("name a script or -m module"), file=sys.stderr)
         return 2
     target = words[0]
     if not as_module and not os.path.exists(target):
-        raise AnymambaError("usage", say(f"there is no file {target}", f"没有文件 {target}"))
+        raise AnymambaError("usage", _("there is no file {target}").format(target=target))
     from anymamba.dropin import finder, inherit
 
     anymamba.dropin.install(override=arguments.override)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import sys
 
-from anymamba.language import say
+from anymamba.language import _
 
 _WIDE = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -26,15 +26,14 @@ def decode(content: bytes) -> tuple[str, str | None]:
         return content.decode("utf-8"), None
     except UnicodeDecodeError as error:
         position, byte = error.start, content[error.start]
-    where = say(f"byte 0x{byte:02x} at position {position}", f"第 {position} 字节为 0x{byte:02x}")
+    where = _("byte 0x{byte:02x} at position {position}").format(byte=byte, position=position)
     repaired = content.decode("utf-8", "replace")
     if any(ord(character) > 0x7F and character != "\ufffd" for character in repaired):
-        return repaired, say(
-            f"the input is UTF-8 with damage ({where}): damaged characters are read as U+FFFD",
-            f"输入是受损的 UTF-8（{where}）：受损字符按 U+FFFD 读入",
+        return repaired, _("the input is UTF-8 with damage ({where}): damaged characters are read as U+FFFD").format(
+            where=where
         )
-    return content.decode("cp1252", "replace"), say(
-        f"the input is not UTF-8 ({where}): it is read as Latin-1", f"输入不是 UTF-8（{where}）：按 Latin-1 读入"
+    return content.decode("cp1252", "replace"), _("the input is not UTF-8 ({where}): it is read as Latin-1").format(
+        where=where
     )
 
 

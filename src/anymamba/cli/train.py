@@ -14,42 +14,34 @@ from pathlib import Path
 from typing import Any
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.training.run.config import TrainConfig, add_flags, checked, given_flags, read_toml, refuse_ignored
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = say(
+    parser.epilog = _(
         "examples:\n"
         "  anymamba train book.txt                                   stage 1, a tiny byte-level model\n"
         "  anymamba train corpus/ --size 130m --train-tokenizer 16000 --max-minutes 60\n"
         "  anymamba train chats.jsonl --instruct --from runs/corpus-130m/step-001000\n"
         "  anymamba train --resume auto --out runs/book-tiny         after Ctrl-C or a crash\n"
-        "  torchrun --nproc_per_node 2 -m anymamba train corpus/ --size 370m --shard",
-        "示例：\n"
-        "  anymamba train book.txt                                   第一阶段，tiny 字节级模型\n"
-        "  anymamba train corpus/ --size 130m --train-tokenizer 16000 --max-minutes 60\n"
-        "  anymamba train chats.jsonl --instruct --from runs/corpus-130m/step-001000\n"
-        "  anymamba train --resume auto --out runs/book-tiny         在 Ctrl-C 或崩溃之后继续\n"
-        "  torchrun --nproc_per_node 2 -m anymamba train corpus/ --size 370m --shard",
+        "  torchrun --nproc_per_node 2 -m anymamba train corpus/ --size 370m --shard"
     )
-    parser.add_argument(
-        "--config", metavar="FILE", help=say("TOML file with these options; flags win", "含这些选项的 TOML 文件；命令行优先")
-    )
+    parser.add_argument("--config", metavar="FILE", help=_("TOML file with these options; flags win"))
     parser.add_argument(
         "--resume",
         default="",
         metavar="auto|PATH",
-        help=say("continue the run in --out (auto), or from a step folder", "继续 --out 中的运行（auto），或从某个检查点继续"),
+        help=_("continue the run in --out (auto), or from a step folder"),
     )
     parser.add_argument(
         "--plan",
         action="store_true",
-        help=say("only say what the run would take: memory, disk, time", "只说明运行所需的内存、磁盘与时间"),
+        help=_("only say what the run would take: memory, disk, time"),
     )
-    parser.add_argument("--json", action="store_true", help=say("print the result as JSON", "以 JSON 输出结果"))
-    parser.add_argument("-q", "--quiet", action="store_true", help=say("no progress", "不显示进度"))
+    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+    parser.add_argument("-q", "--quiet", action="store_true", help=_("no progress"))
     add_flags(parser)
 
 
@@ -85,8 +77,8 @@ def _plan(config: TrainConfig, arguments: argparse.Namespace, processes: Any) ->
     if arguments.resume:
         raise AnymambaError(
             "usage",
-            say("--plan looks at a new run", "--plan 只用于新的运行"),
-            fix=say("leave --resume out", "请去掉 --resume"),
+            _("--plan looks at a new run"),
+            fix=_("leave --resume out"),
         )
     try:
         plan = planned(config, processes)
@@ -101,18 +93,17 @@ def _say_next(config: TrainConfig, result: Any) -> None:
     """What can be done with the run now."""
     out = shell_word(str(result.checkpoint.parent))
     if result.exit_code:
-        print(say("to go on: ", "继续训练：") + f"anymamba train --resume auto --out {out}", file=sys.stderr)
+        print(_("to go on: ") + f"anymamba train --resume auto --out {out}", file=sys.stderr)
         return
     if result.best is not None and result.best_step < result.steps:
         print(
-            say(
-                f"the best validation was at step {result.best_step}; its weights: {result.best}",
-                f"最佳验证在第 {result.best_step} 步，其权重：{result.best}",
+            _("the best validation was at step {best_step}; its weights: {best}").format(
+                best_step=result.best_step, best=result.best
             ),
             file=sys.stderr,
         )
     verb = "chat" if config.instruct else "generate"
-    print(say("generate with it: ", "用它生成：") + f"anymamba {verb} {shell_word(str(result.checkpoint))}", file=sys.stderr)
+    print(_("generate with it: ") + f"anymamba {verb} {shell_word(str(result.checkpoint))}", file=sys.stderr)
 
 
 def shell_word(text: str) -> str:
@@ -122,7 +113,7 @@ def shell_word(text: str) -> str:
 
 def _leave(number: int) -> None:
     """The second signal: at once, whatever is being computed. Checkpoints are whole, since each gets its name at the end."""
-    print(say("\nstopped at once; the last checkpoint is whole", "\n已立即停止；最后一个检查点完好"), file=sys.stderr, flush=True)
+    print(_("\nstopped at once; the last checkpoint is whole"), file=sys.stderr, flush=True)
     os._exit(128 + number)
 
 

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _, ngettext
 
 if TYPE_CHECKING:
     import torch
@@ -29,9 +29,7 @@ def run(arguments: argparse.Namespace, device: torch.device, dtypes: tuple[torch
         if not arguments.json and sys.stderr.isatty():
             print(f"\r{row.op}: {row.case}".ljust(70), end="", file=sys.stderr, flush=True)
     if not rows:
-        raise AnymambaError(
-            "usage", say(f"no op is named like {arguments.only!r}", f"没有名称包含 {arguments.only!r} 的算子")
-        )
+        raise AnymambaError("usage", _("no op is named like {only!r}").format(only=arguments.only))
     failed = [row for row in rows if not row.ok]
     for row in failed:
         op_errors.reject(row, device)
@@ -59,19 +57,19 @@ def _print(rows: list[Row], failed: list[Row], device: str, verbose: bool, secon
     if sys.stderr.isatty():
         print("\r" + " " * 72 + "\r", end="", file=sys.stderr)
     shown = rows if verbose else _worst(rows)
-    grid = Table(title=say(f"errors against the float64 reference on {device}", f"{device} 上相对 float64 参考的误差"))
+    grid = Table(title=_("errors against the float64 reference on {device}").format(device=device))
     for heading in (
-        say("op", "算子"),
-        say("backend", "后端"),
+        _("op"),
+        _("backend"),
         "dtype",
-        say("worst case", "最差案例"),
-        say("error", "误差"),
-        say("allowed", "允许"),
+        _("worst case"),
+        _("error"),
+        _("allowed"),
         "",
     ):
         grid.add_column(heading)
     for row in shown:
-        mark = "[green]" + say("pass", "通过") + "[/]" if row.ok else "[bold red]" + say("FAIL", "失败") + "[/]"
+        mark = "[green]" + _("pass") + "[/]" if row.ok else "[bold red]" + _("FAIL") + "[/]"
         grid.add_row(
             row.op, row.backend, row.dtype, f"{row.case}: {row.where}", f"{row.error:.1e}", f"{row.allowed:.1e}", mark
         )
@@ -88,21 +86,23 @@ def _print(rows: list[Row], failed: list[Row], device: str, verbose: bool, secon
 def _conclusion(rows: list[Row], failed: list[Row], seconds: float) -> str:
     cases = len(rows)
     if not failed:
-        return say(
-            f"all {cases} measurements are within the criterion ({seconds:.0f} s)", f"全部 {cases} 项测量均符合标准（{seconds:.0f} 秒）"
-        )
-    text = say(f"{len(failed)} of {cases} measurements failed", f"{cases} 项测量中有 {len(failed)} 项失败")
+        return ngettext(
+            "the {cases} measurement is within the criterion ({seconds:.0f} s)",
+            "all {cases} measurements are within the criterion ({seconds:.0f} s)",
+            cases,
+        ).format(cases=cases, seconds=seconds)
+    text = ngettext("{count} of {cases} measurement failed", "{count} of {cases} measurements failed", cases).format(
+        count=len(failed), cases=cases
+    )
     names = sorted({f"{row.backend} {row.op}" for row in failed if row.refusable})
     if names:
-        text += say(
-            f"; from now on not used on this device: {', '.join(names)} (`anymamba backends --check` clears that)",
-            f"；从现在起本设备上不再使用：{', '.join(names)}（`anymamba backends --check` 可清除）",
+        text += _("; from now on not used on this device: {names} (`anymamba backends --check` clears that)").format(
+            names=", ".join(names)
         )
     kept = sorted({f"{row.backend} {row.op}" for row in failed if not row.refusable})
     if kept:
-        text += say(
-            f"; {', '.join(kept)}: the last resort, nothing can take its place: please report this",
-            f"；{', '.join(kept)}：这是最后的后备实现，无可替代：请报告此问题",
+        text += _("; {names}: the last resort, nothing can take its place: please report this").format(
+            names=", ".join(kept)
         )
     return text
 

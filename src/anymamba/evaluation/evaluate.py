@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from anymamba.errors import AnymambaError
 from anymamba.evaluation.perplexity import Progress, Score, score_file, score_text
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def evaluate(
     with the score so far. Raises AnymambaError when neither or both of file and text are there, or the text cannot be read.
     """
     if (file is None) == (text is None):
-        raise AnymambaError("usage", say("give a file or text=, one of the two", "请给出文件或 text=，二者之一"))
+        raise AnymambaError("usage", _("give a file or text=, one of the two"))
     if isinstance(model, (str, Path)):
         from anymamba.generation.model import load
 
@@ -46,7 +46,7 @@ def _tokenizer(model: Model) -> Tokenizer:
     if model.tokenizer is None:
         raise AnymambaError(
             "usage",
-            say("the model was loaded without a tokenizer", "该模型没有分词器"),
-            fix=say('anymamba.load(path, tokenizer="FILE|FOLDER|NAME")', 'anymamba.load(path, tokenizer="文件|目录|名称")'),
+            _("the model was loaded without a tokenizer"),
+            fix=_('anymamba.load(path, tokenizer="FILE|FOLDER|NAME")'),
         )
     return model.tokenizer

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.hub import check_vocabulary
 from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Tokenizer
@@ -65,11 +65,11 @@ def score_file(
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise AnymambaError("data", say(f"there is no file {path}", f"没有文件 {path}"))
+        raise AnymambaError("data", _("there is no file {path}").format(path=path))
     skips = Skips() if skips is None else skips
     score = score_text(model, tokenizer, documents([str(path)], skips, text_field, encoding), mode, window, stride, progress)
     if not score.tokens:
-        what = say(f"{path}: the text is too short to be scored", f"{path}：文本过短，无法评测")
+        what = _("{path}: the text is too short to be scored").format(path=path)
         raise AnymambaError("data", what, why=skips.summary() or None)
     return score
 
@@ -93,14 +93,10 @@ def score_text(
     if mode not in ("recurrent", "sliding") or window < 2 or not 0 < stride <= window:
         raise AnymambaError(
             "usage",
-            say(
-                f"mode {mode!r}, window {window}, stride {stride} cannot be evaluated",
-                f"无法按 mode {mode!r}、window {window}、stride {stride} 评测",
+            _("mode {mode!r}, window {window}, stride {stride} cannot be evaluated").format(
+                mode=mode, window=window, stride=stride
             ),
-            fix=say(
-                "mode is recurrent or sliding, window at least 2, stride from 1 to window",
-                "mode 为 recurrent 或 sliding，window 至少为 2，stride 在 1 到 window 之间",
-            ),
+            fix=_("mode is recurrent or sliding, window at least 2, stride from 1 to window"),
         )
     check_vocabulary(model.config, tokenizer)
     score = Score()
@@ -117,7 +113,7 @@ def score_text(
     finally:
         model.train(was_training)
     if not score.tokens and isinstance(text, str):
-        raise AnymambaError("data", say("the text is too short to be scored", "文本过短，无法评测"))
+        raise AnymambaError("data", _("the text is too short to be scored"))
     return score
 
 

@@ -12,7 +12,7 @@ from anymamba.errors import AnymambaError
 from anymamba.generation.engine import Reader
 from anymamba.generation.sampling import Sampling
 from anymamba.generation.text import Piece, end_tokens, pieces
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Message, Tokenizer
 
@@ -115,16 +115,16 @@ class Chat:
             except AnymambaError as error:
                 raise AnymambaError(
                     "data",
-                    say(f"{path} exists and is no conversation", f"{path} 已存在，且不是对话文件"),
+                    _("{path} exists and is no conversation").format(path=path),
                     why=error.what,
-                    fix=say("choose another name", "请换一个文件名"),
+                    fix=_("choose another name"),
                 ) from error
         temporary = path.with_name(f".{path.name}.partial")
         try:
             temporary.write_text("".join(json.dumps(m, ensure_ascii=False) + "\n" for m in self.messages), "utf-8")
             temporary.replace(path)
         except OSError as error:
-            raise AnymambaError("data", say(f"cannot write {path}", f"无法写入 {path}"), why=str(error)) from error
+            raise AnymambaError("data", _("cannot write {path}").format(path=path), why=str(error)) from error
 
     def load(self, path: str | Path) -> None:
         """Goes on with a conversation that ``save`` wrote, in place of this one; the next turn reads it.
@@ -139,21 +139,21 @@ def _read_messages(path: Path) -> list[Message]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise AnymambaError("data", say(f"cannot read {path}", f"无法读取 {path}"), why=str(error)) from error
+        raise AnymambaError("data", _("cannot read {path}").format(path=path), why=str(error)) from error
     messages: list[Message] = []
     for number, line in enumerate(lines, 1):
         if line.strip():
-            messages.append(_message(line, say(f"{path}, line {number}", f"{path} 第 {number} 行")))
+            messages.append(_message(line, _("{path}, line {number}").format(path=path, number=number)))
     return messages
 
 
 def _message(line: str, where: str) -> Message:
     form = '{"role": "system" | "user" | "assistant", "content": "..."}'
-    wanted = say(f"expected {form}", f"应为 {form}")
+    wanted = _("expected {form}").format(form=form)
     try:
         message = json.loads(line)
     except ValueError as error:
-        raise AnymambaError("data", say(f"{where} is not JSON", f"{where} 不是 JSON"), why=str(error), fix=wanted) from error
+        raise AnymambaError("data", _("{where} is not JSON").format(where=where), why=str(error), fix=wanted) from error
     if not isinstance(message, dict) or message.get("role") not in ROLES or not isinstance(message.get("content"), str):
-        raise AnymambaError("data", say(f"{where} is no message", f"{where} 不是消息"), why=line[:200], fix=wanted)
+        raise AnymambaError("data", _("{where} is no message").format(where=where), why=line[:200], fix=wanted)
     return {"role": message["role"], "content": message["content"]}

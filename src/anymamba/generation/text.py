@@ -13,7 +13,7 @@ from anymamba.errors import AnymambaError
 from anymamba.generation.detokenize import StopStrings, StreamingDetokenizer
 from anymamba.generation.engine import Reader, Step, steps
 from anymamba.generation.sampling import Sampling
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Tokenizer
 
@@ -97,11 +97,8 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str, special: bool = False) -> l
     if start is None:
         raise AnymambaError(
             "usage",
-            say(
-                "the prompt is empty and the tokenizer has no token that begins a text",
-                "提示为空，且分词器没有文本起始符",
-            ),
-            fix=say("give a prompt with -p", "请用 -p 给出提示"),
+            _("the prompt is empty and the tokenizer has no token that begins a text"),
+            fix=_("give a prompt with -p"),
         )
     return [start]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _, ngettext
 
 ATTEMPTS = 8
 _AGENT = {"User-Agent": "anymamba-install"}
@@ -49,7 +49,7 @@ def download(
         except urllib.error.HTTPError as error:
             if error.code in (403, 404, 410):
                 raise NotPublished(
-                    "not-published", say("there is no {} (HTTP {})", "没有 {}（HTTP {}）").format(url, error.code)
+                    "not-published", _("there is no {url} (HTTP {code})").format(url=url, code=error.code)
                 ) from error
             if error.code == 416:  # the part is longer than the file: begin anew
                 part.unlink(missing_ok=True)
@@ -64,12 +64,13 @@ def download(
             part.unlink()
     raise AnymambaError(
         "download",
-        say("{} could not be downloaded in {} attempts", "{} 经 {} 次尝试仍无法下载").format(url, attempts),
+        ngettext(
+            "{url} could not be downloaded in {attempts} attempt",
+            "{url} could not be downloaded in {attempts} attempts",
+            attempts,
+        ).format(url=url, attempts=attempts),
         reason,
-        say(
-            "set HTTPS_PROXY, or fetch the file elsewhere and give it with --wheel FILE",
-            "设置 HTTPS_PROXY，或在别处下载后用 --wheel 文件 指定",
-        ),
+        _("set HTTPS_PROXY, or fetch the file elsewhere and give it with --wheel FILE"),
     )
 
 
@@ -99,7 +100,7 @@ def _fetch(url: str, part: Path, progress: Callable[[int, int], None] | None) ->
                 if progress:
                     progress(have, total)
     if have < total:
-        raise OSError(say("cut after {} of {} bytes", "传输在 {}/{} 字节处中断").format(have, total))
+        raise OSError(_("cut after {have} of {total} bytes").format(have=have, total=total))
 
 
 def _wrong(part: Path, checksum: str | None) -> str:
@@ -107,9 +108,9 @@ def _wrong(part: Path, checksum: str | None) -> str:
     if checksum:
         found = hashlib.sha256(part.read_bytes()).hexdigest()
         if found != checksum.lower():
-            return say("the checksum is {} instead of {}", "校验和为 {}，应为 {}").format(found, checksum)
+            return _("the checksum is {value} instead of {checksum}").format(value=found, checksum=checksum)
     if not zipfile.is_zipfile(part):
-        return say("what arrived is no wheel", "下载到的不是 wheel 文件")
+        return _("what arrived is no wheel")
     with zipfile.ZipFile(part) as archive:
         bad = archive.testzip()
-    return say("{} in the wheel is damaged", "wheel 中的 {} 已损坏").format(bad) if bad else ""
+    return _("{file} in the wheel is damaged").format(file=bad) if bad else ""

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 _ASK = "import json, sys, sysconfig; print(json.dumps(dict(sysconfig.get_paths(), prefix=sys.prefix)))"
 
@@ -34,7 +34,7 @@ class Environment:
         if done.returncode:
             raise AnymambaError(
                 "pip",
-                say("pip does not work in this environment", "该环境中的 pip 无法运行"),
+                _("pip does not work in this environment"),
                 done.stderr.strip()[-400:],
                 f"{self.python} -m ensurepip --upgrade",
             )

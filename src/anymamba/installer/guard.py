@@ -19,7 +19,7 @@ from typing import Any
 from anymamba.errors import AnymambaError
 from anymamba.installer import rollback
 from anymamba.installer.lock import Lock
-from anymamba.language import say
+from anymamba.language import _
 
 
 class Guard:
@@ -65,12 +65,9 @@ class Guard:
 def busy() -> AnymambaError:
     return AnymambaError(
         "busy",
-        say(
-            "another anymamba install or uninstall is going on in this environment",
-            "该环境中正在进行另一个 anymamba 安装或卸载",
-        ),
+        _("another anymamba install or uninstall is going on in this environment"),
         None,
-        say("wait until it has ended, then try again", "请等它结束后再试"),
+        _("wait until it has ended, then try again"),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from anymamba.installer.step import Step
-from anymamba.language import say
+from anymamba.language import _, ngettext
 
 # seconds between two lines of progress while nothing new is known
 HEARTBEAT = 30.0
@@ -43,7 +43,7 @@ class Progress:
             self._say()
         elif _FAILED.match(line):
             self.failed = True
-            self.tell(say("  a file does not compile; the others are stopped", "  有文件编译失败；停止编译其余文件"))
+            self.tell(_("  a file does not compile; the others are stopped"))
             timer = threading.Timer(PATIENCE, self.stop)
             timer.daemon = True
             timer.start()
@@ -56,19 +56,20 @@ class Progress:
             self._say()
 
     def _say(self) -> None:
-        text = say("  {} elapsed", "  已用 {}").format(clock(time.monotonic() - self.started))
+        text = _("  {elapsed} elapsed").format(elapsed=clock(time.monotonic() - self.started))
         if self.step.kind == "build":
-            text = say("  {} of {} files", "  {}/{} 个文件").format(self.done, self.total)
+            text = ngettext("  {done} of {total} file", "  {done} of {total} files", self.total).format(
+                done=self.done, total=self.total
+            )
             text += f" ({self.source})" if self.source else ""
-            text += say(", {} elapsed", "，已用 {}").format(clock(time.monotonic() - self.started))
+            text += _(", {elapsed} elapsed").format(elapsed=clock(time.monotonic() - self.started))
             if time.monotonic() - self.started > self.step.minutes[1] * 60:
-                text += say(
-                    ", longer than expected ({:.0f} to {:.0f} minutes): a slow or busy machine",
-                    "，超过预计（{:.0f} 到 {:.0f} 分钟）：机器较慢或繁忙",
-                ).format(*self.step.minutes)
+                text += _(", longer than expected ({least:.0f} to {most:.0f} minutes): a slow or busy machine").format(
+                    least=self.step.minutes[0], most=self.step.minutes[1]
+                )
             else:
-                text += say(", expected {:.0f} to {:.0f} minutes", "，预计 {:.0f} 到 {:.0f} 分钟").format(
-                    *self.step.minutes
+                text += _(", expected {least:.0f} to {most:.0f} minutes").format(
+                    least=self.step.minutes[0], most=self.step.minutes[1]
                 )
         self.tell(text)
 

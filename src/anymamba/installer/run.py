@@ -25,7 +25,7 @@ from anymamba.installer.machine import number
 from anymamba.installer.progress import Progress, first_error
 from anymamba.installer.releases import REPOSITORIES
 from anymamba.installer.step import Plan, Step
-from anymamba.language import say
+from anymamba.language import _
 
 
 class StepFailed(AnymambaError):
@@ -75,10 +75,7 @@ class Runner:
         except OSError as error:
             raise FilesFailed(
                 "files",
-                say(
-                    "a file could not be written or read; the environment is as it was before",
-                    "文件无法写入或读取；环境与安装前一致",
-                ),
+                _("a file could not be written or read; the environment is as it was before"),
                 str(error),
                 _room() if error.errno in (errno.ENOSPC, errno.EDQUOT) else None,
             ) from error
@@ -108,7 +105,7 @@ class Runner:
         if number(before.get("pip")) < (22, 2):
             raise AnymambaError(
                 "pip",
-                say("pip {} is too old for this", "pip {} 版本过旧").format(before.get("pip")),
+                _("pip {version} is too old for this").format(version=before.get("pip")),
                 None,
                 f"{self.environment.python} -m pip install --upgrade pip",
             )
@@ -116,9 +113,9 @@ class Runner:
             # pip would install into the user's own folder instead, beside this environment
             raise AnymambaError(
                 "permission",
-                say("{} cannot be written to", "无法写入 {}").format(self.environment.packages),
+                _("{packages} cannot be written to").format(packages=self.environment.packages),
                 None,
-                say("work in an environment of your own: python -m venv", "请使用自己的环境：python -m venv"),
+                _("work in an environment of your own: python -m venv"),
             )
 
     def _prepare(self, step: Step, before: dict[str, str], packages: list[str]) -> None:
@@ -145,11 +142,9 @@ class Runner:
         tag = step.address.split("/")[-2]
         checksum = published_checksum(REPOSITORIES[step.package], tag, name)
         self.tell(
-            say("  checked against the published SHA-256", "  将与公布的 SHA-256 核对")
+            _("  checked against the published SHA-256")
             if checksum
-            else say(
-                "  no checksum is published; the archive itself is checked", "  未公布校验和；将检查文件自身的完整性"
-            )
+            else _("  no checksum is published; the archive itself is checked")
         )
         shown = [0.0]
 
@@ -168,9 +163,9 @@ class Runner:
         except StepFailed as error:
             raise AnymambaError(
                 "dependencies",
-                say(
-                    "what the packages need cannot be had without replacing something that is installed; nothing was changed",
-                    "不替换已安装的包就无法满足依赖；未做任何更改",
+                _(
+                    "what the packages need cannot be had without replacing something that is installed; nothing was "
+                    "changed"
                 ),
                 error.why,
             ) from error
@@ -193,10 +188,7 @@ class Runner:
             if not checks["ok"]:
                 raise AnymambaError(
                     "verification",
-                    say(
-                        "the installed package does not pass its check; the environment was put back",
-                        "安装的包未通过检查；环境已恢复原状",
-                    ),
+                    _("the installed package does not pass its check; the environment was put back"),
                     "; ".join(f"{item['name']}: {item['text']}" for item in checks["checks"] if not item["ok"]),
                 )
             rollback.finish(self.environment, before, after)
@@ -218,9 +210,9 @@ class Runner:
         if changed:
             raise AnymambaError(
                 "changed",
-                say(
-                    "the install would have changed {}; the environment was put back", "安装会改变 {}；环境已恢复原状"
-                ).format(", ".join(f"{name} {before[name]} -> {after.get(name)}" for name in changed)),
+                _("the install would have changed {packages}; the environment was put back").format(
+                    packages=", ".join(f"{name} {before[name]} -> {after.get(name)}" for name in changed)
+                ),
             )
 
     def _verify(self, packages: list[str]) -> dict[str, Any]:
@@ -265,9 +257,9 @@ class Runner:
         if code:
             raise StepFailed(
                 "step",
-                say("this step failed: {}", "该步骤失败：{}").format(step.title),
+                _("this step failed: {title}").format(title=step.title),
                 first_error(self.log, start),
-                say("the whole log: {}", "完整日志：{}").format(self.log),
+                _("the whole log: {log}").format(log=self.log),
             )
 
     def _settings(self, environment: dict[str, str]) -> dict[str, str]:
@@ -288,4 +280,4 @@ class Runner:
 
 
 def _room() -> str:
-    return say("free some space, or point TMPDIR to another disk", "请释放空间，或将 TMPDIR 指向其他磁盘")
+    return _("free some space, or point TMPDIR to another disk")

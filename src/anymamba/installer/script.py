@@ -6,7 +6,7 @@ from pathlib import Path
 
 from anymamba.installer.releases import EXTENSIONS, MODULES
 from anymamba.installer.step import Plan, Step
-from anymamba.language import say
+from anymamba.language import _
 
 KINDS = ("bash", "powershell", "Dockerfile")
 _HELPERS = {"narrow": "nvcc_one_architecture.py", "sources": "edit_for_msvc.py"}
@@ -21,16 +21,13 @@ def emit(plan: Plan, kind: str, image: str = "pytorch/pytorch:2.8.0-cuda12.8-cud
 def _head(plan: Plan) -> list[str]:
     names = ", ".join(f"{choice.package} {choice.version} ({choice.route})" for choice in plan.packages)
     said = [
-        say("Installs {} into the Python environment that is active.", "将 {} 安装到当前的 Python 环境。").format(
-            names
-        ),
-        say("Written by `anymamba install --emit-script` for:", "由 `anymamba install --emit-script` 为以下机器生成："),
+        _("Installs {names} into the Python environment that is active.").format(names=names),
+        _("Written by `anymamba install --emit-script` for:"),
         *("  " + line for line in plan.found[:5]),
         *plan.first,
-        say(
-            "Expected: {:.0f} to {:.0f} minutes, up to {:.0f} GB of memory, {:.0f} GB on disk.",
-            "预计：{:.0f} 到 {:.0f} 分钟，最多 {:.0f} GB 内存，{:.0f} GB 磁盘。",
-        ).format(*plan.minutes, plan.memory_gb, plan.disk_gb),
+        _(
+            "Expected: {least:.0f} to {most:.0f} minutes, up to {memory_gb:.0f} GB of memory, {disk_gb:.0f} GB on disk."
+        ).format(least=plan.minutes[0], most=plan.minutes[1], memory_gb=plan.memory_gb, disk_gb=plan.disk_gb),
         *plan.reasons,
     ]
     return ["# " + line for line in said]
@@ -39,8 +36,8 @@ def _head(plan: Plan) -> list[str]:
 def _title(step: Step) -> str:
     """A script leaves the finding of dependencies to pip, so that two steps do something else than the program does."""
     if step.kind == "dependencies":
-        return say("install what is missing of: {}", "安装缺少的依赖：{}").format(", ".join(_needs(step)))
-    return say("install the collected wheels", "安装已收集的 wheel") if step.kind == "install" else step.title
+        return _("install what is missing of: {needs}").format(needs=", ".join(_needs(step)))
+    return _("install the collected wheels") if step.kind == "install" else step.title
 
 
 def _needs(step: Step) -> list[str]:
@@ -71,11 +68,7 @@ def _bash(plan: Plan) -> list[str]:
         'mkdir -p "$WORK/wheels"',
         "trap 'rm -rf \"$WORK\"' EXIT",
         "",
-        "# "
-        + say(
-            "a CPU build of torch cannot be compiled against: stop before anything is done",
-            "CPU 版 torch 无法用于编译：在做任何事之前停止",
-        ),
+        "# " + _("a CPU build of torch cannot be compiled against: stop before anything is done"),
         f'"$PYTHON" -c {_single(_TORCH)}',
     ]
     for step in plan.steps:
@@ -108,9 +101,7 @@ def _bash_step(step: Step, plan: Plan) -> list[str]:
         return [
             f'if ! "$PYTHON" -c {_single(_check(plan))}; then',
             f"  {undo}",
-            "  echo "
-            + _single(say("the packages do not import; they were removed again", "无法导入，已重新移除"))
-            + " >&2",
+            "  echo " + _single(_("the packages do not import; they were removed again")) + " >&2",
             "  exit 1",
             "fi",
             'if "$PYTHON" -c "import anymamba" 2>/dev/null; then',
@@ -162,11 +153,7 @@ def _powershell(plan: Plan) -> list[str]:
         "New-Item -ItemType Directory -Force -Path $Work, (Join-Path $Work 'wheels') | Out-Null",
         'function Invoke-Checked { & $args[0] $args[1..($args.Count - 1)]; if ($LASTEXITCODE -ne 0) { throw "failed: $args" } }',
         "",
-        "# "
-        + say(
-            "a CPU build of torch cannot be compiled against: stop before anything is done",
-            "CPU 版 torch 无法用于编译：在做任何事之前停止",
-        ),
+        "# " + _("a CPU build of torch cannot be compiled against: stop before anything is done"),
         "Invoke-Checked $Python -c 'import sys, torch; sys.exit(0 if torch.version.cuda or torch.version.hip else 1)'",
     ]
     for step in plan.steps:
@@ -205,7 +192,7 @@ def _powershell_step(step: Step, plan: Plan) -> list[str]:
             f"& $Python -c {_ps(_check(plan))}",
             "if ($LASTEXITCODE -ne 0) {",
             f"    & $Python -m pip uninstall -y {packages}",
-            "    throw " + _ps(say("the packages do not import; they were removed again", "无法导入，已重新移除")),
+            "    throw " + _ps(_("the packages do not import; they were removed again")),
             "}",
             "& $Python -c 'import anymamba'",
             f"if ($LASTEXITCODE -eq 0) {{ Invoke-Checked $Python -m anymamba.installer.verify {packages} }}",

@@ -9,7 +9,7 @@ from anymamba.errors import AnymambaError
 from anymamba.installer import rollback
 from anymamba.installer.environment import Environment
 from anymamba.installer.releases import MODULES
-from anymamba.language import say
+from anymamba.language import _
 
 
 def removable(environment: Environment, packages: list[str]) -> tuple[list[str], list[str]]:
@@ -22,13 +22,11 @@ def removable(environment: Environment, packages: list[str]) -> tuple[list[str],
     if unknown or not wanted:
         raise AnymambaError(
             "uninstall",
-            say("{} was not installed by anymamba in this environment", "{} 不是由 anymamba 安装到该环境的").format(
-                ", ".join(unknown) or "mamba-ssm, causal-conv1d"
+            _("{packages} was not installed by anymamba in this environment").format(
+                packages=", ".join(unknown) or "mamba-ssm, causal-conv1d"
             ),
             None,
-            say("remove it yourself: pip uninstall {}", "请自行卸载：pip uninstall {}").format(
-                " ".join(unknown or MODULES)
-            ),
+            _("remove it yourself: pip uninstall {packages}").format(packages=" ".join(unknown or MODULES)),
         )
     installed, needs = environment.freeze(), environment.requirements()
     gone = {name for name in wanted if name in installed}
@@ -46,16 +44,16 @@ def removable(environment: Environment, packages: list[str]) -> tuple[list[str],
         if name in gone and installed[name] != added[name]:
             gone.discard(name)
             said.append(
-                say("{} stays: it was changed from {} to {} since", "保留 {}：其版本已由 {} 变为 {}").format(
-                    name, added[name], installed[name]
+                _("{name} stays: it was changed from {before} to {now} since").format(
+                    name=name, before=added[name], now=installed[name]
                 )
             )
         elif name not in gone:
             users = [user for user, names in needs.items() if name in names and user not in gone]
-            said.append(say("{} stays: needed by {}", "保留 {}：{} 需要它").format(name, ", ".join(users)))
-    for name, (old, _) in record["replaced"].items():
+            said.append(_("{name} stays: needed by {users}").format(name=name, users=", ".join(users)))
+    for name, (old, __) in record["replaced"].items():
         if name in gone:
-            said.append(say("before the install, {} was at {}", "安装之前 {} 的版本为 {}").format(name, old))
+            said.append(_("before the install, {name} was at {old}").format(name=name, old=old))
     return sorted(gone), said
 
 
@@ -64,7 +62,7 @@ def remove(environment: Environment, names: list[str]) -> None:
     command = [environment.python, "-m", "pip", "uninstall", "-y", "--disable-pip-version-check", *names]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise AnymambaError("uninstall", say("pip could not remove them", "pip 无法卸载"), done.stderr.strip()[-400:])
+        raise AnymambaError("uninstall", _("pip could not remove them"), done.stderr.strip()[-400:])
     record: dict[str, Any] = rollback.read_record(environment)
     kept = {key: {name: value for name, value in record[key].items() if name not in names} for key in record}
     if any(kept.values()):

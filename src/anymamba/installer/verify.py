@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from anymamba.installer.releases import EXTENSIONS, MODULES
-from anymamba.language import say
+from anymamba.language import _
 
 # greatest error of float32 against float64, relative to the greatest value; rounding gives about 1e-6, a wrong kernel 0.1 and more
 TOLERANCE = 1e-3
@@ -46,7 +46,7 @@ def _import(name: str, gpu: bool) -> dict[str, Any]:
         text = f"{type(error).__name__}: {str(error)[:400]}"
         # triton's decorators ask for a GPU at import; that is no fault of what was built
         return {"name": name, "ok": not gpu and "active drivers" in text, "text": text}
-    return {"name": name, "ok": True, "text": say("imports, so it fits torch's ABI", "可以导入，与 torch 的 ABI 相符")}
+    return {"name": name, "ok": True, "text": _("imports, so it fits torch's ABI")}
 
 
 def _compute(package: str) -> dict[str, Any]:
@@ -54,11 +54,8 @@ def _compute(package: str) -> dict[str, Any]:
         error = _worst(package)
     except Exception as failure:  # noqa: BLE001 - a kernel that does not launch is the answer
         return {"name": package, "ok": False, "text": f"{type(failure).__name__}: {str(failure)[:400]}"}
-    text = say(
-        "forward and backward differ from the reference by {:.1e} (limit {:.0e})",
-        "前向与反向同参考实现相差 {:.1e}（上限 {:.0e}）",
-    )
-    return {"name": package, "ok": error <= TOLERANCE, "text": text.format(error, TOLERANCE)}
+    text = _("forward and backward differ from the reference by {error:.1e} (limit {limit:.0e})")
+    return {"name": package, "ok": error <= TOLERANCE, "text": text.format(error=error, limit=TOLERANCE)}
 
 
 def _worst(package: str, device: str = "cuda") -> float:
@@ -81,12 +78,7 @@ def lines(result: dict[str, Any]) -> list[str]:
     """For a person."""
     said = ["{} {}: {}".format("✓" if item["ok"] else "✗", item["name"], item["text"]) for item in result["checks"]]
     if not result["gpu"]:
-        said.append(
-            say(
-                "no GPU is visible: only import and ABI were checked, not the results",
-                "没有可见的显卡：只检查了导入与 ABI，未检查计算结果",
-            )
-        )
+        said.append(_("no GPU is visible: only import and ABI were checked, not the results"))
     return said
 
 

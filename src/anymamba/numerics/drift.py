@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.lm import LanguageModel
 from anymamba.numerics.document import finite
 from anymamba.numerics.sides import Scorer, Side
@@ -159,26 +159,24 @@ def verdict(drift: Drift, divergence: Divergence | None, rounding: float) -> tup
     """
     allowed = (FINE if rounding < 1e-5 else COARSE) * rounding * max(drift.logit_scale, 1e-6)
     if not drift.largest <= allowed:  # written so that NaN is a fault
-        return False, say(
-            f"a fault: logits differ by {drift.largest:.2g}, more than rounding explains ({allowed:.2g})",
-            f"存在错误：logits 相差 {drift.largest:.2g}，超出舍入可解释的范围（{allowed:.2g}）",
+        return False, _("a fault: logits differ by {largest:.2g}, more than rounding explains ({allowed:.2g})").format(
+            largest=drift.largest, allowed=allowed
         )
     if divergence is not None and divergence.position is not None:
         if min(divergence.margin_a, divergence.margin_b) > 2 * max(divergence.logit_difference, drift.largest):
-            return False, say(
-                f"a fault: at token {divergence.position} a clear choice (margin {divergence.margin_a:.2g}) was overturned",
-                f"存在错误：第 {divergence.position} 个词元处明确的选择（差距 {divergence.margin_a:.2g}）被推翻",
-            )
-        return True, say(
-            f"rounding that greedy decoding turned into another text: at token {divergence.position} the two likeliest tokens "
-            f"were {divergence.margin_a:.2g} apart, and the sides differ by {divergence.logit_difference:.2g} there",
-            f"舍入误差经贪心解码变成了另一段文本：第 {divergence.position} 个词元处最可能的两个词元只差 {divergence.margin_a:.2g}，"
-            f"而两侧在此相差 {divergence.logit_difference:.2g}",
+            return False, _(
+                "a fault: at token {position} a clear choice (margin {margin_a:.2g}) was overturned"
+            ).format(position=divergence.position, margin_a=divergence.margin_a)
+        return True, _(
+            "rounding that greedy decoding turned into another text: at token {position} the two likeliest tokens "
+            "were {margin_a:.2g} apart, and the sides differ by {logit_difference:.2g} there"
+        ).format(
+            position=divergence.position, margin_a=divergence.margin_a, logit_difference=divergence.logit_difference
         )
     if drift.largest == 0:
-        return True, say("identical to the last bit", "逐位完全相同")
-    same = say(", and the texts are the same", "，文本相同") if divergence is not None else ""
-    return True, say("rounding only: logits differ by at most ", "仅有舍入误差：logits 最多相差 ") + f"{drift.largest:.2g}{same}"
+        return True, _("identical to the last bit")
+    same = _(", and the texts are the same") if divergence is not None else ""
+    return True, _("rounding only: logits differ by at most ") + f"{drift.largest:.2g}{same}"
 
 
 def slope(x: list[int], y: list[float]) -> float:

@@ -16,7 +16,7 @@ import numpy
 import torch
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.numerics import interpreted_bfloat16
 
 MOST_CHANNELS = 1024
@@ -37,15 +37,15 @@ def switch_on() -> None:
     except ImportError as error:
         raise AnymambaError(
             "backend",
-            say("Triton's interpreter is part of triton, which cannot be imported", "Triton 解释器是 triton 的一部分，而 triton 无法导入"),
+            _("Triton's interpreter is part of triton, which cannot be imported"),
             why=str(error),
-            fix=say("pip install triton (on Windows triton-windows)", "pip install triton（Windows 上为 triton-windows）"),
+            fix=_("pip install triton (on Windows triton-windows)"),
         ) from error
     if not isinstance(kernels.selective_scan_forward_kernel, interpreter.InterpretedFunction):
         raise AnymambaError(
             "backend",
-            say("Triton's kernels are already compiled in this process", "本进程中的 Triton 内核已按编译方式加载"),
-            fix=say("set TRITON_INTERPRET=1 before Python starts", "请在启动 Python 之前设置 TRITON_INTERPRET=1"),
+            _("Triton's kernels are already compiled in this process"),
+            fix=_("set TRITON_INTERPRET=1 before Python starts"),
         )
     _widen_blocks()
     _prepare_language_once(interpreter)

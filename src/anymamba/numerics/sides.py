@@ -14,7 +14,7 @@ from anymamba.backends.dispatch import use_backend
 from anymamba.errors import AnymambaError
 from anymamba.generation.mitigation import ResynchronisedReader, keep_residual_in_float32
 from anymamba.generation.stepper import ModelStepper, Stepper, choose_stepper
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.lm import LanguageModel
 
 DTYPES = {
@@ -74,17 +74,16 @@ def parse_side(text: str, dtype: torch.dtype | None = None) -> Side:
         else:
             raise AnymambaError(
                 "usage",
-                say(
-                    f"{text!r}: {word!r} is neither a backend, a dtype, a mode nor an option",
-                    f"{text!r}：{word!r} 既不是后端、数据类型，也不是模式或选项",
+                _("{text!r}: {word!r} is neither a backend, a dtype, a mode nor an option").format(
+                    text=text, word=word
                 ),
-                fix=say("join words of these by colons: ", "请用冒号连接以下词语：")
+                fix=_("join words of these by colons: ")
                 + ", ".join([*BACKENDS, *DTYPES, *MODES, *RESIDUALS, "state-DTYPE", "resync-N"]),
             )
     if values.get("resync") and values.get("mode") != "step":
         raise AnymambaError(
             "usage",
-            say(f"{text!r}: resync belongs to step", f"{text!r}：resync 须与 step 同用"),
+            _("{text!r}: resync belongs to step").format(text=text),
             fix=f"step:resync-{values['resync']}",
         )
     return Side(text, **values)
@@ -96,8 +95,8 @@ def check_pair(a: Side, b: Side) -> None:
     if {"triton", INTERPRETED} <= words:
         raise AnymambaError(
             "usage",
-            say("one process either compiles Triton's kernels or interprets them", "同一进程中 Triton 内核要么编译、要么解释执行"),
-            fix=say("compare each with reference", "请分别与 reference 比较"),
+            _("one process either compiles Triton's kernels or interprets them"),
+            fix=_("compare each with reference"),
         )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.tokenizer import Message
 from anymamba.training.data.readers import no_text
 
@@ -64,9 +64,9 @@ def _single(record: dict[str, Any]) -> list[Message]:
     context = next((record[name] for name in CONTEXTS if isinstance(record.get(name), str) and record[name].strip()), "")
     question = texts[asked] + "\n\n" + context if context and texts[asked].strip() else texts[asked] + context
     if not texts[answered].strip():
-        raise BadRecordError(say("the prompt has no answer", "提示没有对应的回答"))
+        raise BadRecordError(_("the prompt has no answer"))
     if not question.strip():
-        raise BadRecordError(say("the prompt is empty", "提示为空"))
+        raise BadRecordError(_("the prompt is empty"))
     return [*_history(record.get("history")), {"role": "user", "content": question}, {"role": "assistant", "content": texts[answered]}]
 
 
@@ -76,7 +76,7 @@ def _history(pairs: Any) -> list[Message]:
     for pair in _plain(pairs) or []:
         pair = _plain(pair)
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-            raise BadRecordError(say("'history' is no list of [question, answer]", "'history' 不是 [问, 答] 的列表"))
+            raise BadRecordError(_("'history' is no list of [question, answer]"))
         messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
     return messages
 
@@ -89,22 +89,22 @@ def _plain(value: Any) -> Any:
 def _listed(messages: Any, name: str) -> list[Any]:
     messages = _plain(messages)
     if not isinstance(messages, list) or not messages:
-        raise BadRecordError(say(f"{name!r} is not a list of messages", f"{name!r} 不是消息列表"))
+        raise BadRecordError(_("{name!r} is not a list of messages").format(name=name))
     return messages
 
 
 def _checked(messages: list[Any], name: str) -> list[Message]:
     checked: list[Message] = []
     for number, message in enumerate(messages, 1):
-        at = say(f"message {number} of {name!r}", f"{name!r} 的第 {number} 条消息")
+        at = _("message {number} of {name!r}").format(number=number, name=name)
         if not isinstance(message, dict):
-            raise BadRecordError(say("a message is no JSON object", "消息不是 JSON 对象"), at)
+            raise BadRecordError(_("a message is no JSON object"), at)
         role = next((message[key] for key in ("role", "from", "speaker") if key in message), None)
         if role not in ROLES:
-            raise BadRecordError(say(f"a message has the role {role!r}", f"消息的角色为 {role!r}"), at)
+            raise BadRecordError(_("a message has the role {role!r}").format(role=role), at)
         content = _content(next((message[key] for key in ("content", "value", "text") if key in message), None))
         if content is None:
-            raise BadRecordError(say("a message has no text 'content' (or 'value')", "消息没有文本 'content'（或 'value'）"), at)
+            raise BadRecordError(_("a message has no text 'content' (or 'value')"), at)
         checked.append({"role": ROLES[role], "content": content})
     # a greeting before the first question, or a last question that nobody answered, teaches nothing
     first = next((i for i, message in enumerate(checked) if message["role"] == "user"), len(checked))
@@ -112,7 +112,7 @@ def _checked(messages: list[Any], name: str) -> list[Message]:
     while checked and (checked[-1]["role"] != "assistant" or not checked[-1]["content"].strip()):
         checked.pop()
     if not checked:
-        raise BadRecordError(say("the prompt has no answer", "提示没有对应的回答"))
+        raise BadRecordError(_("the prompt has no answer"))
     return checked
 
 

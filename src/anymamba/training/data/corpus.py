@@ -14,7 +14,7 @@ import numpy as np
 import tokenizers
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import files
 from anymamba.models.tokenizer import CHAT_TEMPLATE, CHAT_TOKENS, END_OF_TEXT, PAD, Tokenizer
 from anymamba.training.data.filekinds import PACKED_ENDINGS
@@ -105,12 +105,12 @@ def open_corpus(folder: Path) -> Corpus:
 def require_room(names: list[str], folder: Path) -> None:
     """Raises AnymambaError when the token files of these sources may not fit on the disk of ``folder``."""
     size = 0
-    for name, _ in sources(names):
+    for name, __ in sources(names):
         if not name.startswith("hf:"):
             packed = name.lower().endswith(PACKED_ENDINGS)
             size += Path(name).stat().st_size * (UNPACKED if packed else 1)
     # two bytes a token, at most a token a byte, and once more while the split is made
-    disk.require(folder, 4 * size, say("the token files", "词元文件"))
+    disk.require(folder, 4 * size, _("the token files"))
 
 
 def check_bpe_size(size: int) -> None:
@@ -119,9 +119,8 @@ def check_bpe_size(size: int) -> None:
     if not least <= size <= MOST_TOKENS:
         raise AnymambaError(
             "usage",
-            say(
-                f"--train-tokenizer {size}: must be from {least} (every byte and the special tokens) to {MOST_TOKENS}",
-                f"--train-tokenizer {size}：应在 {least}（所有字节与特殊词元）到 {MOST_TOKENS} 之间",
+            _("--train-tokenizer {size}: must be from {least} (every byte and the special tokens) to {most}").format(
+                size=size, least=least, most=MOST_TOKENS
             ),
         )
 
@@ -149,7 +148,7 @@ def _texts(pieces: Iterator[str | None], size: int, reading: Reading | None) -> 
     if reading is not None:
         # the library learns only after the last piece, and says nothing while it does
         reading.finish()
-        reading.reporter.note(say(f"learning a tokenizer of {size} tokens ...", f"正在学习 {size} 个词元的分词器……"))
+        reading.reporter.note(_("learning a tokenizer of {size} tokens ...").format(size=size))
 
 
 def _encoded(pieces: Iterator[str | Source | None], tokenizer: Tokenizer) -> Iterator[list[Part]]:

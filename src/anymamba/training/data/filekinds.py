@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 RECORD_KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 """Ending of the name -> the form of its records; every other file is plain text, whatever its name."""
@@ -69,7 +69,7 @@ def opened(source: str) -> Iterator[Opened]:
     try:
         raw: IO[bytes] = open(source, "rb")  # noqa: SIM115 - closed below
     except OSError as error:
-        raise AnymambaError("data", say(f"{source} cannot be read", f"无法读取 {source}"), why=str(error)) from error
+        raise AnymambaError("data", _("{source} cannot be read").format(source=source), why=str(error)) from error
     with raw:
         start = raw.read(6)
         raw.seek(0)
@@ -79,11 +79,11 @@ def opened(source: str) -> Iterator[Opened]:
         except (EOFError, gzip.BadGzipFile, lzma.LZMAError) as error:
             raise AnymambaError(
                 "data",
-                say(f"{source}: the compressed file is damaged or cut short", f"{source}：压缩文件已损坏或不完整"),
+                _("{source}: the compressed file is damaged or cut short").format(source=source),
                 why=str(error) or type(error).__name__,
             ) from error
         except OSError as error:
-            raise AnymambaError("data", say(f"{source} cannot be read", f"无法读取 {source}"), why=str(error)) from error
+            raise AnymambaError("data", _("{source} cannot be read").format(source=source), why=str(error)) from error
 
 
 def head_of(source: str) -> bytes:
@@ -91,7 +91,7 @@ def head_of(source: str) -> bytes:
     with opened(source) as file:
         head = file.stream.read(HEAD)
     if not head:
-        raise AnymambaError("data", say(f"{source}: the file is empty", f"{source}：文件为空"))
+        raise AnymambaError("data", _("{source}: the file is empty").format(source=source))
     return head
 
 
@@ -101,19 +101,18 @@ def refuse_binary(source: str, head: bytes, encoding: str) -> None:
     if name is None and head[257:262] == b"ustar":
         name = "tar"
     if name is not None:
-        raise _binary(source, say(f"it begins like a file of the kind {name}", f"它的开头是 {name} 文件"))
+        raise _binary(source, _("it begins like a file of the kind {name}").format(name=name))
     wide = encoding.lower().replace("-", "").replace("_", "").startswith(("utf16", "utf32", "ucs2", "ucs4"))
     if wide or head.startswith(_MARKS):
         return
     if b"\x00" in head:
-        raise _binary(source, say(f"byte {head.index(0)} is zero", f"第 {head.index(0)} 字节为零"))
+        raise _binary(source, _("byte {position} is zero").format(position=head.index(0)))
     control = [at for at, byte in enumerate(head) if byte in _CONTROL]
     if len(control) > _MOST_CONTROL * len(head):
         raise _binary(
             source,
-            say(
-                f"{len(control)} of its first {len(head)} bytes are control characters, the first at byte {control[0]}",
-                f"前 {len(head)} 字节中有 {len(control)} 个控制字符，第一个在第 {control[0]} 字节",
+            _("{count} of its first {bytes} bytes are control characters, the first at byte {position}").format(
+                count=len(control), bytes=len(head), position=control[0]
             ),
         )
 
@@ -121,10 +120,10 @@ def refuse_binary(source: str, head: bytes, encoding: str) -> None:
 def _binary(source: str, why: str) -> AnymambaError:
     return AnymambaError(
         "data",
-        say(f"{source}: this is a binary file, not text", f"{source}：这是二进制文件，不是文本"),
+        _("{source}: this is a binary file, not text").format(source=source),
         why=why,
-        fix=say(
-            "unpack or export it as text first (.txt, .md, .jsonl, .csv, source code, ...; .gz, .bz2 and .xz are unpacked for you)",
-            "请先解压或导出为文本（.txt、.md、.jsonl、.csv、源代码等；.gz、.bz2、.xz 会自动解压）",
+        fix=_(
+            "unpack or export it as text first (.txt, .md, .jsonl, .csv, source code, ...; .gz, .bz2 and .xz are "
+            "unpacked for you)"
         ),
     )

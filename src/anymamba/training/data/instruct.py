@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _, ngettext
 from anymamba.models import files
 from anymamba.models.tokenizer import CHAT_TEMPLATE, CHAT_TOKENS, END_OF_TEXT, PAD, Message, Tokenizer
 from anymamba.training.data.conversation import BadRecordError, messages_of
@@ -63,11 +63,8 @@ def encode(tokenizer: Tokenizer, messages: list[Message]) -> tuple[list[int], li
         if not asked.startswith(done) or not answered.startswith(asked):
             raise AnymambaError(
                 "tokenizer",
-                say(
-                    "the chat template rewrites earlier turns, so the answers cannot be told apart",
-                    "对话模板会改写之前的轮次，无法区分回答部分",
-                ),
-                fix=say("start from a model with a plain template", "请使用模板简单的模型作为起点"),
+                _("the chat template rewrites earlier turns, so the answers cannot be told apart"),
+                fix=_("start from a model with a plain template"),
             )
         for text, trained in ((asked[len(done) :], False), (answered[len(asked) :], True)):
             part = tokenizer.encode(text, special=True)
@@ -100,8 +97,10 @@ def prepare(
         for where, messages in conversations(names, skips, reading.seen if reading is not None else None):
             ids, learn = encode(tokenizer, messages)
             if len(ids) > longest + 1:
-                too_long = say(f"more than {longest} tokens (--length)", f"超过 {longest} 个词元（--length）")
-                skips.skip(where, too_long, say(f"{len(ids)} tokens", f"{len(ids)} 个词元"))
+                too_long = _("more than {longest} tokens (--length)").format(longest=longest)
+                skips.skip(
+                    where, too_long, ngettext("{count} token", "{count} tokens", len(ids)).format(count=len(ids))
+                )
                 continue
             kept.append((ids, learn, sum(len(message["content"].encode("utf-8", "replace")) for message in messages)))
             examples += 1
@@ -118,5 +117,9 @@ def prepare(
                     writer.write(ids, size, learn)
             writer.close()
         tokenizer.save(temporary)
-        notes = [say(f"{len(held)} of {examples} examples are held out", f"{examples} 条样例中留出 {len(held)} 条用于验证")]
+        notes = [
+            ngettext(
+                "{count} of {examples} examples is held out", "{count} of {examples} examples are held out", len(held)
+            ).format(count=len(held), examples=examples)
+        ]
         files.write_json(temporary / "notes.json", notes + ([skips.summary()] if skips.count else []))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.training.data.filekinds import HEAD, RECORD_KINDS, head_of, kind_of, opened, refuse_binary
 from anymamba.training.data.recordfiles import Records, Seen
 from anymamba.training.data.recordfiles import records as _records
@@ -52,22 +52,19 @@ def sources(names: list[str], records_only: bool = False) -> list[tuple[str, boo
             if not inside:
                 raise AnymambaError(
                     "data",
-                    say(f"the folder {name} holds no file to read", f"目录 {name} 中没有可读取的文件"),
+                    _("the folder {name} holds no file to read").format(name=name),
                     fix=_record_kinds() if records_only else None,
                 )
             found += [(file, False) for file in inside]
         elif not path.exists():
             raise AnymambaError(
                 "data",
-                say(f"{name} does not exist", f"{name} 不存在"),
-                fix=say(
-                    "name a file or a folder; a Hugging Face data set is written hf:OWNER/NAME",
-                    "请给出文件或目录；Hugging Face 数据集写作 hf:所有者/名称",
-                ),
+                _("{name} does not exist").format(name=name),
+                fix=_("name a file or a folder; a Hugging Face data set is written hf:OWNER/NAME"),
             )
         elif records_only and kind_of(str(path)) == "text":
             raise AnymambaError(
-                "data", say(f"{name}: a text file holds no questions and answers", f"{name}：文本文件中没有问答"), fix=_record_kinds()
+                "data", _("{name}: a text file holds no questions and answers").format(name=name), fix=_record_kinds()
             )
         else:
             found.append((str(path), True))
@@ -96,9 +93,9 @@ def check_encoding(name: str) -> None:
     """Raises AnymambaError (usage) for an encoding that Python does not have, or that is none of text."""
     try:
         if not getattr(codecs.lookup(name), "_is_text_encoding", True):
-            raise LookupError(say(f"{name} is not an encoding of text", f"{name} 不是文本编码"))
+            raise LookupError(_("{name} is not an encoding of text").format(name=name))
     except LookupError as error:
-        fix = say("utf-8, utf-16, gb18030, big5, latin-1, ...", "utf-8、utf-16、gb18030、big5、latin-1 等")
+        fix = _("utf-8, utf-16, gb18030, big5, latin-1, ...")
         raise AnymambaError("usage", f"--encoding: {error}", fix=fix) from error
 
 
@@ -140,10 +137,10 @@ def no_text(field: str, record: dict[str, Any]) -> tuple[str, str]:
     """(kind, detail): why this record has no usable text in that field."""
     if field not in record:
         have = ", ".join(sorted(map(str, record))[:6])
-        return say(f"has no field {field!r}", f"缺少字段 {field!r}"), say(f"it has: {have}", f"现有字段：{have}")
+        return _("has no field {field!r}").format(field=field), _("it has: {have}").format(have=have)
     if isinstance(record[field], str):
-        return say(f"the field {field!r} is empty", f"字段 {field!r} 为空"), ""
-    return say(f"the field {field!r} is no text", f"字段 {field!r} 不是文本"), type(record[field]).__name__
+        return _("the field {field!r} is empty").format(field=field), ""
+    return _("the field {field!r} is no text").format(field=field), type(record[field]).__name__
 
 
 def _walk(folder: Path) -> list[str]:
@@ -157,7 +154,7 @@ def _walk(folder: Path) -> list[str]:
 
 def _record_kinds() -> str:
     kinds = ", ".join(RECORD_KINDS)
-    return say(f"use one of {kinds} (also with .gz)", f"请使用 {kinds} 之一（可带 .gz）")
+    return _("use one of {kinds} (also with .gz)").format(kinds=kinds)
 
 
 def _record_documents(
@@ -181,7 +178,7 @@ def _skip_file(source: str, error: AnymambaError, skips: Skips) -> None:
 def _readable(source: str, encoding: str, skips: Skips) -> bool:
     """Reads a file of a folder once through, so that a bad one is left out whole."""
     try:
-        for _ in _text_blocks(source, encoding):
+        for __ in _text_blocks(source, encoding):
             pass
     except AnymambaError as error:
         if error.code == "usage":
@@ -198,7 +195,7 @@ def _text_blocks(source: str, encoding: str, seen: Seen | None = None) -> Iterat
     with opened(source) as file:
         head = file.stream.read(HEAD)
         if not head:
-            raise AnymambaError("data", say(f"{source}: the file is empty", f"{source}：文件为空"))
+            raise AnymambaError("data", _("{source}: the file is empty").format(source=source))
         refuse_binary(source, head, encoding)
         offset, block, first = 0, head, True
         while True:
@@ -209,7 +206,9 @@ def _text_blocks(source: str, encoding: str, seen: Seen | None = None) -> Iterat
                 where = offset - waiting + error.start
                 raise AnymambaError(
                     "data",
-                    say(f"{source}: not {encoding} text at byte {where}", f"{source}：第 {where} 字节处不是 {encoding} 文本"),
+                    _("{source}: not {encoding} text at byte {where}").format(
+                        source=source, encoding=encoding, where=where
+                    ),
                     why=str(error.reason),
                     fix=_other_encoding(head),
                 ) from error
@@ -227,11 +226,8 @@ def _text_blocks(source: str, encoding: str, seen: Seen | None = None) -> Iterat
 
 def _other_encoding(head: bytes) -> str:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return say("the file begins like UTF-16: add --encoding utf-16", "文件开头像 UTF-16：请加 --encoding utf-16")
-    return say(
-        "convert the file to UTF-8, or name its encoding: --encoding gb18030, --encoding latin-1, ...",
-        "请将文件转换为 UTF-8，或指明其编码：--encoding gb18030、--encoding latin-1 等",
-    )
+        return _("the file begins like UTF-16: add --encoding utf-16")
+    return _("convert the file to UTF-8, or name its encoding: --encoding gb18030, --encoding latin-1, ...")
 
 
 def _text_documents(source: str, encoding: str, skips: Skips, seen: Seen | None = None) -> Iterator[str | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.training.show.report import Reporter, clock, count
 
 
@@ -38,10 +38,10 @@ class Reading:
         parts = [self.doing]
         share = min(1.0, (self._before + self._size) / self.total) if self.total else 0.0
         if share:
-            parts.append(say(f"{share:.0%} of {count(self.total)}B", f"{count(self.total)}B 的 {share:.0%}"))
+            parts.append(_("{share:.0%} of {total}B").format(share=share, total=count(self.total)))
         if self.tokens:
-            parts.append(say(f"{count(self.tokens)} tokens", f"{count(self.tokens)} 词元"))
+            parts.append(_("{tokens} tokens").format(tokens=count(self.tokens)))
         seconds = time.monotonic() - self._start
         if 0.02 < share < 1 and seconds > 1:
-            parts.append(say(f"left {clock(seconds / share - seconds)}", f"剩余 {clock(seconds / share - seconds)}"))
+            parts.append(_("left {left}").format(left=clock(seconds / share - seconds)))
         self.reporter.progress("  ".join(parts))

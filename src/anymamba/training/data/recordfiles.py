@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.training.data.filekinds import Opened, kind_of, opened
 from anymamba.training.data.skips import Skips
 
@@ -48,14 +48,14 @@ def records(source: str, skips: Skips, seen: Seen | None = None, encoding: str =
 
 
 def _empty(source: str) -> AnymambaError:
-    return AnymambaError("data", say(f"{source}: the file is empty", f"{source}：文件为空"))
+    return AnymambaError("data", _("{source}: the file is empty").format(source=source))
 
 
 def _count(skips: Skips, where: str, record: Any) -> bool:
     skips.total += 1
     if isinstance(record, dict):
         return True
-    skips.skip(where, say("not a JSON object", "不是 JSON 对象"), type(record).__name__)
+    skips.skip(where, _("not a JSON object"), type(record).__name__)
     return False
 
 
@@ -72,10 +72,10 @@ def _json_lines(source: str, file: Opened, skips: Skips, seen: Seen, encoding: s
             record = json.loads(text)
         except UnicodeDecodeError as error:
             skips.total += 1
-            skips.skip(where, say("not UTF-8", "不是 UTF-8"), say(f"byte {error.start} of the line", f"该行第 {error.start} 字节"))
+            skips.skip(where, _("not UTF-8"), _("byte {position} of the line").format(position=error.start))
         except (ValueError, RecursionError) as error:
             skips.total += 1
-            skips.skip(where, say("not JSON", "不是 JSON"), str(error))
+            skips.skip(where, _("not JSON"), str(error))
         else:
             if _count(skips, where, record):
                 yield where, record
@@ -108,7 +108,9 @@ def _json(source: str, file: Opened, skips: Skips, seen: Seen, encoding: str) ->
     reader = _JsonText(source, file, seen, encoding)
     if reader.next_character() == "[":
         for number, (line, record) in enumerate(reader.elements(), 1):
-            where = f"{source}:{line}" if line > 1 else f"{source}:{say('record', '记录')} {number}"
+            where = (
+                f"{source}:{line}" if line > 1 else _("{source}:record {number}").format(source=source, number=number)
+            )
             if _count(skips, where, record):
                 yield where, record
         return
@@ -116,7 +118,7 @@ def _json(source: str, file: Opened, skips: Skips, seen: Seen, encoding: str) ->
     lists = [value for value in record.values() if _is_table(value)] if isinstance(record, dict) else []
     inside = lists[0] if len(lists) == 1 and not any(name in record for name in ("messages", "conversations", "text")) else [record]
     for number, entry in enumerate(inside, 1):
-        where = f"{source}:{say('record', '记录')} {number}"
+        where = _("{source}:record {number}").format(source=source, number=number)
         if _count(skips, where, entry):
             yield where, entry
 
@@ -139,7 +141,7 @@ class _JsonText:
         try:
             self.text += self.decoder.decode(block, final=self.ended)
         except UnicodeDecodeError as error:
-            raise self._wrong(str(error.reason), say("--encoding names its encoding", "请用 --encoding 指明编码")) from error
+            raise self._wrong(str(error.reason), _("--encoding names its encoding")) from error
         self.seen(self.source, self.file.at())
 
     def next_character(self) -> str:
@@ -162,9 +164,9 @@ class _JsonText:
             if following == ",":
                 self.text = self.text[1:]
             elif following not in ("]", ""):
-                raise self._wrong(say("expected , or ] after a record", "记录之后应为 , 或 ]"))
+                raise self._wrong(_("expected , or ] after a record"))
         if not self.text:
-            raise self._wrong(say("the array does not end: the file is cut short", "数组没有结束：文件不完整"))
+            raise self._wrong(_("the array does not end: the file is cut short"))
 
     def value(self) -> Any:
         size = _BLOCK
@@ -189,11 +191,13 @@ class _JsonText:
             raise _empty(self.source)
         found = self.value()
         if self.next_character():
-            raise self._wrong(say("more follows after the end of the document", "文档结束之后还有内容"))
+            raise self._wrong(_("more follows after the end of the document"))
         return found
 
     def _wrong(self, why: str, fix: str | None = None) -> AnymambaError:
-        return AnymambaError("data", say(f"{self.source}:{self.line}: not JSON", f"{self.source}:{self.line}：不是 JSON"), why=why, fix=fix)
+        return AnymambaError(
+            "data", _("{source}:{line}: not JSON").format(source=self.source, line=self.line), why=why, fix=fix
+        )
 
 
 def _csv(source: str, file: Opened, skips: Skips, seen: Seen, encoding: str) -> Records:
@@ -219,16 +223,18 @@ def _csv(source: str, file: Opened, skips: Skips, seen: Seen, encoding: str) -> 
             if len(row) == len(names):
                 yield where, dict(zip(names, row))
             else:
-                skips.skip(where, say("not as many fields as the first line", "字段数与首行不同"), f"{len(row)}, {len(names)}")
+                skips.skip(where, _("not as many fields as the first line"), f"{len(row)}, {len(names)}")
     except UnicodeDecodeError as error:
         raise AnymambaError(
             "data",
-            say(f"{source}: not {encoding} text", f"{source}：不是 {encoding} 文本"),
+            _("{source}: not {encoding} text").format(source=source, encoding=encoding),
             why=str(error),
-            fix=say("name its encoding: --encoding gb18030, ...", "请指明其编码：--encoding gb18030 等"),
+            fix=_("name its encoding: --encoding gb18030, ..."),
         ) from error
     except csv.Error as error:
-        raise AnymambaError("data", say(f"{source}: not a readable CSV file", f"{source}：不是可读的 CSV 文件"), why=str(error)) from error
+        raise AnymambaError(
+            "data", _("{source}: not a readable CSV file").format(source=source), why=str(error)
+        ) from error
 
 
 def _parquet(source: str, skips: Skips) -> Records:
@@ -247,7 +253,7 @@ def _parquet(source: str, skips: Skips) -> Records:
                     yield f"{source}:{number}", record
     except (OSError, pyarrow.ArrowException) as error:
         raise AnymambaError(
-            "data", say(f"{source}: not a readable Parquet file", f"{source}：不是可读的 Parquet 文件"), why=str(error)
+            "data", _("{source}: not a readable Parquet file").format(source=source), why=str(error)
         ) from error
 
 
@@ -267,16 +273,16 @@ def _dataset(source: str, skips: Skips) -> Records:
     except Exception as error:
         raise AnymambaError(
             "data",
-            say(f"{source}: the data set cannot be read", f"{source}：无法读取该数据集"),
+            _("{source}: the data set cannot be read").format(source=source),
             why=f"{type(error).__name__}: {error}",
-            fix=say("set HF_ENDPOINT to use a mirror", "可设置 HF_ENDPOINT 使用镜像站"),
+            fix=_("set HF_ENDPOINT to use a mirror"),
         ) from error
 
 
 def _missing(what: str, package: str, error: ImportError) -> AnymambaError:
     return AnymambaError(
         "data",
-        say(f"{what} needs the package {package}", f"{what} 需要 {package} 包"),
+        _("{what} needs the package {package}").format(what=what, package=package),
         why=str(error),
         fix="pip install 'anymamba[data]'",
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _, ngettext
 
 NAMED = 3
 """Places named of each kind."""
@@ -50,24 +50,23 @@ class Skips:
         parts = []
         for kind, entry in sorted(self.kinds.items(), key=lambda item: -item[1].count):
             rest = entry.count - len(entry.first)
-            more = say(f" and {rest} more", f" 等 {entry.count} 处") if rest else ""
+            more = _(" and {count} more").format(count=rest) if rest else ""
             parts.append(f"{entry.count} {kind}: {', '.join(entry.first)}{more}")
-        head = say(f"{self.count} of {self.total} records skipped: ", f"跳过 {self.count}/{self.total} 条记录：")
+        head = ngettext(
+            "{count} of {total} record skipped: ", "{count} of {total} records skipped: ", self.total
+        ).format(count=self.count, total=self.total)
         tail = ""
         if self.count > sum(len(entry.first) for entry in self.kinds.values()) and self.list_file is None:
-            tail = say(" (--bad-records FILE lists all of them)", "（--bad-records 文件 可列出全部）")
+            tail = _(" (--bad-records FILE lists all of them)")
         return head + "; ".join(parts) + tail
 
     def nothing_left(self, source: str) -> AnymambaError:
         """The error for data in which no record could be used."""
         return AnymambaError(
             "data",
-            say(f"there is nothing to train on in {source}", f"{source} 中没有可用于训练的内容"),
-            why=self.summary() or say("no document in it has any text", "其中没有任何含文本的文档"),
-            fix=say(
-                "see docs/en/train.md, section 2, for the file kinds and the fields they need",
-                "文件类型与所需字段见 docs/zh/train.md 第 2 节",
-            ),
+            _("there is nothing to train on in {source}").format(source=source),
+            why=self.summary() or _("no document in it has any text"),
+            fix=_("see docs/en/train.md, section 2, for the file kinds and the fields they need"),
         )
 
 
@@ -80,5 +79,5 @@ def open_list(path: str) -> TextIO | None:
         return open(target, "w", encoding="utf-8", errors="replace")
     except OSError as error:
         raise AnymambaError(
-            "usage", say(f"--bad-records {target} cannot be written", f"--bad-records {target} 无法写入"), why=str(error)
+            "usage", _("--bad-records {target} cannot be written").format(target=target), why=str(error)
         ) from error

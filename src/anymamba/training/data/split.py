@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from anymamba.language import say
+from anymamba.language import _, ngettext
 
 FEWEST_DOCUMENTS = 20
 """With fewer documents than this to choose from, the end of a text is held out rather than whole documents."""
@@ -115,14 +115,17 @@ def _chosen(group: list[list[int]], lengths: list[int], share: float, random_ord
 
 def _sentence(held: int, documents: int, tails: int, share: float) -> str:
     if held and tails:
-        return say(
-            f"{held} of {documents} documents and the last {share:.0%} of {tails} large files are held out",
-            f"{documents} 篇文档中留出 {held} 篇，另有 {tails} 个大文件各留出末尾的 {share:.0%} 用于验证",
-        )
+        return ngettext(
+            "{held} of {documents} documents and the last {share:.0%} of {tails} large file are held out",
+            "{held} of {documents} documents and the last {share:.0%} of {tails} large files are held out",
+            tails,
+        ).format(held=held, documents=documents, share=share, tails=tails)
     if held:
-        return say(f"{held} of {documents} documents are held out", f"{documents} 篇文档中留出 {held} 篇用于验证")
+        return ngettext(
+            "{held} of {documents} documents is held out", "{held} of {documents} documents are held out", held
+        ).format(held=held, documents=documents)
     if tails > 1:
-        return say(f"the last {share:.0%} of each of {tails} files is held out", f"{tails} 个文件各留出末尾的 {share:.0%} 用于验证")
+        return _("the last {share:.0%} of each of {tails} files is held out").format(share=share, tails=tails)
     if tails:
-        return say(f"the last {share:.0%} of the text is held out", f"留出文本末尾的 {share:.0%} 用于验证")
-    return say("nothing is held out", "未留出验证文本")
+        return _("the last {share:.0%} of the text is held out").format(share=share)
+    return _("nothing is held out")

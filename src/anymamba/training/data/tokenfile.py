@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import files
 from anymamba.training.run import disk
 
@@ -83,8 +83,8 @@ def open_tokens(folder: Path, name: str) -> TokenFile:
     if about is None or not path.is_file() or path.stat().st_size != about["tokens"] * np.dtype(about["dtype"]).itemsize:
         raise AnymambaError(
             "data",
-            say(f"the token file {path} is damaged or missing", f"词元文件 {path} 已损坏或丢失"),
-            fix=say("start the run again in another folder (--out)", "请在另一个目录重新开始（--out）"),
+            _("the token file {path} is damaged or missing").format(path=path),
+            fix=_("start the run again in another folder (--out)"),
         )
     learn = folder / f"{name}.learn"
     return TokenFile(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-from anymamba.language import say
+from anymamba.language import _
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -80,10 +80,7 @@ class Interrupt:
             return
         self.asked = number
         print(
-            say(
-                "\nstopping after this micro-batch, with a checkpoint (again to stop at once)",
-                "\n将在本微批次结束后保存检查点并停止（再按一次立即停止）",
-            ),
+            _("\nstopping after this micro-batch, with a checkpoint (again to stop at once)"),
             file=sys.stderr,
             flush=True,
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anymamba import printable
 from anymamba.errors import AnymambaError, ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import graphed_pass
 from anymamba.training.data.rows import Batch
 from anymamba.training.loop import matmulshare, optim
@@ -70,7 +70,7 @@ class Loop:
         if self.run.processes.main:
             self.run.folder.forget_after(self.step)
             for gone in checkpoint.remove_newer(self.run.folder.path, self.step):
-                self.run.reporter.note(say(f"{gone} lies ahead of this start and is removed", f"{gone} 在此起点之后，已移除"))
+                self.run.reporter.note(_("{folder} lies ahead of this start and is removed").format(folder=gone))
         if self.validation.best_step > self.step:  # of a future that is gone
             self.validation = Validation(self.run, {})
         self.loss = next((row["loss"] for row in reversed(read_metrics(self.run.folder.path)) if "loss" in row), math.nan)
@@ -100,7 +100,7 @@ class Loop:
             try:
                 whole = self.one_step(lambda: bool(signals.asked) or self.pace.out_of_time)
             except ArgumentError as error:  # the ops look at their inputs, and the sizes of a batch are never wrong
-                raise self._diverged(say(f"step {self.step + 1} failed", f"第 {self.step + 1} 步失败"), error.what) from error
+                raise self._diverged(_("step {step} failed").format(step=self.step + 1), error.what) from error
             if whole:
                 self.report()
                 if self.step - started_at == PROFILED_STEP:
@@ -224,10 +224,10 @@ class Loop:
         run = self.run
         losses = run.processes.sum(*(loss for _, loss, _, _ in self._waiting))
         self.pace.synchronised()
-        for (step, _, norm, rate), loss in zip(self._waiting, losses):
+        for (step, __, norm, rate), loss in zip(self._waiting, losses):
             if not math.isfinite(loss):
-                what = say(f"the loss of step {step} is {loss}", f"第 {step} 步的损失为 {loss}")
-                raise self._diverged(what, say(f"the learning rate was {rate:.2g}", f"学习率为 {rate:.2g}"))
+                what = _("the loss of step {step} is {loss}").format(step=step, loss=loss)
+                raise self._diverged(what, _("the learning rate was {rate:.2g}").format(rate=rate))
             row = {
                 "step": step,
                 "loss": loss,
@@ -253,9 +253,9 @@ class Loop:
             "diverged",
             what,
             why=why,
-            fix=say(
-                "lower --lr, or raise --warmup; earlier checkpoints are whole: --resume auto --lr ... goes on from the newest",
-                "请降低 --lr 或增大 --warmup；此前的检查点完好：可用 --resume auto --lr ... 从最新的继续",
+            fix=_(
+                "lower --lr, or raise --warmup; earlier checkpoints are whole: --resume auto --lr ... goes on from "
+                "the newest"
             ),
         )
 
@@ -281,9 +281,8 @@ class Loop:
         run.reporter.note(score_line(self.step, score, run.held_out.count))
         if self.validation.exhausted:
             run.reporter.note(
-                say(
-                    f"no better validation since step {self.validation.best_step}: stopping early (--patience {run.config.patience})",
-                    f"自第 {self.validation.best_step} 步以来验证没有改善：提前停止（--patience {run.config.patience}）",
+                _("no better validation since step {best_step}: stopping early (--patience {patience})").format(
+                    best_step=self.validation.best_step, patience=run.config.patience
                 )
             )
 
@@ -298,7 +297,7 @@ class Loop:
             )  # fmt: skip
             run.folder.add_sample(self.step, text)
             shown = printable.shown(" ".join(text.split()), run.reporter.stream)
-            run.reporter.note(say("  sample: ", "  采样：") + (shown if len(shown) <= 200 else shown[:200] + " ..."))
+            run.reporter.note(_("  sample: ") + (shown if len(shown) <= 200 else shown[:200] + " ..."))
         self.pace.pause("sample")
 
     def _save(self, finished: bool) -> None:

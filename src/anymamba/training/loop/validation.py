@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from anymamba.language import say
+from anymamba.language import _, ngettext
 from anymamba.training.loop.evaluate import Score, evaluate
 from anymamba.training.loop.pace import Pace
 from anymamba.training.run.parts import Run
@@ -87,13 +87,18 @@ class Validation:
 
 def score_line(step: int, score: Score, available: int) -> str:
     """``step 100, held out: loss 1.23, perplexity 3.4, 1.78 bits per byte (12 of 30 rows)``"""
-    bits = "" if score.bits_per_byte is None else say(
-        f", {score.bits_per_byte:.3f} bits per byte", f"，每字节 {score.bits_per_byte:.3f} 比特"
+    bits = (
+        ""
+        if score.bits_per_byte is None
+        else _(", {bits_per_byte:.3f} bits per byte").format(bits_per_byte=score.bits_per_byte)
     )
-    part = "" if score.rows >= available else say(
-        f" ({score.rows} of {available} rows)", f"（{available} 行中的 {score.rows} 行）"
+    part = (
+        ""
+        if score.rows >= available
+        else ngettext(" ({rows} of {available} row)", " ({rows} of {available} rows)", available).format(
+            rows=score.rows, available=available
+        )
     )
-    return say(
-        f"  step {step}, held out: loss {score.loss:.4f}, perplexity {score.perplexity:.2f}{bits}{part}",
-        f"  第 {step} 步，验证：损失 {score.loss:.4f}，困惑度 {score.perplexity:.2f}{bits}{part}",
+    return _("  step {step}, held out: loss {loss:.4f}, perplexity {perplexity:.2f}{bits}{part}").format(
+        step=step, loss=score.loss, perplexity=score.perplexity, bits=bits, part=part
     )

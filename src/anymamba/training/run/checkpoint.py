@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import files, hub
 from anymamba.models.tokenizer import Tokenizer
 from anymamba.training.run import disk, parallel
@@ -137,12 +137,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if not isinstance(state, dict) or "step" not in state:
         raise AnymambaError(
             "checkpoint",
-            say(f"{folder} holds no training state", f"{folder} 中没有训练状态"),
-            why=say("it has: ", "现有文件：") + files.listing(folder),
-            fix=say(
-                "--resume continues a run of `anymamba train`; to start from a model use --from",
-                "--resume 用于继续 `anymamba train` 的运行；若以某模型为起点请用 --from",
-            ),
+            _("{folder} holds no training state").format(folder=folder),
+            why=_("it has: ") + files.listing(folder),
+            fix=_("--resume continues a run of `anymamba train`; to start from a model use --from"),
         )
     return Checkpoint(folder, state)
 
@@ -239,7 +236,7 @@ def _set_random_state(kept: dict[str, str]) -> None:
 def _damaged(path: Path, why: str) -> AnymambaError:
     return AnymambaError(
         "checkpoint",
-        say(f"{path} is damaged, missing or belongs to another model", f"{path} 已损坏、丢失或属于其他模型"),
+        _("{path} is damaged, missing or belongs to another model").format(path=path),
         why=why,
-        fix=say("continue from an older step folder: --resume PATH", "请从更早的检查点继续：--resume 路径"),
+        fix=_("continue from an older step folder: --resume PATH"),
     )

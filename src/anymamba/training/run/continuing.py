@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _, ngettext
 from anymamba.training.loop.schedule import Schedule
 from anymamba.training.run.config import TrainConfig
 from anymamba.training.run.derive import Plan
@@ -71,29 +71,27 @@ def changes(plan: Plan, config: TrainConfig, before: TrainConfig, done: Progress
     notes = [_flag_note(flag, then, now) for name, flag, then, now in config.changes(before) if name not in NAMED]
     if plan.rows != done.rows:
         notes.append(
-            say(
-                f"a step has {plan.rows} rows instead of {done.rows}; the data goes on at row {done.row + 1}",
-                f"每步 {plan.rows} 行，此前为 {done.rows} 行；数据从第 {done.row + 1} 行继续",
-            )
+            ngettext(
+                "a step has {plan_rows} row instead of {done_rows}; the data goes on at row {row}",
+                "a step has {plan_rows} rows instead of {done_rows}; the data goes on at row {row}",
+                plan.rows,
+            ).format(plan_rows=plan.rows, done_rows=done.rows, row=done.row + 1)
         )
     if plan.steps != done.steps:
         passes = [row / rows_per_pass for row in (done.row, done.row + (plan.steps - done.step) * plan.rows)]
         notes += [
-            say(
-                f"the schedule ends at step {plan.steps} instead of {done.steps}",
-                f"学习率安排在第 {plan.steps} 步结束，此前为第 {done.steps} 步",
+            _("the schedule ends at step {plan_steps} instead of {done_steps}").format(
+                plan_steps=plan.steps, done_steps=done.steps
             ),
-            say(
-                f"the data goes on where it stood, each pass in an order of its own: from pass {passes[0]:.2f} to {passes[1]:.2f}",
-                f"数据从当前位置继续，每一遍顺序各不相同：从第 {passes[0]:.2f} 遍到第 {passes[1]:.2f} 遍",
-            ),
+            _(
+                "the data goes on where it stood, each pass in an order of its own: from pass {first:.2f} to {last:.2f}"
+            ).format(first=passes[0], last=passes[1]),
         ]
     rates = schedule_of(before, old).rate(done.step), schedule_of(config, plan).rate(done.step)
     if abs(rates[1] - rates[0]) > 0.01 * rates[0]:
         notes.append(
-            say(
-                f"the learning rate of the next step is {rates[1]:.2g} instead of {rates[0]:.2g}",
-                f"下一步的学习率为 {rates[1]:.2g}，此前为 {rates[0]:.2g}",
+            _("the learning rate of the next step is {rate:.2g} instead of {before:.2g}").format(
+                rate=rates[1], before=rates[0]
             )
         )
     return notes
@@ -124,16 +122,15 @@ def _behind(config: TrainConfig, done: Progress) -> AnymambaError:
     what = f"--epochs {config.epochs:g}" if config.epochs else f"--steps {config.steps}"
     return AnymambaError(
         "usage",
-        say(f"{what}: the run has made {done.step} steps already", f"{what}：该运行已完成 {done.step} 步"),
-        fix=say(
-            "ask for more, or go back to an older step folder with --resume PATH",
-            "请给出更大的值，或用 --resume 路径 回到更早的检查点",
-        ),
+        ngettext(
+            "{what}: the run has made {step} step already", "{what}: the run has made {step} steps already", done.step
+        ).format(what=what, step=done.step),
+        fix=_("ask for more, or go back to an older step folder with --resume PATH"),
     )
 
 
 def _flag_note(flag: str, then: Any, now: Any) -> str:
     text = f"{flag}: {then or 'auto'} -> {now or 'auto'}"
     if flag == "--micro-batch":
-        return text + say(" (the same sums, rounded in another order)", "（求和相同，舍入顺序不同）")
+        return text + _(" (the same sums, rounded in another order)")
     return text

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from anymamba.language import say
+from anymamba.language import _
 
 _GROUPS = Path("/sys/fs/cgroup")
 _IDLE = ("idle", "iowait", "guest", "guest_nice", "steal")
@@ -40,7 +40,7 @@ def read() -> tuple[Reading | None, str]:
         return Reading(time.perf_counter(), busy, _own_seconds(), _group_seconds()), ""
     except (OSError, psutil.Error, NotImplementedError, RuntimeError) as error:  # a closed /proc, an unknown system
         why = f"{type(error).__name__}: {error}"
-        return None, say(f"what other programs use cannot be read ({why})", f"无法读取其他程序的占用（{why}）")
+        return None, _("what other programs use cannot be read ({why})").format(why=why)
 
 
 def others(before: Reading, after: Reading) -> float:

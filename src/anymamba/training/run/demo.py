@@ -17,7 +17,7 @@ import torch
 
 from anymamba.backends import dispatch
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import hub
 from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import load_tokenizer
@@ -79,15 +79,15 @@ def sections() -> list[str]:
     except ImportError as error:
         raise AnymambaError(
             "data",
-            say("this Python has no pydoc_data.topics, the text of the demo", "此 Python 没有演示所用的 pydoc_data.topics 文本"),
+            _("this Python has no pydoc_data.topics, the text of the demo"),
             why=str(error),
-            fix=say("train on a text of your own: anymamba train FILE", "请用自己的文本训练：anymamba train 文件"),
+            fix=_("train on a text of your own: anymamba train FILE"),
         ) from error
     seen: set[str] = set()
     parts: list[str] = []
     kept: list[str] = []
     # long topics first: what they contain is dropped from the short ones that repeat it, not the other way round
-    for _, topic in sorted(topics.items(), key=lambda item: (-len(item[1]), item[0])):
+    for __, topic in sorted(topics.items(), key=lambda item: (-len(item[1]), item[0])):
         for paragraph in topic.split("\n\n"):
             key = " ".join(paragraph.split())
             if key and key not in seen:
@@ -112,7 +112,7 @@ def run_demo(out: Path, minutes: float, size: str, seed: int, reporter: Reporter
     tokenizer = load_tokenizer(result.checkpoint)
     paragraph = _paragraph(write_sample(model, tokenizer, PROMPT, seed, chat=False, tokens=500))
     used = backends_used()
-    reporter.note(say("comparing with a scan that goes token by token ...", "正在与逐词元扫描对比 ..."))
+    reporter.note(_("comparing with a scan that goes token by token ..."))
     return Demo(result, paragraph, used, compare(model, processes.device, config), time.perf_counter() - begin)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from anymamba.language import say
+from anymamba.language import _, ngettext
 from anymamba.training.data.tokenfile import TokenFile
 from anymamba.training.run.config import TrainConfig
 
@@ -52,13 +52,13 @@ def row_length(config: TrainConfig, parameters: int, train: TokenFile) -> tuple[
         longest = max(end - start - 1 for start, end in zip(train.starts.tolist(), ends))
         if config.length:
             return config.length, ""
-        return -(-longest // 64) * 64, say("the longest example", "最长的样例")
+        return -(-longest // 64) * 64, _("the longest example")
     if config.length:
-        return min(config.length, total - 1), "" if config.length < total else say("all the text there is", "仅有这么多文本")
+        return min(config.length, total - 1), "" if config.length < total else _("all the text there is")
     wanted = default_length(parameters)
     if total - 1 < wanted:
-        return total - 1, say("all the text there is", "仅有这么多文本")
-    return wanted, say("for a model of this size", "依模型规模")
+        return total - 1, _("all the text there is")
+    return wanted, _("for a model of this size")
 
 
 def derive(config: TrainConfig, parameters: int, width: int, train: TokenFile, length: int, rows_per_epoch: int, world: int) -> Plan:
@@ -69,7 +69,7 @@ def derive(config: TrainConfig, parameters: int, width: int, train: TokenFile, l
     plan.steps = config.steps or _steps(config, parameters, plan, rows_per_epoch)
     plan.warmup = min(config.warmup, plan.steps) or max(1, min(500, plan.steps // 20))
     if not config.warmup:
-        plan.reasons["warmup"] = say("a twentieth of the steps, at most 500", "步数的二十分之一，至多 500")
+        plan.reasons["warmup"] = _("a twentieth of the steps, at most 500")
     return plan
 
 
@@ -86,16 +86,16 @@ def _rows(config: TrainConfig, parameters: int, length: int, rows_per_epoch: int
         tokens = batch_tokens(parameters)
         # a small corpus needs steps more than it needs exact gradients
         tokens = min(tokens, max(length, rows_per_epoch * length // 16))
-        reasons["rows"] = say(f"about {tokens} tokens a step", f"每步约 {tokens} 个词元")
+        reasons["rows"] = _("about {tokens} tokens a step").format(tokens=tokens)
     return max(1, round(tokens / length / world)) * world
 
 
 def _rate(config: TrainConfig, width: int, reasons: dict[str, str]) -> float:
     rate = 3e-3 * math.sqrt(256 / width)
-    why = say("as in the Mamba paper, with the root of the width", "取自 Mamba 论文，按宽度的平方根缩放")
+    why = _("as in the Mamba paper, with the root of the width")
     if config.start:
         rate *= 0.1 if config.instruct else 0.3
-        why += say(", less since the model is trained already", "；模型已训练过，故取小")
+        why += _(", less since the model is trained already")
     reasons["lr"] = why
     return float(f"{rate:.2g}")
 
@@ -103,15 +103,19 @@ def _rate(config: TrainConfig, width: int, reasons: dict[str, str]) -> float:
 def _steps(config: TrainConfig, parameters: int, plan: Plan, rows_per_epoch: int) -> int:
     epoch = rows_per_epoch / plan.rows
     if config.epochs:
-        plan.reasons["steps"] = say(f"{config.epochs:g} passes over the data", f"遍历数据 {config.epochs:g} 次")
+        plan.reasons["steps"] = ngettext(
+            "{epochs:g} pass over the data", "{epochs:g} passes over the data", config.epochs
+        ).format(epochs=config.epochs)
         return max(1, math.ceil(config.epochs * epoch))
     if config.instruct:
-        plan.reasons["steps"] = say(f"{INSTRUCT_PASSES} passes over the examples", f"遍历样例 {INSTRUCT_PASSES} 次")
+        plan.reasons["steps"] = _("{instruct_passes} passes over the examples").format(instruct_passes=INSTRUCT_PASSES)
         return max(1, math.ceil(INSTRUCT_PASSES * epoch))
     compute = TOKENS_PER_PARAMETER * parameters / (plan.rows * plan.length)
     if compute < PASSES * epoch:
-        plan.reasons["steps"] = say(f"{TOKENS_PER_PARAMETER} tokens a parameter", f"每个参数 {TOKENS_PER_PARAMETER} 个词元")
+        plan.reasons["steps"] = _("{tokens_per_parameter} tokens a parameter").format(
+            tokens_per_parameter=TOKENS_PER_PARAMETER
+        )
         return max(1, math.ceil(compute))
-    plan.reasons["steps"] = say(f"{PASSES} passes over the data", f"遍历数据 {PASSES} 次")
+    plan.reasons["steps"] = _("{passes} passes over the data").format(passes=PASSES)
     return max(1, math.ceil(PASSES * epoch))
 

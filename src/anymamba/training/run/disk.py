@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.training.run import memory
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -29,12 +29,9 @@ def require(folder: Path, size: int, what: str) -> None:
     if free < size:
         raise AnymambaError(
             "disk",
-            say(f"not enough disk space for {what} in {folder}", f"{folder} 的磁盘空间不足以存放{what}"),
-            why=say(
-                f"it takes {memory.text(size)}, and {memory.text(free)} are free",
-                f"需要 {memory.text(size)}，剩余 {memory.text(free)}",
-            ),
-            fix=say("free some space, or choose another disk with --out", "请清理空间，或用 --out 选择其他磁盘"),
+            _("not enough disk space for {what} in {folder}").format(what=what, folder=folder),
+            why=_("it takes {size}, and {free} are free").format(size=memory.text(size), free=memory.text(free)),
+            fix=_("free some space, or choose another disk with --out"),
         )
 
 
@@ -49,11 +46,8 @@ def full_disk_is_named(folder: Path) -> Iterator[None]:
         if number in FULL or any(f"os error {full}" in str(error) for full in FULL):
             raise AnymambaError(
                 "disk",
-                say(f"the disk of {folder} is full", f"{folder} 所在磁盘已满"),
+                _("the disk of {folder} is full").format(folder=folder),
                 why=str(error),
-                fix=say(
-                    "earlier checkpoints are whole: free some space and continue with --resume auto",
-                    "此前的检查点完好：请清理空间后用 --resume auto 继续",
-                ),
+                fix=_("earlier checkpoints are whole: free some space and continue with --resume auto"),
             ) from error
         raise

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _, ngettext
 from anymamba.training.data.rows import Batch
 from anymamba.training.run import memory
 
@@ -50,7 +50,7 @@ def require_model(parameters: int, device: torch.device) -> None:
     """Raises AnymambaError when weights, gradients and the optimiser's moments alone exceed the memory."""
     needed, free = 16 * parameters, memory.left(device)
     if free and needed > free:
-        raise _too_large(needed, free, say("the weights, gradients and optimiser states", "权重、梯度与优化器状态"))
+        raise _too_large(needed, free, _("the weights, gradients and optimiser states"))
 
 
 def most_rows(length: int, device: torch.device, parameters: int) -> int:
@@ -84,12 +84,13 @@ def fixed_rows(per_row: int, rows: int, length: int, device: torch.device, reser
     if free and needed > free:
         raise AnymambaError(
             "memory",
-            say(
-                f"{chosen} rows at once take {memory.text(needed)}, and {memory.text(max(0, free))} are free",
-                f"一次处理 {chosen} 行需要 {memory.text(needed)}，可用 {memory.text(max(0, free))}",
-            ),
-            why=say("--deterministic does not fit the rows to the memory of the moment", "--deterministic 不会按当时的内存调整行数"),
-            fix=say(f"--micro-batch {max(1, chosen // 2)}", f"--micro-batch {max(1, chosen // 2)}"),
+            ngettext(
+                "{chosen} row at once takes {needed}, and {free} are free",
+                "{chosen} rows at once take {needed}, and {free} are free",
+                chosen,
+            ).format(chosen=chosen, needed=memory.text(needed), free=memory.text(max(0, free))),
+            why=_("--deterministic does not fit the rows to the memory of the moment"),
+            fix=_("--micro-batch {rows}").format(rows=max(1, chosen // 2)),
         )
     return chosen
 
@@ -99,20 +100,18 @@ def nothing_fits(per_row: int, reserved: int, device: torch.device) -> AnymambaE
     return _too_large(
         int(per_row * TRANSIENT) + reserved,
         memory.left(device),
-        say("one row with its gradients and the optimiser states", "一行数据连同梯度与优化器状态"),
+        _("one row with its gradients and the optimiser states"),
     )
 
 
 def _too_large(needed: int, free: int, what: str) -> AnymambaError:
     return AnymambaError(
         "memory",
-        say("this model does not fit into memory", "内存不足以训练该模型"),
-        why=say(
-            f"{what} take {memory.text(needed)}, and {memory.text(max(0, free))} are free",
-            f"{what}需要 {memory.text(needed)}，可用 {memory.text(max(0, free))}",
+        _("this model does not fit into memory"),
+        why=_("{what} take {needed}, and {free} are free").format(
+            what=what, needed=memory.text(needed), free=memory.text(max(0, free))
         ),
-        fix=say(
-            "choose a smaller --size, a shorter --length, --checkpointing on, or several GPUs with torchrun and --shard",
-            "请减小 --size 或 --length，使用 --checkpointing on，或用 torchrun 加 --shard 在多块 GPU 上训练",
+        fix=_(
+            "choose a smaller --size, a shorter --length, --checkpointing on, or several GPUs with torchrun and --shard"
         ),
     )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from anymamba.backends import machine
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 
 class Processes:
@@ -110,7 +110,7 @@ class Processes:
                 self.sum(float(failed))
         else:
             if self.sum(0.0)[0]:
-                raise AnymambaError("parallel", say("the first process failed", "首个进程失败"))
+                raise AnymambaError("parallel", _("the first process failed"))
             yield False
 
 

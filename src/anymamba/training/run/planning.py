@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from anymamba.language import say
+from anymamba.language import _, ngettext
 from anymamba.models.sizes import SIZES, config_of_size, parameters_of
 from anymamba.training.data.readers import documents
 from anymamba.training.data.skips import Skips
@@ -123,8 +123,10 @@ def _document(run: Run, config: TrainConfig, share: float, out: Path) -> dict[st
 def _why(config: TrainConfig, plan: Plan, limited: int) -> str:
     if not limited or limited == plan.steps:
         return plan.reasons.get("steps", "")
-    fit_in = say(f"what fits into {config.max_minutes:g} minutes", f"在 {config.max_minutes:g} 分钟内可完成")
-    few = say(", too few: a run wants ten at least", "，太少：至少需要十步")
+    fit_in = ngettext(
+        "what fits into {minutes:g} minute", "what fits into {minutes:g} minutes", config.max_minutes
+    ).format(minutes=config.max_minutes)
+    few = _(", too few: a run wants ten at least")
     return fit_in + (few if limited < probe.FEWEST_STEPS else "")
 
 
@@ -168,50 +170,68 @@ def _sizes(config: TrainConfig, run: Run, seconds: float, free: int) -> list[dic
 def text(plan: dict[str, Any]) -> str:
     """The plan in lines."""
     use, room = plan["memory"], plan["disk"]
-    about = say("about ", "约 ") if plan["tokens_estimated"] else ""
-    at_once = say(f"{plan['micro_batch']} rows at once", f"每次 {plan['micro_batch']} 行")
+    about = _("about ") if plan["tokens_estimated"] else ""
+    at_once = ngettext("{micro_batch} row at once", "{micro_batch} rows at once", plan["micro_batch"]).format(
+        micro_batch=plan["micro_batch"]
+    )
     rows = [
-        (say("model", "模型"), f"{plan['model']}, {count(plan['parameters'])} " + say("parameters", "参数")),
-        (say("data", "数据"), f"{about}{count(plan['tokens'])} " + say("tokens to train on", "训练词元")),
-        (say("device", "设备"), f"{plan['device']}, {plan['threads']} " + say("threads", "线程") + f", {plan['precision']}"),
+        (_("model"), f"{plan['model']}, {count(plan['parameters'])} " + _("parameters")),
+        (_("data"), f"{about}{count(plan['tokens'])} " + _("tokens to train on")),
+        (_("device"), f"{plan['device']}, {plan['threads']} " + _("threads") + f", {plan['precision']}"),
         (
-            say("memory", "内存"),
-            say(
-                f"weights {memory.text(use['weights'])}, gradients {memory.text(use['gradients'])}, AdamW "
-                f"{memory.text(use['optimiser'])}, activations {memory.text(use['activations'])} ({at_once}): "
-                f"{memory.text(use['total'])} of {memory.text(use['free'])}",
-                f"权重 {memory.text(use['weights'])}，梯度 {memory.text(use['gradients'])}，AdamW {memory.text(use['optimiser'])}，"
-                f"激活 {memory.text(use['activations'])}（{at_once}）：共 {memory.text(use['total'])}，可用 {memory.text(use['free'])}",
+            _("memory"),
+            _(
+                "weights {weights}, gradients {gradients}, AdamW {optimiser}, activations {activations} ({at_once}): "
+                "{total} of {free}"
+            ).format(
+                weights=memory.text(use["weights"]),
+                gradients=memory.text(use["gradients"]),
+                optimiser=memory.text(use["optimiser"]),
+                activations=memory.text(use["activations"]),
+                at_once=at_once,
+                total=memory.text(use["total"]),
+                free=memory.text(use["free"]),
             ),
         ),
         (
-            say("disk", "磁盘"),
-            say(
-                f"checkpoints {memory.text(room['checkpoints'])}, best {memory.text(room['best'])}; {memory.text(room['free'])} free",
-                f"检查点 {memory.text(room['checkpoints'])}，最佳权重 {memory.text(room['best'])}；剩余 {memory.text(room['free'])}",
+            _("disk"),
+            _("checkpoints {checkpoints}, best {best}; {free} free").format(
+                checkpoints=memory.text(room["checkpoints"]),
+                best=memory.text(room["best"]),
+                free=memory.text(room["free"]),
             ),
         ),
         (
-            say("a step", "每步"),
-            say(
-                f"{plan['rows']} rows of {plan['length']} tokens in {plan['step_seconds']:.3g} s (measured): "
-                f"{count(plan['tokens_per_s'])} tokens/s",
-                f"{plan['rows']} 行 × {plan['length']} 词元，{plan['step_seconds']:.3g} 秒（实测）：{count(plan['tokens_per_s'])} 词元/秒",
+            _("a step"),
+            ngettext(
+                "{rows} row of {length} tokens in {step_seconds:.3g} s (measured): {tokens_per_s} tokens/s",
+                "{rows} rows of {length} tokens in {step_seconds:.3g} s (measured): {tokens_per_s} tokens/s",
+                plan["rows"],
+            ).format(
+                rows=plan["rows"],
+                length=plan["length"],
+                step_seconds=plan["step_seconds"],
+                tokens_per_s=count(plan["tokens_per_s"]),
             ),
         ),
-        (say("steps", "步数"), f"{plan['steps']}  {clock(plan['seconds'])}  {plan['steps_why']}".rstrip()),
+        (_("steps"), f"{plan['steps']}  {clock(plan['seconds'])}  {plan['steps_why']}".rstrip()),
     ]
     if plan["steps"] < plan["steps_without_limit"]:
         whole = plan["steps_without_limit"]
         time = clock(whole * plan["step_seconds"])
-        rows.append((say("without limit", "不限时"), say(f"{whole} steps, {time}", f"{whole} 步，{time}")))
+        rows.append(
+            (
+                _("without limit"),
+                ngettext("{whole} step, {time}", "{whole} steps, {time}", whole).format(whole=whole, time=time),
+            )
+        )
     width = max(len(name.encode("gbk", "replace")) for name, _ in rows)
     lines = [name + " " * (width - len(name.encode("gbk", "replace")) + 2) + value for name, value in rows]
     for row in plan["sizes"]:
-        fits = say("fits", "可容纳") if row["fits"] else say("does not fit", "内存不足")
-        how = say("measured", "实测") if row["measured"] else say("estimated", "估计")
+        fits = _("fits") if row["fits"] else _("does not fit")
+        how = _("measured") if row["measured"] else _("estimated")
         parameters, needed, seconds = count(row["parameters"]), memory.text(row["memory"]), clock_or_seconds(row["step_seconds"])
-        lines.append(f"  {row['size']:<6}{parameters:>8}{needed:>10}+  {fits}  " + say("a step ", "每步 ") + f"{seconds} ({how})")
+        lines.append(f"  {row['size']:<6}{parameters:>8}{needed:>10}+  {fits}  " + _("a step ") + f"{seconds} ({how})")
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.lm import LanguageModel
 from anymamba.models.sizes import SIZES, config_of_size, parameters_of
 from anymamba.training.data.rows import Batch
@@ -47,7 +47,7 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 def pass_seconds(model: LanguageModel, batch: Batch, autocast: Autocast) -> float:
     """Seconds of forward and backward pass of this batch; the gradients are thrown away."""
     best = math.inf
-    for _ in range(2):
+    for __ in range(2):
         begin = time.perf_counter()
         with autocast():
             loss = model(batch.input_ids, targets=batch.labels, seq_idx=batch.seq_idx, normalizer=1.0).loss
@@ -90,20 +90,16 @@ def too_slow(config: TrainConfig, step: float, seconds: float, steps: int, autoc
     minutes = config.max_minutes + max(0.0, steps * step * 1.05 - seconds) / 60
     rounded = math.ceil(minutes * 10) / 10 if minutes < 10 else math.ceil(minutes)
     size = "" if config.start else _size_that_can(config, seconds, steps, autocast, device)
-    smaller = say(f"--size {size}, or ", f"--size {size}，或 ") if size else ""
+    smaller = _("--size {size}, or ").format(size=size) if size else ""
     return AnymambaError(
         "time",
-        say(
-            f"{what} cannot make {steps} steps in --max-minutes {config.max_minutes:g}",
-            f"{what} 无法在 --max-minutes {config.max_minutes:g} 内完成 {steps} 步",
+        _("{what} cannot make {steps} steps in --max-minutes {minutes:g}").format(
+            what=what, steps=steps, minutes=config.max_minutes
         ),
-        why=say(
-            f"a step takes about {clock(step)} here, and {clock(max(0.0, seconds))} are left for them",
-            f"此处每步约需 {clock(step)}，可用于训练的时间剩余 {clock(max(0.0, seconds))}",
+        why=_("a step takes about {step} here, and {left} are left for them").format(
+            step=clock(step), left=clock(max(0.0, seconds))
         ),
-        fix=smaller + say(
-            f"--max-minutes {rounded:g} or more, or a smaller --batch-tokens", f"--max-minutes {rounded:g} 或更多，或减小 --batch-tokens"
-        ),
+        fix=smaller + _("--max-minutes {rounded:g} or more, or a smaller --batch-tokens").format(rounded=rounded),
     )
 
 

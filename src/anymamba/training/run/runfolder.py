@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import files
 from anymamba.training.run import checkpoint, disk
 from anymamba.training.run.checkpoint import Checkpoint
@@ -79,8 +79,8 @@ def saved_config(path: Path) -> TrainConfig | None:
     if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
         raise AnymambaError(
             "run-folder",
-            say(f"{path / 'run.json'} was not written by anymamba", f"{path / 'run.json'} 不是 anymamba 写入的"),
-            fix=say("choose another folder with --out", "请用 --out 选择其他目录"),
+            _("{file} was not written by anymamba").format(file=path / "run.json"),
+            fix=_("choose another folder with --out"),
         )
     return TrainConfig(**checked(document["config"], str(path / "run.json")))
 
@@ -98,11 +98,8 @@ def open_run(config: TrainConfig, resume: str, main: bool = True) -> RunFolder:
         if any(path.glob("step-*")):
             raise AnymambaError(
                 "run-folder",
-                say(f"{path} already holds a run", f"{path} 中已有一次运行"),
-                fix=say(
-                    "continue it with --resume auto, or choose another folder with --out",
-                    "用 --resume auto 继续，或用 --out 选择其他目录",
-                ),
+                _("{path} already holds a run").format(path=path),
+                fix=_("continue it with --resume auto, or choose another folder with --out"),
             )
         found = None
     else:
@@ -115,7 +112,7 @@ def open_run(config: TrainConfig, resume: str, main: bool = True) -> RunFolder:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise AnymambaError(
-                    "run-folder", say(f"{path} cannot be made", f"无法创建 {path}"), why=str(error)
+                    "run-folder", _("{path} cannot be made").format(path=path), why=str(error)
                 ) from error
         checkpoint.sweep(path)
         run = RunFolder(path, found)
@@ -134,11 +131,11 @@ def _same_run(path: Path, config: TrainConfig, before: TrainConfig) -> None:
         differences += [f"{flag}: {then!r} -> {now!r}" for _, flag, then, now in config.changes(before)]
         raise AnymambaError(
             "run-folder",
-            say(f"{path} belongs to another configuration", f"{path} 属于另一份配置"),
+            _("{path} belongs to another configuration").format(path=path),
             why="; ".join(differences),
-            fix=say(
-                "leave those flags out to continue that run, or start another with --out (and --from a checkpoint of this one)",
-                "去掉这些参数即可继续原运行；或用 --out 另开一次运行（可用 --from 以其检查点为起点）",
+            fix=_(
+                "leave those flags out to continue that run, or start another with --out (and --from a checkpoint of "
+                "this one)"
             ),
         )
 
@@ -146,12 +143,12 @@ def _same_run(path: Path, config: TrainConfig, before: TrainConfig) -> None:
 def _named(run: Path, path: Path) -> Checkpoint:
     found = checkpoint.newest(path) if (path / "run.json").is_file() else checkpoint.open_checkpoint(path)
     if found is None:
-        raise AnymambaError("checkpoint", say(f"{path} has no checkpoint yet", f"{path} 中还没有检查点"))
+        raise AnymambaError("checkpoint", _("{path} has no checkpoint yet").format(path=path))
     if found.folder.parent.resolve() != run.resolve():
         raise AnymambaError(
             "run-folder",
-            say(f"{found.folder} belongs to another run than {run}", f"{found.folder} 不属于运行 {run}"),
-            fix=say("use --from to start a new run from it", "若要以其为起点开始新的运行，请用 --from"),
+            _("{folder} belongs to another run than {run}").format(folder=found.folder, run=run),
+            fix=_("use --from to start a new run from it"),
         )
     return found
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import hub
 from anymamba.training.run.config import PYTHON, TrainConfig, checked
 from anymamba.training.run.runfolder import read_metrics
@@ -35,7 +35,7 @@ class Curve:
 
     def svg(self) -> str:
         """The curve as an SVG document. Raises AnymambaError when there are no losses yet."""
-        return svg(Axes(curves_of([self._folder], "step", "loss", 0.0), say(*X_NAMES["step"]), say(*Y_NAMES["loss"])))
+        return svg(Axes(curves_of([self._folder], "step", "loss", 0.0), _(X_NAMES["step"]), _(Y_NAMES["loss"])))
 
     def _repr_svg_(self) -> str | None:
         return self.svg() if self.training else None

@@ -10,7 +10,7 @@ import torch
 
 from anymamba import __version__
 from anymamba.backends import dispatch, machine
-from anymamba.language import say
+from anymamba.language import _, ngettext
 from anymamba.training.data.corpus import Corpus
 from anymamba.training.run.parts import Run
 from anymamba.training.run.runfolder import config_document
@@ -26,27 +26,27 @@ def say_plan(
     processes = run.processes
     world = f" x {processes.world}" if processes.world > 1 else ""
     start = config.start or f"--size {config.size}"
-    rates = f"{plan.lr:g}, {config.schedule}, " + say("warm-up", "预热") + f" {plan.warmup}"
+    rates = f"{plan.lr:g}, {config.schedule}, " + _("warm-up") + f" {plan.warmup}"
     rows = [
-        (say("model", "模型"), f"{run.model.config.model_type}, {count(parameters)} " + say("parameters", "参数"), start),
-        (say("data", "数据"), f"{count(len(data.train.tokens))} " + say("tokens", "词元"), "; ".join(data.notes)),
-        (say("device", "设备"), f"{processes.device}{world}", _device_name(processes.device)),
-        (say("threads", "线程"), str(torch.get_num_threads()), threads_why),
-        (say("precision", "精度"), "bf16" if run.dtype else "fp32", precision_why),
-        (say("row length", "行长"), str(plan.length), why.get("length", "")),
-        (say("rows a step", "每步行数"), str(plan.rows), why.get("rows", "")),
-        (say("rows at once", "每次行数"), str(run.micro_batch), micro_why),
-        (say("recompute", "重算激活"), say("yes", "是") if recompute else say("no", "否"), ""),
-        (say("steps", "步数"), str(plan.steps), why.get("steps", "")),
-        (say("learning rate", "学习率"), rates, why.get("lr", "")),
-        (say("run folder", "运行目录"), str(run.folder.path), ""),
+        (_("model"), f"{run.model.config.model_type}, {count(parameters)} " + _("parameters"), start),
+        (_("data"), f"{count(len(data.train.tokens))} " + _("tokens"), "; ".join(data.notes)),
+        (_("device"), f"{processes.device}{world}", _device_name(processes.device)),
+        (_("threads"), str(torch.get_num_threads()), threads_why),
+        (_("precision"), "bf16" if run.dtype else "fp32", precision_why),
+        (_("row length"), str(plan.length), why.get("length", "")),
+        (_("rows a step"), str(plan.rows), why.get("rows", "")),
+        (_("rows at once"), str(run.micro_batch), micro_why),
+        (_("recompute"), _("yes") if recompute else _("no"), ""),
+        (_("steps"), str(plan.steps), why.get("steps", "")),
+        (_("learning rate"), rates, why.get("lr", "")),
+        (_("run folder"), str(run.folder.path), ""),
     ]
     resumed = run.folder.resumed
     if resumed is not None:
-        rows.append((say("continues", "继续自"), resumed.folder.name, "" if notes else say("as it was", "与原来相同")))
+        rows.append((_("continues"), resumed.folder.name, "" if notes else _("as it was")))
     run.reporter.table(rows)
     if notes:
-        run.reporter.note(say("what changes from here on:", "从此处起的变化："))
+        run.reporter.note(_("what changes from here on:"))
         for text in notes:
             run.reporter.note("  " + text)
 
@@ -89,7 +89,10 @@ def backends_used() -> dict[str, dict[str, str]]:
 def finished_text(run: Run) -> str:
     """For a run that has nothing left to do."""
     out = run.folder.path
-    return say(
-        f"this run is finished: {run.done.step} steps. To train longer: --resume auto --out {out} with more --steps or with --max-minutes",
-        f"该运行已完成：{run.done.step} 步。要继续训练：--resume auto --out {out}，并给出更大的 --steps 或 --max-minutes",
-    )
+    return ngettext(
+        "this run is finished: {step} step. To train longer: --resume auto --out {out} with more --steps or with "
+        "--max-minutes",
+        "this run is finished: {step} steps. To train longer: --resume auto --out {out} with more --steps or with "
+        "--max-minutes",
+        run.done.step,
+    ).format(step=run.done.step, out=out)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from anymamba.language import say
+from anymamba.language import _, ngettext
 from anymamba.training.run import cpu_use
 from anymamba.training.run.cpu_use import Reading
 
@@ -42,16 +42,16 @@ def choose_threads(asked: int, before: int = 0, deterministic: bool = False) -> 
     """(threads, why, whether the run may change them). asked: --threads, 0 for none. before: of the run that is continued, 0 for
     none: sums depend on it. deterministic: whatever other programs do."""
     if asked:
-        return asked, say("asked for", "由用户指定"), False
+        return asked, _("asked for"), False
     if before:
-        return before, say("as before, so that sums are the same", "与之前相同，使求和结果一致"), not deterministic
+        return before, _("as before, so that sums are the same"), not deterministic
     if os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads(), "OMP_NUM_THREADS", False
     most = torch.get_num_threads()
     if deterministic:
         limit = cpu_use.container_limit()
         allowed = most if limit is None else min(most, max(1, int(limit)))
-        return allowed, "" if allowed == most else _limit_text(limit), False
+        return allowed, "" if limit is None or allowed == most else _limit_text(limit), False
     first, unknown = cpu_use.read()
     if first is None:
         return most, unknown, False
@@ -68,12 +68,12 @@ def free_cores(before: Reading, after: Reading) -> Free:
     """What the machine and our container leave us between two readings."""
     used = cpu_use.others(before, after)
     cores = len(cpu_use.allowed_cores()) or os.cpu_count() or 1
-    free = Free(cores - used, say(f"other programs keep {used:.1f} cores busy", f"其他程序占用 {used:.1f} 个核心"))
+    free = Free(cores - used, _("other programs keep {used:.1f} cores busy").format(used=used))
     limit = cpu_use.container_limit()
     if limit is not None:
         inside = cpu_use.others_in_container(before, after)
         if int(limit) - inside < free.cores:  # half a core more would stop all threads now and then, in the middle of a loop
-            more = say(f", and other programs in it use {inside:.1f}", f"，其中其他程序占用 {inside:.1f}") if inside >= 0.1 else ""
+            more = _(", and other programs in it use {inside:.1f}").format(inside=inside) if inside >= 0.1 else ""
             return Free(int(limit) - inside, _limit_text(limit) + more)
     return free
 
@@ -110,9 +110,11 @@ class ThreadWatch:
         if wanted == current or (wanted > current and free.cores < current + TAKE):
             return ""
         torch.set_num_threads(wanted)
-        reason = free.why if wanted < current else say("cores have become free", "有核心空闲出来")
-        return say(f"threads {current} -> {wanted}: {reason}", f"线程 {current} -> {wanted}：{reason}")
+        reason = free.why if wanted < current else _("cores have become free")
+        return _("threads {current} -> {expected}: {reason}").format(current=current, expected=wanted, reason=reason)
 
 
-def _limit_text(limit: float | None) -> str:
-    return say(f"the container may use {limit:g} cores", f"容器可用 {limit:g} 个核心")
+def _limit_text(limit: float) -> str:
+    return ngettext("the container may use {limit:g} core", "the container may use {limit:g} cores", limit).format(
+        limit=limit
+    )

@@ -13,7 +13,7 @@ import torch
 from anymamba.backends import dispatch
 from anymamba.determinism import deterministic
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _, ngettext
 from anymamba.models.sizes import SIZES
 from anymamba.models.tokenizer import Tokenizer
 from anymamba.training.data.corpus import Corpus
@@ -118,7 +118,7 @@ def prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Re
     done = _progress(plan, config, folder, rows.count)
     if plan.steps > done.step:
         needed = checkpoint.room_needed(folder.path, parameters, config.keep, held_out is not None)
-        disk.require(folder.path, needed, say("the checkpoints", "检查点"))
+        disk.require(folder.path, needed, _("the checkpoints"))
     dtype, precision_why = choose_precision(config.precision, processes.device)
     decaying = optim.decaying_names(model)
     model.to(processes.device)
@@ -174,10 +174,11 @@ def _fit_time(run: Run, parameters: int) -> None:
     plan.steps = min(plan.steps, done.step + fits)
     if done.step < plan.warmup:
         plan.warmup = min(plan.warmup, max(1, plan.steps // 10))
-    plan.reasons["steps"] = say(
-        f"what fits into {config.max_minutes:g} minutes at {run.step_seconds:.2g} s a step; fitted again on the way",
-        f"在 {config.max_minutes:g} 分钟内按每步 {run.step_seconds:.2g} 秒可完成的步数；途中会再次调整",
-    )
+    plan.reasons["steps"] = ngettext(
+        "what fits into {minutes:g} minute at {step_seconds:.2g} s a step; fitted again on the way",
+        "what fits into {minutes:g} minutes at {step_seconds:.2g} s a step; fitted again on the way",
+        config.max_minutes,
+    ).format(minutes=config.max_minutes, step_seconds=run.step_seconds)
 
 
 def _steps_that_fit(run: Run, enough: float, parameters: int) -> int:
@@ -191,8 +192,8 @@ def _steps_that_fit(run: Run, enough: float, parameters: int) -> int:
 def _nothing_held_out(config: TrainConfig) -> AnymambaError:
     return AnymambaError(
         "usage",
-        say(f"--patience {config.patience}: there is nothing to validate on", f"--patience {config.patience}：没有可用于验证的文本"),
-        fix=say("name a file with --val, or a share with --validation", "请用 --val 指定文件，或用 --validation 指定比例"),
+        _("--patience {patience}: there is nothing to validate on").format(patience=config.patience),
+        fix=_("name a file with --val, or a share with --validation"),
     )
 
 
@@ -224,16 +225,16 @@ def _fit_memory(run: Run, parameters: int) -> str:
         if mine % kept["micro_batch"] == 0:
             run.micro_batch = kept["micro_batch"]
             model.backbone.gradient_checkpointing |= bool(kept.get("recompute"))
-            return say("as before", "与之前相同")
+            return _("as before")
     if config.micro_batch:
         run.micro_batch = max(size for size in range(1, min(config.micro_batch, mine) + 1) if mine % size == 0)
-        return "" if run.micro_batch == config.micro_batch else say("a divisor of the rows", "取行数的约数")
+        return "" if run.micro_batch == config.micro_batch else _("a divisor of the rows")
     one = run.feeder.batch(0, run.processes.rank, run.processes.world).part(0, 1).to(device)
     reserved = 12 * parameters // (run.processes.world if config.shard else 1)
     per_row = fit.kept_bytes(model, one, run.autocast)
     if config.deterministic:
         run.micro_batch = fit.fixed_rows(per_row, mine, run.plan.length, device, reserved, parameters)
-        return say("the same on every run", "每次运行相同")
+        return _("the same on every run")
     chosen = fit.choose_rows(per_row, mine, run.plan.length, device, reserved, parameters)
     if not chosen and config.checkpointing == "auto":
         model.backbone.gradient_checkpointing = True
@@ -242,10 +243,7 @@ def _fit_memory(run: Run, parameters: int) -> str:
     if not chosen:
         raise fit.nothing_fits(per_row, reserved, device)
     run.micro_batch = run.processes.least(chosen)
-    return say(
-        f"a row takes {memory.text(per_row)} of {memory.text(memory.left(device))}",
-        f"每行占用 {memory.text(per_row)}，可用 {memory.text(memory.left(device))}",
-    )
+    return _("a row takes {row} of {free}").format(row=memory.text(per_row), free=memory.text(memory.left(device)))
 
 
 def _finish(run: Run, result: Result) -> None:
@@ -259,5 +257,5 @@ def _finish(run: Run, result: Result) -> None:
     run.reporter.curve(
         [(row["step"], row["loss"]) for row in metrics if "loss" in row],
         [(row["step"], row["val_loss"]) for row in metrics if "val_loss" in row],
-        say("loss (nats a token) over the steps", "损失（每词元奈特）随步数变化"),
+        _("loss (nats a token) over the steps"),
     )

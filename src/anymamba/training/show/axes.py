@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import N_, _
 from anymamba.training.run.runfolder import read_metrics
 
 WIDTH, HEIGHT = 960, 540
@@ -16,14 +16,14 @@ LEFT, RIGHT, TOP, BOTTOM = 76, 24, 24, 56
 
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 
-X_NAMES = {"step": ("step", "步数"), "tokens": ("tokens", "词元"), "seconds": ("seconds", "秒")}
+X_NAMES = {"step": N_("step"), "tokens": N_("tokens"), "seconds": N_("seconds")}
 Y_NAMES = {
-    "loss": ("loss (nats a token)", "损失（每词元奈特）"),
-    "bits_per_byte": ("bits per byte, held out", "验证每字节比特"),
-    "perplexity": ("perplexity, held out", "验证困惑度"),
-    "lr": ("learning rate", "学习率"),
-    "tokens_per_s": ("tokens a second", "每秒词元"),
-    "grad_norm": ("norm of the gradient", "梯度范数"),
+    "loss": N_("loss (nats a token)"),
+    "bits_per_byte": N_("bits per byte, held out"),
+    "perplexity": N_("perplexity, held out"),
+    "lr": N_("learning rate"),
+    "tokens_per_s": N_("tokens a second"),
+    "grad_norm": N_("norm of the gradient"),
 }
 
 
@@ -84,8 +84,8 @@ def curves_of(runs: list[Path], x: str, y: str, smooth: float) -> list[Curve]:
         if not rows:
             raise AnymambaError(
                 "run-folder",
-                say(f"{run} has no metrics.jsonl with steps in it", f"{run} 中没有含步数的 metrics.jsonl"),
-                fix=say("name the folders of runs: anymamba plot runs/*", "请给出运行目录：anymamba plot runs/*"),
+                _("{run} has no metrics.jsonl with steps in it").format(run=run),
+                fix=_("name the folders of runs: anymamba plot runs/*"),
             )
         colour = COLOURS[index % len(COLOURS)]
         latest: dict[str, float] = {}
@@ -99,9 +99,9 @@ def curves_of(runs: list[Path], x: str, y: str, smooth: float) -> list[Curve]:
         if series[y]:
             found.append(Curve(name, colour, smoothed(series[y], smooth)))
         if y == "loss" and series["val_loss"]:
-            found.append(Curve(name + say(", held out", "，验证"), colour, series["val_loss"], dashed=True))
+            found.append(Curve(name + _(", held out"), colour, series["val_loss"], dashed=True))
     if not found:
-        raise AnymambaError("run-folder", say(f"no run has values of {y!r}", f"没有运行包含 {y!r} 的数据"))
+        raise AnymambaError("run-folder", _("no run has values of {y!r}").format(y=y))
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 _CHINESE = (
     "notosanscjk", "notosanssc", "sourcehansans", "sourcehansanssc", "msyh", "pingfang", "hiragino sans gb", "stheiti", "wqy-microhei",
@@ -28,12 +28,9 @@ def pillow() -> Any:
     except ImportError as error:
         raise AnymambaError(
             "dependency",
-            say("PNG pictures need the package Pillow", "PNG 图片需要 Pillow 包"),
+            _("PNG pictures need the package Pillow"),
             why=str(error),
-            fix=say(
-                "pip install 'anymamba[plot]', or end the name in .svg, which needs nothing",
-                "pip install 'anymamba[plot]'，或将文件名改为以 .svg 结尾（无需任何包）",
-            ),
+            fix=_("pip install 'anymamba[plot]', or end the name in .svg, which needs nothing"),
         ) from error
     return PIL
 
@@ -85,7 +82,7 @@ def _rank(path: str) -> int:
 
 def _chinese_files() -> Iterator[str]:
     for folder in _folders():
-        for place, _, names in os.walk(folder):
+        for place, __, names in os.walk(folder):
             for name in names:
                 if name.lower().startswith(_CHINESE) and name.lower().endswith((".ttf", ".ttc", ".otf")):
                     yield os.path.join(place, name)

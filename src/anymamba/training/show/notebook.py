@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.training.show.axes import COLOURS, X_NAMES, Y_NAMES, Axes, Curve
 from anymamba.training.show.chart import Series
 from anymamba.training.show.report import Reporter
@@ -54,10 +54,10 @@ class NotebookReporter(Reporter):
         _display(_Table(rows))
 
     def curve(self, training: Series, validation: Series, unit: str) -> None:
-        series = [(say("training", "训练"), training, False), (say("held out", "验证"), validation, True)]
+        series = [(_("training"), training, False), (_("held out"), validation, True)]
         curves = [Curve(name, COLOURS[0], list(points), dashed) for name, points, dashed in series if points]
         if curves:
-            _display(_Picture(svg(Axes(curves, say(*X_NAMES["step"]), say(*Y_NAMES["loss"])))))
+            _display(_Picture(svg(Axes(curves, _(X_NAMES["step"]), _(Y_NAMES["loss"])))))
 
 
 def _display(thing: object, keep: bool = False) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from rich.cells import cell_len, set_cell_size
 
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.training.run import memory
 from anymamba.training.show.chart import Series, chart
 
@@ -67,9 +67,9 @@ class Reporter:
         """The loss curve over the steps."""
         plain = (self.stream.encoding or "").lower().replace("-", "") != "utf8"
         width = min(100, shutil.get_terminal_size().columns)
-        series: list[tuple[str, Series]] = [(say("training", "训练"), training)]
+        series: list[tuple[str, Series]] = [(_("training"), training)]
         if validation:
-            series.append((say("held out", "验证"), validation))
+            series.append((_("held out"), validation))
         drawn = chart(series, width=width, ascii_only=plain)
         if drawn:
             self.note(unit)
@@ -90,17 +90,17 @@ class Reporter:
 def progress_line(row: dict[str, Any], steps: int, seconds_left: float | None) -> str:
     """``step 12/100  loss 2.345  8.1k tok/s  matmul 61%  mem 1.2 GiB  left 3:20``"""
     parts = [
-        say(f"step {row['step']}/{steps}", f"步 {row['step']}/{steps}"),
-        say(f"loss {row['loss']:.4f}", f"损失 {row['loss']:.4f}"),
+        _("step {step}/{steps}").format(step=row["step"], steps=steps),
+        _("loss {loss:.4f}").format(loss=row["loss"]),
     ]
     if row["tokens_per_s"]:  # there is nothing to tell before the kernels are compiled
-        parts.append(say(f"{count(row['tokens_per_s'])} tok/s", f"{count(row['tokens_per_s'])} 词元/秒"))
+        parts.append(_("{tokens_per_s} tok/s").format(tokens_per_s=count(row["tokens_per_s"])))
     if row.get("matmul_share") is not None:
-        parts.append(say(f"matmul {row['matmul_share']:.0%}", f"矩阵乘 {row['matmul_share']:.0%}"))
+        parts.append(_("matmul {matmul_share:.0%}").format(matmul_share=row["matmul_share"]))
     if row.get("memory"):
-        parts.append(say(f"mem {memory.text(row['memory'])}", f"内存 {memory.text(row['memory'])}"))
+        parts.append(_("mem {memory}").format(memory=memory.text(row["memory"])))
     if seconds_left is not None:
-        parts.append(say(f"left {clock(seconds_left)}", f"剩余 {clock(seconds_left)}"))
+        parts.append(_("left {left}").format(left=clock(seconds_left)))
     return "  ".join(parts)
 
 

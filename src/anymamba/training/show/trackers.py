@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 INSTALL = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}
 
@@ -27,7 +27,7 @@ def open_trackers(names: list[str], run: Path, config: dict[str, Any]) -> list[T
         except ImportError as error:
             raise AnymambaError(
                 "dependency",
-                say(f"--report-to {name}: the package is not installed", f"--report-to {name}：未安装该包"),
+                _("--report-to {name}: the package is not installed").format(name=name),
                 why=str(error),
                 fix=f"pip install {INSTALL[name]}",
             ) from error
@@ -41,8 +41,8 @@ def check_names(names: list[str]) -> list[str]:
         if name not in INSTALL:
             raise AnymambaError(
                 "usage",
-                say(f"--report-to: there is no tracker {name!r}", f"--report-to：没有 {name!r}"),
-                fix=say("choose from ", "请选择：") + ", ".join(INSTALL),
+                _("--report-to: there is no tracker {name!r}").format(name=name),
+                fix=_("choose from ") + ", ".join(INSTALL),
             )
     return words
 
