@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from anymamba.doctor import blanks, rules, versions
+from anymamba.doctor.compat import table
 from anymamba.doctor.environment import Environment
 from anymamba.doctor.present import steps
-from anymamba.doctor.situation import short
 
 SHELLCHECK = shutil.which("shellcheck", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 RULES = rules.all_rules()
@@ -103,6 +103,19 @@ def test_managers_speak_their_own_language() -> None:
                 assert not any("apt-get install -y cuda" in line for line in made)
 
 
+def assert_published(url: str, torch: str, python: int) -> None:
+    """The table has this very file."""
+    found = re.search(r"/download/([^/]+)/(mamba_ssm|causal_conv1d)-([\w.]+)%2Bcu(\d+)torch([\d.]+)cxx11abi(\w+)-cp3(\d+)-", url)
+    assert found, url
+    tag, module, version, cuda, minor, abi, tagged = found.groups()
+    release = table.release(module.replace("_", "-"), version)
+    assert release and release.tag == tag and (minor, int(tagged)) == (torch, python), url
+    assert any(
+        row.torch == minor and row.pythons[0] <= python <= row.pythons[1] and cuda in row.cuda and abi in row.abi and not row.nightly
+        for row in release.wheels
+    ), url
+
+
 NAMED = re.compile(r"(mamba-ssm|causal-conv1d)==([\w.]+)")
 
 
@@ -117,25 +130,28 @@ def test_versions_fit(torch: tuple[str | None, str | None], python: str) -> None
             for command in step.commands:
                 named = dict(NAMED.findall(command))
                 if len(named) == 2:
-                    mamba, conv = short(named["mamba-ssm"]), short(named["causal-conv1d"])
-                    assert (mamba < (1, 2)) == (conv < (1, 2)), command
-                    assert not (mamba >= (2, 2, 5) and conv < (1, 5, 1)), command
+                    release = table.release("mamba-ssm", named["mamba-ssm"])
+                    assert release and table.fits(named["causal-conv1d"], release.conv), command
+                assert all(table.release(name, version) for name, version in named.items()), command
                 # a forced build compiles: the source package must have its sources
                 if "FORCE_BUILD=TRUE" in command and "SKIP_CUDA" not in command:
                     for name, version in named.items():
-                        assert short(version) >= ((2, 2, 5) if name == "mamba-ssm" else (1, 5, 2)), command
+                        release = table.release(name, version)
+                        assert release and release.sources, command
                 for url in re.findall(r"https://github.com/\S+\.whl", command):
-                    minor = ".".join((torch[0] or "").split(".")[:2])
-                    assert f"torch{minor}cxx11" in url and f"-cp{python.replace('.', '')}-" in url, command
+                    assert_published(url, ".".join((torch[0] or "").split(".")[:2]), int(python.split(".")[1]))
+                for index, version in re.findall(r"torch==([\d.]+) --index-url \S+/whl/(cu\d+)", command):
+                    build = table.torch(".".join(index.split(".")[:2]))
+                    assert build is None or version in build.cuda, command
 
 
 @pytest.mark.parametrize(
     ("asked", "torch", "fitting"),
     [
-        ("1.1.1", "2.0.1", "causal-conv1d==1.1.1 mamba-ssm==1.1.1"),
+        ("1.1.1", "2.0.1", "causal-conv1d==1.1.3.post1 mamba-ssm==1.1.1"),
         ("1.2.0.post1", "2.1.2", "causal-conv1d==1.4.0 mamba-ssm==1.2.0.post1"),
         ("2.2.2", "2.1.2", "causal-conv1d==1.5.0.post8 mamba-ssm==2.2.2"),
-        (None, "2.5.1", "causal-conv1d==1.5.2 mamba-ssm==2.3.0"),
+        (None, "2.5.1", "causal-conv1d==1.6.0 mamba-ssm==2.3.0"),
         (None, "2.10.0", "causal-conv1d==1.6.1 mamba-ssm==2.3.1"),
     ],
 )
@@ -154,7 +170,7 @@ def test_a_pinned_version_is_kept(asked: str | None, torch: str, fitting: str) -
         ("2.1.2", "12.1", ("2.1.2", "cu121")),
         (None, "13.0", ("2.9.1", "cu130")),
         (None, "12.2", ("2.5.1", "cu121")),
-        (None, "11.4", ("2.5.1", "cu118")),
+        (None, "11.4", ("2.7.1", "cu118")),
         ("2.8.0", None, ("2.8.0", "cu128")),
     ],
 )

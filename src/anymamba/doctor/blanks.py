@@ -9,7 +9,7 @@ from anymamba.doctor import versions
 from anymamba.doctor.environment import Environment, minor_of
 from anymamba.doctor.situation import short
 
-_TRITON_WINDOWS = {(2, 6): "3.2", (2, 7): "3.3", (2, 8): "3.4", (2, 9): "3.5", (2, 10): "3.6"}
+_TRITON_WINDOWS = {"2.6": "3.2", "2.7": "3.3", "2.8": "3.4", "2.9": "3.5", "2.10": "3.6"}
 
 
 def values(environment: Environment) -> Dict[str, str]:
@@ -22,13 +22,14 @@ def values(environment: Environment) -> Dict[str, str]:
     new_pair = versions.pair_for(new_torch)
     toolkit = versions.toolkit_for(torch, torch_cuda or (environment.nvcc if not torch else None))
     mamba, conv = wishes(environment)
+    one_conv = versions.conv_for(versions.LAST_ONE, torch, python) or "1.4.0"
     made = {
         "mamba": mamba, "conv": conv,
         "packages": "{} {}".format(_spec("causal-conv1d", conv, environment), _spec("mamba-ssm", mamba, environment)),
         "mamba2": pair.mamba, "conv2": pair.conv,
-        "mamba1": versions.LAST_ONE.mamba, "conv1": versions.LAST_ONE.conv,
-        "mamba1_spec": _spec("mamba-ssm", versions.LAST_ONE.mamba, environment),
-        "conv1_spec": _spec("causal-conv1d", versions.LAST_ONE.conv, environment),
+        "mamba1": versions.LAST_ONE, "conv1": one_conv,
+        "mamba1_spec": _spec("mamba-ssm", versions.LAST_ONE, environment),
+        "conv1_spec": _spec("causal-conv1d", one_conv, environment),
         "mamba_built": versions.source_of("mamba-ssm", pair.mamba), "conv_built": versions.source_of("causal-conv1d", pair.conv),
         "mamba_new": new_pair.mamba, "conv_new": new_pair.conv,
         "mamba_pin": "==" + mamba, "conv_pin": "==" + conv,
@@ -37,7 +38,7 @@ def values(environment: Environment) -> Dict[str, str]:
         "conv_git": "git+https://github.com/Dao-AILab/causal-conv1d@v" + conv,
         "torch": named_torch, "cuda": index, "torch2": new_torch, "cuda2": new_index,
         "toolkit": toolkit, "toolkit_dashed": toolkit.replace(".", "-"), "image": versions.image_for(torch),
-        "python": "3.10" if pair is versions.LAST_ONE else "3.11" if pair is not versions.NEWEST else "3.12",
+        "python": "3.12" if pair.mamba == versions.NEWEST.mamba else "3.10",
         "gcc": _gcc(toolkit), "arch": environment.arch or "120",
         "log": shlex.quote(environment.log), "program": shlex.quote(environment.program or "train.py"),
         "triton_windows": _triton_windows(torch),
@@ -65,36 +66,23 @@ def values(environment: Environment) -> Dict[str, str]:
 def wishes(environment: Environment) -> Tuple[str, str]:
     """(mamba-ssm, causal-conv1d): what the program asks for, as far as the two fit each other, else what fits its torch."""
     python, torch = minor_of(environment.python), environment.torch
-    asked = environment.mamba
-    if asked is None and environment.conv and short(environment.conv) < (1, 2):
-        asked = "1.1.1"  # only the first releases go with such an old causal-conv1d
-    pair = versions.pair_for(torch, python, asked)
-    mamba = asked or pair.mamba
-    if short(mamba) >= (2, 3, 2) and torch and short(torch) < (2, 9):
-        mamba = pair.mamba  # 2.3.2 wants a Triton that this torch forbids
-    if short(mamba) < (1, 2):
-        conv = "1.1.1"
-    elif short(mamba) < (2, 2, 5):
-        fitting = versions.pair_for(torch, python)
-        conv = pair.conv if asked is None else fitting.conv if short(fitting.conv) <= (1, 5, 0) else "1.5.0.post8"
-    else:
-        fitting = versions.pair_for(torch, python)
-        conv = fitting.conv if short(fitting.conv) >= (1, 5, 1) else "1.5.2"
-    if environment.conv and not _unfit(mamba, environment.conv):
+    pair = versions.pair_for(torch, python)
+    mamba = environment.mamba
+    if mamba is None and environment.conv and short(environment.conv) < (1, 2):
+        mamba = "1.1.1"  # only the first releases go with such an old causal-conv1d
+    if mamba is None or short(mamba) >= (2, 3, 2) and torch and short(torch) < (2, 9):
+        mamba = pair.mamba  # 2.3.2 wants a Triton that an older torch forbids
+    conv = pair.conv if mamba == pair.mamba else versions.conv_for(mamba, torch, python) or pair.conv
+    if environment.conv and not versions.unfit(mamba, environment.conv):
         conv = environment.conv
     return mamba, conv
 
 
-def _unfit(mamba: str, conv: str) -> bool:
-    return (short(mamba) < (1, 2)) != (short(conv) < (1, 2)) or short(mamba) >= (2, 2, 5) and short(conv) < (1, 5, 1)
-
-
 def _spec(package: str, version: str, environment: Environment) -> str:
     """What pip is told: the release, or its git tag where no wheel can fit and the source package lacks the sources."""
-    torch = short(environment.torch or "")[:2]
-    newest_wheel = (2, 3) if short(version) < (2, 2, 3) and package == "mamba-ssm" or short(version) < (1, 5) else (2, 5)
     source = versions.source_of(package, version)
-    return source if torch and torch > newest_wheel and source.startswith("git+") else "{}=={}".format(package, version)
+    without = source.startswith("git+") and environment.torch and not versions.has_wheel(package, version, environment.torch)
+    return source if without else "{}=={}".format(package, version)
 
 
 def _card_cuda(environment: Environment) -> str:
@@ -113,7 +101,7 @@ def _gcc(toolkit: str) -> str:
 
 
 def _triton_windows(torch: Optional[str]) -> str:
-    version = _TRITON_WINDOWS.get(versions.minor_of(torch) or (0, 0))
+    version = _TRITON_WINDOWS.get(versions.minor_of(torch) or "")
     if not version:
         return "triton-windows"
     major, middle = version.split(".")

@@ -1,172 +1,185 @@
-"""Which releases a remedy names: the pair of packages, the torch index, the toolkit and the image that go with a torch."""
+"""Which releases a remedy names, read from the compatibility table: the pair of packages, torch's index, the toolkit, the image."""
 
 from __future__ import annotations
 
 from typing import NamedTuple, Optional, Tuple
 
+from anymamba.doctor.compat import table
+from anymamba.doctor.compat.wheels import address
 from anymamba.doctor.situation import short
 
 
 class Pair(NamedTuple):
-    """Releases of both packages that fit each other, and the torch and Python minors that both have Linux wheels for.
-
-    conv_tag: the release page that holds the wheels of this causal-conv1d. split: whether wheels come for both C++ ABIs.
-    """
+    """Releases of both packages that fit each other. wheels: whether both have Linux wheels for the torch that was asked for."""
 
     mamba: str
     conv: str
-    conv_tag: str
-    oldest_torch: Tuple[int, int]
-    newest_torch: Tuple[int, int]
-    oldest_python: int
-    newest_python: int
-    exact_cuda: bool
-
-    def covers(self, torch: Tuple[int, ...], python: Optional[int]) -> bool:
-        in_python = python is None or self.oldest_python <= python <= self.newest_python
-        return self.oldest_torch <= torch[:2] <= self.newest_torch and in_python
+    wheels: bool
 
 
-# newest first; the first that covers the torch is taken. Matrices of the publishing workflows at each tag.
-PAIRS = (
-    Pair("2.3.1", "1.6.1", "v1.6.1.post4", (2, 6), (2, 10), 10, 13, False),
-    Pair("2.3.0", "1.5.2", "v1.5.2", (2, 4), (2, 7), 9, 13, False),
-    Pair("2.2.4", "1.5.0.post8", "v1.5.0.post8", (2, 1), (2, 5), 9, 13, False),
-    Pair("2.2.2", "1.4.0", "v1.4.0", (2, 0), (2, 3), 8, 12, True),
-)
-NEWEST = PAIRS[0]
-# the last releases of mamba-ssm 1.x
-LAST_ONE = Pair("1.2.2", "1.2.2.post1", "v1.2.2.post1", (1, 12), (2, 3), 7, 12, True)
+NEWEST = Pair(table.PREFERRED["mamba-ssm"], table.PREFERRED["causal-conv1d"], True)
+LAST_ONE = "1.2.2"
+"""The last release of mamba-ssm 1.x."""
 
-# torch minor: (newest patch, its usual CUDA, image with nvcc)
-_TORCHES = {
-    (1, 12): ("1.12.1", "11.6", "1.12.1-cuda11.3-cudnn8-devel"),
-    (1, 13): ("1.13.1", "11.7", "1.13.1-cuda11.6-cudnn8-devel"),
-    (2, 0): ("2.0.1", "11.8", "2.0.1-cuda11.7-cudnn8-devel"),
-    (2, 1): ("2.1.2", "12.1", "2.1.2-cuda12.1-cudnn8-devel"),
-    (2, 2): ("2.2.2", "12.1", "2.2.2-cuda12.1-cudnn8-devel"),
-    (2, 3): ("2.3.1", "12.1", "2.3.1-cuda12.1-cudnn8-devel"),
-    (2, 4): ("2.4.1", "12.4", "2.4.1-cuda12.4-cudnn9-devel"),
-    (2, 5): ("2.5.1", "12.4", "2.5.1-cuda12.4-cudnn9-devel"),
-    (2, 6): ("2.6.0", "12.4", "2.6.0-cuda12.4-cudnn9-devel"),
-    (2, 7): ("2.7.1", "12.8", "2.7.1-cuda12.8-cudnn9-devel"),
-    (2, 8): ("2.8.0", "12.8", "2.8.0-cuda12.8-cudnn9-devel"),
-    (2, 9): ("2.9.1", "12.8", "2.9.1-cuda12.8-cudnn9-devel"),
-    (2, 10): ("2.10.0", "12.8", "2.10.0-cuda12.8-cudnn9-devel"),
+# tags of pytorch/pytorch with nvcc, by torch minor
+_IMAGES = {
+    "1.12": "1.12.1-cuda11.3-cudnn8-devel",
+    "1.13": "1.13.1-cuda11.6-cudnn8-devel",
+    "2.0": "2.0.1-cuda11.7-cudnn8-devel",
+    "2.1": "2.1.2-cuda12.1-cudnn8-devel",
+    "2.2": "2.2.2-cuda12.1-cudnn8-devel",
+    "2.3": "2.3.1-cuda12.1-cudnn8-devel",
+    "2.4": "2.4.1-cuda12.4-cudnn9-devel",
+    "2.5": "2.5.1-cuda12.4-cudnn9-devel",
+    "2.6": "2.6.0-cuda12.4-cudnn9-devel",
+    "2.7": "2.7.1-cuda12.8-cudnn9-devel",
+    "2.8": "2.8.0-cuda12.8-cudnn9-devel",
+    "2.9": "2.9.1-cuda12.8-cudnn9-devel",
+    "2.10": "2.10.0-cuda12.8-cudnn9-devel",
 }
-# CUDA versions for which torch's own index has builds, by torch minor
-_INDEXES = {
-    (1, 12): ("10.2", "11.3", "11.6"),
-    (1, 13): ("11.6", "11.7"),
-    (2, 0): ("11.7", "11.8"),
-    (2, 1): ("11.8", "12.1"),
-    (2, 2): ("11.8", "12.1"),
-    (2, 3): ("11.8", "12.1"),
-    (2, 4): ("11.8", "12.1", "12.4"),
-    (2, 5): ("11.8", "12.1", "12.4"),
-    (2, 6): ("11.8", "12.4", "12.6"),
-    (2, 7): ("11.8", "12.6", "12.8"),
-    (2, 8): ("12.6", "12.8", "12.9"),
-    (2, 9): ("12.6", "12.8", "13.0"),
-    (2, 10): ("12.6", "12.8", "13.0"),
-}
-_USUAL = (2, 8)
-"""The torch that is named where the log tells none: the newest with wheels for CUDA 12 only, on every card since V100."""
+_USUAL = "2.8"
+"""The torch that is named where the log tells none: with wheels, with code for every card from V100 to RTX 50."""
 
 
-def minor_of(torch: Optional[str]) -> Optional[Tuple[int, int]]:
-    """(2, 8) of "2.8.0"."""
+def minor_of(torch: Optional[str]) -> Optional[str]:
+    """ "2.8" of "2.8.0"."""
     numbers = short(torch) if torch else ()
-    return (numbers[0], numbers[1]) if len(numbers) > 1 else None
+    return "{}.{}".format(*numbers[:2]) if len(numbers) > 1 else None
 
 
-def pair_for(torch: Optional[str], python: Optional[int] = None, mamba: Optional[str] = None) -> Pair:
-    """The pair for this torch; of the line 1.x where the program asks for one. Without a torch, or where no pair has wheels
-    for it, the newest one, which compiles against every newer torch."""
-    if mamba and short(mamba) < (2,):
-        return LAST_ONE if short(mamba) >= (1, 2) else _first_line(mamba)
-    number = short(torch) if torch else ()
-    if len(number) < 2:
+def pair_for(torch: Optional[str], python: Optional[int] = None) -> Pair:
+    """The newest pair with wheels for this torch and Python; without a torch, or where there is none, the newest pair at all: it
+    compiles against every newer torch. For an older torch that has wheels for other Pythons only, the pair of those."""
+    minor = minor_of(torch)
+    if minor is None:
         return NEWEST
-    for pair in PAIRS:
-        if pair.covers(number, python):
-            return pair
-    if number < (2, 0):
-        return LAST_ONE
-    return next((pair for pair in PAIRS if pair.covers(number, None)), NEWEST)
+    for wanted in (python, None):
+        for mamba in _newest_first("mamba-ssm"):
+            conv = conv_for(mamba.version, torch, wanted, wheels=True)
+            if _has_wheel(mamba, minor, wanted) and conv:
+                return Pair(mamba.version, conv, wanted == python)
+    return NEWEST._replace(wheels=False)
 
 
-def _first_line(mamba: str) -> Pair:
-    return Pair(mamba, "1.1.1", "v1.1.1", (1, 12), (2, 1), 7, 11, True)
+def conv_for(mamba: str, torch: Optional[str], python: Optional[int] = None, wheels: bool = False) -> Optional[str]:
+    """The causal-conv1d that goes with a mamba-ssm: the newest with a wheel for this torch, else (not with wheels) the newest that fits."""
+    release = table.release("mamba-ssm", mamba)
+    wanted = release.conv if release else _wanted(mamba)
+    minor = minor_of(torch)
+    fitting = [item for item in _newest_first("causal-conv1d") if table.fits(item.version, wanted)]
+    for item in fitting:
+        if minor is not None and _has_wheel(item, minor, python):
+            return item.version
+    if wheels or not fitting:
+        return None
+    if minor is not None and short(minor) < (2, 4):  # newer ones need torch.library.custom_op
+        fitting = [item for item in fitting if short(item.version) < (1, 5, 1)] or fitting
+    return fitting[0].version
+
+
+def unfit(mamba: str, conv: str) -> bool:
+    """Whether these releases cannot work together."""
+    release = table.release("mamba-ssm", mamba)
+    return not table.fits(conv, release.conv if release and release.conv else _wanted(mamba))
+
+
+def _wanted(mamba: str) -> str:
+    """For a release that the table does not know, such as one of a fork."""
+    if short(mamba) < (1, 2):
+        return ">=1.0.0,<1.2.0"
+    return ">=1.2.0,<1.5.1" if short(mamba) < (2, 2, 5) else ">=1.5.1"
+
+
+def _newest_first(package: str) -> Tuple[table.Release, ...]:
+    preferred = table.numbers(table.PREFERRED[package])
+    return tuple(item for item in reversed(table.releases(package)) if item.pypi and table.numbers(item.version) <= preferred)
+
+
+def _has_wheel(release: table.Release, torch_minor: str, python: Optional[int]) -> bool:
+    return any(
+        row.torch == torch_minor and not row.nightly and (python is None or row.pythons[0] <= python <= row.pythons[1])
+        for row in release.wheels
+    )
+
+
+def has_wheel(package: str, version: str, torch: Optional[str]) -> bool:
+    """Whether there is a wheel of this release for this torch, on some Python; without a torch, whether there is any."""
+    release, minor = table.release(package, version), minor_of(torch)
+    if release is None:
+        return False
+    return bool(release.wheels) if minor is None else _has_wheel(release, minor, None)
 
 
 def torch_with_cuda(torch: Optional[str], cuda: Optional[str]) -> Tuple[str, str]:
     """(torch version, "cu121"): a build of this torch's minor for this CUDA, as torch's own index has it.
 
     cuda: of nvcc or of the driver; the newest build that is not newer is taken. Without a torch, one that has wheels for it."""
-    minor = minor_of(torch)
-    if minor is None or minor not in _INDEXES:
-        minor = (2, 9) if cuda and short(cuda) >= (13,) else (2, 5) if cuda and short(cuda) < (12, 6) else _USUAL
-    patch, usual, _ = _TORCHES[minor]
-    builds = _INDEXES[minor]
-    chosen = usual
-    if cuda:
-        fitting = [build for build in builds if short(build) <= short(cuda)[:2] and build.split(".")[0] == cuda.split(".")[0]]
-        older = [build for build in builds if short(build) <= short(cuda)[:2]]
-        chosen = (fitting or older or [builds[0]])[-1]
-        if not fitting and torch is None and short(cuda) < (12,):
-            patch, chosen = _TORCHES[2, 5][0], "11.8"
-    exact = torch.split("+")[0] if torch and minor == short(torch)[:2] and len(short(torch)) == 3 and "a" not in torch else patch
-    return exact, "cu" + chosen.replace(".", "")
+    known = table.torch(minor_of(torch) or "")
+    wanted = short(cuda)[:2] if cuda else ()
+    if known is None:
+        usual = "2.9" if wanted >= (13,) else _USUAL
+        candidates = [item for item in table.torches() if (2, 1) <= short(item.minor) <= short(usual)]
+        fitting = [item for item in candidates if not wanted or _index(item, wanted)]
+        related = [item for item in candidates if any(name[2:4] == str(wanted[0]) for name in item.cuda)] if wanted else []
+        known = (fitting or related or candidates)[-1]
+    version = torch.split("+")[0] if torch and minor_of(torch) == known.minor and len(short(torch)) == 3 else known.newest
+    if not wanted:
+        return version, known.pypi if known.pypi in known.cuda else known.cuda[-1]
+    # every driver of a CUDA major version runs builds of the same one
+    related_build = next((name for name in known.cuda if name[2:4] == str(wanted[0])), known.cuda[0])
+    return version, _index(known, wanted) or related_build
+
+
+def _index(torch: table.Torch, cuda: Tuple[int, ...]) -> Optional[str]:
+    """The newest build of this torch for this CUDA major version that is not newer."""
+    builds = [(int(name[2:4]), int(name[4:]), name) for name in torch.cuda]
+    fitting = [name for major, minor, name in sorted(builds) if major == cuda[0] and (major, minor) <= tuple(cuda[:2])]
+    return fitting[-1] if fitting else None
 
 
 def image_for(torch: Optional[str]) -> str:
     """Tag of pytorch/pytorch with nvcc in it."""
-    return _TORCHES.get(minor_of(torch) or _USUAL, _TORCHES[_USUAL])[2]
+    return _IMAGES.get(minor_of(torch) or _USUAL, _IMAGES[_USUAL])
 
 
 def toolkit_for(torch: Optional[str], cuda: Optional[str]) -> str:
     """CUDA version whose nvcc goes with this torch: its own, or that of its usual build."""
     if cuda and "." in cuda:
         return ".".join(cuda.split(".")[:2])
-    if cuda == "13":
-        return "13.0"
-    usual = _TORCHES.get(minor_of(torch) or _USUAL, _TORCHES[_USUAL])[1]
-    if cuda and usual.split(".")[0] != cuda:
-        return {"11": "11.8", "12": "12.8"}.get(cuda, usual)
-    return usual
+    index = torch_with_cuda(torch, cuda + ".9" if cuda else None)[1]
+    return "{}.{}".format(index[2:4], index[4:])
 
 
 def wheel_urls(pair: Pair, torch: str, cuda: str, python: int, machine: str, new_abi: Optional[bool]) -> Optional[Tuple[str, str]]:
     """Release wheels (mamba-ssm, causal-conv1d) of a pair for a Linux machine; None where there are none."""
-    minor = short(torch)[:2]
-    major = cuda.split(".")[0]
-    if not pair.covers(minor, python) or machine not in ("x86_64", "aarch64"):
+    minor = minor_of(torch)
+    known = table.torch(minor or "")
+    if minor is None or known is None:
         return None
-    if machine == "aarch64" and (pair is not NEWEST or minor < (2, 7) or major == "11"):
-        return None
-    if major == "11" and minor >= (2, 8) or major == "13" and minor < (2, 9) or major not in ("11", "12", "13"):
-        return None
-    if pair.exact_cuda and (major == "13" or major == "12" and minor < (2, 1)):
-        return None
-    accelerator = {"11": "cu118", "12": "cu122"}[major] if pair.exact_cuda else "cu" + major
-    abi = minor >= (2, 7) or bool(new_abi)
-    name = "{}-{}+{}torch{}.{}cxx11abi{}-cp3{}-cp3{}-linux_{}.whl"
-    bases = (
-        ("https://github.com/state-spaces/mamba/releases/download/v{}/".format(pair.mamba), "mamba_ssm", pair.mamba),
-        ("https://github.com/Dao-AILab/causal-conv1d/releases/download/{}/".format(pair.conv_tag), "causal_conv1d", pair.conv),
-    )
-    mamba, conv = (
-        base + name.format(package, version, accelerator, minor[0], minor[1], str(abi).upper(), python, python, machine)
-        for base, package, version in bases
-    )
-    return mamba, conv
+    tag = "cu" + cuda.replace(".", "")
+    abi = known.abi_of.get(tag, known.abi) if new_abi is None else str(new_abi).upper()
+    urls = []
+    for package, version in (("mamba-ssm", pair.mamba), ("causal-conv1d", pair.conv)):
+        release = table.release(package, version)
+        names = [
+            "{}-{}+cu{}torch{}cxx11abi{}-cp3{}-cp3{}-linux_{}.whl".format(
+                table.MODULES[package], version, name, minor, abi, python, python, machine
+            )
+            for row in (release.wheels if release else ())
+            if row.torch == minor and row.machine == machine and row.pythons[0] <= python <= row.pythons[1] and abi in row.abi
+            for name in row.cuda
+            if name[:2] == cuda[:2] and not row.nightly
+        ]
+        if not names or release is None:
+            return None
+        urls.append(address(release, names[0]))
+    return urls[0], urls[1]
 
 
 def source_of(package: str, version: str) -> str:
     """What pip compiles this release from: its source package, or its git tag where that one lacks the sources."""
-    if package == "mamba-ssm":
-        complete, repository = short(version) >= (2, 2, 5), "state-spaces/mamba"
-    else:
-        complete, repository = short(version) >= (1, 5, 2), "Dao-AILab/causal-conv1d"
-    return "{}=={}".format(package, version) if complete else "git+https://github.com/{}@v{}".format(repository, version)
+    release = table.release(package, version)
+    complete = release.sources if release else short(version) >= ((2, 2, 5) if package == "mamba-ssm" else (1, 5, 2))
+    if complete:
+        return "{}=={}".format(package, version)
+    return "git+https://github.com/{}@v{}".format(table.REPOSITORIES[package], version)

@@ -8,7 +8,7 @@ from anymamba.doctor import advice
 from anymamba.doctor.log import Log
 from anymamba.doctor.rule import LIKELY, ONLY_OFFICIAL, Match, Remedy, Rule, Text
 from anymamba.doctor.rules.imports.causal_conv1d_missing import none_called
-from anymamba.doctor.rules.imports.causal_conv1d_version_skew import unfit
+from anymamba.doctor.versions import unfit
 
 
 def _log(log: Log) -> Optional[Match]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
-from anymamba.doctor import advice, situation
+from anymamba.doctor import advice
 from anymamba.doctor.log import Log
 from anymamba.doctor.rule import (
     CERTAIN,
@@ -19,17 +19,12 @@ from anymamba.doctor.rule import (
     Text,
     match_signatures,
 )
+from anymamba.doctor.versions import unfit
 
 # keywords of causal-conv1d's own functions in one release or another
 _KEYWORDS = (
     r"(?:seq_idx|initial_states|return_final_states|final_states_out|activation|bias|cache_seqlens|conv_state_indices|conv_state)"
 )
-
-
-def unfit(mamba: str, conv: str) -> bool:
-    """Whether these releases cannot work together."""
-    old_mamba, mamba_number, conv_number = situation.short(mamba) < (1, 2), situation.short(mamba), situation.short(conv)
-    return old_mamba != (conv_number < (1, 2)) or mamba_number >= (2, 2, 5) and conv_number < (1, 5, 1)
 
 
 def _log(log: Log) -> Optional[Match]:
