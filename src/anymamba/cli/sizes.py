@@ -8,12 +8,11 @@ from typing import Any
 
 from anymamba.cli.options import add_device, device_of, whole
 from anymamba.language import say
-
-FAMILIES = ("mamba", "mamba2", "mamba3")
+from anymamba.models import families
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", choices=FAMILIES, help=say("only this family", "只列出该系列"))
+    parser.add_argument("--model", choices=families.names(), help=say("only this family", "只列出该系列"))
     parser.add_argument(
         "--vocab", type=whole(1), default=264, metavar="N",
         help=say("tokens of the tokenizer [264: bytes]; they are parameters too", "分词器的词元数 [264：字节]；词表也是参数"),
@@ -24,20 +23,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from anymamba.models.footprint import footprint
-    from anymamba.models.sizes import SIZES, config_of_size
+    from anymamba.models.sizes import config_of_size
     from anymamba.training.run import memory
 
     device = device_of(arguments.device)
     free = memory.left(device)
-    families = [arguments.model] if arguments.model else list(FAMILIES)
     rows: list[dict[str, Any]] = []
-    for family in families:
-        for size, (width, _) in SIZES.items():
+    for family in [arguments.model] if arguments.model else families.names():
+        for size in families.family(family).sizes:
             config = config_of_size(size, family, arguments.vocab)
             taken = footprint(config)
             rows.append(
                 {
-                    "model": family, "size": size, "parameters": taken.parameters, "width": width, "layers": config.num_hidden_layers,
+                    "model": family, "size": size, "parameters": taken.parameters, "width": config.hidden_size,
+                    "layers": config.num_hidden_layers,
                     "run_float32_bytes": taken.weights(4) + taken.state, "run_16_bit_bytes": taken.weights(2) + taken.state,
                     "run_int8_bytes": taken.weights(2, int8=True) + taken.state, "state_bytes": taken.state, "train_bytes": taken.training,
                     "trains_here": None if not free else taken.training < free,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models import adapters, plain
+from anymamba.models.families import family_of
 from anymamba.models.lm import LanguageModel
 from anymamba.models.plain import Weights
 from anymamba.ops.projection import linear_int8
@@ -60,24 +59,24 @@ def stored(linear: nn.Module) -> Stored:
 
 
 def quantize_int8(model: LanguageModel) -> LanguageModel:
-    """Replaces every linear layer of the blocks and the head, in place, adapters merged. The embedding stays, so a tied head becomes
-    its own.
+    """Replaces the linear layers of the blocks that the family rounds and the head, in place, adapters merged. The embedding stays, so a
+    tied head becomes its own.
 
     Raises ArgumentError naming a layer that is more than its weights: one with a hook, or in a wrapper.
     """
-    layers: list[tuple[Any, str]] = [(block.mixer, name) for block in model.backbone.layers for name in ("in_proj", "x_proj", "out_proj")]
-    layers = [(mixer, name) for mixer, name in layers if hasattr(mixer, name)] + [(model, "lm_head")]
-    found = [_weights(owner, name) for owner, name in layers]  # all of them first: an error leaves the model as it was
-    for (owner, name), (weight, bias) in zip(layers, found):
-        setattr(owner, name, QuantizedLinear(weight, bias, getattr(owner, name).weight.dtype))
+    kinds = family_of(model.config).layers(model.config)
+    names = [f"backbone.layers.{index}.{layer.name}" for index, kind in enumerate(kinds) for layer in kind.linear_layers if layer.quantize]
+    places = [(*name.rpartition(".")[::2], name) for name in [*names, "lm_head"]]
+    owners = [(model.get_submodule(path), leaf, name) for path, leaf, name in places]
+    taken = [_weights(owner, leaf, name) for owner, leaf, name in owners]  # all of them first: an error leaves the model as it was
+    for (owner, leaf, _), (weight, bias) in zip(owners, taken):
+        setattr(owner, leaf, QuantizedLinear(weight, bias, getattr(owner, leaf).weight.dtype))
     return model
 
 
-def _weights(owner: nn.Module, name: str) -> Weights:
-    taken, reason = adapters.merged(getattr(owner, name))
+def _weights(owner: nn.Module, leaf: str, place: str) -> Weights:
+    taken, reason = adapters.merged(getattr(owner, leaf))
     if taken is None:
-        index = getattr(owner, "layer_index", None)
-        place = name if index is None else f"backbone.layers.{index}.mixer.{name}"
         raise ArgumentError(
             "module",
             say(f"{place} cannot be quantised: {reason}", f"无法量化 {place}：{reason}"),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +14,13 @@ from torch import Tensor, nn
 
 from anymamba.errors import AnymambaError, warn_once
 from anymamba.language import say
-from anymamba.models import files, identity
+from anymamba.models import families, files, identity
 from anymamba.models.config import Config
-
-
-@dataclass
-class LayerState:
-    """conv: (batch, channels, conv_kernel - 1), the inputs of the last tokens. ssm: float32, (batch, d_inner, d_state) in
-    Mamba-1, (batch, nheads, headdim, d_state) in Mamba-2. In Mamba-3, conv (batch, nheads, rank * d_state + headdim) holds the last key
-    and value, ssm (batch, nheads, headdim * d_state + num_angles) state and angles. Both are changed in place, so their addresses stay.
-
-    used: whether a token has been read.
-    """
-
-    conv: Tensor
-    ssm: Tensor
-    used: bool = False
-    _constants: tuple[Any, Any] = (None, None)
-
-    def constants_of(self, parameters: tuple[Tensor, ...], function: Callable[..., Any]) -> Any:
-        """``function(*parameters)``, such as A of A_log, made once for many steps, and again when a parameter has changed since."""
-        if torch.compiler.is_compiling() or not all(type(p) is nn.Parameter for p in parameters):
-            return function(*parameters)  # a computed value says nothing about what it is computed from
-        key = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]
-        if self._constants[0] != key:
-            self._constants = key, function(*parameters)
-        return self._constants[1]
+from anymamba.models.state import LayerState as LayerState
 
 
 class Cache:
-    """One LayerState a layer. Pass it to the model's forward: it is read from and updated; more tokens may follow at any time.
+    """One State a layer. Pass it to the model's forward: it is read from and updated; more tokens may follow at any time.
 
     tokens: how many tokens of a row it has read. model: whose state it is; a saved state then names the weights, and one of other
     weights is not loaded.
@@ -59,19 +35,13 @@ class Cache:
         model: nn.Module | None = None,
     ) -> None:
         self._model = model
-        conv, ssm = config.state_shapes(batch)
         self.tokens = 0
-        self.layers = [
-            LayerState(
-                torch.zeros(conv, device=device, dtype=dtype or torch.float32),
-                torch.zeros(ssm, device=device, dtype=torch.float32),
-            )
-            for _ in range(config.num_hidden_layers)
-        ]
+        kinds = families.family_of(config).layers(config)
+        self.layers: list[Any] = [kind.mixer.make_state(config, batch, device, dtype or torch.float32) for kind in kinds]
 
     @property
     def batch(self) -> int:
-        return self.layers[0].ssm.shape[0]
+        return next(iter(self.layers[0].tensors().values())).shape[0]
 
     @property
     def nbytes(self) -> int:
@@ -137,13 +107,16 @@ class Cache:
                     ),
                     fix=say("load it with the model that saved it", "请使用保存它的模型加载"),
                 )
-        if len(saved) != 2 * len(self.layers):
+        others = saved.keys() - {name for name, _ in self._tensors()}
+        if others:
+            layers = len({name.rpartition(".")[0] for name in saved})
             raise AnymambaError(
                 "state",
                 say(
-                    f"{path} has the state of {len(saved) // 2} layers, this model {len(self.layers)}",
-                    f"{path} 包含 {len(saved) // 2} 层的状态，本模型有 {len(self.layers)} 层",
+                    f"{path} has the state of {layers} layers, this model {len(self.layers)}",
+                    f"{path} 包含 {layers} 层的状态，本模型有 {len(self.layers)} 层",
                 ),
+                why=say("it has, and this model has not: ", "其中有而本模型没有：") + ", ".join(sorted(others)[:3]),
             )
         self._check_weights(path, metadata.get("weights"))
         for name, tensor in self._tensors():
@@ -177,8 +150,8 @@ class Cache:
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for index, layer in enumerate(self.layers):
-            yield f"layers.{index}.conv", layer.conv
-            yield f"layers.{index}.ssm", layer.ssm
+            for name, tensor in layer.tensors().items():
+                yield f"layers.{index}.{name}", tensor
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_model": None}  # nor is it written with it
@@ -186,7 +159,7 @@ class Cache:
     def _map(self, function: Any) -> Cache:
         other = Cache.__new__(Cache)
         other.tokens, other._model = self.tokens, self._model
-        other.layers = [LayerState(function(layer.conv), function(layer.ssm), layer.used) for layer in self.layers]
+        other.layers = [layer.map(function) for layer in self.layers]
         return other
 
 

@@ -72,19 +72,10 @@ class Config:
         return int(self.expand * self.hidden_size)
 
     @property
-    def mlp_width(self) -> int:
-        """Of the gated MLP after each mixer; 0: there is none."""
-        return 0
-
-    @property
     def eos_token_ids(self) -> list[int]:
         if self.eos_token_id is None:
             return []
         return self.eos_token_id if isinstance(self.eos_token_id, list) else [self.eos_token_id]
-
-    def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shapes of one layer's convolution state (batch, channels, conv_kernel - 1) and SSM state."""
-        raise NotImplementedError
 
     def choose_activation(self, name: str) -> None:
         """Takes this activation of A, whatever the checkpoint says. Raises ArgumentError but for Mamba-3, which alone has a choice."""

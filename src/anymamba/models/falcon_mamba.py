@@ -5,13 +5,17 @@ Parameters are named like those of transformers' FalconMambaForCausalLM.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from anymamba.models.mamba import MambaConfig, MambaMixer
+from anymamba.models.family import Family, LayerKind, alike
+from anymamba.models.fused_step import ByChannel
+from anymamba.models.mamba import FAMILY as MAMBA
+from anymamba.models.mamba import LINEAR_LAYERS, MambaConfig, MambaMixer, fused_step
 from anymamba.models.plain import plain_class
 from anymamba.models.submodule import call
 
@@ -42,3 +46,15 @@ class FalconMambaMixer(MambaMixer):
 
 def _rms_norm(x: Tensor, eps: float) -> Tensor:
     return F.rms_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype)
+
+
+def _fused_step(config: FalconMambaConfig) -> ByChannel:
+    return dataclasses.replace(fused_step(config), norm_eps=config.mixer_rms_eps)
+
+
+FAMILY = Family(
+    FalconMambaConfig,
+    alike(LayerKind(FalconMambaMixer, LINEAR_LAYERS, fused_step=_fused_step)),
+    MAMBA.sizes,
+    vocabulary_multiple=8,
+)

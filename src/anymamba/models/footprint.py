@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 
 from anymamba.models.config import Config
+from anymamba.models.families import family_of
 from anymamba.models.lm import LanguageModel
 
 TRAINING_BYTES = 16
 """A parameter: weight, gradient and two moments of AdamW, all float32."""
 
 
-QUANTIZED = ("in_proj", "x_proj", "out_proj")
-"""The linear layers of a mixer that ``generation.quantize`` stores in a byte a weight, and the head beside them."""
-
-
 @dataclass(frozen=True)
 class Footprint:
-    """parameters: how many, tied ones once. quantized: those in QUANTIZED layers. head: of the head; tied: it is the embedding too.
+    """parameters: how many, tied ones once. quantized: those in linear layers that int8 keeps in a byte. head: of the head; tied: it is
+    the embedding too.
 
     state: bytes of the recurrent state of one text, float32.
     """
@@ -51,9 +48,11 @@ def footprint(config: Config) -> Footprint:
     """Of a model with this configuration."""
     with torch.device("meta"):
         model = LanguageModel(config)
-    parameters = {id(parameter): parameter.numel() for parameter in model.parameters()}
-    layers = [getattr(block.mixer, name, None) for block in model.backbone.layers for name in QUANTIZED]
-    quantized = sum(layer.weight.numel() for layer in layers if layer is not None)
-    state = 4 * sum(math.prod(shape) for shape in config.state_shapes(1)) * config.num_hidden_layers
-    head = model.lm_head.weight.numel()
-    return Footprint(sum(parameters.values()), quantized, head, config.tie_word_embeddings, state)
+    kinds = family_of(config).layers(config)
+    quantized = state = 0
+    for block, kind in zip(model.backbone.layers, kinds):
+        rounded = [block.get_submodule(layer.name) for layer in kind.linear_layers if layer.quantize]
+        quantized += sum(layer.weight.numel() for layer in rounded)  # type: ignore[union-attr, operator, misc]
+        state += 4 * sum(tensor.numel() for tensor in kind.mixer.make_state(config, 1, "meta", torch.float32).tensors().values())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Footprint(parameters, quantized, model.lm_head.weight.numel(), config.tie_word_embeddings, state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 
 from anymamba.errors import AnymambaError, UnsupportedError
 from anymamba.language import say
-from anymamba.models import MODEL_TYPES, files, original, weights
+from anymamba.models import FAMILIES, families, files, original, weights
 from anymamba.models.config import Config
+from anymamba.models.family import Family
 from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
@@ -88,17 +88,21 @@ def find(source: str | Path) -> Path:
 def load_config(folder: Path) -> Config:
     """The configuration of a checkpoint folder, whatever its form."""
     values = files.read_json(folder / "config.json")
-    if isinstance(values, dict):
-        if original.is_original(values):
-            return original.from_original(values)
-        config = config_class(values.get("model_type"), folder / "config.json").from_dict(values)
+    if isinstance(values, dict) and not original.is_original(values):
+        config: Config = family_named(values.get("model_type"), folder / "config.json").config.from_dict(values)
         # as transformers and vLLM do: where a text ends is what generation_config.json says, if it says anything
         ends = files.read_json(folder / "generation_config.json", missing={}).get("eos_token_id")
         config.eos_token_id = config.eos_token_id if ends is None else ends
         return config
-    params = files.read_json(folder / "params.json")
-    if isinstance(params, dict) and "dim" in params:
-        return original.from_codestral(params)
+    contents: dict[str, Any] = {}
+    for form in (form for family in families.every_family() for form in family.originals):
+        if form.file not in contents:
+            contents[form.file] = files.read_json(folder / form.file)
+        if isinstance(contents[form.file], dict) and form.recognises(contents[form.file]):
+            return form.config(contents[form.file])
+    if isinstance(values, dict):
+        known = [form.name for family in families.every_family() for form in family.originals if form.file == "config.json"]
+        original.refuse("ssm_cfg.layer", original.layer_of(values), known)
     raise AnymambaError(
         "checkpoint",
         say(f"{folder} is no checkpoint: it has no config.json", f"{folder} 不是检查点：缺少 config.json"),
@@ -107,23 +111,18 @@ def load_config(folder: Path) -> Config:
     )
 
 
-def config_class(model_type: Any, where: Path | str) -> type[Config]:
-    """MambaConfig for "mamba" and so on. Raises UnsupportedError listing the model types there are."""
-    if model_type not in MODEL_TYPES:
+def family_named(model_type: Any, where: Path | str) -> Family[Any]:
+    """The family of this ``model_type`` in a file. Raises UnsupportedError listing those there are."""
+    if model_type not in FAMILIES and model_type not in families.names():
         raise UnsupportedError(
             "checkpoint",
             say(
                 f"{where}: model_type {model_type!r} is not a model of anymamba",
                 f"{where}：anymamba 没有 model_type {model_type!r}",
             ),
-            fix=say("known: ", "支持：") + ", ".join(MODEL_TYPES),
+            fix=say("known: ", "支持：") + ", ".join(families.names()),
         )
-    module = importlib.import_module(MODEL_TYPES[model_type])
-    return next(
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and vars(value).get("model_type") == model_type
-    )
+    return families.family(model_type)
 
 
 def save(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
@@ -16,14 +15,17 @@ from torch.utils.checkpoint import checkpoint
 from anymamba import ops
 from anymamba.errors import ArgumentError, warn_once
 from anymamba.language import say
-from anymamba.models import MODEL_TYPES, padding
+from anymamba.models import contract, padding
 from anymamba.models.adapters import head_and_input
-from anymamba.models.cache import Cache, LayerState
+from anymamba.models.cache import Cache
 from anymamba.models.config import Config
 from anymamba.models.documents import Documents, find_documents
+from anymamba.models.families import family_of
+from anymamba.models.family import LayerKind
 from anymamba.models.linear import Linear
 from anymamba.models.loss import IGNORE_INDEX, linear_cross_entropy, logits_cross_entropy
 from anymamba.models.plain import plain_class
+from anymamba.models.state import State
 from anymamba.models.submodule import call
 from anymamba.models.tied import SharedGradient, embed, shares_gradient
 
@@ -66,34 +68,19 @@ class RMSNorm(nn.Module):
 
 
 @plain_class
-class GatedMLP(nn.Module):
-    """fc2(y * silu(gate)), y and gate being the halves of fc1(x)."""
-
-    def __init__(self, size: int, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.fc1 = Linear(size, 2 * width, bias=False)
-        self.fc2 = Linear(width, size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y, gate = call(self, "fc1", x, 2 * self.width).chunk(2, dim=-1)
-        return call(self, "fc2", y * F.silu(gate), x.shape[-1])
-
-
-@plain_class
 class Block(nn.Module):
-    """(output of the block before, residual stream) -> the same of this block; the sum is formed inside the next norm. With an MLP
-    in the configuration, norm and MLP follow the mixer in the same way."""
+    """(output of the block before, residual stream) -> the same of this block; the sum is formed inside the next norm. Where its kind has
+    an MLP, norm and MLP follow the mixer in the same way."""
 
-    def __init__(self, config: Config, mixer: type[nn.Module]) -> None:
+    def __init__(self, config: Config, kind: LayerKind[Any]) -> None:
         super().__init__()
         self.residual_in_fp32 = config.residual_in_fp32
         self.norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
-        self.mixer = mixer(config)
-        self.mlp: GatedMLP | None = None
-        if config.mlp_width:
+        self.mixer = kind.mixer(config)
+        self.mlp: nn.Module | None = None
+        if kind.mlp is not None:
             self.norm2 = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
-            self.mlp = GatedMLP(config.hidden_size, config.mlp_width)
+            self.mlp = kind.mlp(config)
 
     def forward(
         self,
@@ -101,7 +88,7 @@ class Block(nn.Module):
         residual: Tensor | None,
         mask: Tensor | None = None,
         documents: Documents | None = None,
-        state: LayerState | None = None,
+        state: State | None = None,
     ) -> tuple[Tensor, Tensor]:
         hidden, residual = self.norm(hidden, residual, self.residual_in_fp32)
         hidden = self.mixer(hidden, mask=mask, documents=documents, state=state)
@@ -115,13 +102,16 @@ class Block(nn.Module):
 class Backbone(nn.Module):
     """ids (batch, length) -> the normed hidden states (batch, length, d_model)."""
 
-    def __init__(self, config: Config, mixer: type[nn.Module]) -> None:
+    def __init__(self, config: Config, kinds: Sequence[LayerKind[Any]]) -> None:
         super().__init__()
         self.config = config
         self.embeddings = _embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Block(config, mixer) for _ in range(config.num_hidden_layers))
-        for index, block in enumerate(self.layers):
-            block.mixer.layer_index = index  # type: ignore[union-attr, assignment]  # for errors that name a layer
+        blocks = [Block(config, kind) for kind in kinds]
+        for kind, block in dict(zip(kinds, blocks)).items():
+            contract.check_block(kind, config, block)
+        for index, block in enumerate(blocks):
+            block.mixer.layer_index = index
+        self.layers = nn.ModuleList(blocks)
         self.norm_f = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
         self.gradient_checkpointing = False
 
@@ -156,7 +146,7 @@ class LanguageModel(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.backbone = Backbone(config, _mixer(config))
+        self.backbone = Backbone(config, family_of(config).layers(config))
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.backbone.embeddings.weight
@@ -171,15 +161,14 @@ class LanguageModel(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear) and module.bias is not None:
                 module.bias.zero_()
-        for block in self.backbone.layers:
-            mixer: Any = block.mixer
-            mixer.init_parameters()
-            if self.config.rescale_prenorm_residual:
-                mlp: Any = block.mlp
-                branches = [mixer.out_proj] if mlp is None else [mixer.out_proj, mlp.fc2]
-                for linear in branches:
-                    nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5))
-                    linear.weight /= math.sqrt(len(branches) * self.config.num_hidden_layers)
+        kinds = family_of(self.config).layers(self.config)
+        branches = [[layer.name for layer in kind.linear_layers if layer.residual] for kind in kinds]
+        for block, names in zip(self.backbone.layers, branches):
+            block.mixer.init_parameters()  # type: ignore[union-attr, operator]
+            for name in names if self.config.rescale_prenorm_residual else ():
+                weight: Any = block.get_submodule(name).weight
+                nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+                weight /= math.sqrt(sum(map(len, branches)))
 
     @property
     def device(self) -> torch.device:
@@ -290,12 +279,6 @@ def _embedding(rows: int, size: int) -> nn.Embedding:
     return nn.Embedding.from_pretrained(table, freeze=False) if table.is_meta else nn.Embedding(rows, size)
 
 
-def _mixer(config: Config) -> type[nn.Module]:
-    """The class named like the configuration's, in its module: MambaConfig -> MambaMixer."""
-    module = importlib.import_module(MODEL_TYPES[config.model_type])
-    return getattr(module, type(config).__name__.removesuffix("Config") + "Mixer")
-
-
 def _check_ids(input_ids: Tensor, vocabulary: int) -> None:
     if input_ids.dim() != 2 or input_ids.is_floating_point():
         raise ArgumentError(
@@ -320,21 +303,19 @@ def _check_ids(input_ids: Tensor, vocabulary: int) -> None:
 
 
 def _recomputed(
-    block: nn.Module, hidden: Tensor, residual: Tensor | None, mask: Tensor | None, documents: Documents | None, state: LayerState | None
+    block: nn.Module, hidden: Tensor, residual: Tensor | None, mask: Tensor | None, documents: Documents | None, state: State | None
 ) -> Any:
     """The block's output, of which only the inputs are kept: the backward pass runs it again, from the state that it had."""
     if state is None:
         return checkpoint(block, hidden, residual, mask, documents, None, use_reentrant=False)
-    before = LayerState(state.conv.clone(), state.ssm.clone(), state.used)
-    after: list[LayerState] = []
+    before, after = state.map(Tensor.clone), []
 
     def run(hidden: Tensor, residual: Tensor | None) -> Any:
-        after.append(LayerState(before.conv.clone(), before.ssm.clone(), before.used))
+        after.append(before.map(Tensor.clone))
         return block(hidden, residual, mask, documents, after[-1])
 
     result = checkpoint(run, hidden, residual, use_reentrant=False)
-    state.conv.copy_(after[0].conv)
-    state.ssm.copy_(after[0].ssm)
+    state.copy_(after[0])
     after.clear()
     return result
 

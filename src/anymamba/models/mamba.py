@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,17 @@ from torch import Tensor, nn
 
 from anymamba import ops
 from anymamba.models import plain
-from anymamba.models.cache import LayerState
 from anymamba.models.config import Config
 from anymamba.models.convolution import convolve, convolve_step, readable
 from anymamba.models.documents import Documents, scan_documents
+from anymamba.models.family import Family, LayerKind, LinearLayer, alike
+from anymamba.models.fused_step import ByChannel
 from anymamba.models.linear import Linear
+from anymamba.models.mixer import Mixer
+from anymamba.models.original import shared_fields, state_spaces
 from anymamba.models.plain import Weights, plain_class
+from anymamba.models.sizes import SIZES
+from anymamba.models.state import LayerState
 from anymamba.models.submodule import call, needs_gradient
 from anymamba.ops.projection import linear
 
@@ -33,13 +38,9 @@ class MambaConfig(Config):
     model_type: ClassVar[str] = "mamba"
     architecture: ClassVar[str] = "MambaForCausalLM"
 
-    def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        return (batch, self.d_inner, self.conv_kernel - 1), (batch, self.d_inner, self.state_size)
-
 
 @plain_class
-class MambaMixer(nn.Module):
-    """(batch, length, d_model) -> (batch, length, d_model)."""
+class MambaMixer(Mixer[LayerState]):
 
     def __init__(self, config: MambaConfig) -> None:
         super().__init__()
@@ -103,6 +104,12 @@ class MambaMixer(nn.Module):
         else:
             y = ops.selective_scan_fn(x, dt, A, B, C, D, z=z, delta_bias=bias, delta_softplus=True)  # type: ignore[assignment]
         return call(self, "out_proj", y.transpose(1, 2), self.config.hidden_size)
+
+    @classmethod
+    def make_state(cls, config: MambaConfig, batch: int, device: torch.device | str, dtype: torch.dtype) -> LayerState:
+        """See Mixer.make_state."""
+        conv = batch, config.d_inner, config.conv_kernel - 1
+        return LayerState.empty(conv, (batch, config.d_inner, config.state_size), device, dtype)
 
     fused = True
     """Whether ``mamba_inner_fn`` computes this mixer."""
@@ -198,3 +205,34 @@ def scan_with_state(
         y = ((y[..., n:] + D[:, None] * x.float()) * F.silu(z.float())).to(x.dtype)
     state.ssm.copy_(last.detach())
     return y
+
+
+def _original(values: dict[str, Any], ssm: dict[str, Any]) -> MambaConfig:
+    return MambaConfig(
+        **shared_fields(values, ssm),
+        state_size=ssm.get("d_state", 16),
+        time_step_rank=ssm.get("dt_rank", "auto"),
+        time_step_scale=ssm.get("dt_scale", 1.0),
+        time_step_init_scheme=ssm.get("dt_init", "random"),
+    )
+
+
+def fused_step(config: MambaConfig) -> ByChannel:
+    """What a fused step reads of the configuration."""
+    return ByChannel(config.d_inner, config.state_size, config.conv_kernel, int(config.time_step_rank))
+
+
+LINEAR_LAYERS = (
+    LinearLayer("mixer.in_proj"),
+    LinearLayer("mixer.x_proj"),
+    LinearLayer("mixer.dt_proj", quantize=False),  # small, and its weight times rank numbers is the time scale of a channel
+    LinearLayer("mixer.out_proj", residual=True),
+)
+
+FAMILY = Family(
+    MambaConfig,
+    alike(LayerKind(MambaMixer, LINEAR_LAYERS, fused_step=fused_step)),
+    {size: {"hidden_size": width, "num_hidden_layers": layers} for size, (width, layers) in SIZES.items()},
+    vocabulary_multiple=8,
+    originals=(state_spaces("Mamba1", _original),),
+)

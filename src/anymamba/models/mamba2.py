@@ -14,13 +14,18 @@ from anymamba import ops
 from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models import plain
-from anymamba.models.cache import LayerState
 from anymamba.models.config import Config
 from anymamba.models.convolution import convolve, convolve_step, readable
 from anymamba.models.documents import Documents
+from anymamba.models.family import Family, LayerKind, LinearLayer, alike
+from anymamba.models.fused_step import ByHead
 from anymamba.models.linear import Linear
 from anymamba.models.mamba import random_dt_bias
+from anymamba.models.mixer import Mixer
+from anymamba.models.original import OriginalForm, padded, refuse, shared_fields, state_spaces
 from anymamba.models.plain import Weights, plain_class
+from anymamba.models.sizes import SIZES
+from anymamba.models.state import LayerState
 from anymamba.models.submodule import call, needs_gradient
 
 
@@ -68,9 +73,6 @@ class Mamba2Config(Config):
         """Channels of the convolution: x, B and C."""
         return self.d_inner + 2 * self.n_groups * self.state_size
 
-    def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        return (batch, self.conv_dim, self.conv_kernel - 1), (batch, self.num_heads, self.head_dim, self.state_size)
-
     def to_dict(self) -> dict[str, Any]:
         values = super().to_dict()
         if self.time_step_limit == (0.0, math.inf):  # the default, and JSON has no infinity
@@ -94,8 +96,7 @@ class GatedRMSNorm(nn.Module):
 
 
 @plain_class
-class Mamba2Mixer(nn.Module):
-    """(batch, length, d_model) -> (batch, length, d_model)."""
+class Mamba2Mixer(Mixer[LayerState]):
 
     def __init__(self, config: Mamba2Config) -> None:
         super().__init__()
@@ -168,6 +169,12 @@ class Mamba2Mixer(nn.Module):
             state.ssm.copy_(last.detach())
         return call(self, "out_proj", self.norm(y.flatten(-2), z), config.hidden_size)
 
+    @classmethod
+    def make_state(cls, config: Mamba2Config, batch: int, device: torch.device | str, dtype: torch.dtype) -> LayerState:
+        """See Mixer.make_state."""
+        conv = batch, config.conv_dim, config.conv_kernel - 1
+        return LayerState.empty(conv, (batch, config.num_heads, config.head_dim, config.state_size), device, dtype)
+
     def _fusible(self) -> tuple[Weights, Weights] | None:
         """What the fused op reads of convolution and norm, where they are nothing else."""
         conv = readable(self.conv1d, self.config.conv_dim, self.config.conv_kernel)
@@ -232,3 +239,64 @@ class Mamba2Mixer(nn.Module):
         heads = self.config.num_heads, self.config.head_dim
         A = -torch.exp(A_log.float())[:, None, None].expand(*heads, self.config.state_size)
         return A, D.float()[:, None].expand(heads), dt_bias.float()[:, None].expand(heads)
+
+
+def _original(values: dict[str, Any], ssm: dict[str, Any]) -> Mamba2Config:
+    shared = shared_fields(values, ssm)
+    inner = shared["expand"] * shared["hidden_size"]
+    refuse("ssm_cfg.D_has_hdim", ssm.get("D_has_hdim", False), [False])
+    refuse("ssm_cfg.norm_before_gate", ssm.get("norm_before_gate", False), [False])
+    refuse("ssm_cfg.rmsnorm", ssm.get("rmsnorm", True), [True])
+    refuse("ssm_cfg.d_ssm", ssm.get("d_ssm"), [None, inner])
+    headdim = ssm.get("headdim", 64)
+    return Mamba2Config(
+        **shared,
+        state_size=ssm.get("d_state", 128),
+        head_dim=headdim,
+        num_heads=inner // headdim,
+        n_groups=ssm.get("ngroups", 1),
+        chunk_size=ssm.get("chunk_size", 256),
+        time_step_limit=tuple(ssm.get("dt_limit", Mamba2Config.time_step_limit)),
+    )
+
+
+def _codestral(params: dict[str, Any]) -> Mamba2Config:
+    """The content of params.json: a Mamba-2 with mamba_ssm's defaults where it says nothing."""
+    refuse("params.json: rms_norm", params.get("rms_norm", True), [True])
+    size = int(params["dim"])
+    return Mamba2Config(
+        hidden_size=size,
+        num_hidden_layers=int(params["n_layers"]),
+        vocab_size=padded(int(params["vocab_size"]), int(params.get("pad_vocab_size_multiple", 1))),
+        num_heads=2 * size // 64,
+        head_dim=64,
+        n_groups=int(params.get("n_groups", 1)),
+        residual_in_fp32=params.get("residual_in_fp32", True),
+        tie_word_embeddings=params.get("tie_embeddings", False),
+    )
+
+
+def _fused_step(config: Mamba2Config) -> ByHead:
+    return ByHead(
+        config.num_heads, config.head_dim, config.n_groups, config.state_size, config.conv_kernel, config.time_step_limit,
+        config.layer_norm_epsilon,
+    )  # fmt: skip
+
+
+def _size(width: int, layers: int) -> dict[str, Any]:
+    """As the published models: heads of 64 channels, one group, a tied head."""
+    heads: dict[str, Any] = {"head_dim": 64, "num_heads": 2 * width // 64, "n_groups": 1}
+    return {"hidden_size": width, "num_hidden_layers": layers, **heads, "tie_word_embeddings": True}
+
+
+LINEAR_LAYERS = LinearLayer("mixer.in_proj"), LinearLayer("mixer.out_proj", residual=True)
+
+FAMILY = Family(
+    Mamba2Config,
+    alike(LayerKind(Mamba2Mixer, LINEAR_LAYERS, fused_step=_fused_step)),
+    {size: _size(*dial) for size, dial in SIZES.items()},
+    originals=(
+        state_spaces("Mamba2", _original),
+        OriginalForm("Codestral", "params.json", lambda params: "dim" in params, _codestral),
+    ),
+)

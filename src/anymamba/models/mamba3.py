@@ -15,13 +15,18 @@ from torch import Tensor, nn
 from anymamba import ops
 from anymamba.errors import ArgumentError
 from anymamba.language import say
-from anymamba.models.cache import LayerState
 from anymamba.models.config import Config
 from anymamba.models.documents import Documents
+from anymamba.models.family import Family, LayerKind, LinearLayer
 from anymamba.models.linear import Linear
 from anymamba.models.mamba import random_dt_bias
 from anymamba.models.mamba3_recurrence import recurrence
+from anymamba.models.mixer import Mixer
+from anymamba.models.mlp import GatedMLP
+from anymamba.models.original import shared_fields, state_spaces
 from anymamba.models.plain import plain_class
+from anymamba.models.sizes import SIZES
+from anymamba.models.state import LayerState
 from anymamba.models.submodule import call, needs_gradient
 from anymamba.reference.mamba3_decay import ACTIVATIONS, decay_rate
 
@@ -124,12 +129,8 @@ class Mamba3Config(Config):
 
     @property
     def mlp_width(self) -> int:
+        """Of the gated MLP after each mixer; 0: there is none."""
         return -(-self.intermediate_size // 128) * 128  # as mamba_ssm's GatedMLP rounds it
-
-    def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The last key and value of each head, and its state and angles, each one behind the other."""
-        last = self.rank * self.state_size + self.head_dim
-        return (batch, self.num_heads, last), (batch, self.num_heads, self.head_dim * self.state_size + self.num_angles)
 
 
 def check_activation(name: str, value: str) -> None:
@@ -154,8 +155,7 @@ class _Norm(nn.Module):
 
 
 @plain_class
-class Mamba3Mixer(nn.Module):
-    """(batch, length, d_model) -> (batch, length, d_model)."""
+class Mamba3Mixer(Mixer[LayerState]):
 
     def __init__(self, config: Mamba3Config) -> None:
         super().__init__()
@@ -210,6 +210,13 @@ class Mamba3Mixer(nn.Module):
             y = self._scan(projected.reshape(1, -1, projected.shape[2]), _borders(documents), None)
             return y.view(*hidden.shape[:2], -1)
         return self._scan(projected, None, state)
+
+    @classmethod
+    def make_state(cls, config: Mamba3Config, batch: int, device: torch.device | str, dtype: torch.dtype) -> LayerState:
+        """The last key and value of each head, and its state and angles, each one behind the other."""
+        last = config.rank * config.state_size + config.head_dim
+        memory = config.head_dim * config.state_size + config.num_angles
+        return LayerState.empty((batch, config.num_heads, last), (batch, config.num_heads, memory), device, dtype)
 
     def _scan(self, projected: Tensor, cu_seqlens: Tensor | None, state: LayerState | None) -> Tensor:
         config = self.config
@@ -313,3 +320,36 @@ def _borders(documents: Documents) -> Tensor:
     begins = documents.starts.clone()
     begins[:, 0] = True
     return F.pad(begins.flatten().nonzero()[:, 0], (0, 1), value=batch * length)
+
+
+def _original(values: dict[str, Any], ssm: dict[str, Any]) -> Mamba3Config:
+    shared = shared_fields(values, ssm, mlp=True)
+    shared.update(bos_token_id=None, eos_token_id=None, pad_token_id=None)  # its tokenizer is another
+    names = {"d_state": "state_size", "headdim": "head_dim", "ngroups": "n_groups", "A_floor": "a_floor"}
+    same = ("rope_fraction", "is_mimo", "mimo_rank", "is_outproj_norm", "chunk_size", "a_activation")
+    own: dict[str, Any] = {str(names.get(name, name)): value for name, value in ssm.items() if name in names or name in same}
+    own = {"a_activation": None, **own}  # mamba_ssm's own does not say
+    return Mamba3Config(**shared, **own, intermediate_size=int(values.get("d_intermediate") or 0))
+
+
+LINEAR_LAYERS = LinearLayer("mixer.in_proj"), LinearLayer("mixer.out_proj", residual=True)
+MIXER = LayerKind(Mamba3Mixer, LINEAR_LAYERS)
+MIXER_AND_MLP = LayerKind(
+    Mamba3Mixer,
+    (*LINEAR_LAYERS, LinearLayer("mlp.fc1"), LinearLayer("mlp.fc2", residual=True)),
+    mlp=lambda config: GatedMLP(config.hidden_size, config.mlp_width),
+)
+
+
+def _layers(config: Mamba3Config) -> list[LayerKind[Mamba3Config]]:
+    return [MIXER_AND_MLP if config.mlp_width else MIXER] * config.num_hidden_layers
+
+
+def _size(width: int, layers: int) -> dict[str, Any]:
+    """Half the layers, each with an MLP: mixers and gated MLPs alternate (Mamba-3, section 3)."""
+    return {"hidden_size": width, "num_hidden_layers": layers // 2, "head_dim": 64, "intermediate_size": 2 * width}
+
+
+FAMILY = Family(
+    Mamba3Config, _layers, {size: _size(*dial) for size, dial in SIZES.items()}, originals=(state_spaces("Mamba3", _original),)
+)

@@ -77,8 +77,7 @@ def read_rows(backbone: nn.Module, input_ids: Tensor, mask: Tensor, cache: Cache
         hidden = hidden.index_put((where[:, None], here), read)
         with torch.no_grad():
             for layer, new in zip(cache.layers, part.layers):
-                layer.conv.index_copy_(0, where, new.conv)
-                layer.ssm.index_copy_(0, where, new.ssm)
+                layer.copy_rows_(where, new)
     if hidden is None:  # padding alone
         hidden = backbone(input_ids, mask, None, None) * 0
     return hidden

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from anymamba.errors import AnymambaError
 from anymamba.language import say
+from anymamba.models import families
 from anymamba.nearest import nearest
 
 try:
@@ -28,8 +30,11 @@ MAY_CHANGE = frozenset(
 """What may change when a run goes on, and changes its numbers from there on, which is said (``continuing``)."""
 
 
-def _option(default: Any, en: str, zh: str, choices: tuple[str, ...] = (), flag: str = "", same_run: bool = True) -> Any:
-    """same_run: False for what may change between the parts of one run without changing its numbers."""
+Choices = tuple[str, ...] | Callable[[], list[str]]
+
+
+def _option(default: Any, en: str, zh: str, choices: Choices = (), flag: str = "", same_run: bool = True) -> Any:
+    """choices: or what lists them. same_run: False for what may change between the parts of one run without changing its numbers."""
     about = {"help": (en, zh), "choices": choices, "flag": flag, "same_run": same_run}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=about)
@@ -53,7 +58,7 @@ class TrainConfig:
     )
     start: str = _option("", "checkpoint to start from", "起始检查点", flag="--from")
     size: str = _option("tiny", "the dial: tiny, small, 130m, ...", "规模旋钮：tiny、small、130m 等")
-    model: str = _option("mamba", "model family", "模型系列", choices=("mamba", "mamba2", "mamba3"))
+    model: str = _option("mamba", "model family", "模型系列", choices=families.names)
     a_activation: str = _option(
         "auto",
         "Mamba-3: activation of A; auto: as the checkpoint says (tried on a short text if it does not), heavy_tail for a new model",
@@ -150,6 +155,11 @@ def _default(one: dataclasses.Field[Any]) -> Any:
     return one.default_factory()
 
 
+def _choices(one: dataclasses.Field[Any]) -> Sequence[str]:
+    choices = one.metadata["choices"]
+    return choices() if callable(choices) else choices
+
+
 def flag_of(one: dataclasses.Field[Any]) -> str:
     """The command-line flag of a field."""
     return one.metadata["flag"] or "--" + one.name.replace("_", "-")
@@ -173,7 +183,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             kwargs["type"] = type(default)
             kwargs["metavar"] = {int: "N", float: "X", str: "TEXT"}[type(default)]
             if about["choices"]:
-                kwargs["choices"] = about["choices"]
+                kwargs["choices"] = _choices(one)
                 del kwargs["metavar"]
             if default not in (0, 0.0, "", "auto"):
                 text += f" [{default}]"
@@ -243,7 +253,7 @@ def _typed(value: Any, one: dataclasses.Field[Any], where: str) -> Any:
             "usage",
             say(f"{where} must be {wanted.__name__}, not {value!r}", f"{where} 应为 {wanted.__name__}，而不是 {value!r}"),
         )
-    choices = one.metadata["choices"]
+    choices = _choices(one)
     if choices and value not in choices:
         raise AnymambaError("usage", say(f"{where} must be one of ", f"{where} 应为下列之一：") + ", ".join(choices))
     return value

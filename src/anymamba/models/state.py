@@ -1,0 +1,67 @@
+"""What one layer remembers between calls: tensors with a row of a batch along their first axis."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Kind = TypeVar("Kind", bound="State")
+
+
+@dataclass
+class State:
+    """What one layer remembers of every row: a dataclass of tensors with the batch as their first axis, changed in place, so that their
+    addresses stay. used: whether a token has been read."""
+
+    used: bool = field(default=False, kw_only=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By the names of the fields."""
+        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def map(self: Kind, function: Callable[[Tensor], Tensor]) -> Kind:
+        """The same state with other tensors."""
+        changes: dict[str, Any] = {name: function(tensor) for name, tensor in self.tensors().items()}
+        return dataclasses.replace(self, **changes)
+
+    def copy_(self, other: State) -> None:
+        """Takes over the numbers of a state of the same shapes."""
+        for tensor, new in zip(self.tensors().values(), other.tensors().values()):
+            tensor.copy_(new)
+
+    def copy_rows_(self, rows: Tensor, other: State) -> None:
+        """Row ``rows[i]`` becomes row i of the other."""
+        for tensor, new in zip(self.tensors().values(), other.tensors().values()):
+            tensor.index_copy_(0, rows, new)
+
+
+@dataclass
+class LayerState(State):
+    """conv: (batch, channels, conv_kernel - 1), the inputs of the last tokens. ssm: float32, (batch, d_inner, d_state) in
+    Mamba-1, (batch, nheads, headdim, d_state) in Mamba-2. In Mamba-3, conv (batch, nheads, rank * d_state + headdim) holds the last key
+    and value, ssm (batch, nheads, headdim * d_state + num_angles) state and angles.
+    """
+
+    conv: Tensor
+    ssm: Tensor
+    _constants: tuple[Any, Any] = field(default=(None, None), init=False, repr=False, compare=False)
+
+    @classmethod
+    def empty(cls, conv: tuple[int, ...], ssm: tuple[int, ...], device: torch.device | str, dtype: torch.dtype) -> LayerState:
+        """Zeros of these shapes."""
+        return cls(torch.zeros(conv, device=device, dtype=dtype), torch.zeros(ssm, device=device, dtype=torch.float32))
+
+    def constants_of(self, parameters: tuple[Tensor, ...], function: Callable[..., Any]) -> Any:
+        """``function(*parameters)``, such as A of A_log, made once for many steps, and again when a parameter has changed since."""
+        if torch.compiler.is_compiling() or not all(type(p) is nn.Parameter for p in parameters):
+            return function(*parameters)  # a computed value says nothing about what it is computed from
+        key = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]
+        if self._constants[0] != key:
+            self._constants = key, function(*parameters)
+        return self._constants[1]
