@@ -11,10 +11,10 @@ from tests.training.runs import tiny_model
 
 from anymamba.cli import main
 from anymamba.generation.quantize import quantize_int8
-from anymamba.models import hub
+from anymamba.models import FAMILIES, hub
 from anymamba.models.footprint import footprint
 from anymamba.models.lm import LanguageModel
-from anymamba.models.sizes import FAMILIES, SIZES, config_of_size
+from anymamba.models.sizes import SIZES, config_of_size
 
 
 def stored(model: LanguageModel) -> int:

@@ -18,11 +18,11 @@ def contest(family: str, size: str, length: int, dtype: str, setting: Setting) -
         return Contender(functools.partial(peak.measure_apart, {**specification, "who": who, "backend": setting.backend}))
 
     contenders: dict[str, Callable[[], Contender] | str] = {}
-    for name in model_peers.names(family):
-        contenders[name] = model_peers.missing(name) or functools.partial(contender, name)
     config = model_cases.configuration(family, size)
+    for name in model_peers.names(config):
+        contenders[name] = model_peers.missing(name) or functools.partial(contender, name)
     gate = functools.partial(model_cases.check, config, getattr(torch, dtype), "forward+backward", setting)
-    slow = peers.slow(setting.device, family == "mamba", backward=True)
+    slow = peers.slow(setting.device, model_peers.by_channel(config), backward=True)
     return Contest(contender("anymamba"), gate, contenders, slow=slow)
 
 
@@ -30,6 +30,7 @@ def cases() -> Iterator[Case]:
     for device_type in ("cpu", "cuda"):
         for family in ("mamba", "mamba2"):
             build = functools.partial(contest, family, "130m", 512, "float32")
-            targets = (Target(peers.MAMBAPY, 1 / 3),) if family == "mamba" else ()
+            has_mambapy = peers.MAMBAPY in model_peers.names(model_cases.configuration(family, "130m"))
+            targets = (Target(peers.MAMBAPY, 1 / 3),) if has_mambapy else ()
             name = f"{family}-130m/B1-L512-fp32/memory"
             yield Case(name, device_type, build, quantity="memory", targets=targets)

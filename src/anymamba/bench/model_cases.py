@@ -115,12 +115,12 @@ def whole_model(config: Config, batch: int, length: int, dtype: torch.dtype, mod
         units, weights, stepper = batch * length, 0, None
         alone = Contender(floor.matrix_products(model, units, dtype, backward=mode != "forward"), units)
     contenders: dict[str, Callable[[], Contender] | str] = {FLOOR: lambda: alone}
-    for name in model_peers.names(config.model_type):
+    for name in model_peers.names(config):
         contenders[name] = model_peers.missing(name) or functools.partial(_peer, name, config, ids, dtype, mode, units)
         if mode == "decode" and name == peers.MAMBAPY:
             del contenders[name]  # its scan is for many tokens
     ours = Contender(on(setting.backend, run), units)
-    slow = peers.slow(device, config.model_type == "mamba", mode == "forward+backward")
+    slow = peers.slow(device, model_peers.by_channel(config), mode == "forward+backward")
     long = frozenset({peers.TRANSFORMERS} if mode == "decode" and device.type == "cpu" else ())
     return Contest(ours, functools.partial(check, config, dtype, mode, setting), contenders, weights, stepper, slow, long)
 
@@ -232,7 +232,7 @@ def _cuda_cases() -> Iterator[Case]:
         yield Case(name, "cuda", build, size == "130m", targets=(target,), official_ms=milliseconds)
     for (family, size, batch), rate in official.TRAIN.items():
         build = functools.partial(whole_model, configuration(family, size), batch, 2048, torch.bfloat16, "forward+backward")
-        target = Target(peers.OFFICIAL_H100, 1 / (1.2 if family == "mamba" else 1.5))
+        target = Target(peers.OFFICIAL_H100, 1 / (1.2 if model_peers.by_channel(configuration(family, size)) else 1.5))
         milliseconds = batch * 2048 / rate * 1e3
         targets = (target,) if size == "130m" else ()
         name = f"{family}-{size}/B{batch}-L2048-bf16/forward+backward"

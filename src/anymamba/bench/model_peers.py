@@ -11,11 +11,18 @@ from anymamba.backends.machine import library_version
 from anymamba.bench import peers
 from anymamba.language import say
 from anymamba.models.config import Config
+from anymamba.models.families import fused_steps
+from anymamba.models.fused_step import ByChannel
 
 
-def names(family: str) -> tuple[str, ...]:
-    """Who can run a family of models."""
-    return (peers.TRANSFORMERS, peers.MAMBAPY) if family == "mamba" else (peers.TRANSFORMERS,)
+def by_channel(config: Config) -> bool:
+    """Whether the scan is Mamba-1's: transformers loops over its tokens, and mambapy has it."""
+    return isinstance((fused_steps(config) or [None])[0], ByChannel)
+
+
+def names(config: Config) -> tuple[str, ...]:
+    """Who can run such a model."""
+    return (peers.TRANSFORMERS, peers.MAMBAPY) if by_channel(config) else (peers.TRANSFORMERS,)
 
 
 def missing(name: str) -> str | None:
@@ -32,15 +39,10 @@ def make(name: str, config: Config, device: torch.device) -> Any:
     peers.quieten_transformers()
     values = {key: value for key, value in config.to_dict().items() if key not in ("architectures", "transformers_version")}
     values.pop("model_type", None)
-    family = config.model_type
-    kinds: dict[str, tuple[Any, Any]] = {
-        "mamba": (transformers.MambaConfig, transformers.MambaForCausalLM),
-        "mamba2": (transformers.Mamba2Config, transformers.Mamba2ForCausalLM),
-    }
-    config_class, model_class = kinds[family]
-    if family == "mamba":
+    model_class = getattr(transformers, config.architecture)
+    if by_channel(config):
         values["use_mambapy"] = name == peers.MAMBAPY
-    model = model_class(config_class(**values))
+    model = model_class(model_class.config_class(**values))
     return model.to(device)
 
 

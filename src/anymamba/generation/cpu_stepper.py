@@ -16,17 +16,18 @@ from anymamba.backends.dispatch import requested_backend
 from anymamba.generation.quantize import Stored, stored
 from anymamba.language import say
 from anymamba.models import plain
-from anymamba.models.cache import Cache, LayerState
+from anymamba.models.cache import Cache
+from anymamba.models.families import fused_steps
+from anymamba.models.fused_step import ByChannel, ByHead
 from anymamba.models.lm import LanguageModel
-
-FAMILIES = ("mamba", "mamba2", "falcon_mamba")
+from anymamba.models.state import LayerState
 
 
 def supports(model: LanguageModel, cache: Cache) -> tuple[bool, str]:
     """(True, why it is used) or (False, why not)."""
     if model.device.type != "cpu":
         return False, say("the fused CPU step is for models on the CPU", "融合的 CPU 单步只用于 CPU 上的模型")
-    if model.config.model_type not in FAMILIES:
+    if fused_steps(model.config) is None:
         return False, say(f"no fused step for {model.config.model_type}", f"{model.config.model_type} 没有融合单步")
     requested = requested_backend()
     if requested not in (None, "cpu"):
@@ -66,8 +67,8 @@ class CpuStepper:
         self._sequence = Sequence()
         self._states: list[tuple[LayerState, Tensor, Tensor]] = []
         self._new_tokens = 0
-        for block, state in zip(model.backbone.layers, cache.layers):
-            self._add_layer(block, state)
+        for block, step, state in zip(model.backbone.layers, fused_steps(model.config) or (), cache.layers):
+            self._add_layer(block, step, state)
         self._add_head()
 
     def step(self, ids: Tensor) -> Tensor:
@@ -83,58 +84,48 @@ class CpuStepper:
         self._cache.advance(self._new_tokens)
         self._new_tokens = 0
 
-    def _add_layer(self, block: Any, state: LayerState) -> None:
-        config: Any = self._model.config
-        mixer, norm = block.mixer, block.norm
+    def _add_layer(self, block: Any, step: ByChannel | ByHead, state: LayerState) -> None:
+        d_model, mixer, norm = self._model.config.hidden_size, block.mixer, block.norm
         conv = state.conv.float().mT.contiguous()
-        if config.model_type == "mamba2":
-            parts: tuple[tuple[int, bool], ...] = (
-                (config.d_inner, False),
-                (config.conv_dim, True),
-                (config.num_heads, False),
-            )
-            ssm = state.ssm.clone(memory_format=torch.contiguous_format)
-        else:
-            parts = ((config.d_inner, True), (config.d_inner, False))
-            ssm = state.ssm.mT.contiguous()
+        by_head = isinstance(step, ByHead)
+        ssm = state.ssm.clone(memory_format=torch.contiguous_format) if by_head else state.ssm.mT.contiguous()
         self._states.append((state, conv, ssm))
-        projected = torch.zeros(self._texts, sum(rows for rows, _ in parts))
-        y = torch.zeros(self._texts, config.d_inner)
+        projected = torch.zeros(self._texts, sum(rows for rows, _ in step.in_proj))
+        y = torch.zeros(self._texts, step.d_inner)
         conv_weight, conv_bias = plain.read(mixer.conv1d)
         in_proj, out_proj = stored(mixer.in_proj), stored(mixer.out_proj)
         in_bias, out_bias = in_proj[2], out_proj[2]
         self._add(
             "project_in",
-            (config.hidden_size, parts, config.conv_kernel, in_bias is not None, conv_bias is not None, norm.eps),
+            (d_model, step.in_proj, step.conv_kernel, in_bias is not None, conv_bias is not None, norm.eps),
             in_proj,
             hidden=self._hidden, norm=_float(plain.read(norm).weight), out=projected, bias=_float(in_bias), conv_state=conv,
             conv_weight=_float(conv_weight[:, 0].T), conv_bias=_float(conv_bias),
         )  # fmt: skip
-        if config.model_type == "mamba2":
-            self._add_mamba2_state(mixer, projected, ssm, y)
-            out_norm, eps, groups = _float(plain.read(mixer.norm).weight), mixer.norm.eps, config.n_groups
+        out_norm, eps, groups = None, None, 1
+        if isinstance(step, ByHead):
+            self._add_mamba2_state(mixer, step, projected, ssm, y)
+            out_norm, eps, groups = _float(plain.read(mixer.norm).weight), step.norm_eps, step.ngroups
         else:
-            self._add_mamba1_state(mixer, projected, ssm, y)
-            out_norm, eps, groups = None, None, 1
-        options = config.hidden_size, config.d_inner, out_bias is not None, eps, groups
+            self._add_mamba1_state(mixer, step, projected, ssm, y)
+        options = d_model, step.d_inner, out_bias is not None, eps, groups
         self._add("project_out", options, out_proj, x=y, hidden=self._hidden, bias=_float(out_bias), norm=out_norm)
 
-    def _add_mamba1_state(self, mixer: Any, xz: Tensor, ssm: Tensor, y: Tensor) -> None:
+    def _add_mamba1_state(self, mixer: Any, step: ByChannel, xz: Tensor, ssm: Tensor, y: Tensor) -> None:
         from anymamba.backends.cpu import decode_kernels
         from anymamba.backends.cpu.emit import dtype_name
 
-        config = mixer.config
-        rank, states = int(config.time_step_rank), config.state_size
+        rank, states = step.dt_rank, step.d_state
         low = torch.zeros(self._texts, rank + 2 * states)
-        self._add("project", (rank + 2 * states, config.d_inner, 2 * config.d_inner), stored(mixer.x_proj), x=xz, out=low)
+        self._add("project", (rank + 2 * states, step.d_inner, 2 * step.d_inner), stored(mixer.x_proj), x=xz, out=low)
         dt_weight, _, dt_bias = stored(mixer.dt_proj)
         weight = dt_weight.T.contiguous()
         options = (
             dtype_name(weight.dtype),
-            config.d_inner,
+            step.d_inner,
             rank,
             states,
-            getattr(config, "mixer_rms_eps", None),
+            step.norm_eps,
             self._texts,
             self._tasks,
         )
@@ -144,13 +135,12 @@ class CpuStepper:
             low=low, xz=xz, y=y, dt_weight=weight, dt_bias=_float(dt_bias), D=_float(mixer.D), A2=A2, state=ssm,
         )  # fmt: skip
 
-    def _add_mamba2_state(self, mixer: Any, projected: Tensor, ssm: Tensor, y: Tensor) -> None:
+    def _add_mamba2_state(self, mixer: Any, step: ByHead, projected: Tensor, ssm: Tensor, y: Tensor) -> None:
         from anymamba.backends.cpu import decode_kernels
 
-        config = mixer.config
-        options = config.num_heads, config.head_dim, config.n_groups, config.state_size, config.time_step_limit
+        options = step.nheads, step.headdim, step.ngroups, step.d_state, step.dt_limit
         self._sequence.add(
-            _program("mamba2_state", decode_kernels.mamba2_state, *options), self._texts * config.num_heads,
+            _program("mamba2_state", decode_kernels.mamba2_state, *options), self._texts * step.nheads,
             projected=projected, y=y, state=ssm, A=-torch.exp(mixer.A_log.detach().float()), dt_bias=_float(mixer.dt_bias),
             D=_float(mixer.D),
         )  # fmt: skip

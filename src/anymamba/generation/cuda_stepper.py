@@ -13,13 +13,14 @@ from anymamba.backends.dispatch import requested_backend
 from anymamba.generation.quantize import stored
 from anymamba.language import say
 from anymamba.models import plain
-from anymamba.models.cache import Cache, LayerState
+from anymamba.models.cache import Cache
+from anymamba.models.families import fused_steps
+from anymamba.models.fused_step import ByHead
 from anymamba.models.lm import LanguageModel
+from anymamba.models.state import LayerState
 
 if TYPE_CHECKING:  # it imports triton, which a machine without a GPU need not have
     from anymamba.backends.cuda.decode import Layer, Linear, Model
-
-FAMILIES = ("mamba", "mamba2", "falcon_mamba")
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Of the first step's logits against the model's own, relative, by the dtype in which the model rounds what lies between its ops."""
@@ -36,8 +37,11 @@ def supports(model: LanguageModel, cache: Cache) -> tuple[bool, str]:
         )
     if any(layer.ssm.dtype != torch.float32 or not layer.ssm.is_contiguous() for layer in cache.layers):
         return False, say("the fused CUDA step keeps the state in float32", "融合的 CUDA 单步以 float32 保存状态")
-    if model.config.model_type not in FAMILIES:
+    steps = fused_steps(model.config)
+    if steps is None:
         return False, say(f"no fused step for {model.config.model_type}", f"{model.config.model_type} 没有融合单步")
+    if len(set(steps)) > 1:
+        return False, say("the fused CUDA step is for layers all alike", "融合的 CUDA 单步要求各层相同")
     requested = requested_backend()
     if requested not in (None, "triton"):
         return False, say(f"backend {requested!r} was asked for", f"用户指定了后端 {requested!r}")
@@ -107,18 +111,18 @@ def describe(model: LanguageModel, cache: Cache) -> Model:
     """The model and the cache as the kernel takes them."""
     from anymamba.backends.cuda.decode import Model
 
-    config: Any = model.config
-    second = config.model_type == "mamba2"
-    sizes = {"D_MODEL": config.hidden_size, "D_INNER": config.d_inner, "N": config.state_size, "TAPS": config.conv_kernel}
+    config, steps = model.config, fused_steps(model.config) or ()
+    first = steps[0]  # the kernel is compiled for one kind of layer
+    sizes = {"D_MODEL": config.hidden_size, "D_INNER": first.d_inner, "N": first.d_state, "TAPS": first.conv_kernel}
     floats = {"EPSILON": config.layer_norm_epsilon}
-    if second:
-        sizes |= {"HEADS": config.num_heads, "GROUPS": config.n_groups}
-        low, high = config.time_step_limit
-        floats |= {"GATED_EPSILON": config.layer_norm_epsilon, "DT_LOW": low, "DT_HIGH": min(high, 3e38)}
+    if isinstance(first, ByHead):
+        sizes |= {"HEADS": first.nheads, "GROUPS": first.ngroups}
+        low, high = first.dt_limit
+        floats |= {"GATED_EPSILON": first.norm_eps, "DT_LOW": low, "DT_HIGH": min(high, 3e38)}
     else:
-        eps = getattr(config, "mixer_rms_eps", None)
-        sizes |= {"RANK": int(config.time_step_rank), "MIXER_NORM": int(eps is not None)}
-        floats |= {"MIXER_EPSILON": eps or 0.0}
+        sizes |= {"RANK": first.dt_rank, "MIXER_NORM": int(first.norm_eps is not None)}
+        floats |= {"MIXER_EPSILON": first.norm_eps or 0.0}
+    second = isinstance(first, ByHead)
     layers = [
         (_second if second else _first)(block, state) for block, state in zip(model.backbone.layers, cache.layers)
     ]

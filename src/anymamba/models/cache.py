@@ -16,7 +16,6 @@ from anymamba.errors import AnymambaError, warn_once
 from anymamba.language import say
 from anymamba.models import families, files, identity
 from anymamba.models.config import Config
-from anymamba.models.state import LayerState as LayerState
 
 
 class Cache:

@@ -14,6 +14,8 @@ from anymamba.language import say
 from anymamba.models.config import Config
 from anymamba.models.family import Family, LayerKind
 from anymamba.models.mixer import Mixer
+from anymamba.models.names import TensorNames
+from anymamba.models.state import State
 
 
 def check(family: Any, where: str, name: str | None = None) -> None:
@@ -23,19 +25,23 @@ def check(family: Any, where: str, name: str | None = None) -> None:
             raise broken(where, rule)
 
 
-def check_block(kind: LayerKind[Any], config: Config, block: nn.Module) -> None:
-    """The rules of a block, as made from a configuration: its linear layers and its state. Raises AnymambaError."""
-    layers = {name for name, module in block.named_modules() if isinstance(module, nn.Linear)}
-    stated = {layer.name for layer in kind.linear_layers}
-    where = f"{kind.mixer.__module__} ({kind.mixer.__name__})"
-    for odd in sorted(stated - layers):
-        raise broken(where, say(f"{odd} in linear_layers is a linear layer of the block", f"linear_layers 中的 {odd} 是该块的线性层"))
-    for odd in sorted(layers - stated):
-        raise broken(where, say(f"linear_layers has every linear layer of the block: {odd}", f"linear_layers 列出块中所有线性层：{odd}"))
-    state = kind.mixer.make_state(config, 3, "meta", torch.float32)
-    tensors = state.tensors() if hasattr(state, "tensors") else {}
-    if not tensors or any(tensor.shape[:1] != (3,) for tensor in tensors.values()):
-        raise broken(where, say("make_state returns a State of tensors, batch first", "make_state 返回由张量组成的 State，首轴为批"))
+def check_model(family: Family[Any], config: Config, model: nn.Module) -> None:
+    """The rules of a model as made from a configuration: linear layers, states, names. Raises AnymambaError."""
+    blocks: Any = model.get_submodule("backbone.layers")
+    for kind, block in dict(zip(family.layers(config), blocks)).items():
+        for kept, rule in _block_rules(kind, config, block):
+            if not kept:
+                raise broken(kind.mixer.__module__, rule)
+    names = TensorNames(family, config)
+    for name in model.state_dict():
+        if names.ours(names.saved(name)) != name:
+            raise broken(
+                family.config.__module__,
+                say(
+                    f"names lead back: {name} is saved as {names.saved(name)}, which is read as {names.ours(names.saved(name))}",
+                    f"names 可逆：{name} 保存为 {names.saved(name)}，却读作 {names.ours(names.saved(name))}",
+                ),
+            )
 
 
 def broken(where: str, rule: str) -> AnymambaError:
@@ -79,3 +85,17 @@ def _rules(family: Any, name: str | None) -> Iterator[tuple[bool, str]]:
         for method in ("forward", "init_parameters", "make_state"):
             defined = any(method in vars(parent) for parent in mixer.__mro__[: mixer.__mro__.index(Mixer)])
             yield defined, say(f"{mixer.__name__} defines {method}", f"{mixer.__name__} 定义了 {method}")
+
+
+def _block_rules(kind: LayerKind[Any], config: Config, block: nn.Module) -> Iterator[tuple[bool, str]]:
+    layers = {name for name, module in block.named_modules() if isinstance(module, nn.Linear)}
+    stated = {layer.name for layer in kind.linear_layers}
+    odd = ", ".join(sorted(stated - layers))
+    yield not odd, say(f"linear_layers are linear layers of the block, not {odd}", f"linear_layers 是块中的线性层，{odd} 不是")
+    odd = ", ".join(sorted(layers - stated))
+    yield not odd, say(f"linear_layers has every linear layer of the block, {odd} too", f"linear_layers 列出块中所有线性层，包括 {odd}")
+    state = kind.mixer.make_state(config, 3, "meta", torch.float32)
+    yield isinstance(state, State), say("make_state returns a State", "make_state 返回 State")
+    shapes = [tuple(tensor.shape) for tensor in state.tensors().values()]
+    right = bool(shapes) and all(shape[:1] == (3,) for shape in shapes)
+    yield right, say(f"a state of 3 rows has tensors with 3 first, not {shapes}", f"3 行的状态，其张量首轴为 3，而非 {shapes}")

@@ -22,6 +22,7 @@ from anymamba.models import FAMILIES
 if TYPE_CHECKING:
     from anymamba.models.config import Config
     from anymamba.models.family import Family
+    from anymamba.models.fused_step import ByChannel, ByHead
 
 GROUP = "anymamba.families"
 """Of the entry points."""
@@ -55,6 +56,12 @@ def family(name: str) -> Family[Any]:
 def family_of(config: Config) -> Family[Any]:
     """The family of a model with this configuration. Raises like ``family``."""
     return family(config.model_type)
+
+
+def fused_steps(config: Config) -> list[ByChannel | ByHead] | None:
+    """Of every layer, in order; None where a layer has none."""
+    steps = [kind.fused_step and kind.fused_step(config) for kind in family_of(config).layers(config)]
+    return None if None in steps else [step for step in steps if step is not None]
 
 
 def every_family() -> Iterator[Family[Any]]:

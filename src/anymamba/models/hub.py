@@ -16,6 +16,7 @@ from anymamba.models import FAMILIES, families, files, original, weights
 from anymamba.models.config import Config
 from anymamba.models.family import Family
 from anymamba.models.lm import LanguageModel
+from anymamba.models.names import TensorNames
 from anymamba.models.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
 HEAD, TABLE = "lm_head.weight", "backbone.embeddings.weight"
@@ -182,7 +183,8 @@ def write(
             ),
             fix=say("free some space or choose another folder", "请清理空间或更换目录"),
         )
-    weights.write({name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}, folder, shard_bytes)
+    names = TensorNames(families.family_of(config), config)
+    weights.write({names.saved(name): tensor.to("cpu").contiguous() for name, tensor in tensors.items()}, folder, shard_bytes)
 
 
 def _check_names(tensors: Mapping[str, Tensor], config: Config) -> None:
@@ -242,8 +244,9 @@ def _fill(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device:
         del wanted[HEAD]
     unexpected: list[str] = []
     misshaped: list[str] = []
+    names = TensorNames(families.family_of(model.config), model.config)
     for saved_name, tensor in weights.read(folder):
-        name = original.rename(saved_name)
+        name = names.ours(saved_name)
         if name not in wanted:
             if not (tied and name == HEAD):
                 unexpected.append(saved_name)

@@ -106,12 +106,9 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = _embedding(config.vocab_size, config.hidden_size)
-        blocks = [Block(config, kind) for kind in kinds]
-        for kind, block in dict(zip(kinds, blocks)).items():
-            contract.check_block(kind, config, block)
-        for index, block in enumerate(blocks):
-            block.mixer.layer_index = index
-        self.layers = nn.ModuleList(blocks)
+        self.layers = nn.ModuleList(Block(config, kind) for kind in kinds)
+        for index, block in enumerate(self.layers):
+            block.mixer.layer_index = index  # type: ignore[union-attr, assignment]  # for errors that name a layer
         self.norm_f = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
         self.gradient_checkpointing = False
 
@@ -150,6 +147,7 @@ class LanguageModel(nn.Module):
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.backbone.embeddings.weight
+        contract.check_model(family_of(config), config, self)
         self.init_parameters()
 
     @torch.no_grad()
