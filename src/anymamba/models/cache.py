@@ -54,11 +54,9 @@ class Cache:
 
     def reset(self) -> None:
         """As new; the tensors keep their addresses."""
-        for _, tensor in self._tensors():
-            tensor.zero_()
         self.tokens = 0
         for layer in self.layers:
-            layer.used = False
+            layer.reset()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Cache:
         return self.clone()  # the model is not copied with its state
@@ -93,35 +91,32 @@ class Cache:
         version does not name its weights: that is said once, and only the shapes are compared.
         """
         saved, metadata = _read(Path(path))
-        for name, tensor in self._tensors():
-            other = saved.get(name)
-            if other is None or other.shape[1:] != tensor.shape[1:] or other.shape[0] not in (1, tensor.shape[0]):
-                found = say("no ", "无 ") + name if other is None else f"{name} {tuple(other.shape)}"
+        layers = [{name: saved.get(f"layers.{index}.{name}") for name in layer.tensors()} for index, layer in enumerate(self.layers)]
+        parts = [{name: tensor for name, tensor in layer.items() if tensor is not None} for layer in layers]
+        for index, (layer, part) in enumerate(zip(self.layers, parts)):
+            reason = layer.misfit(part)
+            if reason:
                 raise AnymambaError(
                     "state",
                     say(f"{path} is the state of another model", f"{path} 是其他模型的状态"),
-                    why=say(
-                        f"it has {found}; this model needs {tuple(tensor.shape)}",
-                        f"其中 {found}；本模型需要 {tuple(tensor.shape)}",
-                    ),
+                    why=say(f"layer {index}: ", f"第 {index} 层：") + reason,
                     fix=say("load it with the model that saved it", "请使用保存它的模型加载"),
                 )
         others = saved.keys() - {name for name, _ in self._tensors()}
         if others:
-            layers = len({name.rpartition(".")[0] for name in saved})
+            count = len({name.rpartition(".")[0] for name in saved})
             raise AnymambaError(
                 "state",
                 say(
-                    f"{path} has the state of {layers} layers, this model {len(self.layers)}",
-                    f"{path} 包含 {layers} 层的状态，本模型有 {len(self.layers)} 层",
+                    f"{path} has the state of {count} layers, this model {len(self.layers)}",
+                    f"{path} 包含 {count} 层的状态，本模型有 {len(self.layers)} 层",
                 ),
                 why=say("it has, and this model has not: ", "其中有而本模型没有：") + ", ".join(sorted(others)[:3]),
             )
         self._check_weights(path, metadata.get("weights"))
-        for name, tensor in self._tensors():
-            tensor.copy_(saved[name].expand_as(tensor))
         self.tokens = int(metadata.get("tokens", 0))
-        for layer in self.layers:
+        for layer, part in zip(self.layers, parts):
+            layer.load(part)
             layer.used = self.tokens > 0
         return json.loads(metadata.get("notes", "{}"))
 

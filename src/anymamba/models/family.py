@@ -26,12 +26,13 @@ Names = tuple[tuple[str, str], ...]
 class LinearLayer:
     """A linear layer of a block. name: in the block, such as "mixer.in_proj".
 
-    quantize: int8 keeps its weight in a byte. residual: what it returns is added to the residual stream, so fresh weights are scaled down
-    with depth.
+    quantize: int8 keeps its weight in a byte. lora: an adapter may go there. residual: what it returns is added to the residual stream, so
+    fresh weights are scaled down with depth.
     """
 
     name: str
     quantize: bool = True
+    lora: bool = True
     residual: bool = False
 
 
@@ -90,7 +91,8 @@ class Family(Generic[C]):
 
     def lora_targets(self, config: C) -> list[str]:
         """The linear layers of its blocks, as PEFT's ``target_modules`` takes them."""
-        return list(dict.fromkeys(layer.name.rpartition(".")[2] for kind in self.kinds(config) for layer in kind.linear_layers))
+        layers = [layer for kind in self.kinds(config) for layer in kind.linear_layers if layer.lora]
+        return list(dict.fromkeys(layer.name.rpartition(".")[2] for layer in layers))
 
 
 def alike(kind: LayerKind[C]) -> Callable[[C], Sequence[LayerKind[C]]]:

@@ -222,11 +222,12 @@ def fused_step(config: MambaConfig) -> ByChannel:
     return ByChannel(config.d_inner, config.state_size, config.conv_kernel, int(config.time_step_rank))
 
 
+# PEFT refuses adapters on an out_proj of these families, as transformers' fused path would pass them over
 LINEAR_LAYERS = (
     LinearLayer("mixer.in_proj"),
     LinearLayer("mixer.x_proj"),
     LinearLayer("mixer.dt_proj", quantize=False),  # small, and its weight times rank numbers is the time scale of a channel
-    LinearLayer("mixer.out_proj", residual=True),
+    LinearLayer("mixer.out_proj", lora=False, residual=True),
 )
 
 FAMILY = Family(

@@ -289,7 +289,8 @@ def _size(width: int, layers: int) -> dict[str, Any]:
     return {"hidden_size": width, "num_hidden_layers": layers, **heads, "tie_word_embeddings": True}
 
 
-LINEAR_LAYERS = LinearLayer("mixer.in_proj"), LinearLayer("mixer.out_proj", residual=True)
+# PEFT refuses adapters on an out_proj of these families, as transformers' fused path would pass them over
+LINEAR_LAYERS = LinearLayer("mixer.in_proj"), LinearLayer("mixer.out_proj", lora=False, residual=True)
 
 FAMILY = Family(
     Mamba2Config,

@@ -85,4 +85,5 @@ def refuse(name: str, value: Any, allowed: list[Any]) -> None:
                 "anymamba has models of Mamba-1, Mamba-2 or Mamba-3 mixers alone, with RMS norms",
                 "anymamba 仅支持由 Mamba-1、Mamba-2 或 Mamba-3 与 RMS 归一化组成的模型",
             ),
+            fix=say("possible: ", "可能的取值：") + ", ".join(str(one) for one in allowed),
         )

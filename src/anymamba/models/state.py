@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from anymamba.language import say
+
 Kind = TypeVar("Kind", bound="State")
 
 
 @dataclass
 class State:
-    """What one layer remembers of every row: a dataclass of tensors with the batch as their first axis, changed in place, so that their
-    addresses stay. used: whether a token has been read."""
+    """What one layer remembers of every row: a dataclass of tensors with the batch as their first axis. used: has a token been read.
+
+    The tensors are changed in place, so that their addresses stay; a state that grows with the text overrides what is below.
+    """
 
     used: bool = field(default=False, kw_only=True)
 
@@ -39,6 +43,27 @@ class State:
         """Row ``rows[i]`` becomes row i of the other."""
         for tensor, new in zip(self.tensors().values(), other.tensors().values()):
             tensor.index_copy_(0, rows, new)
+
+    def reset(self) -> None:
+        """As new."""
+        for tensor in self.tensors().values():
+            tensor.zero_()
+        self.used = False
+
+    def misfit(self, saved: Mapping[str, Tensor]) -> str:
+        """Why tensors read from a file are not those of such a state, for as many rows or for one; empty when they are."""
+        for name, tensor in self.tensors().items():
+            other = saved.get(name)
+            if other is None or other.shape[1:] != tensor.shape[1:] or other.shape[0] not in (1, tensor.shape[0]):
+                there = say("no ", "无 ") + name if other is None else f"{name} {tuple(other.shape)}"
+                needed = tuple(tensor.shape)
+                return say(f"it has {there}; this model needs {needed}", f"其中 {there}；本模型需要 {needed}")
+        return ""
+
+    def load(self, saved: Mapping[str, Tensor]) -> None:
+        """Takes over tensors that fit; those of one row are spread over all."""
+        for name, tensor in self.tensors().items():
+            tensor.copy_(saved[name].expand_as(tensor))
 
 
 @dataclass
