@@ -16,11 +16,11 @@ from anymamba.errors import AnymambaError
 from anymamba.models import FAMILIES, families, hub
 from anymamba.models.config import Config
 from anymamba.models.family import Family, LayerKind, LinearLayer
-from anymamba.models.fused_step import ByChannel, ByHead
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba2 import Mamba2Config
-from anymamba.models.mixer import Mixer
 from anymamba.models.sizes import config_of_size
+from anymamba.models.trunk.fused_step import ByChannel, ByHead
+from anymamba.models.trunk.mixer import Mixer
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
 

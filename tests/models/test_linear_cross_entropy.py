@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from anymamba.errors import ArgumentError
-from anymamba.models import loss as module
-from anymamba.models.loss import linear_cross_entropy
+from anymamba.models.trunk import loss as module
+from anymamba.models.trunk.loss import linear_cross_entropy
 
 
 def inputs(tokens: int = 37, vocabulary: int = 101, width: int = 12, dtype=torch.float32):

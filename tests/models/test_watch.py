@@ -17,7 +17,7 @@ from anymamba.generation.quantize import quantize_int8
 from anymamba.models import hub
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
-from anymamba.models.watch import Watch, readable
+from anymamba.models.trunk.watch import Watch, readable
 
 IDS = torch.randint(0, 61, (1, 9), generator=torch.Generator().manual_seed(1))
 

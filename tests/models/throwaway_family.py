@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from anymamba.models.config import Config
-from anymamba.models.documents import Documents
 from anymamba.models.family import Family, LayerKind, LinearLayer
-from anymamba.models.linear import Linear
-from anymamba.models.mixer import Mixer
-from anymamba.models.mlp import GatedMLP
 from anymamba.models.plain import plain_class
-from anymamba.models.state import State
-from anymamba.models.submodule import call
+from anymamba.models.trunk.documents import Documents
+from anymamba.models.trunk.linear import Linear
+from anymamba.models.trunk.mixer import Mixer
+from anymamba.models.trunk.mlp import GatedMLP
+from anymamba.models.trunk.state import State
+from anymamba.models.trunk.submodule import call
 
 
 @dataclass

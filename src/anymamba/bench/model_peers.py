@@ -12,12 +12,12 @@ from anymamba.bench import peers
 from anymamba.language import say
 from anymamba.models.config import Config
 from anymamba.models.families import fused_steps
-from anymamba.models.fused_step import ByChannel
+from anymamba.models.trunk.fused_step import ByChannel
 
 
 def by_channel(config: Config) -> bool:
     """Whether the scan is Mamba-1's: transformers loops over its tokens, and mambapy has it."""
-    return isinstance((fused_steps(config) or [None])[0], ByChannel)
+    return any(isinstance(step, ByChannel) for step in fused_steps(config) or ())
 
 
 def names(config: Config) -> tuple[str, ...]:

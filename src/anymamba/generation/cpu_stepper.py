@@ -18,9 +18,9 @@ from anymamba.language import say
 from anymamba.models import plain
 from anymamba.models.cache import Cache
 from anymamba.models.families import fused_steps
-from anymamba.models.fused_step import ByChannel, ByHead
 from anymamba.models.lm import LanguageModel
-from anymamba.models.state import LayerState
+from anymamba.models.trunk.fused_step import ByChannel, ByHead
+from anymamba.models.trunk.state import LayerState
 
 
 def supports(model: LanguageModel, cache: Cache) -> tuple[bool, str]:

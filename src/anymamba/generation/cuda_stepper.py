@@ -15,9 +15,9 @@ from anymamba.language import say
 from anymamba.models import plain
 from anymamba.models.cache import Cache
 from anymamba.models.families import fused_steps
-from anymamba.models.fused_step import ByHead
 from anymamba.models.lm import LanguageModel
-from anymamba.models.state import LayerState
+from anymamba.models.trunk.fused_step import ByHead
+from anymamba.models.trunk.state import LayerState
 
 if TYPE_CHECKING:  # it imports triton, which a machine without a GPU need not have
     from anymamba.backends.cuda.decode import Layer, Linear, Model
@@ -111,7 +111,7 @@ def describe(model: LanguageModel, cache: Cache) -> Model:
     """The model and the cache as the kernel takes them."""
     from anymamba.backends.cuda.decode import Model
 
-    config, steps = model.config, fused_steps(model.config) or ()
+    config, steps = model.config, fused_steps(model.config) or []
     first = steps[0]  # the kernel is compiled for one kind of layer
     sizes = {"D_MODEL": config.hidden_size, "D_INNER": first.d_inner, "N": first.d_state, "TAPS": first.conv_kernel}
     floats = {"EPSILON": config.layer_norm_epsilon}

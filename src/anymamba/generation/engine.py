@@ -20,8 +20,8 @@ from anymamba.generation.stepper import Stepper, choose_stepper
 from anymamba.language import say
 from anymamba.models.cache import Cache
 from anymamba.models.lm import LanguageModel
-from anymamba.models.padding import on_the_left
-from anymamba.models.watch import Watch
+from anymamba.models.trunk.padding import on_the_left
+from anymamba.models.trunk.watch import Watch
 
 PREFILL_TOKENS = 4096
 """Tokens of a prompt read at once."""

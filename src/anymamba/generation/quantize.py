@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from anymamba.errors import ArgumentError
 from anymamba.language import say
-from anymamba.models import adapters, plain
+from anymamba.models import plain
 from anymamba.models.families import family_of
 from anymamba.models.lm import LanguageModel
 from anymamba.models.plain import Weights
+from anymamba.models.trunk import adapters
 from anymamba.ops.projection import linear_int8
 
 

@@ -14,7 +14,7 @@ from anymamba.generation import cpu_stepper, cuda_stepper, graph_stepper
 from anymamba.language import say
 from anymamba.models.cache import Cache
 from anymamba.models.lm import LanguageModel
-from anymamba.models.watch import readable
+from anymamba.models.trunk.watch import readable
 
 
 class Stepper(Protocol):

@@ -13,9 +13,9 @@ from anymamba.errors import AnymambaError
 from anymamba.language import say
 from anymamba.models.config import Config
 from anymamba.models.family import Family, LayerKind
-from anymamba.models.mixer import Mixer
 from anymamba.models.names import TensorNames
-from anymamba.models.state import State
+from anymamba.models.trunk.mixer import Mixer
+from anymamba.models.trunk.state import State
 
 
 def check(family: Any, where: str, name: str | None = None) -> None:

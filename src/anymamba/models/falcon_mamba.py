@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anymamba.models.family import Family, LayerKind, alike
-from anymamba.models.fused_step import ByChannel
 from anymamba.models.mamba import FAMILY as MAMBA
 from anymamba.models.mamba import LINEAR_LAYERS, MambaConfig, MambaMixer, fused_step
 from anymamba.models.plain import plain_class
-from anymamba.models.submodule import call
+from anymamba.models.trunk.fused_step import ByChannel
+from anymamba.models.trunk.submodule import call
 
 
 @dataclass

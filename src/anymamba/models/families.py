@@ -22,7 +22,7 @@ from anymamba.models import FAMILIES
 if TYPE_CHECKING:
     from anymamba.models.config import Config
     from anymamba.models.family import Family
-    from anymamba.models.fused_step import ByChannel, ByHead
+    from anymamba.models.trunk.fused_step import ByChannel, ByHead
 
 GROUP = "anymamba.families"
 """Of the entry points."""

@@ -13,8 +13,8 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from anymamba.models.config import Config
-from anymamba.models.fused_step import ByChannel, ByHead
-from anymamba.models.mixer import Mixer
+from anymamba.models.trunk.fused_step import ByChannel, ByHead
+from anymamba.models.trunk.mixer import Mixer
 
 C = TypeVar("C", bound=Config)
 

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from anymamba.errors import warn_once
 from anymamba.language import say
 from anymamba.models.lm import LanguageModel
-from anymamba.models.watch import Watch, readable
+from anymamba.models.trunk.watch import Watch, readable
 
 LARGEST = 10**9
 """Parameters of a model whose kernels are short enough for launches to matter."""

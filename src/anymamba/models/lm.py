@@ -15,19 +15,20 @@ from torch.utils.checkpoint import checkpoint
 from anymamba import ops
 from anymamba.errors import ArgumentError, warn_once
 from anymamba.language import say
-from anymamba.models import contract, padding
-from anymamba.models.adapters import head_and_input
+from anymamba.models import contract
 from anymamba.models.cache import Cache
 from anymamba.models.config import Config
-from anymamba.models.documents import Documents, find_documents
 from anymamba.models.families import family_of
 from anymamba.models.family import LayerKind
-from anymamba.models.linear import Linear
-from anymamba.models.loss import IGNORE_INDEX, linear_cross_entropy, logits_cross_entropy
 from anymamba.models.plain import plain_class
-from anymamba.models.state import State
-from anymamba.models.submodule import call
-from anymamba.models.tied import SharedGradient, embed, shares_gradient
+from anymamba.models.trunk import padding
+from anymamba.models.trunk.adapters import head_and_input
+from anymamba.models.trunk.documents import Documents, find_documents
+from anymamba.models.trunk.linear import Linear
+from anymamba.models.trunk.loss import IGNORE_INDEX, linear_cross_entropy, logits_cross_entropy
+from anymamba.models.trunk.state import State
+from anymamba.models.trunk.submodule import call
+from anymamba.models.trunk.tied import SharedGradient, embed, shares_gradient
 
 
 @dataclass

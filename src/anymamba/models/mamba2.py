@@ -15,18 +15,18 @@ from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models import plain
 from anymamba.models.config import Config
-from anymamba.models.convolution import convolve, convolve_step, readable
-from anymamba.models.documents import Documents
 from anymamba.models.family import Family, LayerKind, LinearLayer, alike
-from anymamba.models.fused_step import ByHead
-from anymamba.models.linear import Linear
 from anymamba.models.mamba import random_dt_bias
-from anymamba.models.mixer import Mixer
 from anymamba.models.original import OriginalForm, padded, refuse, shared_fields, state_spaces
 from anymamba.models.plain import Weights, plain_class
 from anymamba.models.sizes import SIZES
-from anymamba.models.state import LayerState
-from anymamba.models.submodule import call, needs_gradient
+from anymamba.models.trunk.convolution import convolve, convolve_step, readable
+from anymamba.models.trunk.documents import Documents
+from anymamba.models.trunk.fused_step import ByHead
+from anymamba.models.trunk.linear import Linear
+from anymamba.models.trunk.mixer import Mixer
+from anymamba.models.trunk.state import LayerState
+from anymamba.models.trunk.submodule import call, needs_gradient
 
 
 @dataclass

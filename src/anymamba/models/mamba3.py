@@ -16,18 +16,18 @@ from anymamba import ops
 from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models.config import Config
-from anymamba.models.documents import Documents
 from anymamba.models.family import Family, LayerKind, LinearLayer
-from anymamba.models.linear import Linear
 from anymamba.models.mamba import random_dt_bias
 from anymamba.models.mamba3_recurrence import recurrence
-from anymamba.models.mixer import Mixer
-from anymamba.models.mlp import GatedMLP
 from anymamba.models.original import shared_fields, state_spaces
 from anymamba.models.plain import plain_class
 from anymamba.models.sizes import SIZES
-from anymamba.models.state import LayerState
-from anymamba.models.submodule import call, needs_gradient
+from anymamba.models.trunk.documents import Documents
+from anymamba.models.trunk.linear import Linear
+from anymamba.models.trunk.mixer import Mixer
+from anymamba.models.trunk.mlp import GatedMLP
+from anymamba.models.trunk.state import LayerState
+from anymamba.models.trunk.submodule import call, needs_gradient
 from anymamba.reference.mamba3_decay import ACTIVATIONS, decay_rate
 
 
@@ -333,8 +333,8 @@ def _original(values: dict[str, Any], ssm: dict[str, Any]) -> Mamba3Config:
 
 
 LINEAR_LAYERS = LinearLayer("mixer.in_proj"), LinearLayer("mixer.out_proj", residual=True)
-MIXER = LayerKind(Mamba3Mixer, LINEAR_LAYERS)
-MIXER_AND_MLP = LayerKind(
+MIXER: LayerKind[Mamba3Config] = LayerKind(Mamba3Mixer, LINEAR_LAYERS)
+MIXER_AND_MLP: LayerKind[Mamba3Config] = LayerKind(
     Mamba3Mixer,
     (*LINEAR_LAYERS, LinearLayer("mlp.fc1"), LinearLayer("mlp.fc2", residual=True)),
     mlp=lambda config: GatedMLP(config.hidden_size, config.mlp_width),

@@ -16,8 +16,8 @@ from torch import Tensor
 from anymamba import ops
 from anymamba.errors import AnymambaError, ArgumentError
 from anymamba.language import say
-from anymamba.models import loss_node
-from anymamba.models.tied import SharedGradient
+from anymamba.models.trunk import loss_node
+from anymamba.models.trunk.tied import SharedGradient
 from anymamba.ops.projection import in_float32, product
 
 IGNORE_INDEX = -100

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anymamba.models.linear import Linear
 from anymamba.models.plain import plain_class
-from anymamba.models.submodule import call
+from anymamba.models.trunk.linear import Linear
+from anymamba.models.trunk.submodule import call
 
 
 @plain_class

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from anymamba.errors import ArgumentError, ArgumentTypeError
 from anymamba.language import say
-from anymamba.models import adapters, plain
+from anymamba.models import plain
+from anymamba.models.trunk import adapters
 
 
 def call(owner: nn.Module, name: str, x: Tensor, width: int | None) -> Tensor:

@@ -15,9 +15,9 @@ from anymamba import ops
 from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models import plain
-from anymamba.models.documents import Documents
 from anymamba.models.plain import Weights
-from anymamba.models.state import LayerState
+from anymamba.models.trunk.documents import Documents
+from anymamba.models.trunk.state import LayerState
 
 
 def convolve(x: Tensor, conv1d: nn.Module, width: int, documents: Documents | None, state: LayerState | None) -> Tensor:

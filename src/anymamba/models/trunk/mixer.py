@@ -7,8 +7,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from anymamba.models.documents import Documents
-from anymamba.models.state import State
+from anymamba.models.trunk.documents import Documents
+from anymamba.models.trunk.state import State
 
 S = TypeVar("S", bound=State)
 

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from anymamba.language import say
-from anymamba.models import adapters, plain
+from anymamba.models import plain
+from anymamba.models.trunk import adapters
 
 _CONSTANT = tuple(
     getattr(parametrizations, name) for name in ("_WeightNorm", "_Orthogonal") if hasattr(parametrizations, name)
