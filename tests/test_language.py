@@ -170,8 +170,8 @@ def test_faults_are_noticed(code: str, number: int) -> None:
     assert len(faults(code)) == number
 
 
-LOOKED_FOR = {"doctor", "training/show/fonts.py"}
-"""Words that logs are searched for, in the doctor beside its rules' own prose, and letters that a font must have."""
+LOOKED_FOR = {"doctor", "training/show/fonts.py", "models/mamba3_activation.py"}
+"""Words that logs are searched for, in the doctor beside its rules' own prose; letters that a font must have; text that a model reads."""
 ANSWERS = {"是"}
 """What a user may type."""
 
