@@ -10,7 +10,6 @@ import re
 import struct
 from typing import Dict, Iterator, List, Tuple
 
-_FIELD = re.compile(r'(?:(\w+)(?:\[\d+\])? )?"(.*)"')
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 
@@ -33,25 +32,26 @@ def compiled(po: bytes) -> bytes:
 
 def _entries(po: str) -> Iterator[Tuple[str, str]]:
     """Key and translation of every finished entry, as gettext keys them: context, \\4, singular, \\0, plural."""
-    for block in re.split(r"\r?\n\s*\n", po):
-        fields: Dict[str, List[str]] = {}
-        name = ""
-        for line in block.splitlines():
-            if line.startswith("#"):  # comments, obsolete entries, flags
-                if line.startswith("#,") and "fuzzy" in line:
-                    break  # a guess that nobody has read
-                continue
-            match = _FIELD.fullmatch(line)
-            if match is None:
-                continue
-            if match.group(1):  # else the line goes on with the field of the line before
-                name = match.group(1)
-                fields.setdefault(name, []).append("")
-            text = match.group(2)
-            if "\\" in text:
-                text = _ESCAPE.sub(lambda escape: _ESCAPED.get(escape.group(1), escape.group(1)), text)
-            fields[name][-1] += text
-        else:
-            if any(fields.get("msgstr", ())):
-                context = fields["msgctxt"][0] + "\4" if "msgctxt" in fields else ""
-                yield context + "\0".join(fields["msgid"] + fields.get("msgid_plural", [])), "\0".join(fields["msgstr"])
+    entry: Dict[str, List[str]] = {}
+    guessed, field = False, ""
+    for line in [*po.splitlines(), 'msgid ""']:
+        fuzzy = line.startswith("#,") and "fuzzy" in line
+        before, quote, text = line.partition('"')
+        name = before.partition("[")[0].rstrip()  # "" where the field of the line before goes on
+        if fuzzy or name in ("msgctxt", "msgid") and field in ("", "msgstr"):  # the next entry begins
+            if any(entry.get("msgstr", ())) and not guessed:
+                context = entry["msgctxt"][0] + "\4" if "msgctxt" in entry else ""
+                yield context + "\0".join(entry["msgid"] + entry.get("msgid_plural", [])), "\0".join(entry["msgstr"])
+            if field == "msgstr":
+                guessed = False
+            entry, field = {}, ""
+            guessed |= fuzzy  # a guess that nobody has read
+        if not quote or line.startswith("#"):
+            continue
+        if name:
+            field = name
+            entry.setdefault(field, []).append("")
+        text = text.rstrip()[:-1]
+        if "\\" in text:
+            text = _ESCAPE.sub(lambda escape: _ESCAPED.get(escape.group(1), escape.group(1)), text)
+        entry[field][-1] += text

@@ -315,7 +315,7 @@ def test_a_book_beside_records_holds_out_both(tmp_path: Path) -> None:
     trained, held, how = held_back(tmp_path / "data", book, json_lines(tmp_path / "a.jsonl", "a", 60))
     ends = [text for text in held if text.endswith("z02999 ")]
     assert len(ends) == 1 and len(ends[0]) < 1200 and len(held) > 1
-    assert "documents and the last 5% of 1 large files" in how
+    assert "documents and the last 5% of 1 large file are" in how
 
 
 def test_a_folder_of_short_files_holds_out_whole_files(tmp_path: Path) -> None:
