@@ -207,7 +207,7 @@ def test_a_slow_torch_is_not_looked_at_and_no_finding(tmp_path: Path) -> None:
     assert "torch" not in {finding["cause"].split("-")[0] for finding in report["findings"]}
     assert {"torch", "backends"} <= set(report["facts"]["late"]) and "error" not in report["facts"]["torch"]
     line = next(section for section in report["sections"] if section["area"] == "torch")
-    assert line["state"] == "info" and "not looked at: took longer than 2 s" in line["summary"]
+    assert line["state"] == "info" and "not looked at: took longer than" in line["summary"]
 
 
 def test_slow_packages_are_not_looked_at_and_no_finding(tmp_path: Path) -> None:
@@ -238,14 +238,22 @@ def test_a_slow_program_is_not_looked_at_and_no_finding(name: str, tmp_path: Pat
         monkeypatch.delenv(variable, raising=False)
     cuda = {"installed": True, "version": "2.8.0+cu128", "cuda": "12.8", "hip": None, "kind": "cuda"}
     monkeypatch.setattr(machine.installed_torch, "gather", lambda: dict(cuda))
-    monkeypatch.setattr(machine, "SECONDS", 0.6)
     monkeypatch.setattr(machine, "_probe", lambda budget, torch, packages: {"late": []})
-    report = diagnose_machine()
+    report = diagnose_machine(seconds=0.6)
     area = {"nvidia-smi": "gpu", "nvcc": "cuda", "g++": "compiler"}[name]
     assert area in report.facts["late"]
     assert report.findings == []
     assert "not looked at" in next(line.summary for line in report.sections if line.area == area)
     assert "not looked at" in text.render(report) and "No issues" not in text.render(report)
+
+
+def test_on_a_busy_machine_less_time_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start of the program counts, so that the whole of it takes the three seconds that it may."""
+    assert command.age() >= 0
+    for age, seconds in ((0.3, 2.0), (0.9, 1.5), (9.0, 1.0)):
+        monkeypatch.setattr(machine, "age", lambda age=age: age)
+        assert machine.gather(imports=False)["seconds"] == pytest.approx(seconds)
+    assert machine.gather(imports=False, seconds=7)["seconds"] == 7
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "soon"])

@@ -42,7 +42,7 @@ def diagnose_machine(online: bool = False, imports: bool = True, seconds: Option
     """Gathers the facts of this machine, in so many seconds, and names what stands in the way of the official packages."""
     from anymamba.doctor import machine
 
-    facts = machine.gather(online, imports, machine.SECONDS if seconds is None else seconds)
+    facts = machine.gather(online, imports, seconds, meanwhile=rules.all_rules)
     found = []
     for rule in rules.all_rules():
         match = rule.machine(facts) if rule.machine is not None else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 from anymamba.doctor.machine import (
     compiler,
@@ -24,20 +24,31 @@ from anymamba.doctor.machine import (
     transformers,
     wheel,
 )
-from anymamba.doctor.machine.command import Budget
+from anymamba.doctor.machine.command import Budget, age
 from anymamba.doctor.machine.sections import area_of, sections
 
 # for all questions together; `--wait` has more
 SECONDS = 2.0
+# how old this process is by then on a machine that has nothing else to do
+USUAL_AGE = 0.4
 # what a thread may need to end after its question was cut off
 _GRACE = 0.2
 
 
-def gather(online: bool = False, imports: bool = True, seconds: float = SECONDS) -> Dict[str, Any]:
-    """All facts as one JSON-able dictionary, within so many seconds.
+def gather(
+    online: bool = False,
+    imports: bool = True,
+    seconds: Optional[float] = None,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Dict[str, Any]:
+    """All facts as one JSON-able dictionary, within so many seconds; None for those that a user waits gladly.
 
     imports=False leaves out what needs torch to be imported. "late" names the areas that were not looked at for want of time.
+    meanwhile: done here while the other processes are waited for.
     """
+    if seconds is None:
+        # on a busy machine the start of this program has taken its share already
+        seconds = round(max(SECONDS / 2, SECONDS - max(0.0, age() - USUAL_AGE)), 1)
     budget = Budget(seconds)
     torch = installed_torch.gather()
     found = packages.gather()
@@ -61,6 +72,7 @@ def gather(online: bool = False, imports: bool = True, seconds: float = SECONDS)
     for thread in threads:
         thread.start()
     facts.update(python=interpreter.gather(budget), libraries=libraries.gather(), transformers=transformers.gather())
+    meanwhile()
     facts["triton"], facts["torchvision"] = _triton(), distributions.version("torchvision")
     for thread in threads:
         thread.join(budget.left + _GRACE)

@@ -17,6 +17,17 @@ MARK = "anymamba-doctor:"
 MOST_OUTPUT = 4_000_000
 
 
+def age() -> float:
+    """Seconds since this process was started, 0 where the system does not tell."""
+    try:
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
+            started = int(file.read().rpartition(")")[2].split()[19])
+        with open("/proc/uptime", encoding="ascii") as file:
+            return max(0.0, float(file.read().split()[0]) - started / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError, AttributeError):  # no Linux, or one that hides it
+        return 0.0
+
+
 class Answer(NamedTuple):
     """error: why there is no answer, None when there is one; late: because the time was over, which says nothing about the program."""
 
