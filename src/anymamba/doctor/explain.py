@@ -5,15 +5,34 @@ python -m anymamba.doctor.explain docs      # writes docs/en/errors/*.md and doc
 
 from __future__ import annotations
 
+import functools
+import json
+import pkgutil
+import re
 import sys
 from pathlib import Path
 from typing import Dict, List
 
 from anymamba.doctor import blanks, rules
 from anymamba.doctor.present import TYPICAL, fill
-from anymamba.doctor.rule import Remedy, Rule
+from anymamba.doctor.rule import Remedy, Rule, Text
 from anymamba.doctor.shells import commands
 from anymamba.language import LANGUAGES, say, set_language
+
+# folders of rules, in the order in which a user meets them
+THEMES = {
+    "isolation": Text("Before the build: isolation, build tools, the wrong torch", "构建之前：隔离、构建工具、错误的 torch"),
+    "wheels": Text("Wheels, versions and downloads", "wheel、版本与下载"),
+    "toolkit": Text("nvcc and the CUDA toolkit", "nvcc 与 CUDA 工具包"),
+    "compiling": Text("While it compiles", "编译过程中"),
+    "windows": Text("Windows", "Windows"),
+    "platforms": Text("WSL, macOS, old Linux", "WSL、macOS 与较旧的 Linux"),
+    "imports": Text("At the import", "导入时"),
+    "triton": Text("Triton", "Triton"),
+    "devices": Text("On the GPU", "在显卡上运行时"),
+    "transformers": Text("transformers", "transformers"),
+    "unexplained": Text("None of these", "以上都不是"),
+}
 
 # blanks that only a match or a lack fills
 _EXAMPLES = {
@@ -28,6 +47,11 @@ _EXAMPLES = {
 def explain(rule: Rule) -> str:
     """Markdown in the current language."""
     lines: List[str] = ["# {} {}".format(rule.code, rule.cause), "", _text(rule.title.here()) + say(".", "。"), ""]
+    literal = error_lines().get(rule.cause, [])
+    if literal:
+        lines += ["## " + say("Error messages", "错误信息"), ""]
+        for line in literal:
+            lines += ["### " + _code(line), ""]
     lines += ["## " + say("Why it happens", "原因"), "", _text(rule.why.here()), ""]
     shown = [signature.source for signature in rule.signatures]
     if shown:
@@ -65,6 +89,20 @@ def explain(rule: Rule) -> str:
     return "\n".join(lines)
 
 
+@functools.lru_cache(maxsize=None)
+def error_lines() -> Dict[str, List[str]]:
+    """Cause to the lines of logs by which people know it, literally; scripts/collect_error_lines.py collects them."""
+    text = pkgutil.get_data(__name__, "error_lines.json")
+    return dict(json.loads(text.decode("utf-8"))) if text else {}
+
+
+def _code(text: str) -> str:
+    """As code in a line of Markdown, whatever quotes it has."""
+    fence = "`" * (1 + max([0] + [len(run) for run in re.findall("`+", text)]))
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return fence + space + text + space + fence
+
+
 def _remedy(number: int, remedy: Remedy) -> List[str]:
     where = ""
     if remedy.systems:
@@ -92,13 +130,46 @@ def pages(language: str) -> Dict[str, str]:
     set_language(language)
     try:
         made = {rule.code + ".md": explain(rule) for rule in rules.all_rules()}
-        lines = ["# " + say("Causes that the doctor knows", "诊断工具已知的原因"), "", "| | | |", "|---|---|---|"]
-        for rule in rules.all_rules():
-            lines.append("| [{0}]({0}.md) | `{1}` | {2} |".format(rule.code, rule.cause, _text(rule.title.here())))
+        lines = _index()
         made["README.md"] = "\n".join(lines) + "\n"
     finally:
         set_language(None)
     return made
+
+
+def _index() -> List[str]:
+    """The page of all causes, by what the user was doing, with the lines by which each is known."""
+    lines = [
+        "# " + say("Error messages of mamba-ssm and causal-conv1d", "mamba-ssm 与 causal-conv1d 的错误信息"),
+        "",
+        say(
+            "Look for words of your message on this page, or give the whole log to `anymamba doctor LOG` (`uvx anymamba-doctor LOG`"
+            " without an installation), which finds the cause, and the commands for your system.",
+            "请在本页查找你看到的错误信息，或把完整日志交给 `anymamba doctor 日志`（不想安装时用 `uvx anymamba-doctor 日志`），"
+            "它会找出原因以及适用于你的系统的命令。",
+        ),
+        "",
+    ]
+    themes = _themes()
+    for theme in dict.fromkeys([*(name for name in THEMES if name in themes), *sorted(themes)]):
+        title = THEMES.get(theme)
+        lines += ["## " + (title.here() if title else theme), ""]
+        for rule in themes[theme]:
+            lines.append("- [{0}]({0}.md) `{1}`: {2}{3}".format(rule.code, rule.cause, _text(rule.title.here()), say(".", "。")))
+            lines += ["    - " + _code(line) for line in error_lines().get(rule.cause, [])]
+        lines.append("")
+    return lines[:-1]
+
+
+def _themes() -> Dict[str, List[Rule]]:
+    """Folder of rules to its rules, by code."""
+    names = {rule.cause.replace("-", "_"): rule for rule in rules.all_rules()}
+    found: Dict[str, List[Rule]] = {}
+    for module in pkgutil.walk_packages(rules.__path__):
+        if module.ispkg:
+            inner = pkgutil.iter_modules([path + "/" + module.name for path in rules.__path__])
+            found[module.name] = sorted((names[item.name] for item in inner if item.name in names), key=lambda rule: rule.code)
+    return {theme: listed for theme, listed in found.items() if listed}
 
 
 def write(docs: Path) -> None:
