@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anymamba.backends import matrix_units
-from anymamba.backends.torch import widened
+from anymamba.backends.torch import widened_product as widened
 from anymamba.ops import projection
 
 DTYPES = (torch.bfloat16, torch.float16)

@@ -19,6 +19,7 @@ from anymamba.ops.selective_scan import selective_scan_fn
 from anymamba.ops.selective_state_update import selective_state_update
 from anymamba.ops.ssd import mamba_chunk_scan_combined
 from anymamba.ops.ssd_split import mamba_split_conv1d_scan_combined
+from anymamba.ops.widened_product import widened_product
 
 __all__ = [
     "angle_dt_fwd",
@@ -42,4 +43,5 @@ __all__ = [
     "rmsnorm_fn",
     "selective_scan_fn",
     "selective_state_update",
+    "widened_product",
 ]

@@ -1,8 +1,8 @@
 """The matrix products inside models and composed ops: every linear layer's weights go through ``linear`` or ``linear_int8``.
 
 On a processor without 16-bit matrix units torch emulates 16-bit products at a fifth of float32's speed; there they are computed in
-float32 from tiles of widened operands (``backends/torch/widened.py``), which is as fast as float32 and rounds less. Everywhere else, and in
-a captured graph, which may run on another machine, they are torch's own.
+float32 from weights that are widened on the way (the op ``widened_product``), which is no slower than float32 and rounds less.
+Everywhere else, and in a captured graph, which may run on another machine, they are torch's own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anymamba.backends import matrix_units
-from anymamba.backends.torch import widened
+from anymamba.ops.widened_product import widened_product
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -40,7 +40,7 @@ def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = 
 def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     """a @ b.T in ``dtype``, a (rows, depth), b (columns, depth); no gradients. In 16 bits on the CPU as ``linear`` computes it."""
     if in_float32(a.dtype, a, b) or in_float32(b.dtype, a, b):
-        return widened.product(a, b, dtype)
+        return widened_product(a, b, dtype=dtype)
     return (a @ b.to(a.dtype).t()).to(dtype)
 
 
@@ -69,7 +69,7 @@ def _rows(x: Tensor, weight: Tensor, dtype: torch.dtype, bias: Tensor | None, sc
     if torch.is_grad_enabled():
         y: Tensor = _Product.apply(rows, weight, dtype, bias, scale)
     else:
-        y = widened.product(rows, weight, dtype, bias, scale)
+        y = widened_product(rows, weight, bias, scale, dtype)
     return y.view(*x.shape[:-1], weight.shape[0])
 
 
@@ -80,7 +80,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, dtype: torch.dtype, bias: Tensor | None, scale: Tensor | None) -> Tensor:
         ctx.save_for_backward(a, b, scale)
         ctx.bias_dtype = None if bias is None else bias.dtype
-        return widened.product(a, b, dtype, bias, scale)
+        return widened_product(a, b, bias, scale, dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

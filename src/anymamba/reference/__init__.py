@@ -51,6 +51,7 @@ OPS: dict[str, str] = {
     "layernorm_fn": "anymamba.reference.norm_gated",
     "rmsnorm_fn": "anymamba.reference.norm_gated",
     "log_softmax_and_slope": "anymamba.reference.cross_entropy",
+    "widened_product": "anymamba.reference.widened_product",
 }
 
 

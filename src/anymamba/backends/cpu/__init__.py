@@ -22,6 +22,7 @@ OPS: dict[str, str] = {
     "layernorm_fn": "anymamba.backends.cpu.norm_gated",
     "rmsnorm_fn": "anymamba.backends.cpu.norm_gated",
     "selective_state_update": "anymamba.backends.cpu.selective_state_update",
+    "widened_product": "anymamba.backends.cpu.widened_product",
 }
 
 LEFT_TO_TORCH = frozenset({"log_softmax_and_slope"})

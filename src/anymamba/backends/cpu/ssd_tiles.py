@@ -132,7 +132,7 @@ class Tiles:
             out_row, source_row, rows, columns = arguments[2:]
             with k.loop(0, rows, width) as r, k.loop(0, columns, width) as c:
                 lines = [source.load((r + i) * source_row + c).ir for i in range(width)]
-                for i, line in enumerate(_transposed(k, lines)):
+                for i, line in enumerate(transposed(k, lines)):
                     out.store((c + i) * out_row + r, Value(k, line))
 
 
@@ -140,7 +140,7 @@ def _present(k: Kernel, pointer: Pointer) -> Value:
     return Value(k, k.builder.icmp_unsigned("!=", k.builder.ptrtoint(pointer.address, I64), I64(0)))
 
 
-def _transposed(k: Kernel, lines: list[Any]) -> list[Any]:
+def transposed(k: Kernel, lines: list[Any]) -> list[Any]:
     """A square of vectors mirrored at its diagonal: at distance 1, 2, 4, ... lanes, pairs of lines trade the lanes that lie across."""
     width = len(lines)
     distance = 1

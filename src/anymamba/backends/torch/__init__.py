@@ -25,6 +25,7 @@ OPS: dict[str, str] = {
     "layernorm_fn": "anymamba.backends.torch.norm_gated",
     "rmsnorm_fn": "anymamba.backends.torch.norm_gated",
     "log_softmax_and_slope": "anymamba.backends.torch.cross_entropy",
+    "widened_product": "anymamba.backends.torch.widened_product",
 }
 
 

@@ -27,6 +27,9 @@ OPS: dict[str, str] = {
     "log_softmax_and_slope": "anymamba.backends.triton.cross_entropy",
 }
 
+LEFT_TO_TORCH = frozenset({"widened_product"})
+"""GPUs multiply 16 bits themselves: it is only asked for on processors."""
+
 
 def available() -> tuple[bool, str]:
     """Is there a triton and a GPU that it drives, or is its interpreter asked for."""

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from anymamba.ops.widened_product import product_times
+
 _aten = torch.ops.aten
 PRODUCTS = {_aten.mm, _aten.addmm, _aten.addmm_, _aten.bmm, _aten.baddbmm, _aten.baddbmm_, _aten._addmm_activation}
-if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-    PRODUCTS.add(torch.ops.mkldnn._linear_pointwise)  # of backends/torch/widened.py
 
 
 class _TimedProducts(TorchDispatchMode):
@@ -49,9 +49,9 @@ class _TimedProducts(TorchDispatchMode):
 def product_seconds(work: Callable[[], None], device: torch.device) -> float:
     """Seconds that ``work`` spends inside matrix products."""
     timed = _TimedProducts(device)
-    with timed:
+    with timed, product_times() as widened:
         work()
     if timed.on_gpu:
         torch.cuda.synchronize(device)
         return sum(start.elapsed_time(end) for start, end in timed.events) / 1e3
-    return timed.seconds
+    return timed.seconds + sum(widened)

@@ -12,6 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from anymamba.backends.torch import supports as supports
+from anymamba.backends.torch.precision import wide_dtype
+
 _TILE_BYTES = 5 * 2**20
 """Of a widened tile of weights, at most: from 2 to 5 MiB measured within 2 % (Zen 4, 768 and 1536 columns), small and large ones slower."""
 
@@ -23,10 +26,15 @@ _BLOCK_ROWS = 1024
 """Rows of the left operand that are widened at once: the weights are widened once for each block."""
 
 
-def product(a: Tensor, b: Tensor, dtype: torch.dtype, bias: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
-    """(a @ b.T) * scale + bias, in ``dtype``. a: (rows, depth), b: (columns, depth), each of any floating dtype or int8, any strides;
-    bias, scale: (columns,)."""
-    rows, columns = a.shape[0], b.shape[0]
+def widened_product(
+    a: Tensor, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """See anymamba.ops.widened_product. a (rows, depth), weight (columns, depth), any strides."""
+    dtype = dtype or a.dtype
+    if a.device.type != "cpu" or torch.float64 in (a.dtype, weight.dtype):
+        wide = wide_dtype(a)
+        return _finished(a.to(wide) @ weight.to(wide).t(), bias, scale).to(dtype)
+    rows, columns, b = a.shape[0], weight.shape[0], weight
     with torch.autocast("cpu", enabled=False):
         if columns > 1 and b.stride(0) == 1 and b.dtype != torch.float32:
             return _finished(_along_depth(a, b), bias, scale).to(dtype)

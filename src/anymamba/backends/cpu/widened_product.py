@@ -1,0 +1,81 @@
+"""Products of many rows with 16-bit, int8 or float32 weights on this processor: see widened_product_kernels.py."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from anymamba.backends.call import Call
+from anymamba.backends.cpu import target as targets
+from anymamba.backends.cpu import widened_product_kernels as kernels
+from anymamba.backends.cpu.compile import Program
+from anymamba.backends.cpu.emit import dtype_name
+from anymamba.language import say
+
+ROOM = 2**16
+"""float32 of widened weights in a task, 256 KiB: they stay in the second cache beside the rows that pass by."""
+
+FEWEST_ROWS = 96
+"""Of a task, where rows are divided too: widening the weights then costs a tenth of multiplying with them."""
+
+_WEIGHTS = {"float32", "bfloat16", "float16", "int8"}
+
+
+def supports(call: Call) -> tuple[bool, str]:
+    weights = next(name.removeprefix("weight_") for name in call.features if name.removeprefix("weight_") in _WEIGHTS | {"float64"})
+    for dtype in (dtype_name(call.dtype), weights):
+        if dtype not in _WEIGHTS:
+            return False, say(f"no kernels for {dtype}", f"没有 {dtype} 的内核")
+        if dtype == "float16" and not targets.host().f16:
+            return False, say("the processor does not convert float16", "处理器不支持 float16 转换")
+    return True, say("compiled kernels", "已编译内核")
+
+
+def widened_product(
+    a: Tensor, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """See anymamba.ops.widened_product. weight (columns, depth). Sums go along the depth one after the
+    other, the same for every row, however many there are."""
+    (rows, depth), columns = a.shape, weight.shape[0]
+    out = torch.empty(rows, columns, dtype=dtype or a.dtype)
+    if not rows or not columns:
+        return out
+    if 1 not in weight.stride():
+        weight = weight.contiguous()
+    in_rows = weight.stride(1) == 1
+    a = a.float()
+    if a.stride(1) != 1:
+        a = a.contiguous()
+    workers = torch.get_num_threads()
+    task_columns, column_tasks, task_rows, row_tasks = _blocks(rows, columns, depth, workers)
+    room = max(ROOM, 1 << (max(1, task_columns * depth) - 1).bit_length())
+    wide = [None if vector is None else vector.float().contiguous() for vector in (scale, bias)]
+    program = _program(dtype_name(weight.dtype), in_rows, dtype_name(out.dtype), scale is not None, bias is not None, room)
+    program.run(
+        column_tasks * row_tasks, workers=workers, a=a, weight=weight, out=out, scale=wide[0], bias=wide[1],
+        rows=rows, columns=columns, depth=depth, a_row=a.stride(0), weight_row=weight.stride(0 if in_rows else 1), out_row=columns,
+        task_columns=task_columns, column_tasks=column_tasks, task_rows=task_rows,
+    )  # fmt: skip
+    return out
+
+
+def _blocks(rows: int, columns: int, depth: int, workers: int) -> tuple[int, int, int, int]:
+    """Columns of a task, tasks side by side, rows of a task, tasks one above the other: large blocks, and four tasks for every worker so
+    that none waits long for the last."""
+    wide, tall = kernels.panel_columns(targets.host()), kernels.tile_rows(targets.host())
+    panels = -(-columns // wide)
+    most = max(1, ROOM // (max(1, depth) * wide))
+    per_task = max(1, min(most, -(-panels // (4 * workers)))) if workers > 1 else min(most, panels)
+    column_tasks = -(-panels // per_task)
+    row_tasks = 1
+    if workers > 1 and column_tasks < 4 * workers:
+        row_tasks = max(1, min(-(-4 * workers // column_tasks), rows // FEWEST_ROWS))
+    task_rows = -(-rows // (row_tasks * tall)) * tall
+    return per_task * wide, column_tasks, task_rows, -(-rows // task_rows)
+
+
+@functools.cache
+def _program(weight: str, in_rows: bool, out: str, has_scale: bool, has_bias: bool, room: int) -> Program:
+    return Program("product", kernels.product, weight, in_rows, out, has_scale, has_bias, room)
