@@ -73,6 +73,8 @@ def _on(mixer: nn.Module, name: str, kind: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             nn.utils.weight_norm(layer)
+    elif kind == "added bias":
+        layer.bias = nn.Parameter(torch.linspace(-0.3, 0.4, layer.weight.shape[0]))
     elif kind == "frozen":
         layer.requires_grad_(False)
 
@@ -85,7 +87,7 @@ def attachments(model: nn.Module) -> Iterator[tuple[str, Callable[[nn.Module], N
     """Name, and what to do to a copy of the model."""
     yield "plain", lambda _: None
     projections = [name for name in ("in_proj", "x_proj", "out_proj") if hasattr(mixers(model)[0], name)]
-    kinds = ["lora", "hook", "pre-hook", "weight norm", "old weight norm", "frozen"]
+    kinds = ["lora", "hook", "pre-hook", "weight norm", "old weight norm", "frozen", "added bias"]
     with contextlib.suppress(ImportError):
         import peft as peft
 

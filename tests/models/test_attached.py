@@ -19,7 +19,8 @@ from anymamba.models.lm import LanguageModel
 
 LENGTH = 12
 IDS = torch.randint(0, 61, (2, LENGTH), generator=torch.Generator().manual_seed(0))
-PADDINGS = {"none": (0, 0), "left": (5, 0), "right": (0, 4)}
+PADDINGS = {"none": slice(0, 0), "left": slice(0, 5), "right": slice(8, 12), "between": slice(3, 6)}
+"""Columns of the first row."""
 READINGS = {"whole": [LENGTH], "pieces": [4, 1, 6, 1], "steps": [1] * LENGTH}
 
 
@@ -33,10 +34,8 @@ def one_thread():
 
 
 def mask_of(padding: str) -> Tensor:
-    left, right = PADDINGS[padding]
     mask = torch.ones_like(IDS)
-    mask[0, :left] = 0
-    mask[0, LENGTH - right :] = 0
+    mask[0, PADDINGS[padding]] = 0
     return mask
 
 
@@ -161,7 +160,8 @@ QUICK = [
 @pytest.mark.parametrize(("family", "case"), QUICK, ids=str)
 def test_some_attachments(family, case):
     for index, reading in enumerate(READINGS):
-        check(family, case, list(PADDINGS)[(index + 1) % 3], reading)
+        check(family, case, list(PADDINGS)[(index + 1) % 4], reading)
+    check(family, case, "between", "whole")
     check(family, case, "left", "pieces", "checkpointing")
     check_text(family, case, "left")
 

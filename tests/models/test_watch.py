@@ -68,6 +68,10 @@ def later_weights(model):
             parameter.mul_(0.9)
 
 
+def later_vector(model):
+    nn.utils.vector_to_parameters(0.9 * nn.utils.parameters_to_vector(model.parameters()), model.parameters())
+
+
 def later_forward(model):
     attached.forward_replaced(model, "out_proj")
 
@@ -79,7 +83,10 @@ def later_module_for_one(model):
 
 @pytest.mark.parametrize(
     "change",
-    [later_hook, later_hook_for_all_modules, later_wrapper, later_lora, later_weights, later_forward, later_module_for_one],
+    [
+        later_hook, later_hook_for_all_modules, later_wrapper, later_lora, later_weights, later_vector, later_forward,
+        later_module_for_one,
+    ],
 )
 @pytest.mark.parametrize("family", ["mamba", "mamba2"])
 def test_what_is_attached_in_the_middle_of_a_text_counts_from_the_next_token(family, change):

@@ -1,13 +1,13 @@
 """Calls inside of torch.func's transformations (vmap, grad, jvp, ...) and of forward-mode differentiation, and second derivatives.
 
 Kernels take addresses and know one derivative; the reference is made of torch's own operations, which know all of it. So inside of a
-transformation an automatic choice is the reference.
+transformation an automatic choice is the reference. The torch backend is made of such operations too, where it has to be.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,10 @@ from anymamba.errors import BackendError, warn_once
 from anymamba.language import say
 
 
+_TRANSFORMABLE = ("reference", "torch")
+"""Backends made of operations that torch itself differentiates and transforms."""
+
+
 def transformed() -> bool:
     """True inside of torch.func's transformations and of ``forward_ad.dual_level``: values cannot be read there, and kernels
     that take addresses cannot run."""
@@ -25,8 +29,8 @@ def transformed() -> bool:
 
 
 def backend_inside(op: str, requested: str | None) -> str:
-    """The backend of a call inside of a transformation. Raises BackendError where another one than the reference is asked for."""
-    if requested not in (None, "reference"):
+    """The backend of a call inside of a transformation. Raises BackendError where one with kernels is asked for."""
+    if requested not in (None, *_TRANSFORMABLE):
         raise BackendError(
             "backend",
             say(f"backend {requested!r} cannot run {op} inside of torch.func", f"后端 {requested!r} 无法在 torch.func 内运行 {op}"),
@@ -35,8 +39,8 @@ def backend_inside(op: str, requested: str | None) -> str:
                 "vmap、grad、jvp 与前向模式微分需要 torch 自身可变换的运算",
             ),
             fix=say(
-                'leave the backend to us there, or with anymamba.use_backend("reference"): ...',
-                '此处不要指定后端，或使用 with anymamba.use_backend("reference"): ...',
+                'leave the backend to us there, or take anymamba.use_backend("torch") or ("reference")',
+                '此处不要指定后端，或使用 anymamba.use_backend("torch") 或 ("reference")',
             ),
         )
     if requested is None:
@@ -48,7 +52,19 @@ def backend_inside(op: str, requested: str | None) -> str:
                 f"{op} 在 torch.func（vmap、grad、jvp）与前向模式微分内使用后端 'reference'：精确但较慢",
             ),
         )
-    return "reference"
+        return "reference"
+    return requested
+
+
+def differentiated_again(function: Callable[..., Tensor], inputs: Sequence[Tensor], gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of ``function(*inputs)`` with a graph of their own, for a ``backward`` under create_graph=True. function: what the
+    node computes, in operations that torch itself differentiates."""
+    # views: one input may have been computed from another, and that path is not this node's
+    inputs = [tensor.view_as(tensor) for tensor in inputs]
+    outputs = function(*inputs)
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    found = iter(torch.autograd.grad(outputs, wanted, gradient, create_graph=True, allow_unused=True))
+    return tuple(next(found) if tensor.requires_grad else None for tensor in inputs)
 
 
 def first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,10 +73,11 @@ def first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(backward)
     def guarded(ctx: Any, *gradients: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return backward(ctx, *gradients)
+        ctx = _UnpackedOnce(ctx)
         with torch.no_grad():
             outputs = backward(ctx, *gradients)
-        if not torch.is_grad_enabled():
-            return outputs
         parts = outputs if isinstance(outputs, tuple) else (outputs,)
         # gradients that a second differentiation reaches: it fails there, and says why
         sources = [tensor for tensor in (*gradients, *ctx.saved_tensors) if isinstance(tensor, Tensor) and tensor.requires_grad]
@@ -70,6 +87,16 @@ def first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:
         return parts if isinstance(outputs, tuple) else parts[0]
 
     return guarded
+
+
+class _UnpackedOnce:
+    """A node's context whose saved tensors may be asked for twice, which torch.utils.checkpoint allows once."""
+
+    def __init__(self, ctx: Any) -> None:
+        self._ctx, self.saved_tensors = ctx, ctx.saved_tensors
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ctx, name)
 
 
 class _Last(torch.autograd.Function):
@@ -86,7 +113,7 @@ class _Last(torch.autograd.Function):
             say("the kernels have first derivatives only", "内核只有一阶导数"),
             why=say("a gradient made with create_graph=True was differentiated again", "对 create_graph=True 得到的梯度再次求导"),
             fix=say(
-                'compute the forward pass with anymamba.use_backend("reference"), which can be differentiated any number of times',
-                '请用 with anymamba.use_backend("reference") 计算前向过程，它可任意次求导',
+                'compute the forward pass with anymamba.use_backend("torch"), which can be differentiated any number of times',
+                '请用 with anymamba.use_backend("torch") 计算前向过程，它可任意次求导',
             ),
         )

@@ -57,10 +57,20 @@ def caller(**weights: Tensor | None) -> Caller | None:
     return None
 
 
+def unread_biases(modules: dict[str, nn.Module], biases: dict[str, Tensor | None]) -> dict[str, str]:
+    """Argument's name -> why the module has to be called, for each with a bias that did not come with its weight. biases: what came."""
+    return {name: bias_unread() for name, module in modules.items() if getattr(module, "bias", None) is not None and biases.get(name) is None}
+
+
+def bias_unread() -> str:
+    return say("it has a bias that the fused function does not take", "它带有融合函数不接受的偏置")
+
+
 def instead(calling: Caller, given: dict[str, Any]) -> dict[str, Any]:
     """What a fused function is told beside its weights (given: what it was told already): modules to call in place of them, with the
     reason said once, and the padding of a mixer of transformers."""
-    reasons = obstacles(calling.modules)
+    projections = {name: module for name, module in calling.modules.items() if name == "x_proj"}  # nobody can add its bias later
+    reasons = unread_biases(projections, {}) | obstacles(calling.modules)
     say_once(calling.mixer, reasons)
     told: dict[str, Any] = {name: calling.modules[name] for name in reasons}
     if calling.of_transformers and "mask" not in given:

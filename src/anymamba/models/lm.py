@@ -29,6 +29,8 @@ from anymamba.models.trunk.loss import IGNORE_INDEX, linear_cross_entropy, logit
 from anymamba.models.trunk.state import State
 from anymamba.models.trunk.submodule import call
 from anymamba.models.trunk.tied import SharedGradient, embed, shares_gradient
+from anymamba.ops.checks import has_values
+from anymamba.ops.projection import autocast_dtype
 
 
 @dataclass
@@ -184,9 +186,7 @@ class LanguageModel(nn.Module):
 
     def make_cache(self, batch: int = 1) -> Cache:
         """An empty recurrent state for that many rows; under autocast its convolution part is in autocast's dtype."""
-        kind = self.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
-        return Cache(self.config, batch, self.device, dtype, self)
+        return Cache(self.config, batch, self.device, autocast_dtype(self.device) or self.dtype, self)
 
     def forward(
         self,
@@ -213,7 +213,7 @@ class LanguageModel(nn.Module):
         predicted across a border. Not together with cache.
         cache: ``make_cache()``, continued from and updated. A row of one token is a step, more are read in parallel.
         attention_mask: (batch, length or more) 1 for tokens, 0 for padding, anywhere. Longer masks count from the right. Padding is zeroed
-        before and after the convolution; with a cache, it leaves a row's state as it was, and other padding than on the left of the first
+        before and after the convolution, and between tokens taken out (but not with seq_idx); with a cache, it leaves a row's state as it was, and other padding than on the left of the first
         piece makes the rows be read one by one.
         logits_to_keep: only the last so many positions' logits (0: all).
         return_logits: also return logits when there is a loss; they take (batch, length, vocabulary) memory.
@@ -231,6 +231,10 @@ class LanguageModel(nn.Module):
         shared = SharedGradient() if learning and not return_logits and shares_gradient(self) else None
         if cache is not None and mask is not None and padding.cuts_into(mask, cache):
             hidden = padding.read_rows(self.backbone, input_ids, mask, cache)
+        elif mask is not None and documents is None and (closed := padding.closed_up(input_ids, mask)) is not None:
+            ids, mask, columns = closed
+            hidden = self.backbone(ids, mask, None, cache, shared)
+            hidden = hidden.gather(1, columns.unsqueeze(-1).expand_as(hidden))
         else:
             hidden = self.backbone(input_ids, mask, documents, cache, shared)
         if cache is not None:
@@ -288,7 +292,7 @@ def _check_ids(input_ids: Tensor, vocabulary: int) -> None:
             ),
         )
     # looking at values on another device would make it wait for them; there, and in a graph, the embedding's own check has to do
-    if input_ids.device.type == "cpu" and input_ids.numel() and not torch.compiler.is_compiling():
+    if input_ids.device.type == "cpu" and input_ids.numel() and has_values(input_ids):
         low, high = (int(value) for value in torch.aminmax(input_ids))
         if low < 0 or high >= vocabulary:
             raise ArgumentError(

@@ -226,10 +226,15 @@ def features(**given: object) -> frozenset[str]:
     return frozenset([name for name, option in given.items() if option is not None and option is not False])
 
 
-def _values_readable(tensor: Tensor) -> bool:
+def has_values(tensor: Tensor) -> bool:
+    """Can the tensor's numbers be asked for: not in a captured graph or inside of torch.func, and not of tensors that are shapes alone."""
     if torch.compiler.is_compiling() or tensor.is_meta or torch.jit.is_tracing() or transformed():
         return False
-    return tensor.is_cpu or values_checked()
+    return type(tensor).__name__ != "FakeTensor"
+
+
+def _values_readable(tensor: Tensor) -> bool:
+    return has_values(tensor) and (tensor.is_cpu or values_checked())
 
 
 def _not_a_tensor(op: str, name: str, found: object) -> AnymambaError:

@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anymamba.errors import AnymambaError, ArgumentError
+from anymamba.language import say
+
 _SCHEMA_TYPES = {
     "Tensor": "Tensor",
     "Tensor | None": "Tensor?",
@@ -48,8 +51,15 @@ def as_node(shapes: Shapes, changes: str | None = None) -> Callable[[Callable[..
 
         @functools.wraps(function)
         def entry(*arguments: Any, **keywords: Any) -> Any:
-            if not traced():
-                return function(*arguments, **keywords)
+            shapes_alone = arguments and type(arguments[0]).__name__ == "FakeTensor"
+            if not traced() and not shapes_alone:
+                try:
+                    return function(*arguments, **keywords)
+                except RuntimeError as error:
+                    named = _in_place_under_vmap(name, changes, error)
+                    if named is None:
+                        raise
+                    raise named from error
             # a kernel's result would be a constant of the trace: the graph gets the node, which checks its arguments when it runs
             bound = signature.bind(*arguments, **keywords)
             bound.apply_defaults()
@@ -163,6 +173,24 @@ def _differentiate(name: str, declared: list[str], function: Callable[..., Any],
         return tuple(result)
 
     node.register_autograd(backward, setup_context=keep)
+
+
+def _in_place_under_vmap(op: str, changes: str | None, error: RuntimeError) -> AnymambaError | None:
+    """What torch means by its error where vmap maps over some arguments of an op that changes another in place."""
+    if not changes or not str(error).startswith("vmap: inplace"):
+        return None
+    return ArgumentError(
+        "value",
+        say(
+            f"{op} changes {changes} in place, so vmap has to map over {changes} too",
+            f"{op} 会就地修改 {changes}，因此 vmap 也必须对 {changes} 进行映射",
+        ),
+        why=str(error),
+        fix=say(
+            f"give {changes} one copy a mapped call, and its dimension in in_dims",
+            f"为每次映射调用提供 {changes} 的副本，并在 in_dims 中给出其维度",
+        ),
+    )
 
 
 @contextlib.contextmanager

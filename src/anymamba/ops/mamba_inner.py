@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from anymamba.backends.call import Call
-from anymamba.backends.dispatch import choose_fused
+from anymamba.backends.dispatch import choose_fused, requested_backend
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.backends.transforms import transformed
 from anymamba.ops import checks, compiled
@@ -158,6 +158,8 @@ def mamba_inner(
     choice = None if in_parts else choose_fused(call, backend)
     if choice is not None:
         return choice.function(*arguments, **({} if mask is None else {"mask": mask}))
+
+    backend = requested_backend(backend)  # what is computed again in the backward pass may be outside of the caller's ``with``
 
     def scanned(xz: Tensor) -> Tensor:
         """(batch, dim, length): everything before the output projection."""

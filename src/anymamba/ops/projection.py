@@ -23,7 +23,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     dtype = result_dtype(x)
     if in_float32(dtype, x, weight):
         return _rows(x.to(dtype), weight, dtype, bias)
-    if torch.is_autocast_enabled(x.device.type):
+    if autocast_dtype(x.device) is not None:
         return F.linear(x, weight, bias)
     return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
@@ -46,8 +46,13 @@ def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 
 def result_dtype(x: Tensor) -> torch.dtype:
     """What torch.autocast asks of a product with x, or the dtype of x."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return autocast_dtype(x.device) or x.dtype
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """The dtype of products under torch.autocast, or None outside of it."""
+    kind = device.type  # torch raises for "meta"
+    return torch.get_autocast_dtype(kind) if kind != "meta" and torch.is_autocast_enabled(kind) else None
 
 
 def in_float32(dtype: torch.dtype, *operands: Tensor) -> bool:

@@ -76,13 +76,15 @@ def causal_conv1d_update(
     """
     steps = x[:, :, None] if x.dim() == 2 else x
     dtype = working_dtype(x, weight, bias, conv_state)
-    out = torch.zeros_like(steps)
+    rows = []
     width, state_len = weight.shape[1], conv_state.shape[2]
     with torch.no_grad():
         for b in range(steps.shape[0]):
             row = b if conv_state_indices is None else int(conv_state_indices[b])
             if row < 0:
+                rows.append(torch.zeros_like(steps[b]))
                 continue
+            outputs = []
             for s in range(steps.shape[2]):
                 if cache_seqlens is None:
                     earlier = conv_state[row, :, state_len - (width - 1) :]
@@ -91,11 +93,13 @@ def causal_conv1d_update(
                     earlier = conv_state[row][:, [(now - back) % state_len for back in range(width - 1, 0, -1)]]
                 window = torch.cat([earlier.to(dtype), steps[b, :, s, None].to(dtype)], dim=1)
                 total = (window * weight.to(dtype)).sum(dim=1) + (0 if bias is None else bias.to(dtype))
-                out[b, :, s] = activate(total, activation).to(x.dtype)
+                outputs.append(activate(total, activation).to(x.dtype))
                 if cache_seqlens is None:
                     conv_state[row] = torch.cat([conv_state[row], steps[b, :, s, None]], dim=1)[:, 1:]
                 elif state_len:
                     conv_state[row, :, now % state_len] = steps[b, :, s].to(conv_state.dtype)
+            rows.append(torch.stack(outputs, dim=1) if outputs else torch.zeros_like(steps[b]))
+    out = torch.stack(rows) if rows else torch.zeros_like(steps)
     return out[:, :, 0] if x.dim() == 2 else out
 
 

@@ -122,16 +122,15 @@ def mamba3_mimo(
 def rotate(x: Tensor, angle: Tensor, neighbours: bool) -> Tensor:
     """Turns pairs of the last axis of x by angle (..., num_angles): pair i is (2i, 2i + 1) if neighbours, else (i, d_state / 2 + i).
     What belongs to no such pair stays."""
-    count = angle.shape[-1]
+    count, half = angle.shape[-1], x.shape[-1] // 2
     if neighbours:
-        first, second = slice(0, 2 * count, 2), slice(1, 2 * count, 2)
+        first, second = x[..., 0 : 2 * count : 2], x[..., 1 : 2 * count : 2]
     else:
-        half = x.shape[-1] // 2
-        first, second = slice(0, count), slice(half, half + count)
-    turned = x.clone()
-    turned[..., first] = x[..., first] * angle.cos() - x[..., second] * angle.sin()
-    turned[..., second] = x[..., first] * angle.sin() + x[..., second] * angle.cos()
-    return turned
+        first, second = x[..., :count], x[..., half : half + count]
+    one, other = first * angle.cos() - second * angle.sin(), first * angle.sin() + second * angle.cos()
+    if neighbours:
+        return torch.cat([torch.stack([one, other], dim=-1).flatten(-2), x[..., 2 * count :]], dim=-1)
+    return torch.cat([one, x[..., count:half], other, x[..., half + count :]], dim=-1)
 
 
 def _by_sequence(

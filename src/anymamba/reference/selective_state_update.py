@@ -31,11 +31,12 @@ def selective_state_update(
     Returns out with shape and dtype of x; no gradient passes.
     """
     dtype = working_dtype(state, x, dt, A, B, C, D, z, dt_bias)
-    out = torch.zeros_like(x)
+    out = []
     with torch.no_grad():
         for b in range(x.shape[0]):
             row = b if state_batch_indices is None else int(state_batch_indices[b])
             if row < 0:
+                out.append(torch.zeros_like(x[b]))
                 continue
             step = dt[b].to(dtype) if dt_bias is None else dt[b].to(dtype) + dt_bias.to(dtype)
             if dt_softplus:
@@ -49,8 +50,8 @@ def selective_state_update(
                 y = y + D.to(dtype) * token
             if z is not None:
                 y = y * F.silu(z[b].to(dtype))
-            out[b] = y.to(x.dtype)
-    return out
+            out.append(y.to(x.dtype))
+    return torch.stack(out) if out else torch.zeros_like(x)
 
 
 def _spread(matrix: Tensor, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.torch.precision import has_float64
-from anymamba.backends.transforms import first_derivative_only
+from anymamba.backends.transforms import transformed
 
 
 def running_angles(
@@ -43,7 +43,7 @@ def rotated(x: Tensor, bias: Tensor, angles: Tensor, neighbours: bool) -> Tensor
 
     x: (batch, length, rank, ngroups, d_state), ngroups dividing nheads. bias: (rank, nheads, d_state). angles: (batch, length, nheads,
     num_angles). Pair i of the last axis is (2i, 2i + 1) if neighbours, else (i, d_state / 2 + i); d_state is even."""
-    return _Rotated.apply(x, bias, angles, neighbours)
+    return (_turned if transformed() else _Rotated.apply)(x, bias, angles, neighbours)
 
 
 class _Rotated(torch.autograd.Function):
@@ -56,24 +56,36 @@ class _Rotated(torch.autograd.Function):
         out = out.flatten(3, 4)
         cos, sin = angles.cos().unsqueeze(2), angles.sin().unsqueeze(2)
         _turn_(out, cos, sin, neighbours)
-        ctx.save_for_backward(out, cos, sin)
+        ctx.save_for_backward(out, cos, sin, angles)
         ctx.neighbours, ctx.groups, ctx.dtypes = neighbours, groups, (x.dtype, bias.dtype)
         return out
 
     @staticmethod
-    @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        out, cos, sin = ctx.saved_tensors
+        out, cos, sin, angles = ctx.saved_tensors
+        again = torch.is_grad_enabled()  # create_graph=True: a graph of the gradient, back to the angles
+        if again:
+            cos, sin = angles.cos().unsqueeze(2), angles.sin().unsqueeze(2)
         dtype, bias_dtype = ctx.dtypes
         dangles = None
         if ctx.needs_input_grad[2]:
             (a, b), (da, db) = (_pairs(t, cos.shape[-1], ctx.neighbours) for t in (out, gradient))
             dangles = torch.addcmul(db * a, da, b, value=-1).sum(2)
-        back = gradient.clone(memory_format=torch.contiguous_format)
-        _turn_(back, cos, -sin, ctx.neighbours)
+        if again:
+            back = _turn(gradient, cos, -sin, ctx.neighbours)
+        else:
+            back = gradient.clone(memory_format=torch.contiguous_format)
+            _turn_(back, cos, -sin, ctx.neighbours)
         dbias = back.sum((0, 1)).to(bias_dtype) if ctx.needs_input_grad[1] else None
         dx = back.unflatten(3, (ctx.groups, -1)).sum(4).to(dtype) if ctx.needs_input_grad[0] else None
         return dx, dbias, dangles, None
+
+
+def _turned(x: Tensor, bias: Tensor, angles: Tensor, neighbours: bool) -> Tensor:
+    """``_Rotated`` in operations that torch itself differentiates and transforms."""
+    groups = x.shape[3]
+    both = x.unsqueeze(4) + bias.to(angles.dtype).unflatten(1, (groups, bias.shape[1] // groups))
+    return _turn(both.flatten(3, 4), angles.cos().unsqueeze(2), angles.sin().unsqueeze(2), neighbours)
 
 
 def _pairs(x: Tensor, count: int, neighbours: bool) -> tuple[Tensor, Tensor]:
@@ -82,6 +94,15 @@ def _pairs(x: Tensor, count: int, neighbours: bool) -> tuple[Tensor, Tensor]:
         return x[..., 0 : 2 * count : 2], x[..., 1 : 2 * count : 2]
     half = x.shape[-1] // 2
     return x[..., :count], x[..., half : half + count]
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
+    a, b = _pairs(x, cos.shape[-1], neighbours)
+    turned = a * cos - b * sin, b * cos + a * sin
+    count, half = cos.shape[-1], x.shape[-1] // 2
+    if neighbours:
+        return torch.cat([torch.stack(turned, -1).flatten(-2), x[..., 2 * count :]], -1)
+    return torch.cat([turned[0], x[..., count:half], turned[1], x[..., half + count :]], -1)
 
 
 def _turn_(x: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> None:

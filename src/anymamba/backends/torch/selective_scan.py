@@ -12,7 +12,7 @@ from torch import Tensor
 from anymamba.backends.torch import supports as supports
 from anymamba.backends.torch.precision import full_precision, wide_dtype
 from anymamba.backends.torch.recurrence import linear_recurrence_
-from anymamba.backends.transforms import first_derivative_only
+from anymamba.backends.transforms import differentiated_again, transformed
 
 
 def selective_scan_fn(
@@ -39,7 +39,7 @@ def selective_scan_fn(
         maps = [_state_map(X, A.is_complex(), rates.dtype) for X in (B, C)]
         groups = math.lcm(*(X.shape[1] for X in maps if X.dim() == 4))
         maps = [X.repeat_interleave(groups // X.shape[1], dim=1) if X.dim() == 4 else X for X in maps]
-        y, last_state = _Scan.apply(u, dt, rates, *maps, groups)
+        y, last_state = (_by_token if transformed() else _Scan.apply)(u, dt, rates, *maps, groups)
         if D is not None:
             y = torch.addcmul(y, D.to(wide)[:, None], u.to(wide))
         if z is not None:
@@ -147,11 +147,26 @@ class _Scan(torch.autograd.Function):
         return y, last_state
 
     @staticmethod
-    @first_derivative_only
     def backward(ctx: Any, dy: Tensor, _: Any) -> Any:
         u, dt, rates, B, C, *starts = ctx.saved_tensors
         with full_precision(u.device):
+            if torch.is_grad_enabled():  # create_graph=True
+                return *differentiated_again(lambda *operands: _by_token(*operands, ctx.groups)[0], (u, dt, rates, B, C), dy), None
             return *_backward(dy, u, dt, rates, B, C, starts, ctx.groups, ctx.steps), None
+
+
+def _by_token(u: Tensor, dt: Tensor, rates: Tensor, B: Tensor, C: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """``_Scan`` in operations that torch itself differentiates and transforms, one token after another."""
+    shared = rates.shape[0] // groups
+    (B_at, C_at) = (X[None, ..., None] if X.dim() == 2 else X.repeat_interleave(shared, dim=1) for X in (B.to(rates.dtype), C.to(rates.dtype)))
+    state, outputs = rates.new_zeros(u.shape[0], *rates.shape), []
+    for t in range(u.shape[2]):
+        B_t, C_t = (X[..., min(t, X.shape[-1] - 1)] for X in (B_at, C_at))
+        step, token = dt[:, :, t, None], u[:, :, t, None].to(dt.dtype)
+        state = torch.exp(step * rates) * state + step * token * B_t
+        y = (C_t * state).sum(2)
+        outputs.append(2 * y.real if y.is_complex() else y)
+    return torch.stack(outputs, 2), state.detach()
 
 
 class _Work:

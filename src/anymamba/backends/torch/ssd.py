@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from anymamba.backends.torch import supports as supports
 from anymamba.backends.torch.precision import full_precision, has_float64, wide_dtype
+from anymamba.backends.transforms import transformed
 
 
 def mamba_chunk_scan_combined(
@@ -100,7 +101,7 @@ def scan(
     for (steps, chunk), *operands in zip(blocks, *parts):
         idx = None if seq_idx is None else seq_idx[:, begin : begin + steps]
         operands += [state, idx, state_idx, chunk]
-        if needs_grad:
+        if needs_grad and not transformed():
             y, state = checkpoint(
                 _block, *operands, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
             )
@@ -189,7 +190,8 @@ def _decays(to: Tensor, since: Tensor, dtype: torch.dtype, same: Tensor, never: 
 
     same: where both are one step. Its decay is 1 whatever the exponents are, but autograd would add and subtract the largest of all
     gradients there, and what is left of the others is lost in rounding when they are small."""
-    difference = _Difference.apply(to, since, dtype).masked_fill(same, 0.0)
+    between = (to.unsqueeze(-1) - since.unsqueeze(-2)).to(dtype) if transformed() else _Difference.apply(to, since, dtype)
+    difference = between.masked_fill(same, 0.0)
     return (difference if never is None else difference.masked_fill(never, float("-inf"))).exp()
 
 

@@ -15,7 +15,7 @@ class Linear(nn.Linear):
     forward does nothing else. In 16 bits on a processor without such units its products run in float32, see ``ops/projection.py``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        fits = input.dtype == self.weight.dtype or torch.is_autocast_enabled(input.device.type)  # else torch's own error
+        fits = input.dtype == self.weight.dtype or projection.autocast_dtype(input.device) is not None  # else torch's own error
         if fits and projection.in_float32(projection.result_dtype(input), input, self.weight):
             return projection.linear(input, self.weight, self.bias)
         return super().forward(input)

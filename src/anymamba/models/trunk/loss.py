@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anymamba import ops
-from anymamba.errors import AnymambaError, ArgumentError
+from anymamba.backends.transforms import differentiated_again, transformed
+from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models.trunk import loss_node
 from anymamba.models.trunk.tied import SharedGradient
-from anymamba.ops.projection import in_float32, product
+from anymamba.ops.checks import has_values
+from anymamba.ops.projection import autocast_dtype, in_float32, product
 
 IGNORE_INDEX = -100
 
@@ -52,12 +54,12 @@ def linear_cross_entropy(
     """
     _check(hidden, weight.shape[0], targets, ignore_index, token_weights)
     targets, weights = _shares(targets, ignore_index, token_weights, normalizer)
-    dtype = (
-        torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else weight.dtype
-    )
+    dtype = autocast_dtype(hidden.device) or weight.dtype
+    if transformed() or hidden.is_meta:
+        return _in_torch(hidden.reshape(-1, hidden.shape[-1]), weight, targets, weights, dtype)
     if in_float32(dtype, hidden, weight):
         dtype = torch.float32  # the products are computed so anyway, and rounding the logits would cost time and digits
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or type(hidden).__name__ == "FakeTensor":
         grad = torch.is_grad_enabled()
         needs = grad and hidden.requires_grad, grad and weight.requires_grad
         return _node(hidden.reshape(-1, hidden.shape[-1]), weight, targets, weights, dtype, *needs)[0]
@@ -111,27 +113,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # under no_grad, needs_input_grad still says that a parameter could have a gradient
         needs_hidden, needs_weight = (differentiable and needs for needs in ctx.needs_input_grad[:2])
         loss, grad_hidden, grad_weight = _loss_and_gradients(hidden, weight, targets, weights, dtype, needs_hidden, needs_weight)
-        # kept on ctx, not with save_for_backward: the backward pass hands them on instead of copying them
-        ctx.shared = shared
+        # for a second backward pass, and for second derivatives
+        ctx.save_for_backward(hidden, weight, targets, weights)
+        ctx.shared, ctx.dtype, ctx.needs = shared, dtype, (needs_hidden, needs_weight)
+        # on ctx, not with save_for_backward: the backward pass hands them on instead of copying them
         ctx.grads = grad_hidden, grad_weight
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, weights = ctx.saved_tensors  # torch's own error where the graph was freed
         if torch.is_grad_enabled():  # create_graph=True: what was computed in the forward pass would pass for a constant
-            raise AnymambaError(
-                "usage",
-                say("the loss of a model has no second derivative", "模型的损失没有二阶导数"),
-                why=say("its gradient is formed in the forward pass", "其梯度在前向中即已算出"),
-                fix=say(
-                    "take model(ids).logits and torch.nn.functional.cross_entropy, under anymamba.use_backend('reference')",
-                    "请在 anymamba.use_backend('reference') 下使用 model(ids).logits 与 torch.nn.functional.cross_entropy",
-                ),
-            )
-        if ctx.grads is None:
-            raise RuntimeError(
-                "linear_cross_entropy: backward a second time; compute the loss again instead of retain_graph"
-            )
+            again = differentiated_again(lambda *x: _in_torch(*x, targets, weights, ctx.dtype), (hidden, weight), *grads)
+            return (*again, None, None, None, None, None)
+        if ctx.grads is None:  # retain_graph=True, and a second backward pass
+            ctx.grads = _loss_and_gradients(hidden, weight, targets, weights, ctx.dtype, *ctx.needs)[1:]
         (factor,), grads_of_inputs, ctx.grads = grads, ctx.grads, None
         for grad in grads_of_inputs:
             # asking for the value would make an accelerator wait; there the multiplication is cheap
@@ -141,6 +137,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
             ctx.shared.grad = grads_of_inputs[1]
             grads_of_inputs = grads_of_inputs[0], None
         return (*grads_of_inputs, None, None, None, None, None)
+
+
+def _in_torch(hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same loss in operations that torch itself differentiates and transforms; the logits are kept."""
+    logits = F.linear(hidden.to(dtype), weight.to(dtype))
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return (F.cross_entropy(wide, targets, reduction="none") * weights).sum().float()
 
 
 def _loss_and_gradients(
@@ -212,7 +215,7 @@ def _check(hidden: Tensor, vocabulary: int, targets: Tensor, ignore_index: int, 
                 f"token_weights 的形状为 {tuple(token_weights.shape)}，targets 为 {tuple(targets.shape)}：两者必须相同",
             ),
         )
-    if targets.device.type == "cpu" and targets.numel() and not torch.compiler.is_compiling():
+    if targets.device.type == "cpu" and targets.numel() and has_values(targets):
         wrong = (targets != ignore_index) & ((targets < 0) | (targets >= vocabulary))
         if bool(wrong.any()):
             value = int(targets[wrong][0])

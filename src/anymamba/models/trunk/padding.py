@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models.cache import Cache
+from anymamba.ops.checks import has_values
 
 
 def mask_of(attention_mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
@@ -28,7 +29,7 @@ def mask_of(attention_mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
             ),
         )
     mask = attention_mask[:, attention_mask.shape[1] - length :]
-    if torch.compiler.is_compiling():  # a graph cannot look at values
+    if not has_values(mask):
         return mask.unsqueeze(-1)
     if bool((mask == 1).all()):
         return None
@@ -49,9 +50,22 @@ def on_the_left(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tens
     return input_ids.gather(1, order.to(input_ids.device)), attention_mask.gather(1, order)
 
 
+def closed_up(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Where padding stands between tokens of a row, whose state it would let decay: ids, mask (batch, length, 1) with all padding moved in
+    front, and the columns (batch, length) from which to take what belongs to each place; None where there is no such padding. A graph cannot
+    know, and moves what there is."""
+    tokens = mask.squeeze(-1) != 0
+    if has_values(mask):
+        behind = (~tokens & (tokens.cumsum(1) > 0)).cumsum(1) > 0
+        if not bool((tokens & behind).any()):
+            return None
+    order = tokens.to(torch.int8).sort(dim=1, stable=True).indices
+    return input_ids.gather(1, order), mask.gather(1, order.unsqueeze(-1)), order.argsort(1)
+
+
 def cuts_into(mask: Tensor, cache: Cache) -> bool:
     """Whether padding stands where it would change a state: behind tokens, or in front of a piece that continues a text."""
-    if torch.compiler.is_compiling():
+    if not has_values(mask):
         return False
     tokens = mask.squeeze(-1) != 0
     return cache.tokens > 0 or bool((tokens[:, :-1] & ~tokens[:, 1:]).any())

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from anymamba.models import plain
+from anymamba.ops.checks import has_values
 
 
 class SharedGradient:
@@ -27,7 +27,7 @@ class SharedGradient:
 def shareable(table: Tensor) -> bool:
     """On the CPU, where adding rows one after the other is deterministic; for a plain parameter that is being trained."""
     plain = type(table) is nn.Parameter and table.device.type == "cpu"
-    return plain and table.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return plain and table.requires_grad and torch.is_grad_enabled() and has_values(table)
 
 
 def shares_gradient(model: Any) -> bool:
@@ -54,12 +54,13 @@ class _Embedding(torch.autograd.Function):
         return F.embedding(ids, table.detach())
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (grad,) = grads
         (ids,) = ctx.saved_tensors
         total, ctx.shared.grad = ctx.shared.grad, None
         if total is None:
             total = grad.new_zeros(ctx.shape)
+        if torch.is_grad_enabled():  # create_graph=True: the loss left nothing
+            return total.index_add(0, ids.flatten(), grad.flatten(0, -2)), None, None
         total.index_add_(0, ids.flatten(), grad.flatten(0, -2).to(total.dtype))
         return total, None, None

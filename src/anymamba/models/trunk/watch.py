@@ -38,7 +38,7 @@ def readable(model: nn.Module) -> tuple[bool, str]:
 
 class Watch:
     """What a stepper found when it was made. values: it has copies of weights, so that a change of a weight counts too (one that torch
-    records: everything but writing through ``.data``)."""
+    records, or another tensor put in its place through ``.data``; not what is written into ``.data``)."""
 
     def __init__(self, model: nn.Module, values: bool = True) -> None:
         self._model = model
@@ -55,7 +55,7 @@ class Watch:
         # a tensor made in inference mode has no version
         held = [tensor for tensor in self._parameters if tensor is not None and not tensor.is_inference()]
         self._values = held if values else []
-        self._versions = list(map(_version, self._values))
+        self._versions, self._addresses = list(map(_version, self._values)), list(map(torch.Tensor.data_ptr, self._values))
 
     def changed(self) -> bool:
         """Tens of microseconds for a model of 24 layers."""
@@ -68,6 +68,7 @@ class Watch:
             or ["forward" in names for names in self._names] != self._forwards
             or not _same(_values(self._own), self._parameters)
             or list(map(_version, self._values)) != self._versions
+            or list(map(torch.Tensor.data_ptr, self._values)) != self._addresses
             or (bool(self._adapted) and list(map(_adapter_state, self._adapted)) != self._adapters)
         )
 

@@ -9,13 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anymamba.dropin.caller import say_once
+from anymamba.dropin.caller import bias_unread, say_once
 from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models import plain
 from anymamba.models.plain import Weights
 
 from .convolution import causal_conv1d_fn, causal_conv1d_update
+
+
+_WITHOUT_BIAS = ("x_proj", "norm")
+"""Modules of whose bias the fused functions know nothing; these have none, unless somebody gives them one."""
 
 
 def fusible(mixer: nn.Module, *names: str) -> list[Weights] | None:
@@ -26,6 +30,8 @@ def fusible(mixer: nn.Module, *names: str) -> list[Weights] | None:
         weights, reason = plain.weights(getattr(mixer, name))
         if weights is None:
             reasons[name] = reason
+        elif name in _WITHOUT_BIAS and weights.bias is not None:
+            reasons[name] = bias_unread()
         else:
             taken.append(weights)
     if reasons and not torch.compiler.is_compiling():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
-from anymamba.dropin.caller import Caller, caller, obstacle, obstacles, say_once
+from anymamba.dropin.caller import Caller, caller, obstacle, obstacles, say_once, unread_biases
 from anymamba.errors import warn_once
 from anymamba.language import say
 
@@ -32,14 +32,16 @@ def mamba_inner_fn(*arguments: Any, **keywords: Any) -> Any:
     given = _INNER.bind_partial(*arguments, **keywords).arguments
     if given.get("dt_rms_weight") is not None:
         return None
-    calling = _plain(x_proj=given["x_proj_weight"], out_proj=given["out_proj_weight"])
+    biases = {"out_proj": given.get("out_proj_bias")}
+    calling = _plain(biases, x_proj=given["x_proj_weight"], out_proj=given["out_proj_weight"])
     return None if calling is None else inner(*arguments, mask=calling.mask, **keywords)
 
 
 def mamba_split_conv1d_scan_combined(*arguments: Any, **keywords: Any) -> Any:
     """mamba_split_conv1d_scan_combined of a Mamba-2 mixer of transformers, or None."""
     given = _SPLIT.bind_partial(*arguments, **keywords).arguments
-    calling = _plain(norm=given.get("rmsnorm_weight"), out_proj=given.get("outproj_weight"))
+    biases = {"out_proj": given.get("outproj_bias")}
+    calling = _plain(biases, norm=given.get("rmsnorm_weight"), out_proj=given.get("outproj_weight"))
     return None if calling is None else split(*arguments, mask=calling.mask, **keywords)
 
 
@@ -53,8 +55,8 @@ def may_answer_none() -> bool:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) >= (5, 15)
 
 
-def _plain(**weights: Tensor | None) -> Caller | None:
-    """The mixer that calls, if all these weights are those of modules that do nothing else."""
+def _plain(biases: dict[str, Tensor | None], **weights: Tensor | None) -> Caller | None:
+    """The mixer that calls, if all these weights, and the biases that came with them, are those of modules that do nothing else."""
     if torch.compiler.is_compiling():
         return None  # a graph shows no caller
     calling = caller(**weights)
@@ -63,7 +65,7 @@ def _plain(**weights: Tensor | None) -> Caller | None:
     _say_what_is_passed_over(calling.mixer)
     if len(calling.modules) < sum(weight is not None for weight in weights.values()):
         return None
-    reasons = obstacles(calling.modules)
+    reasons = unread_biases(calling.modules, biases) | obstacles(calling.modules)
     say_once(calling.mixer, reasons)
     return None if reasons else calling
 
