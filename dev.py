@@ -4,6 +4,7 @@ setup      .venv with anymamba (editable) and everything the tests need
 test       setup, style, types, documentation, tests: what CI runs
 check      style and types only
 test-slow  the large cases as well
+test-grid  every combination of the grids of attachments, of which test-slow runs every pair: hours
 test-gpu   the cases that need a CUDA or ROCm device
 demo       setup, then train a small model and generate with it
 bench      setup, then the benchmarks of this machine
@@ -77,10 +78,13 @@ def main(command: str, *rest: str) -> None:
         setup()
         check()
         docs()
-        pytest("-m", "not slow and not gpu", "-n", "2", "--dist", "loadfile", *rest)
+        pytest("-m", "not slow and not gpu and not grid", "-n", "2", "--dist", "loadfile", *rest)
     elif command == "test-slow":
         setup()
-        pytest("-m", "not gpu", *rest)
+        pytest("-m", "not gpu and not grid", *rest)
+    elif command == "test-grid":
+        setup()
+        pytest("-m", "grid", *rest)
     elif command == "test-gpu":
         pytest("-m", "gpu", *rest)
     elif command == "docs":

@@ -1,8 +1,8 @@
 """What people attach to the layers of a model, and the ways in which they run it: the drop-in against the same model's slow path.
 
-As a program: ``python -m tests.dropin.attachments FAMILIES [quick]`` prints one JSON document, case -> largest relative error of loss,
-logits and every gradient. The slow path of a transformers model is its own code, found behind the functions that the drop-in serves; that
-of mamba_ssm's classes is the same class with its fused path switched off and the exact reference as the backend.
+As a program: ``python -m tests.dropin.attachments FAMILIES quick|pairs|all`` prints one JSON document, case -> largest relative error of
+loss, logits and every gradient. The slow path of a transformers model is its own code, found behind the functions that the drop-in serves;
+that of mamba_ssm's classes is the same class with its fused path switched off and the exact reference as the backend.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import itertools
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tests.dropin.tiny_transformers import build
+from tests.dropin.tiny_transformers import CONFIGS, build
+from tests.pairwise import Row, covering
 
 CLASSES = ("Mamba", "Mamba2", "Mamba2Simple")
 PADDINGS = ("none", "left", "right")
@@ -83,23 +84,22 @@ def mixers(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if hasattr(module, "in_proj") and hasattr(module, "conv1d")]
 
 
-def attachments(model: nn.Module) -> Iterator[tuple[str, Callable[[nn.Module], None]]]:
-    """Name, and what to do to a copy of the model."""
-    yield "plain", lambda _: None
-    projections = [name for name in ("in_proj", "x_proj", "out_proj") if hasattr(mixers(model)[0], name)]
-    kinds = ["lora", "hook", "pre-hook", "weight norm", "old weight norm", "frozen", "added bias"]
-    with contextlib.suppress(ImportError):
-        import peft as peft
+KINDS = ("lora", "hook", "pre-hook", "weight norm", "old weight norm", "frozen", "added bias", "peft")
 
-        kinds.append("peft")
-    for name, kind in itertools.product(projections, kinds):
 
-        def attach(model: nn.Module, name: str = name, kind: str = kind) -> None:
-            torch.manual_seed(5)
-            for mixer in mixers(model):
-                _on(mixer, name, kind)
+def attachments(family: str) -> list[str]:
+    """Kind and module: "lora on x_proj"."""
+    first = family in ("mamba", "falcon_mamba", "jamba", "Mamba")
+    projections = ("in_proj", "x_proj", "out_proj") if first else ("in_proj", "out_proj")
+    return ["plain", *(f"{kind} on {name}" for name, kind in itertools.product(projections, KINDS))]
 
-        yield f"{kind} on {name}", attach
+
+def attach(model: nn.Module, what: str) -> None:
+    if what != "plain":
+        kind, name = what.split(" on ")
+        torch.manual_seed(5)
+        for mixer in mixers(model):
+            _on(mixer, name, kind)
 
 
 def largest(got: dict[str, Tensor], want: dict[str, Tensor]) -> tuple[float, str]:
@@ -254,28 +254,41 @@ def switched_off(model: nn.Module) -> None:
             mixer.use_mem_eff_path = False  # type: ignore[assignment]
 
 
-def errors(family: str, quick: bool) -> dict[str, tuple[float, str]]:
+def possible(row: Row) -> bool:
+    if row["family"] in CLASSES and row["padding"] != "none":
+        return False
+    return row["what"] in attachments(row["family"]) and not (row["how"] == "train compile" and row["padding"] == "right")
+
+
+def rows(family: str, extent: str) -> list[Row]:
+    """Of the grid: a few, or every pair of the values of two axes in some family's, or all."""
+    hows = [*(f"train {run}" for run in RUNS), *(f"read {how}" for how in ("whole", "pieces", "steps"))]
+    if extent == "quick":
+        padding = "none" if family in CLASSES else "left"
+        few = [what for what in attachments(family) if not any(word in what for word in ("old", "in_proj", "frozen"))]
+        cases = [("train eager", padding), ("read steps", "none")]
+        return [{"family": family, "what": what, "how": how, "padding": padding} for what in few for how, padding in cases]
+    families = [family] if extent == "all" else [*CONFIGS, *CLASSES]
+    axes = {"family": families, "what": [*dict.fromkeys(itertools.chain(*map(attachments, families)))], "how": hows, "padding": PADDINGS}
+    if extent == "all":
+        return [row for row in (dict(zip(axes, values)) for values in itertools.product(*axes.values())) if possible(row)]
+    return [row for row in covering(axes, possible) if row["family"] == family]
+
+
+def errors(family: str, extent: str) -> dict[str, tuple[float, str]]:
     subject: Any = Classes(family) if family in CLASSES else Transformers(family)
-    paddings = ("none",) if family in CLASSES else PADDINGS
     found: dict[str, tuple[float, str]] = {}
-    for what, attach in attachments(subject.model):
-        runs = [(padding, run) for padding in paddings for run in RUNS if run != "compile" or padding in ("left", paddings[0])]
-        reads = [(padding, how) for padding in paddings for how in ("whole", "pieces", "steps")]
-        if quick:
-            runs, reads = [(paddings[-2:][0], "eager")], [(paddings[0], "steps")]
-            if "old" in what or "in_proj" in what or "frozen" in what:
-                continue
-        for stage, cases in (("train", runs), ("read", reads)):
-            for padding, how in cases:
-                fast, plain = copy.deepcopy(subject.model), copy.deepcopy(subject.model)
-                attach(fast), attach(plain)
-                switched_off(plain)
-                torch._dynamo.reset()
-                with subject.slow():
-                    # the graph of a slow path is no slower path than itself
-                    want = getattr(subject, stage)(plain, padding, "eager" if how == "compile" else how)
-                got = getattr(subject, stage)(fast, padding, how)
-                found[f"{family}, {what}, {stage}, {padding} padding, {how}"] = largest(got, want)
+    for row in rows(family, extent):
+        stage, how = row["how"].split()
+        fast, plain = copy.deepcopy(subject.model), copy.deepcopy(subject.model)
+        attach(fast, row["what"]), attach(plain, row["what"])
+        switched_off(plain)
+        torch._dynamo.reset()
+        with subject.slow():
+            # the graph of a slow path is no slower path than itself
+            want = getattr(subject, stage)(plain, row["padding"], "eager" if how == "compile" else how)
+        got = getattr(subject, stage)(fast, row["padding"], how)
+        found[", ".join(row.values())] = largest(got, want)
     return found
 
 
@@ -286,7 +299,7 @@ def main(families: str, extent: str = "all") -> None:
     torch.set_num_threads(1)
     found: dict[str, tuple[float, str]] = {}
     for family in families.split(","):
-        found |= errors(family, extent == "quick")
+        found |= errors(family, extent)
     print(json.dumps(found))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from anymamba.models.falcon_mamba import FalconMambaConfig
 from anymamba.models.lm import LanguageModel
@@ -96,6 +97,48 @@ def older_weight_norm(model: LanguageModel, name: str) -> None:
         nn.utils.weight_norm(getattr(owner, attribute)).weight_g.data.mul_(1.1)
 
 
+def half_weight(model: LanguageModel, name: str) -> None:
+    """A parametrisation of the owner's, with a parameter of its own."""
+
+    class Squashed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.share = nn.Parameter(torch.tensor(0.3))
+
+        def forward(self, weight: Tensor) -> Tensor:
+            return weight + self.share * torch.tanh(weight)
+
+    for owner, attribute in places(model, name):
+        nn.utils.parametrize.register_parametrization(getattr(owner, attribute), "weight", Squashed())
+
+
+def pruned(model: LanguageModel, name: str) -> None:
+    for owner, attribute in places(model, name):
+        prune.l1_unstructured(getattr(owner, attribute), "weight", 0.4)
+
+
+def subclass(model: LanguageModel, name: str) -> None:
+    class Louder(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return 1.3 * super().forward(input)
+
+    for owner, attribute in places(model, name):
+        getattr(owner, attribute).__class__ = Louder
+
+
+def other_bias(model: LanguageModel, name: str) -> None:
+    """One that the configuration does not have, or none where it has one."""
+    for owner, attribute in places(model, name):
+        module: Any = getattr(owner, attribute)
+        size = module.weight.shape[0]
+        module.bias = None if module.bias is not None else nn.Parameter(torch.linspace(-0.2, 0.3, size))
+
+
+def gradient_hook(model: LanguageModel, name: str) -> None:
+    for owner, attribute in places(model, name):
+        getattr(owner, attribute).weight.register_hook(lambda gradient: 0.5 * gradient)
+
+
 def frozen(model: LanguageModel, name: str) -> None:
     for owner, attribute in places(model, name):
         getattr(owner, attribute).requires_grad_(False)
@@ -116,6 +159,13 @@ KINDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
     "forward replaced": (forward_replaced, ("x_proj", "out_proj", "conv1d")),
     "weight norm": (weight_norm, (*PROJECTIONS, "conv1d")),
     "older weight norm": (older_weight_norm, ("x_proj", "out_proj", "conv1d")),
+    "DoRA": (functools.partial(lora, use_dora=True), PROJECTIONS),
+    "LoRA with biases": (functools.partial(lora, lora_bias=True), ("in_proj", "x_proj", "lm_head")),
+    "parametrised": (half_weight, (*PROJECTIONS, "conv1d", "norm")),
+    "pruned": (pruned, (*PROJECTIONS, "conv1d")),
+    "subclass": (subclass, PROJECTIONS),
+    "other bias": (other_bias, (*PROJECTIONS, "conv1d")),
+    "gradient hook": (gradient_hook, ("in_proj", "x_proj", "lm_head", "embeddings")),
     "frozen": (frozen, ("in_proj", "out_proj", "lm_head")),
     "only trained": (only_trained, ("x_proj", "out_proj", "dt_proj", "conv1d")),
 }

@@ -1,10 +1,12 @@
 """Adapters, hooks, wrappers, weight norm and frozen parts: loss, logits, text and every gradient are those of the modules themselves.
 
-The grid is generated from the families; a part of it runs by default, all of it behind ``slow``.
+The grid is generated from the families; a part of it runs by default, every pair of its axes' values behind ``slow``, all of it behind
+``grid``.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from tests.models import attached
 from tests.models.slow_path import SlowText
+from tests.pairwise import Row, covering
 from torch import Tensor
 
 from anymamba.generation.engine import Reader, generate
@@ -166,7 +169,41 @@ def test_some_attachments(family, case):
     check_text(family, case, "left")
 
 
+def possible(row: Row) -> bool:
+    if row["way"] == "compile":  # one graph reads the whole text, and torch traces no backward hook of a module inside it
+        return row["case"] in attached.cases(row["family"]) and row["reading"] == "whole" and not row["case"].startswith("backward hook")
+    if row["reading"] == "text" and (row["way"], row["training"]) != ("eager", ""):
+        return False
+    return row["case"] in attached.cases(row["family"])
+
+
+@functools.cache
+def every_pair() -> list[Row]:
+    axes = {
+        "family": [*attached.FAMILIES], "case": [*dict.fromkeys(case for family in attached.FAMILIES for case in attached.cases(family))],
+        "padding": [*PADDINGS], "reading": [*READINGS, "text"], "way": ["eager", "checkpointing", "bfloat16", "compile"],
+        "training": ["", "training"],
+    }  # fmt: skip
+    return covering(axes, possible)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("family", attached.FAMILIES)
+def test_every_pair_of_axes(family):
+    wrong = {}
+    for row in every_pair():
+        if row["family"] == family:
+            try:
+                if row["reading"] == "text":
+                    check_text(family, row["case"], row["padding"])
+                else:
+                    check(family, row["case"], row["padding"], row["reading"], row["way"], bool(row["training"]))
+            except AssertionError as error:
+                wrong[" / ".join(row.values())] = str(error).splitlines()[0]
+    assert not wrong
+
+
+@pytest.mark.grid
 @pytest.mark.parametrize(("family", "case"), EVERYTHING, ids=str)
 def test_every_attachment(family, case):
     for padding, reading, way in itertools.product(PADDINGS, READINGS, ("eager", "checkpointing", "bfloat16")):
@@ -176,7 +213,7 @@ def test_every_attachment(family, case):
         check_text(family, case, padding)
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 @pytest.mark.parametrize(("family", "case"), EVERYTHING, ids=str)
 def test_every_attachment_compiled(family, case):
     if "hook" in case and "backward" in case:

@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 import torch
 from tests.training.runs import losses, settings, tiny_model
+from torch import Tensor
 
 from anymamba.errors import AnymambaError
 from anymamba.models import hub
+from anymamba.models.lm import LanguageModel
 from anymamba.training.run.config import TrainConfig
 from anymamba.training.run.runfolder import read_metrics
 from anymamba.training.run.train import train
 from anymamba.training.show.report import Reporter
 
 Run = Callable[..., Any]
+POISON = "\x01"
 
 
 def test_a_run_learns_and_leaves_a_whole_folder(small_run: Run, corpus_file: Path, tmp_path: Path) -> None:
@@ -114,6 +117,26 @@ def test_a_diverging_run_says_so(small_run: Run, corpus_file: Path) -> None:
     with pytest.raises(AnymambaError, match="step") as caught:
         small_run(corpus_file, steps=40, lr=1e30, clip=0.0, warmup=1)
     assert caught.value.code == "diverged" and "--lr" in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_row_that_is_not_finite_is_named(small_run: Run, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """One row of the data has a byte on which the model breaks; the error names the step, the row and what stands in it."""
+    data = tmp_path / "poisoned.txt"
+    data.write_text(text[:8000] + 3 * POISON + text[8000:16000], "utf-8")
+    forward = LanguageModel.forward
+
+    def breaking(model: LanguageModel, ids: Tensor, *arguments: Any, **options: Any) -> Any:
+        output = forward(model, ids, *arguments, **options)
+        if (ids == ord(POISON)).any():
+            nothing = model.backbone.norm_f.weight.mean() * 0
+            output.loss = output.loss + (nothing.sqrt() if where == "gradient" else nothing / nothing)
+        return output
+
+    monkeypatch.setattr(LanguageModel, "forward", breaking)
+    with pytest.raises(AnymambaError, match=f"the {where} of step [0-9]+ .*\n.*from row [0-9]+(, [0-9]+)? of [0-9]+ alone") as caught:
+        small_run(data, steps=200, batch_tokens=256, max_minutes=0.5)
+    assert caught.value.code == "diverged" and "begins with" in str(caught.value)
 
 
 def test_samples_are_written_and_do_not_disturb_training(small_run: Run, corpus_file: Path, tmp_path: Path) -> None:

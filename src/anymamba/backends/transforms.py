@@ -17,7 +17,6 @@ from torch.autograd import forward_ad
 from anymamba.errors import BackendError, warn_once
 from anymamba.language import say
 
-
 _TRANSFORMABLE = ("reference", "torch")
 """Backends made of operations that torch itself differentiates and transforms."""
 

@@ -59,7 +59,8 @@ def caller(**weights: Tensor | None) -> Caller | None:
 
 def unread_biases(modules: dict[str, nn.Module], biases: dict[str, Tensor | None]) -> dict[str, str]:
     """Argument's name -> why the module has to be called, for each with a bias that did not come with its weight. biases: what came."""
-    return {name: bias_unread() for name, module in modules.items() if getattr(module, "bias", None) is not None and biases.get(name) is None}
+    unread = [name for name, module in modules.items() if getattr(module, "bias", None) is not None and biases.get(name) is None]
+    return dict.fromkeys(unread, bias_unread()) if unread else {}
 
 
 def bias_unread() -> str:

@@ -213,8 +213,8 @@ class LanguageModel(nn.Module):
         predicted across a border. Not together with cache.
         cache: ``make_cache()``, continued from and updated. A row of one token is a step, more are read in parallel.
         attention_mask: (batch, length or more) 1 for tokens, 0 for padding, anywhere. Longer masks count from the right. Padding is zeroed
-        before and after the convolution, and between tokens taken out (but not with seq_idx); with a cache, it leaves a row's state as it was, and other padding than on the left of the first
-        piece makes the rows be read one by one.
+        before and after the convolution, and between tokens taken out (but not with seq_idx); with a cache, it leaves a row's state as
+        it was, and other padding than on the left of the first piece makes the rows be read one by one.
         logits_to_keep: only the last so many positions' logits (0: all).
         return_logits: also return logits when there is a loss; they take (batch, length, vocabulary) memory.
         """

@@ -158,7 +158,8 @@ class _Scan(torch.autograd.Function):
 def _by_token(u: Tensor, dt: Tensor, rates: Tensor, B: Tensor, C: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """``_Scan`` in operations that torch itself differentiates and transforms, one token after another."""
     shared = rates.shape[0] // groups
-    (B_at, C_at) = (X[None, ..., None] if X.dim() == 2 else X.repeat_interleave(shared, dim=1) for X in (B.to(rates.dtype), C.to(rates.dtype)))
+    B, C = (X.to(rates.dtype) for X in (B, C))
+    B_at, C_at = (X[None, ..., None] if X.dim() == 2 else X.repeat_interleave(shared, dim=1) for X in (B, C))
     state, outputs = rates.new_zeros(u.shape[0], *rates.shape), []
     for t in range(u.shape[2]):
         B_t, C_t = (X[..., min(t, X.shape[-1] - 1)] for X in (B_at, C_at))

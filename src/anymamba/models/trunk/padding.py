@@ -52,8 +52,8 @@ def on_the_left(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tens
 
 def closed_up(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     """Where padding stands between tokens of a row, whose state it would let decay: ids, mask (batch, length, 1) with all padding moved in
-    front, and the columns (batch, length) from which to take what belongs to each place; None where there is no such padding. A graph cannot
-    know, and moves what there is."""
+    front, and the columns (batch, length) from which to take what belongs to each place; None where there is no such padding. A graph
+    cannot know, and moves what there is."""
     tokens = mask.squeeze(-1) != 0
     if has_values(mask):
         behind = (~tokens & (tokens.cumsum(1) > 0)).cumsum(1) > 0

@@ -146,9 +146,13 @@ class Feeder:
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """The part of the step's rows that belongs to this process: (rows_per_step / world, length)."""
         share = self.rows_per_step // world
+        return stack([self.rows.row(*place) for place in self.places(step)[rank * share : (rank + 1) * share]])
+
+    def places(self, step: int) -> list[tuple[int, int]]:
+        """(epoch, number in ``rows``) of each row of the step, over all processes."""
         since, row = self._from
-        first = row + (step - since) * self.rows_per_step + rank * share
-        return stack([self.rows.row(*self._place(first + i)) for i in range(share)])
+        first = row + (step - since) * self.rows_per_step
+        return [self._place(first + i) for i in range(self.rows_per_step)]
 
     def _place(self, number: int) -> tuple[int, int]:
         epoch, position = divmod(number, self.rows.count)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from anymamba import printable
-from anymamba.errors import AnymambaError, ArgumentError
+from anymamba.errors import ArgumentError
 from anymamba.language import _
 from anymamba.models import graphed_pass
 from anymamba.training.data.rows import Batch
-from anymamba.training.loop import matmulshare, optim
+from anymamba.training.loop import divergence, matmulshare, optim
 from anymamba.training.loop.evaluate import Score
 from anymamba.training.loop.interrupt import Interrupt
 from anymamba.training.loop.pace import Pace
@@ -100,7 +100,7 @@ class Loop:
             try:
                 whole = self.one_step(lambda: bool(signals.asked) or self.pace.out_of_time)
             except ArgumentError as error:  # the ops look at their inputs, and the sizes of a batch are never wrong
-                raise self._diverged(_("step {step} failed").format(step=self.step + 1), error.what) from error
+                raise divergence.diverged(_("step {step} failed").format(step=self.step + 1), error.what) from error
             if whole:
                 self.report()
                 if self.step - started_at == PROFILED_STEP:
@@ -163,6 +163,8 @@ class Loop:
             total += loss.detach()
         norm = self._clip()
         rate = self.schedule.rate(self.step)
+        if processes.world == 1 and processes.device.type == "cpu":
+            divergence.refuse(run, self.step + 1, float(total), float(norm), rate, batch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -225,9 +227,7 @@ class Loop:
         losses = run.processes.sum(*(loss for _, loss, _, _ in self._waiting))
         self.pace.synchronised()
         for (step, __, norm, rate), loss in zip(self._waiting, losses):
-            if not math.isfinite(loss):
-                what = _("the loss of step {step} is {loss}").format(step=step, loss=loss)
-                raise self._diverged(what, _("the learning rate was {rate:.2g}").format(rate=rate))
+            divergence.refuse(run, step, loss, float(norm), rate)
             row = {
                 "step": step,
                 "loss": loss,
@@ -247,17 +247,6 @@ class Loop:
         self.loss = losses[-1]
         self._waiting.clear()
         run.reporter.progress(progress_line(row, run.plan.steps, self.pace.left(run.plan.steps - self.step)), step >= run.plan.steps)
-
-    def _diverged(self, what: str, why: str) -> AnymambaError:
-        return AnymambaError(
-            "diverged",
-            what,
-            why=why,
-            fix=_(
-                "lower --lr, or raise --warmup; earlier checkpoints are whole: --resume auto --lr ... goes on from "
-                "the newest"
-            ),
-        )
 
     def _tokens(self, step: int) -> int:
         """Tokens read up to this step, over all processes and parts of the run."""

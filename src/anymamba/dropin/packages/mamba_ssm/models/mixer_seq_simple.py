@@ -21,6 +21,7 @@ from ..modules.mamba3 import Mamba3
 from ..modules.mamba_simple import Mamba
 from ..modules.mha import MHA
 from ..modules.mlp import GatedMLP
+from ..modules.modules_as_weights import called
 from ..ops.triton.layer_norm import RMSNorm, layer_norm_fn
 from ..utils.generation import GenerationMixin
 from ..utils.hf import load_config_hf, load_state_dict_hf
@@ -186,7 +187,7 @@ class MambaLMHeadModel(nn.Module, GenerationMixin):
         hidden_states = self.backbone(input_ids, inference_params=inference_params, **mixer_kwargs)
         if num_last_tokens > 0:
             hidden_states = hidden_states[:, -num_last_tokens:]
-        return CausalLMOutput(logits=self.lm_head(hidden_states))
+        return CausalLMOutput(logits=called(self.lm_head, hidden_states))
 
     @classmethod
     def from_pretrained(

@@ -20,7 +20,7 @@ from ..ops.triton.ssd_combined import mamba_chunk_scan_combined, mamba_split_con
 from . import segments
 from .convolution import causal_conv1d_varlen_states
 from .mamba_simple import initial_dt_bias, marked, states_from_cache
-from .modules_as_weights import convolved, convolved_step, fusible
+from .modules_as_weights import called, convolved, convolved_step, fusible
 
 
 class Mamba2(nn.Module, PyTorchModelHubMixin):
@@ -115,7 +115,7 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
             conv_state, ssm_state = self._get_states_from_cache(inference_params, sequences)
             if inference_params.seqlen_offset > 0:
                 return self.step(u, conv_state, ssm_state)[0]
-        zxbcdt = self.in_proj(u)
+        zxbcdt = called(self.in_proj, u)
         if seqlen is not None:
             zxbcdt = zxbcdt.unflatten(0, (-1, seqlen))
         taken = self._fusible() if self.use_mem_eff_path and inference_params is None else None
@@ -145,7 +145,7 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
                 return out
             return (reduce_scatter if self.sequence_parallel else all_reduce)(out, self.process_group)
         y = self._scan(zxbcdt, seq_idx, cu_seqlens, conv_state, ssm_state)
-        return self.out_proj(y if seqlen is None else y.flatten(0, 1))
+        return called(self.out_proj, y if seqlen is None else y.flatten(0, 1))
 
     def _scan(
         self, zxbcdt: Tensor, seq_idx: Tensor | None, cu_seqlens: Tensor | None, conv_state: Tensor | None, ssm_state: Tensor | None
@@ -186,7 +186,7 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
         """hidden_states: (batch, 1, d_model); both states are changed in place and returned."""
         assert hidden_states.shape[1] == 1, "step takes one token at a time"
         segments.said_no_gradient(self)
-        z0, x0, z, xBC, dt = self._split(self.in_proj(hidden_states[:, 0]))
+        z0, x0, z, xBC, dt = self._split(called(self.in_proj, hidden_states[:, 0]))
         mixed = convolved_step(self, xBC, conv_state)
         x, B, C = mixed.split([self.d_ssm, self.ngroups * self.d_state, self.ngroups * self.d_state], dim=-1)
         heads = (self.nheads, self.headdim)
@@ -206,7 +206,7 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
             dt_bias=None if dt_bias is None else dt_bias[:, None].expand(heads),
             dt_softplus=dt_bias is not None,
         )
-        return self.out_proj(self._gated(y.flatten(1), z0, x0, z))[:, None], conv_state, ssm_state
+        return called(self.out_proj, self._gated(y.flatten(1), z0, x0, z))[:, None], conv_state, ssm_state
 
     def allocate_inference_cache(
         self, batch_size: int, max_seqlen: int, dtype: torch.dtype | None = None, **kwargs: Any

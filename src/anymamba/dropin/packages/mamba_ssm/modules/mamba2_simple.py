@@ -13,7 +13,7 @@ from anymamba.dropin.borrowed import borrowed
 from ..ops.triton.layernorm_gated import RMSNorm as RMSNormGated
 from ..ops.triton.ssd_combined import mamba_chunk_scan_combined, mamba_split_conv1d_scan_combined
 from .mamba_simple import initial_dt_bias, marked
-from .modules_as_weights import convolved, fusible
+from .modules_as_weights import called, convolved, fusible
 
 
 class Mamba2Simple(nn.Module):
@@ -70,7 +70,7 @@ class Mamba2Simple(nn.Module):
 
     def forward(self, u: Tensor, seq_idx: Tensor | None = None) -> Tensor:
         """u: (batch, length, d_model); seq_idx: (batch, length), the document of each token."""
-        zxbcdt, A = self.in_proj(u), -torch.exp(self.A_log.float())
+        zxbcdt, A = called(self.in_proj, u), -torch.exp(self.A_log.float())
         first = self.init_states.expand(u.shape[0], -1, -1, -1) if self.learnable_init_states else None
         taken = fusible(self, "conv1d", "out_proj", "norm") if self.use_mem_eff_path else None
         if taken is not None:
@@ -90,7 +90,7 @@ class Mamba2Simple(nn.Module):
             B.unflatten(2, (self.ngroups, self.d_state)), C.unflatten(2, (self.ngroups, self.d_state)),
             chunk_size=self.chunk_size, D=self.D, initial_states=first, seq_idx=seq_idx, dt_limit=self.dt_limit,
         )  # fmt: skip
-        return self.out_proj(self.norm(y.flatten(2), z))
+        return called(self.out_proj, self.norm(y.flatten(2), z))
 
 
 __getattr__ = borrowed(

@@ -21,6 +21,7 @@ from ..ops.triton.layernorm_gated import RMSNorm as RMSNormGated
 from ..ops.triton.mamba3.mamba3_mimo_rotary_step import apply_rotary_qk_inference_fwd
 from ..ops.triton.mamba3.mamba3_siso_combined import mamba3_siso_combined
 from .mamba_simple import initial_dt_bias, marked, states_from_cache
+from .modules_as_weights import called
 
 heavy_tail_activation = heavy_tail
 States = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -150,7 +151,7 @@ class Mamba3(nn.Module):
                 # packed prompts go on as a batch
                 tokens = u.reshape(sequences, self.d_model) if cu_seqlens is None else u.reshape(-1, self.d_model)
                 return self.step(tokens, *states)[0].view(u.shape)
-        z, x, B, C, dt, A, trap, angles = self._split(self.in_proj(u))
+        z, x, B, C, dt, A, trap, angles = self._split(called(self.in_proj, u))
         given = {
             "Q": C, "K": B, "V": x, "ADT": (A * dt).mT, "DT": dt.mT, "Trap": trap.mT, "Angles": angles, "D": self.D,
             "Z": None if self.is_outproj_norm else z, "chunk_size": self.chunk_size, "cu_seqlens": cu_seqlens,
@@ -172,14 +173,14 @@ class Mamba3(nn.Module):
                 kept.copy_(last)
         if self.is_outproj_norm:
             y = self._normed(y if self.is_mimo else y.unsqueeze(-3), z)
-        return self.out_proj(y.flatten(-2).to(x.dtype))
+        return called(self.out_proj, y.flatten(-2).to(x.dtype))
 
     def step(
         self, u: Tensor, angle_state: Tensor, ssm_state: Tensor, k_state: Tensor, v_state: Tensor, **kwargs: Any
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """u: (batch, d_model) or (batch, 1, d_model). The states, shaped as allocate_inference_cache makes them, are changed in place.
         Returns out, shaped like u, and the new states."""
-        z, x, B, C, dt, A, trap, angles = self._split(self.in_proj(u.reshape(-1, self.d_model)))
+        z, x, B, C, dt, A, trap, angles = self._split(called(self.in_proj, u.reshape(-1, self.d_model)))
         repeats = self.nheads // self.num_bc_heads
         q, k, angle = apply_rotary_qk_inference_fwd(
             q=C.repeat_interleave(repeats, dim=2), k=B.repeat_interleave(repeats, dim=2), angle_state=angle_state, angle_proj=angles,
@@ -197,7 +198,7 @@ class Mamba3(nn.Module):
         )  # fmt: skip
         if self.is_outproj_norm:
             y = self._normed(y, z)
-        out = self.out_proj(y.flatten(-2).to(x.dtype)).view(u.shape)
+        out = called(self.out_proj, y.flatten(-2).to(x.dtype)).view(u.shape)
         # many tokens later the sum would have lost the fraction of a turn
         angle_state.copy_(torch.remainder(angle, 2 * math.pi))
         k_state.copy_(k)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from anymamba.dropin.borrowed import borrowed
 from anymamba.models import plain
+from anymamba.ops.projection import linear
 
 from ..ops.selective_scan_interface import mamba_inner_fn, selective_scan_fn
 from ..ops.triton.selective_state_update import selective_state_update
 from . import segments
 from .block import Block as Block  # older code imports it from here
-from .modules_as_weights import convolved, convolved_step, fusible
+from .modules_as_weights import called, convolved, convolved_step, fusible
 
 
 class Mamba(nn.Module):
@@ -80,7 +81,7 @@ class Mamba(nn.Module):
             if taken is not None:
                 conv1d, x_proj, dt_proj, out_proj = taken
                 return mamba_inner_fn(
-                    self.in_proj(hidden_states).mT,
+                    called(self.in_proj, hidden_states).mT,
                     conv1d.weight,
                     conv1d.bias,
                     x_proj.weight,
@@ -99,11 +100,11 @@ class Mamba(nn.Module):
             conv_state, ssm_state = self._get_states_from_cache(inference_params, batch)
             if inference_params.seqlen_offset > 0:
                 return self.step(hidden_states, conv_state, ssm_state)[0]
-        x, z = self.in_proj(hidden_states).mT.chunk(2, dim=1)
+        x, z = called(self.in_proj, hidden_states).mT.chunk(2, dim=1)
         if conv_state is not None:
             conv_state.copy_(F.pad(x, (self.d_conv - length, 0)))
         u = convolved(self, x)
-        dt, B, C = self.x_proj(u.mT).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        dt, B, C = called(self.x_proj, u.mT).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta, delta_bias = self._delta(dt)
         y = selective_scan_fn(
             u,
@@ -120,20 +121,20 @@ class Mamba(nn.Module):
         if ssm_state is not None:
             y, last_state = y
             ssm_state.copy_(last_state)
-        return self.out_proj(y.mT)
+        return called(self.out_proj, y.mT)
 
     def step(self, hidden_states: Tensor, conv_state: Tensor, ssm_state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """hidden_states: (batch, 1, d_model); both states are changed in place and returned."""
         assert hidden_states.shape[1] == 1, "step takes one token at a time"
         segments.said_no_gradient(self)
-        x, z = self.in_proj(hidden_states[:, 0]).chunk(2, dim=-1)
+        x, z = called(self.in_proj, hidden_states[:, 0]).chunk(2, dim=-1)
         u = convolved_step(self, x, conv_state)
-        dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        dt, B, C = called(self.x_proj, u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta, delta_bias = self._delta(dt)
         y = selective_state_update(
             ssm_state, u, delta, self._A(), B, C, self.D, z=z, dt_bias=delta_bias, dt_softplus=True
         )  # fmt: skip
-        return self.out_proj(y)[:, None], conv_state, ssm_state
+        return called(self.out_proj, y)[:, None], conv_state, ssm_state
 
     def allocate_inference_cache(
         self, batch_size: int, max_seqlen: int, dtype: torch.dtype | None = None, **kwargs: Any
@@ -155,7 +156,7 @@ class Mamba(nn.Module):
         """(..., dt_rank) to (..., d_inner), and the bias still to be added: the scan adds it in float32, unless dt_proj is more than its
         weights and adds it itself."""
         taken, _ = plain.weights(self.dt_proj)
-        return (self.dt_proj(dt), None) if taken is None else (F.linear(dt, taken.weight), taken.bias)
+        return (self.dt_proj(dt), None) if taken is None else (linear(dt, taken.weight), taken.bias)
 
     def _A(self) -> Tensor:
         return -torch.exp(self.A_log.float())

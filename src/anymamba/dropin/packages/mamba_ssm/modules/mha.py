@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from anymamba.dropin.borrowed import borrowed
 
 from .convolution import causal_conv1d_fn, causal_conv1d_update
+from .modules_as_weights import called
 
 
 class RotaryEmbedding(nn.Module):
@@ -102,7 +103,8 @@ class MHA(nn.Module):
             if self.layer_idx not in kept:
                 kept[self.layer_idx] = self.allocate_inference_cache(x.shape[0], inference_params.max_seqlen, x.dtype)
             (kv_cache, conv_state), offset = kept[self.layer_idx], inference_params.seqlen_offset
-        qkv, mlp = self.in_proj(x).split([self.in_proj.out_features - self.mlp_dim, self.mlp_dim], dim=-1)
+        both = called(self.in_proj, x)
+        qkv, mlp = both.split([both.shape[-1] - self.mlp_dim, self.mlp_dim], dim=-1)
         if self.d_conv > 0:
             qkv = self._convolved(qkv, conv_state, offset)
         q, kv = qkv.split([self.num_heads * self.head_dim, 2 * self.num_heads_kv * self.head_dim], dim=-1)
@@ -125,7 +127,7 @@ class MHA(nn.Module):
         if self.mlp_dim > 0:
             up, gate = mlp.chunk(2, dim=-1)
             y = torch.cat([y, up * F.silu(gate)], dim=-1)
-        return self.out_proj(y)
+        return called(self.out_proj, y)
 
     def _convolved(self, qkv: Tensor, conv_state: Tensor | None, offset: int) -> Tensor:
         weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .modules_as_weights import called
+
 
 class GatedMLP(nn.Module):
     """fc2(a * activation(b)) with a, b = fc1(x). x: (..., in_features). The width inside is rounded up to multiple_of."""
@@ -32,5 +34,5 @@ class GatedMLP(nn.Module):
         self.fc2 = nn.Linear(width, in_features if out_features is None else out_features, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        y, gate = self.fc1(x).chunk(2, dim=-1)
-        return self.fc2(y * self.activation(gate))
+        y, gate = called(self.fc1, x).chunk(2, dim=-1)
+        return called(self.fc2, y * self.activation(gate))

@@ -14,9 +14,9 @@ from anymamba.errors import ArgumentError
 from anymamba.language import say
 from anymamba.models import plain
 from anymamba.models.plain import Weights
+from anymamba.ops import projection
 
 from .convolution import causal_conv1d_fn, causal_conv1d_update
-
 
 _WITHOUT_BIAS = ("x_proj", "norm")
 """Modules of whose bias the fused functions know nothing; these have none, unless somebody gives them one."""
@@ -37,6 +37,19 @@ def fusible(mixer: nn.Module, *names: str) -> list[Weights] | None:
     if reasons and not torch.compiler.is_compiling():
         say_once(mixer, reasons)
     return None if reasons else taken
+
+
+def called(module: nn.Module, x: Tensor) -> Tensor:
+    """module(x) of a linear layer, (..., in) to (..., out). In 16 bits on a processor without such units a plain one's product is ours,
+    several times as fast as torch's there; the layer stays the nn.Linear that programs look for."""
+    dtype = projection.result_dtype(x)
+    if projection.in_float32(dtype, x):
+        taken, _ = plain.weights(module)
+        fits = taken is not None and (taken.weight.dtype == x.dtype or projection.autocast_dtype(x.device) is not None)
+        if taken is not None and fits and projection.in_float32(dtype, x, taken.weight):
+            return projection.linear(x, taken.weight, taken.bias)
+    y: Tensor = module(x)
+    return y
 
 
 def convolved(mixer: Any, x: Tensor, seq_idx: Tensor | None = None) -> Tensor:
