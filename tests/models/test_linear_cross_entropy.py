@@ -115,9 +115,13 @@ def test_wrong_arguments_are_named():
         linear_cross_entropy(hidden, weight, targets, token_weights=torch.ones(3))
 
 
-def test_a_second_backward_pass_is_refused():
+def test_a_second_backward_pass_adds_the_same_gradients():
     hidden, weight, targets = inputs()
     loss = linear_cross_entropy(hidden, weight, targets)
     loss.backward(retain_graph=True)
+    once = hidden.grad.clone(), weight.grad.clone()
+    loss.backward()
+    for leaf, gradient in zip((hidden, weight), once):
+        torch.testing.assert_close(leaf.grad, 2 * gradient)
     with pytest.raises(RuntimeError, match="second time"):
         loss.backward()
