@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.training.data.rows import Batch
 from anymamba.training.run.parts import Run
 
@@ -28,13 +28,10 @@ def refuse(run: Run, step: int, loss: float, norm: float, rate: float, batch: Ba
     if math.isfinite(loss) and math.isfinite(norm):
         return
     if math.isfinite(loss):
-        what = say(
-            f"the gradient of step {step} has the norm {norm}, its loss is {loss:.4g}",
-            f"第 {step} 步梯度的范数为 {norm}，损失为 {loss:.4g}",
-        )
+        what = _("the gradient of step {step} has the norm {norm}, its loss is {loss:.4g}").format(step=step, norm=norm, loss=loss)
     else:
-        what = say(f"the loss of step {step} is {loss}", f"第 {step} 步的损失为 {loss}")
-    raise diverged(what, f"{_rows(run, step, batch)}; " + say(f"the learning rate was {rate:.2g}", f"学习率为 {rate:.2g}"))
+        what = _("the loss of step {step} is {loss}").format(step=step, loss=loss)
+    raise diverged(what, f"{_rows(run, step, batch)}; " + _("the learning rate was {rate:.2g}").format(rate=rate))
 
 
 def diverged(what: str, why: str) -> AnymambaError:
@@ -42,24 +39,24 @@ def diverged(what: str, why: str) -> AnymambaError:
         "diverged",
         what,
         why=why,
-        fix=say(
-            "lower --lr, or raise --warmup; earlier checkpoints are whole: --resume auto --lr ... goes on from the newest",
-            "请降低 --lr 或增大 --warmup；此前的检查点完好：可用 --resume auto --lr ... 从最新的继续",
+        fix=_(
+            "lower --lr, or raise --warmup; earlier checkpoints are whole: --resume auto --lr ... goes on from "
+            "the newest"
         ),
     )
 
 
 def _rows(run: Run, step: int, batch: Batch | None) -> str:
-    numbers = [index + 1 for _, index in run.feeder.places(step - 1)]
+    numbers = [index + 1 for __, index in run.feeder.places(step - 1)]
     of = run.feeder.rows.count
     guilty = list(range(len(numbers))) if batch is None else _guilty(run, batch)
-    if batch is None or len(guilty) in (0, len(numbers)):
-        every = say("every row of it", "其每一行") if batch is not None and guilty else say("it read rows", "它读取了行")
-        return f"{every} ({_listed(numbers)}{say(f' of {of}', f'，共 {of} 行')})"
+    if batch is None or not guilty:
+        return _("it read rows {rows} of {of}").format(rows=_listed(numbers), of=of)
+    if len(guilty) == len(numbers):
+        return _("every row of it ({rows} of {of})").format(rows=_listed(numbers), of=of)
     text = " ".join(run.tokenizer.decode(batch.input_ids[guilty[0]].tolist()).split())[:_EXCERPT]
-    return say(
-        f"it comes from row {_listed([numbers[row] for row in guilty])} of {of} alone, which begins with {text!r}",
-        f"它仅来自第 {_listed([numbers[row] for row in guilty])} 行（共 {of} 行），该行开头为 {text!r}",
+    return _("it comes from row {rows} of {of} alone, which begins with {text}").format(
+        rows=_listed([numbers[row] for row in guilty]), of=of, text=repr(text)
     )
 
 
