@@ -56,9 +56,9 @@ def unfinished(catalog: Catalog) -> list[str]:
     return [str(entry.id) for entry in catalog if entry.id and (entry.fuzzy or not all(strings(entry.string)))]
 
 
-def strings(string: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+def strings(string: str | tuple[str, ...] | list[str] | None) -> tuple[str, ...]:
     """One translation, or those of the plural forms."""
-    return (string,) if isinstance(string, str) else tuple(string)
+    return (string or "",) if string is None or isinstance(string, str) else tuple(string)
 
 
 def main() -> None:
