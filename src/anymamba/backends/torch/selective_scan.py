@@ -39,7 +39,8 @@ def selective_scan_fn(
         maps = [_state_map(X, A.is_complex(), rates.dtype) for X in (B, C)]
         groups = math.lcm(*(X.shape[1] for X in maps if X.dim() == 4))
         maps = [X.repeat_interleave(groups // X.shape[1], dim=1) if X.dim() == 4 else X for X in maps]
-        y, last_state = (_by_token if transformed() else _Scan.apply)(u, dt, rates, *maps, groups)
+        B, C = maps
+        y, last_state = _by_token(u, dt, rates, B, C, groups) if transformed() else _Scan.apply(u, dt, rates, B, C, groups)
         if D is not None:
             y = torch.addcmul(y, D.to(wide)[:, None], u.to(wide))
         if z is not None:
@@ -151,7 +152,11 @@ class _Scan(torch.autograd.Function):
         u, dt, rates, B, C, *starts = ctx.saved_tensors
         with full_precision(u.device):
             if torch.is_grad_enabled():  # create_graph=True
-                return *differentiated_again(lambda *operands: _by_token(*operands, ctx.groups)[0], (u, dt, rates, B, C), dy), None
+
+                def scanned(u: Tensor, dt: Tensor, rates: Tensor, B: Tensor, C: Tensor) -> Tensor:
+                    return _by_token(u, dt, rates, B, C, ctx.groups)[0]
+
+                return *differentiated_again(scanned, (u, dt, rates, B, C), dy), None
             return *_backward(dy, u, dt, rates, B, C, starts, ctx.groups, ctx.steps), None
 
 

@@ -124,8 +124,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, weights = ctx.saved_tensors  # torch's own error where the graph was freed
         if torch.is_grad_enabled():  # create_graph=True: what was computed in the forward pass would pass for a constant
-            again = differentiated_again(lambda *x: _in_torch(*x, targets, weights, ctx.dtype), (hidden, weight), *grads)
-            return (*again, None, None, None, None, None)
+
+            def loss(hidden: Tensor, weight: Tensor) -> Tensor:
+                return _in_torch(hidden, weight, targets, weights, ctx.dtype)
+
+            return (*differentiated_again(loss, (hidden, weight), *grads), None, None, None, None, None)
         if ctx.grads is None:  # retain_graph=True, and a second backward pass
             ctx.grads = _loss_and_gradients(hidden, weight, targets, weights, ctx.dtype, *ctx.needs)[1:]
         (factor,), grads_of_inputs, ctx.grads = grads, ctx.grads, None
