@@ -18,7 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 RULES = rules.all_rules()
 # from the typical environment, and what matches alone can fill
 KNOWN = dict(
-    blanks.values(TYPICAL), nvcc_torch="2.8.0", nvcc_cuda="cu128", driver_torch="2.5.1", driver_cuda="cu121", when_no_wheel_is_known=""
+    blanks.values(TYPICAL),
+    nvcc_torch="2.8.0",
+    nvcc_cuda="cu128",
+    driver_torch="2.5.1",
+    driver_cuda="cu121",
+    when_no_wheel_is_known="",
+    kernels="VMamba",
 )
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 # causes that users name, each with the id that other tools and the documentation refer to

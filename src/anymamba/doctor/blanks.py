@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from typing import Dict, Optional, Tuple
 
@@ -12,6 +13,7 @@ from anymamba.doctor.situation import short
 _TRITON_WINDOWS = {"2.6": "3.2", "2.7": "3.3", "2.8": "3.4", "2.9": "3.5", "2.10": "3.6"}
 
 
+@functools.lru_cache(maxsize=32)
 def values(environment: Environment) -> Dict[str, str]:
     python, torch = minor_of(environment.python), environment.torch
     pair = versions.pair_for(torch, python)

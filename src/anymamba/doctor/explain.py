@@ -41,6 +41,7 @@ _EXAMPLES = {
     "driver_torch": "2.5.1",
     "driver_cuda": "cu121",
     "when_no_wheel_is_known": "",
+    "kernels": "VMamba/kernels/selective_scan",
 }
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 OURS = re.compile(
     r"mamba[-_ ]?ssm|causal[-_]conv1d|selective[-_]scan|mamba_simple|mamba_inner|mamba_chunk|mamba_split|mamba-?1p1p1"
     r"|bimamba|state-spaces/mamba|dropout_add_layer_norm_mamba|[Mm]amba[23]?Mixer|[Mm]amba(?:2|3)?(?:Config"
-    r"|ForCausalLM|Block|Model)"
+    r"|ForCausalLM|Block|Model)|Mamba(?:Vision|IR|Out|AD|DFuse|MIL)|mambavision"
+    r"|(?<![A-Za-z])(?:V|U|VM|Med|Local|Seg|Video|Fusion|Change|Graph|Prot|Sep|Net|Bi|Pan|Point|XLSR)-?Mamba(?![a-z])"
 )
 # a weaker sign: the word itself, but not conda's solver and its folders
 _WORD = re.compile(

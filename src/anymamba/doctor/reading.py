@@ -32,7 +32,7 @@ WORDS = (
     "requires", "causal_conv1d", "causal-conv1d", "selective_scan", "no kernel image", "conflict", "pip install",
     "signal", "out of memory", "not installed", "aarch64", "ROCm", "rocm", "gfx", "WSL", "PyTorch version",
     "Name: torch", "/Users/", "CUDA capability", "amba", "nvalid", "too old", "错误", "找不到", "无法", "没有",
-    "缺少", "失败", "致命", "nvcc", "ausal", "Version:", "nargs", "assert ",
+    "缺少", "失败", "致命", "nvcc", "ausal", "Version:", "nargs", "ssert", "orch 2",
 )
 # fmt: on
 

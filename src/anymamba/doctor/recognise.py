@@ -203,8 +203,12 @@ def isolated(text: str) -> Optional[bool]:
         return True
     if re.search(r"Installing build dependencies|Installing backend dependencies", text):
         return True
-    if "--no-build-isolation" in text or re.search(r"setup\.py (?:install|develop|build)", text):
+    # the build tools of the user's own environment at work
+    own_tools = re.search(r"site-packages[\\/]setuptools[\\/](?:build_meta|__init__)", text)
+    if own_tools or "no-build-isolation" in text or re.search(r"setup\.py (?:install|develop|build)", text):
         return False
+    if re.search(r"The build backend returned an error|PEP517 build of a dependency failed|ChefBuildError", text):
+        return True  # what uv and poetry do unless they are told otherwise
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple, Optional, Tuple
 
 from anymamba.doctor.compat import table
@@ -47,6 +48,7 @@ def minor_of(torch: Optional[str]) -> Optional[str]:
     return "{}.{}".format(*numbers[:2]) if len(numbers) > 1 else None
 
 
+@functools.lru_cache(maxsize=None)
 def pair_for(torch: Optional[str], python: Optional[int] = None) -> Pair:
     """The newest pair with wheels for this torch and Python; without a torch, or where there is none, the newest pair at all: it
     compiles against every newer torch. For an older torch that has wheels for other Pythons only, the pair of those."""
@@ -61,6 +63,7 @@ def pair_for(torch: Optional[str], python: Optional[int] = None) -> Pair:
     return NEWEST._replace(wheels=False)
 
 
+@functools.lru_cache(maxsize=None)
 def conv_for(mamba: str, torch: Optional[str], python: Optional[int] = None, wheels: bool = False) -> Optional[str]:
     """The causal-conv1d that goes with a mamba-ssm: the newest with a wheel for this torch, else (not with wheels) the newest that fits."""
     release = table.release("mamba-ssm", mamba)

@@ -33,6 +33,7 @@ def _log(log: Log) -> Optional[Match]:
         log,
         (
             Signature(_KILLED),
+            Signature(r"^(?:Killed|已杀死|/bin/sh: line \d+: +\d+ Killed[^\n]*)$", confidence=LIKELY),
             Signature(
                 r"exit (?:code|status):? ?(?:-9|137)\b|SIGKILL: 9|returned non-zero exit status (?:137|-9)|died"
                 r" with <Signals\.SIGKILL",

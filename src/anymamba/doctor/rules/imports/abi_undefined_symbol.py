@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, Optional
 
 from anymamba.doctor import advice
@@ -11,6 +12,7 @@ from anymamba.doctor.rule import (
     LIKELY,
     OPTIONAL,
     Match,
+    Remedy,
     Rule,
     Text,
 )
@@ -23,8 +25,12 @@ _SYMBOL = (
 
 def _log(log: Log) -> Optional[Match]:
     found = log.search(_SYMBOL) or log.search(r"undefined symbol: (_ZN(?:3c10|2at|5torch|K3c10)\S+)")
+    if found and re.search(r"undefined symbol: _Z\w{0,3}(?:St|Ss|Sa)", found.group(0)):
+        return None  # of the C++ library, not of torch: glibcxx-too-old
     if found and log.concern(found.start(), found.end()) in ("ours", "mentioned"):
-        return Match((found.start(),), CERTAIN if "cuda" in found.group(0) else LIKELY)
+        vmamba = re.search(r"selective_scan_cuda_(?:core|oflex|nrow|ndstate)", found.group(0))
+        values = {"kernels": "VMamba/kernels/selective_scan"} if vmamba else None
+        return Match((found.start(),), CERTAIN if "cuda" in found.group(0) else LIKELY, values)
     windows = log.search(
         r"ImportError: DLL load failed while importing (?:selective_scan_cuda\w*|causal_conv1d_cuda"
         r"|selective_scan\w*): [^\n]*"
@@ -61,7 +67,20 @@ RULE = Rule(
     needed=OPTIONAL,
     log=_log,
     machine=_machine,
-    remedies=(advice.RIGHT_WHEEL, advice.REBUILD),
+    remedies=(
+        Remedy(
+            Text("These are VMamba's own kernels: build them again from its folder.", "这是 VMamba 自带的内核：从其目录重新编译。"),
+            (
+                "pip uninstall -y selective-scan",
+                "git clone --depth 1 https://github.com/MzeroMiko/VMamba",
+                "pip install --no-build-isolation --no-cache-dir {kernels}",
+            ),
+            systems=("linux", "wsl"),
+        ),
+        advice.RIGHT_WHEEL,
+        advice.REBUILD,
+        advice.USE_ANYMAMBA,
+    ),
     explains=("broken-package-reported-missing", "keep-cuda-build-opt-in", "transformers-fast-path-warning"),
     links=("https://github.com/state-spaces/mamba/issues/331", "https://github.com/state-spaces/mamba/issues/764"),
 )

@@ -12,6 +12,7 @@ _MISSING = (
     r"(?:ModuleNotFoundError|ImportError): No module named '?mamba[-_]ssm'?(?![\w.])"
     r"|[Mm]amba(?:[-_]ssm)? is not installed\. Please install"
     r"|(?:requires?|need) (?:the )?[`']?mamba[-_]ssm[`']?[^\n]{0,40}(?:to be installed|not (?:installed|found))|Please install mamba[-_]ssm"
+    r"|packages that were not found in your environment: [^\n]*mamba[-_]ssm|mamba[-_]ssm is required by [^\n]* but cannot be imported"
 )
 
 

@@ -19,7 +19,6 @@ def _log(log: Log) -> Optional[Match]:
             Signature(r"NameError: name '" + _NAMES + "' is not defined", own=True),
             Signature(r"import " + _NAMES + r"[^\n]{0,20}(?:出错|报错|失败|fails?|error)", own=True, confidence=LIKELY),
             Signature(r"(?:找不到|没有|cannot find|can't find|no module)[^\n]{0,12}" + _NAMES, own=True, confidence=LIKELY),
-            Signature(_NAMES + r"[^\n]{0,40}\.so[^\n]*: undefined symbol", own=True),
         ),
     )
 

@@ -25,6 +25,7 @@ RULE = Rule(
         Signature(r"libstdc\+\+\.so\.6: version [`'‘](?:GLIBCXX_3\.4\.\d+|CXXABI_1\.3\.\d+)['’`] not found"),
         Signature(r"version [`'‘](?:GLIBCXX_3\.4\.\d+|CXXABI_1\.3\.\d+)['’`] not found"),
         Signature(r"libstdc\+\+\.so\.6: 版本 [`'‘]?GLIBCXX"),
+        Signature(r"(?:selective_scan|causal_conv1d)\S*\.so: undefined symbol: _Z\w{0,3}(?:St|Ss|Sa)\w*", own=True),
     ),
     remedies=(
         Remedy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from anymamba.doctor import advice
 from anymamba.doctor.rule import (
+    LIKELY,
     Remedy,
     Rule,
     Signature,
@@ -23,7 +24,12 @@ RULE = Rule(
         "Triton 在当前设备上启动。模型在 cuda:1 或输入留在 CPU 时都无法访问。",
     ),
     needed=Text("Yes: it is an error in the program.", "需要：这是程序中的错误。"),
-    signatures=(Signature(r"Pointer argument \(at \d+\) cannot be accessed from Triton \(cpu tensor\?\)", bare=True),),
+    signatures=(Signature(r"Pointer argument \(at \d+\) cannot be accessed from Triton \(cpu tensor\?\)", bare=True),
+        Signature(
+            r"selective_scan_cuda\.(?:fwd|bwd)(?:[^\n]*\n){1,3}?[^\n]*Expected all tensors to be on the same device[^\n]*", own=True
+        ),
+        Signature(r"mamba_ssm[^\n]*(?:\n[^\n]*){1,4}?Expected all tensors to be on the same device[^\n]*", own=True, confidence=LIKELY),
+    ),
     remedies=(
         Remedy(
             Text(

@@ -15,6 +15,7 @@ def _log(log: Log) -> Optional[Match]:
         r"|package not found|not available from current channels)"
         r"(?:[^\n]*\n){0,6}?[^\n]*(?:mamba[-_]ssm|causal[-_]conv1d)"
     )
+    found = found or log.search(r"(?:mamba[-_]ssm|causal[-_]conv1d)[^\n]{0,20} does not exist \(perhaps a (?:typo|missing channel)[^\n]*")
     return Match((found.start(),), CERTAIN) if found else None
 
 
