@@ -17,7 +17,7 @@ from anymamba.cli import main
 from anymamba.doctor.compat import report, table
 from anymamba.doctor.compat.commands import commands
 from anymamba.doctor.compat.host import Host, number
-from anymamba.doctor.compat.requirements import written_for
+from anymamba.doctor.compat.requirements import of_path, written_for
 from anymamba.doctor.compat.trios import Trio, Wish, trios, why_none
 from anymamba.doctor.compat.wheels import Build, wheel_for
 from anymamba.installer.plan import make_plan
@@ -181,6 +181,8 @@ def test_what_is_there_comes_first() -> None:
         (True, "wheel", "2.3.2.post1"),
     ]
     assert first[1].needs["tilelang"] == "==0.1.8"
+    # quack-kernels that fits the nvidia-cutlass-dsl of today
+    assert any('"quack-kernels==0.6.1"' in line for line in commands(Host(linux("2.9.1+cu130")), first[1]))
     # torch 2.8 holds triton at 3.4, and 2.3.2.post1 needs 3.5
     assert {trio.mamba.version for trio in trios(Host(linux("2.8.0+cu128"))) if trio.keeps_torch} == {"2.3.1"}
 
@@ -270,7 +272,7 @@ def test_the_installer_knows_the_newest_release() -> None:
     plan = make_plan(machine("linux_h100_cu130"), {"mamba-ssm": "2.3.2.post1", "causal-conv1d": None})
     assert plan.blocked is None and plan.route == "wheel"
     needed = next(step for step in plan.steps if step.kind == "dependencies").commands[0]
-    assert {"tilelang==0.1.8", "apache-tvm-ffi<=0.1.9", "quack-kernels>=0.3.4"} <= set(needed)
+    assert {"tilelang==0.1.8", "apache-tvm-ffi<=0.1.9", "quack-kernels==0.6.1"} <= set(needed)
     assert not any(word.startswith(("torch", "triton")) for word in needed)
     for name in ("colab", "ngc-25.10"):
         plan = make_plan(machine(name), {"mamba-ssm": "2.3.2.post1"})
@@ -293,6 +295,11 @@ ONE = ("mamba-ssm==1.1.1\ncausal-conv1d==1.1.1\ntorch==2.1.1+cu118\n", ["1.1.1"]
         ("x/mamba_ssm-2.2.2%2Bcu122torch2.1cxx11abiFALSE-cp310-cp310-linux_x86_64.whl\n", ["2.2.2"]),
         ("mamba-ssm @ git+https://github.com/state-spaces/mamba.git@v1.2.2\n", ["1.2.2"]),
         ("install_requires=['mamba_ssm (>=2.2,<2.2.4)']\n", ["2.2.0", "2.2.1", "2.2.2", "2.2.3.post2"]),
+        ("mamba-ssm @ git+https://github.com/state-spaces/mamba@v2.2.2\n", ["2.2.2"]),
+        ("  - `pip install -e causal_conv1d>=1.1.0`\n  - `pip install -e mamba-1p1p1`\n", ["1.1.1"]),
+        ('[[package]]\nname = "mamba-ssm"\nversion = "2.2.2"\nsource = { registry = "x" }\n', ["2.2.2"]),
+        ('"mamba-ssm": {\n  "version": "==2.2.4"\n}\n', ["2.2.4"]),
+        ("Package    Version\n---------- -------\nmamba-ssm  2.2.2\ntorch      2.3.1+cu121\n", ["2.2.2"]),
         ("mamba-ssm==2.2.9\n", []),
         ("numpy\npandas\nmamba-sum==1.0\npytorch-lightning==1.9\n", []),
     ],
@@ -309,8 +316,32 @@ def test_what_is_not_said_is_concluded() -> None:
     old = written_for("causal_conv1d>=1.1.0,<1.2\ntorch==2.1.0\n")
     assert set(old.mamba) <= {item.version for item in table.releases("mamba-ssm") if table.numbers(item.version) < (1, 2)}
     assert old.mamba and not old.certain and "causal-conv1d >=1.1.0,<1.2" in old.reason
+    steps = ("conda create -n u python=3.10 -y", "pip install torch==2.0.1", "pip install causal-conv1d==1.1.1` and `pip install mamba-ssm")
+    readme = written_for("".join(f"- `{step}`\n" for step in steps))
+    assert readme.mamba and all(table.numbers(version) < (1, 2) for version in readme.mamba) and readme.wish().pythons == (10,)
+    commit = written_for("mamba_ssm @ git+https://github.com/state-spaces/mamba.git@31f3d7baba69d0ccad16\ntorch==2.9.1\n")
+    assert commit.mamba and not commit.certain
     middle = written_for("torch==2.4.1\nmamba_ssm\n")
     assert middle.mamba and all(table.numbers(version) >= (2, 2, 3) for version in middle.mamba) and not middle.certain
+
+
+def test_a_program_is_told_by_its_folder(tmp_path: Path) -> None:
+    """By the file that names a version; else by what its code imports, which is not called certain."""
+    (tmp_path / "requirements.txt").write_text("einops\nmamba_ssm\ntorch==2.3.1\n")
+    (tmp_path / "models").mkdir()
+    code = tmp_path / "models" / "block.py"
+    code.write_text("import torch\nfrom mamba_ssm.ops.triton.layernorm import RMSNorm\n")
+    found = of_path(str(tmp_path))
+    assert found.mamba and all(version.startswith("1.") for version in found.mamba) and not found.certain
+    assert "layernorm" in found.reason and "block.py" in found.reason and "line 2" in found.reason
+    code.write_text("from mamba_ssm.modules.mamba2 import Mamba2\n")
+    assert all(version.startswith("2.") for version in of_path(str(tmp_path)).mamba)
+    assert of_path(str(code)).mamba[0] == "2.0.0"
+    (tmp_path / "README.md").write_text("## Setup\n```\npip install mamba-ssm==1.2.0.post1\n```\n")
+    found = of_path(str(tmp_path))
+    assert found.certain and list(found.mamba) == ["1.2.0.post1"] and found.file.endswith("README.md") and found.line == 3
+    with pytest.raises(OSError):
+        of_path(str(tmp_path / "nothing"))
 
 
 def test_a_program_is_given_what_it_names() -> None:

@@ -27,10 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const="",
         metavar="FILE",
         help=say(
-            "which torch, mamba-ssm and causal-conv1d go together on this machine; with a requirements.txt, pyproject.toml or"
-            " environment.yml, which mamba-ssm that program was written for",
-            "本机上哪些版本的 torch、mamba-ssm 与 causal-conv1d 可以配合；给出 requirements.txt、pyproject.toml 或 environment.yml 时，"
-            "说明该程序是为哪个 mamba-ssm 编写的",
+            "which torch, mamba-ssm and causal-conv1d go together on this machine; with a requirements.txt, pyproject.toml,"
+            " environment.yml or a program's folder, which mamba-ssm that program was written for",
+            "本机上哪些版本的 torch、mamba-ssm 与 causal-conv1d 可以配合；给出 requirements.txt、pyproject.toml、environment.yml"
+            " 或程序所在文件夹时，说明该程序是为哪个 mamba-ssm 编写的",
         ),
     )
     parser.add_argument(
@@ -149,7 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _compat(arguments: argparse.Namespace) -> int:
     """0: something goes there; 1: nothing does, or the file tells nothing of mamba-ssm."""
     from anymamba.doctor.compat import elsewhere, report
-    from anymamba.doctor.compat.requirements import written_for
+    from anymamba.doctor.compat.requirements import of_path
 
     if arguments.compat and arguments.log:
         raise AnymambaError("usage", say("--compat takes one file", "--compat 只接受一个文件"))
@@ -159,7 +159,7 @@ def _compat(arguments: argparse.Namespace) -> int:
     program = None
     if name:
         try:
-            program = written_for(elsewhere.read_text(name))
+            program = of_path(name)
         except OSError as error:
             raise AnymambaError(
                 "usage", say("{} cannot be read: {}", "无法读取 {}：{}").format(name, error.strerror or error)

@@ -7,7 +7,8 @@ building.py      whether a release can be compiled there, and what is known of t
 trios.py         torch, mamba-ssm and causal-conv1d together, the best first
 reasons.py       why they do, in sentences
 commands.py      what to type, for the installer and the shell of the machine
-requirements.py  which mamba-ssm a requirements file, pyproject.toml or environment.yml was written for
+program.py       the files of a program that tell which versions it takes
+requirements.py  which mamba-ssm it was written for
 report.py        all that as text and as one JSON document
 
 Standard library only, Python 3.8, like the rest of the doctor. The installer's plans read the same table.

@@ -11,6 +11,8 @@ from anymamba.doctor.compat.trios import Trio
 
 INDEX = "https://download.pytorch.org/whl/"
 _FORCE = "MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE"
+# what a package's own metadata leaves too open
+PINNED = ("numpy", "quack-kernels", "transformers")
 # GB of memory that one compiler takes
 _JOB_GB = 3.0
 
@@ -27,9 +29,7 @@ def commands(host: Host, trio: Trio) -> List[str]:
     if trio.torch_index is not None:
         vision = " torchvision=={}".format(trio.torchvision) if trio.torchvision else ""
         lines.append("{} torch=={}{} --index-url {}{}".format(tool, trio.torch, vision, INDEX, trio.torch_index))
-    extras = [
-        "{}{}".format(name, wanted) for name, wanted in sorted(trio.needs.items()) if name in ("numpy", "transformers")
-    ]
+    extras = ["{}{}".format(name, wanted) for name, wanted in sorted(trio.needs.items()) if name in PINNED]
     quoted = ['"{}"'.format(item) for item in extras]
     if trio.route == SOURCE:
         lines += _build(host, trio, tool, quoted)

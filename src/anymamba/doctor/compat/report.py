@@ -77,7 +77,7 @@ def document(answer: Answer) -> Dict[str, Any]:
         "program": None
         if program is None
         else {
-            "file": answer.name,
+            "file": program.file or answer.name,
             "named": program.named,
             "mamba-ssm": list(program.mamba),
             "certain": program.certain,
@@ -149,7 +149,8 @@ def _program(answer: Answer) -> List[str]:
     program = answer.program
     if program is None:
         return []
-    where = say("{}, line {}", "{} 第 {} 行").format(answer.name, program.line) if program.line else answer.name
+    name = program.file or answer.name
+    where = say("{}, line {}", "{} 第 {} 行").format(name, program.line) if program.line else answer.name
     if not program.mamba:
         return [say("{}: {}.", "{}：{}。").format(where, program.reason), ""]
     first, last = program.mamba[0], program.mamba[-1]

@@ -1,6 +1,6 @@
-"""Which mamba-ssm a program was written for: read from its requirements.txt, pyproject.toml, setup.py, environment.yml or Dockerfile.
+"""Which mamba-ssm a program was written for: from its requirements.txt, pyproject.toml, environment.yml, lock file, Dockerfile, code.
 
-Any text that names packages the way pip or conda do is read; nothing is resolved or run.
+Any text that names packages the way pip, conda, poetry or uv do is read; nothing is resolved or run.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Dict, List, NamedTuple, Tuple
 
-from anymamba.doctor.compat import table
+from anymamba.doctor.compat import program, table
 from anymamba.doctor.compat.trios import Wish
 from anymamba.language import say
 
@@ -45,7 +45,7 @@ _GIT = re.compile(
 class WrittenFor(NamedTuple):
     """named: package to what the file says of it (">=2.2.0"); mamba: releases that fit, oldest first; certain: the file pins one release.
 
-    reason: how it follows, one sentence; line: where it stands, counted from 1, 0 where it is concluded from the rest.
+    reason: how it follows, one sentence; line: of file, counted from 1, 0 where it is concluded from the rest.
     """
 
     named: Dict[str, str]
@@ -53,6 +53,7 @@ class WrittenFor(NamedTuple):
     certain: bool
     reason: str
     line: int
+    file: str = ""
 
     def wish(self) -> Wish:
         """What ``trios`` is asked for such a program."""
@@ -69,29 +70,52 @@ class WrittenFor(NamedTuple):
         )
 
 
+def of_path(path: str) -> WrittenFor:
+    """Of a program's folder, or of one file of it. Raises OSError for what is not there."""
+    named: Dict[str, str] = {}
+    where: Dict[str, Tuple[str, int]] = {}
+    for name, text in program.texts(path):
+        here, lines = _named(text)
+        for package, value in here.items():
+            if package not in named or (value and not named[package]):
+                named[package], where[package] = value, (name, lines[package])
+    return _conclude(named, where, program.eras(path))
+
+
 def written_for(text: str) -> WrittenFor:
-    """What the file says, and what follows from it."""
+    """What the text of a file says, and what follows from it."""
     named, lines = _named(text)
+    return _conclude(named, {package: ("", line) for package, line in lines.items()}, [])
+
+
+def _conclude(named: Dict[str, str], where: Dict[str, Tuple[str, int]], eras: List[program.Era]) -> WrittenFor:
+    file, line = where.get("mamba-ssm", ("", 0))
+    pinned = named.get("mamba-ssm", "")
     every = [item.version for item in table.releases("mamba-ssm")]
-    if "mamba-ssm" in named:
-        fitting = tuple(version for version in every if table.fits(version, named["mamba-ssm"]))
+    if pinned:
+        fitting = [version for version in every if table.fits(version, pinned)]
         if not fitting:
             reason = say("it says mamba-ssm {}, and there is no such release", "它写明 mamba-ssm {}，但没有这样的版本")
-            return WrittenFor(named, (), False, reason.format(named["mamba-ssm"]), lines.get("mamba-ssm", 0))
-        reason = say("it says mamba-ssm {}", "它写明 mamba-ssm {}").format(
-            named["mamba-ssm"] or say("without a version", "未指定版本")
-        )
-        if not named["mamba-ssm"]:
-            fitting, clue = _by_its_time(named)
-            reason += clue
-        return WrittenFor(
-            named, fitting, len(fitting) == 1 and bool(named["mamba-ssm"]), reason, lines.get("mamba-ssm", 0)
-        )
-    if "causal-conv1d" in named or "torch" in named:
-        fitting, clue = _by_its_time(named)
-        return WrittenFor(named, fitting, False, say("it does not name mamba-ssm", "它没有写 mamba-ssm") + clue, 0)
-    nothing = say("it names none of: {}", "它没有写以下任何一个：{}").format("mamba-ssm, causal-conv1d, torch")
-    return WrittenFor(named, (), False, nothing, 0)
+            return WrittenFor(named, (), False, reason.format(pinned), line, file)
+        reason = say("it says mamba-ssm {}", "它写明 mamba-ssm {}").format(pinned)
+        if len(fitting) == 1:
+            return WrittenFor(named, tuple(fitting), True, reason, line, file)
+    elif "mamba-ssm" in named or "causal-conv1d" in named or "torch" in named or eras:
+        told, clue = _by_its_time(named)
+        fitting = list(told)
+        without = say("it says mamba-ssm without a version", "它写明 mamba-ssm，未指定版本")
+        reason = (without if "mamba-ssm" in named else say("it does not name mamba-ssm", "它没有写 mamba-ssm")) + clue
+    else:
+        nothing = say("it names none of: {}", "它没有写以下任何一个：{}").format("mamba-ssm, causal-conv1d, torch")
+        return WrittenFor(named, (), False, nothing, 0)
+    for era in eras:
+        narrower = [version for version in fitting if table.fits(version, era.requirement)]
+        if narrower:
+            fitting = narrower
+            reason += say("; {} line {} ({}) needs {}", "；{} 第 {} 行（{}）需要 {}").format(
+                era.name, era.line, era.words, era.requirement
+            )
+    return WrittenFor(named, tuple(fitting), False, reason, line, file)
 
 
 def _by_its_time(named: Dict[str, str]) -> Tuple[Tuple[str, ...], str]:
@@ -118,12 +142,27 @@ def _by_its_time(named: Dict[str, str]) -> Tuple[Tuple[str, ...], str]:
 def _named(text: str) -> Tuple[Dict[str, str], Dict[str, int]]:
     named: Dict[str, str] = {}
     lines: Dict[str, int] = {}
+    before = ""
     for number, line in enumerate(text.split("\n"), 1):
         bare = re.sub(r"(^|\s)#.*", "", line)
-        for name, value in _in_line(bare):
+        for name, value in _in_line(bare) + _locked(before, bare):
             if name not in named or (value and not named[name]):
                 named[name], lines[name] = value, number
+        before = bare
     return named, lines
+
+
+def _locked(before: str, line: str) -> List[Tuple[str, str]]:
+    """Of a lock file, where the version follows on the next line; and of a list as `pip list` and `conda list` print it."""
+    version = re.match(r"""\s*["']?version["']?\s*[=:]\s*["'](?:==)?(\d[\w.]*)""", line)
+    name = re.match(r"""\s*(?:["']?name["']?\s*[=:]\s*)?["']([\w-]+)["']""", before)
+    listed = re.match(r"([\w-]+)\s{2,}(\d[\w.]*)(?:\+[\w.]+)?(?:\s|$)", line)
+    pair = (name.group(1), version.group(1)) if version and name else listed.groups() if listed else None
+    if pair is None:
+        return []
+    package = pair[0].lower().replace("_", "-")
+    package = _ALIASES.get(package, package)
+    return [(package, "==" + pair[1])] if package in NAMES else []
 
 
 def _in_line(line: str) -> List[Tuple[str, str]]:
@@ -135,8 +174,10 @@ def _in_line(line: str) -> List[Tuple[str, str]]:
         return result
     for repository, tag in _GIT.findall(line):
         package = "mamba-ssm" if "mamba" in repository.lower() else "causal-conv1d"
-        result.append((package, "==" + _version_of_tag(package, tag) if re.match(r"\d", tag) else ""))
+        result.append((package, "==" + _version_of_tag(package, tag) if re.match(r"\d+\.\d", tag) else ""))
     result += [("torch", "==" + version) for version in _TORCH_WHEEL.findall(line)]
+    # the folder of Vision Mamba's own copy, which many programs bring along
+    result += [("mamba-ssm", "==1.1.1")] * bool(re.search(r"mamba[-_]1p1p1", line))
     if result:
         return result
     for found in _NAMED.finditer(line):
