@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from anymamba.backends import REGISTRY, Entry, observers, selfcheck, transforms
+from anymamba.backends import REGISTRY, Entry, contract, observers, selfcheck, transforms
 from anymamba.backends.accelerator import is_nvidia
 from anymamba.backends.call import Call
 from anymamba.backends.refusal import NotCompiled
@@ -156,7 +156,8 @@ def verdict(entry: Entry, call: Call) -> tuple[bool, str]:
     """Can this backend serve this call here, and why (not). The self-check runs last, and only where all else says yes."""
     try:
         package = importlib.import_module(entry.module)
-        ok, reason = package.available()
+        rule = contract.broken_package(entry.name, package, call.op)
+        ok, reason = (False, rule) if rule else contract.answer(entry.name, "available()", package.available())
         if not ok:
             return False, reason
         if call.op not in package.OPS:
@@ -169,7 +170,8 @@ def verdict(entry: Entry, call: Call) -> tuple[bool, str]:
         if entry.nowhere_else and call.device.type not in entry.devices:
             return False, not_for(entry, call.device)
         module = importlib.import_module(package.OPS[call.op])
-        ok, reason = module.supports(call)
+        rule = contract.broken_module(entry.name, module, call.op)
+        ok, reason = (False, rule) if rule else contract.answer(entry.name, "supports(call)", module.supports(call))
         if ok and entry.checked:
             return selfcheck.passed(entry.name, package, module, call)
         return ok, reason
