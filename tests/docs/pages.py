@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pydoc_data.topics
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +85,8 @@ def fill(folder: Path) -> None:
     for name in ("answers.jsonl", "chats.jsonl"):
         (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
     (folder / "build.log").write_text("ModuleNotFoundError: No module named 'torch'\n", "utf-8")
+    (folder / "requirements.txt").write_text("mamba-ssm==2.2.2\n", "utf-8")
+    shutil.copy(Path(__file__).parents[1] / "installer" / "machines" / "linux_h100_cu130.json", folder / "MACHINE.json")
     for name in ("train.py", "PROGRAM.py", "package/module.py"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("import mamba_ssm, causal_conv1d\nprint(mamba_ssm.__version__)\n", "utf-8")

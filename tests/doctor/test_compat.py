@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from anymamba.cli import main
-from anymamba.doctor.compat import report, table
+from anymamba.doctor.compat import page, report, table
 from anymamba.doctor.compat.commands import commands
 from anymamba.doctor.compat.host import Host, number
 from anymamba.doctor.compat.requirements import of_path, written_for
@@ -393,6 +393,14 @@ def test_wrong_usage(arguments: list[str], word: str, capsys: pytest.CaptureFixt
     assert main(["doctor", *arguments]) == 2
     captured = capsys.readouterr()
     assert word in captured.err and captured.out == ""
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_documentation_is_the_table(language: str) -> None:
+    """Run `python -m anymamba.doctor.compat.page docs` after a change of the table."""
+    text = page.page(language)
+    assert (Path(__file__).resolve().parents[2] / "docs" / language / "versions.md").read_text("utf-8") == text
+    assert all(f"| {item.version} |" in text for package in table.PACKAGES for item in table.releases(package))
 
 
 def test_both_languages(capsys: pytest.CaptureFixture[str]) -> None:

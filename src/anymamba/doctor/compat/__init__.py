@@ -9,6 +9,7 @@ reasons.py       why they do, in sentences
 commands.py      what to type, for the installer and the shell of the machine
 program.py       the files of a program that tell which versions it takes
 requirements.py  which mamba-ssm it was written for
+page.py          the whole table as a page of the documentation
 report.py        all that as text and as one JSON document
 
 Standard library only, Python 3.8, like the rest of the doctor. The installer's plans read the same table.
