@@ -57,8 +57,8 @@ def _head() -> List[str]:
         say(
             "torch, mamba-ssm and causal-conv1d have to fit each other, Python, CUDA, the C++ ABI and the GPU. The command works it out for"
             " a machine, or for a program, and prints what to type:",
-            "torch、mamba-ssm 与 causal-conv1d 必须彼此相配，并与 Python、CUDA、C++ ABI 和显卡相配。以下命令会为一台机器或一个程序算出答案，"
-            "并给出该输入的命令：",
+            "torch、mamba-ssm 与 causal-conv1d 必须彼此相配，并与 Python、CUDA、C++ ABI 和显卡相配。以下命令会为一台机器或一个程序算出答案"
+            "，并给出该输入的命令：",
         ),
         "",
         "```bash",
