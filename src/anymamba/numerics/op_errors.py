@@ -218,7 +218,7 @@ def reject(row: Row, device: torch.device) -> None:
     dispatch.forget()
 
 
-def _single(value: object) -> object:
+def _single(value: Any) -> Any:
     """On the CPU, floating ones in float32."""
     if not isinstance(value, Tensor):
         return value

@@ -19,6 +19,8 @@ MOST_OUTPUT = 4_000_000
 
 def age() -> float:
     """Seconds since this process was started, 0 where the system does not tell."""
+    if sys.platform == "win32":
+        return 0.0
     try:
         with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
             started = int(file.read().rpartition(")")[2].split()[19])
