@@ -75,7 +75,7 @@ def test_files_are_read_in_pieces(model, tmp_path, monkeypatch):
         assert score.nats == pytest.approx(whole.nats, rel=1e-6)
 
 
-@pytest.mark.parametrize("window", [4, 37, 2048])
+@pytest.mark.parametrize("window", [16, 37, 2048])
 @pytest.mark.parametrize("mode", ["recurrent", "sliding"])
 def test_records_are_documents_of_their_own(model, tmp_path, mode, window):
     texts = [f"record {number}: 你好 " * (1 + number % 4) for number in range(9)]

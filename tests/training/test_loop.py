@@ -53,8 +53,15 @@ def test_transformers_reads_the_step_folder(small_run: Run, corpus_file: Path) -
     assert tokenizer.decode([72, 105]) == "Hi"
 
 
-@pytest.mark.parametrize("family", ["mamba", "mamba2"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("family", "precision"),
+    [
+        ("mamba", "fp32"),
+        ("mamba2", "bf16"),
+        pytest.param("mamba", "bf16", marks=pytest.mark.slow),
+        pytest.param("mamba2", "fp32", marks=pytest.mark.slow),
+    ],
+)
 def test_resume_is_bit_identical(documents_file: Path, tmp_path: Path, family: str, precision: str) -> None:
     start = tiny_model(tmp_path / "start", family)
     common = {"precision": precision, "micro_batch": 2, "save_every": 4, "keep": 0, "steps": 9, "batch_tokens": 1024}

@@ -27,7 +27,7 @@ def two_processes(options: dict[str, Any], *more: str) -> str:
     return out
 
 
-@pytest.mark.parametrize("shard", [False, True], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["ddp", "fsdp2"])
 def test_two_processes_equal_one(documents_file: Path, tmp_path: Path, shard: bool) -> None:
     start = tiny_model(tmp_path / "start")
     common = {"micro_batch": 2, "steps": 6, "save_every": 3, "eval_every": 3, "keep": 0}
@@ -44,6 +44,7 @@ def test_two_processes_equal_one(documents_file: Path, tmp_path: Path, shard: bo
         assert float((weight - two[name]).abs().max()) < 1e-4, name
 
 
+@pytest.mark.slow
 def test_a_sharded_run_continues_on_one_process(documents_file: Path, tmp_path: Path) -> None:
     start = tiny_model(tmp_path / "start")
     common = {"micro_batch": 2, "steps": 6, "save_every": 3, "keep": 0}

@@ -35,7 +35,10 @@ def _compile(sources: list[cuda_sources.Source], target: str) -> None:
     assert not found, f"{len(found)} of {len(sources)} kernels\n" + "\n".join(found)
 
 
-@pytest.mark.parametrize("target", cuda_sources.CAPABILITIES)
+# quick: the oldest, whose instructions all others have, and the one of most users' cards
+@pytest.mark.parametrize(
+    "target", [pytest.param(name, marks=() if name in ("sm_80", "sm_120") else pytest.mark.slow) for name in cuda_sources.CAPABILITIES]
+)
 def test_one_of_each_kernel(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with cuda_sources.on(target, monkeypatch) as sources:
         cuda_sources.scan_calls(torch.bfloat16, ((1, 64, 2048), (1, 1536, 2048)))
