@@ -25,6 +25,10 @@ KNOWN = dict(
     driver_cuda="cu121",
     when_no_wheel_is_known="",
     kernels="VMamba",
+    only_pascal="",
+    only_turing="",
+    only_blackwell="",
+    from_volta_on="",
 )
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 # causes that users name, each with the id that other tools and the documentation refer to

@@ -58,6 +58,13 @@ def values(environment: Environment) -> Dict[str, str]:
             made["mamba_wheel"], made["conv_wheel"] = urls
             made["wheel_url"] = urls[0] if environment.failed == ("mamba-ssm",) else urls[1]
             made["transformers"] = "transformers<5" if short(pair.mamba) < (2, 3) else "transformers"
+    # which of a rule's remedies are for this card: all of them where nothing names it
+    card = int(environment.arch) if environment.arch else None
+    for name, fits in (("pascal", card is None or card < 70), ("turing", card in (None, 75)), ("blackwell", card is None or card >= 100)):
+        if fits:
+            made["only_" + name] = ""
+    if card is None or card >= 70:
+        made["from_volta_on"] = ""
     if environment.guess:
         made["wheel_url"] = environment.guess
     if "wheel_url" in made:

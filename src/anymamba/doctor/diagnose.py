@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import List, Optional, Tuple
 
 from anymamba.doctor import environment, rules
 from anymamba.doctor.encoding import Readable
 from anymamba.doctor.finding import Report
-from anymamba.doctor.log import Log
+from anymamba.doctor.log import Log, is_ours
 from anymamba.doctor.present import RuleMatch, present, rank, this_system
 from anymamba.doctor.reading import read, rejoin
-from anymamba.doctor.rule import BRANCH, CAUSE, Match, Rule
+from anymamba.doctor.rule import BRANCH, CAUSE, NOTE, Match, Rule
 from anymamba.doctor.unknown import report_unknown
 
 
@@ -23,6 +24,9 @@ def diagnose_log(stream: Readable, name: str = "-") -> Report:
         joined = Log(rejoin(log.reading), log.name)
         found = [RuleMatch(rule, match) for rule, match in _matches(joined)]
         log = joined if found else log
+    for item in found:
+        if _solved_since(item, found, log):
+            item.role = NOTE
     rank(found)
     here = environment.of_log(log, log.facts.get("system") or this_system())
     findings = [present(item, log, here) for item in found]
@@ -52,6 +56,24 @@ def diagnose_machine(online: bool = False, imports: bool = True, seconds: Option
     here = environment.of_machine(facts, this_system())
     findings = [present(item, None, here) for item in found]
     return Report("machine", findings, {"name": "machine"}, machine.sections(facts, findings), facts)
+
+
+BUILD_STAGE = 400
+"""Rules below this order stop an installation; those above are about what is installed."""
+
+
+def _solved_since(item: RuleMatch, found: List[RuleMatch], log: Log) -> bool:
+    """Whether the installation that this cause stopped succeeded further down, and something else fails after that."""
+    later = [other for other in found if other.rule.order >= BUILD_STAGE and other.match.offsets]
+    if item.rule.order >= BUILD_STAGE or item.role != CAUSE or not item.match.offsets or not later:
+        return False
+    if set(item.rule.explains) & {other.rule.cause for other in later}:
+        return False
+    last = max(item.match.offsets)
+    package = log.package_at(last)
+    names = re.escape(package).replace("\\-", "[-_]") if package and is_ours(package) else r"(?:mamba[-_]ssm|causal[-_]conv1d)"
+    done = re.compile(r"Successfully installed [^\n]*\b" + names + r"-\d").search(log.text, last)
+    return done is not None and any(max(other.match.offsets) > done.start() for other in later)
 
 
 def _matches(log: Log) -> List[Tuple[Rule, Match]]:

@@ -53,7 +53,7 @@ def of_log(log: "Log", system: str) -> Environment:
         system=system,
         shell=_shell(text, system),
         manager=_manager(text),
-        place=_place(text),
+        place="dockerfile" if log.reading.image_build else _place(text),
         python=log.facts.get("python") or _first(text, r"[Pp]ython(?:\s*(?:version|=|:|==))*\s*3\.(\d+)", "3."),
         torch=torch,
         cuda=cuda,

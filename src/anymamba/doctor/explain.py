@@ -41,6 +41,10 @@ _EXAMPLES = {
     "driver_torch": "2.5.1",
     "driver_cuda": "cu121",
     "when_no_wheel_is_known": "",
+    "only_pascal": "",
+    "only_turing": "",
+    "only_blackwell": "",
+    "from_volta_on": "",
     "kernels": "VMamba/kernels/selective_scan",
 }
 

@@ -110,10 +110,11 @@ def _step(remedy: Remedy, environment: Environment, known: Dict[str, str]) -> Op
         return None
     filled = tuple(fill(command, known) for command in remedy.commands)
     powershell = None if remedy.powershell is None else tuple(fill(command, known) for command in remedy.powershell)
-    if any(_OPEN_BLANK.search(command) for command in filled + (powershell or ())):
+    text = fill(remedy.text.here(), known)
+    if any(_OPEN_BLANK.search(words) for words in (text, *filled, *(powershell or ()))):
         return None
     shell = environment.shell if environment.system == "windows" else environment.place or "bash"
-    return Step(fill(remedy.text.here(), known), commands(remedy, environment, filled, powershell), shell)
+    return Step(text, commands(remedy, environment, filled, powershell), shell)
 
 
 def this_system() -> str:

@@ -39,6 +39,7 @@ WORDS = (
 _NO_DIGITS = str.maketrans("", "", "0123456789")
 
 
+_IMAGE_BUILD = re.compile(r"^[^#\n]{0,40}#\d+ \d+\.\d+ ", re.M)
 _NEW_MESSAGE = re.compile(
     r"[A-Z]\w*(?:Error|Warning|Exception)\b|Traceback|File \"|ERROR|error:|warning:|Collecting|Building|Installing|note:"
 )
@@ -57,6 +58,8 @@ class Reading(NamedTuple):
     characters: int
     encoding: str
     shortened: bool
+    image_build: bool = False
+    """Lines began as those of docker build do, before they were cleaned."""
 
 
 class NotALog(Exception):
@@ -110,6 +113,7 @@ def read(stream: Readable) -> Reading:
             )
         )
     lines: List[Line] = []
+    image_build = _IMAGE_BUILD.search(buffered[0][1] if buffered else "") is not None
     if shortened:
         lines.extend(_lines(*buffered[0]))
         start, joined = tail[0][0], "".join(piece for _, piece in tail)
@@ -119,7 +123,7 @@ def read(stream: Readable) -> Reading:
         lines.extend(_lines(start + joined.count("\n", 0, cut), joined[cut:]))
     else:
         lines.extend(_lines(1, _unwrap("".join(piece for _, piece in buffered))))
-    return Reading(lines, max(1, number - (1 if number > 1 else 0)), total, encoding, shortened)
+    return Reading(lines, max(1, number - (1 if number > 1 else 0)), total, encoding, shortened, image_build)
 
 
 def _is_binary(text: str) -> bool:

@@ -82,7 +82,10 @@ RULE = Rule(
     machine=_machine,
     remedies=(
         Remedy(
-            Text("RTX 50 and newer: a torch for CUDA 12.8 or newer.", "RTX 50 及更新：使用 CUDA 12.8 以上的 torch。"),
+            Text(
+                "RTX 50 and newer: a torch for CUDA 12.8 or newer.{only_blackwell}",
+                "RTX 50 及更新：使用 CUDA 12.8 以上的 torch。{only_blackwell}",
+            ),
             (
                 "pip install --force-reinstall torch=={torch2} --index-url https://download.pytorch.org/whl/{cuda2}",
                 'python -c "import torch; print(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())"',
@@ -90,8 +93,8 @@ RULE = Rule(
         ),
         Remedy(
             Text(
-                "Then build both packages on this machine, with nvcc 12.8 or newer.",
-                "然后用 nvcc 12.8 以上在本机构建这两个包。",
+                "Build both packages on this machine (RTX 50 and newer: with nvcc 12.8 or newer).{from_volta_on}",
+                "在本机编译这两个包（RTX 50 及更新需要 nvcc 12.8 以上）。{from_volta_on}",
             ),
             (
                 "MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install --no-build-isolation"
@@ -101,8 +104,8 @@ RULE = Rule(
         Remedy(
             Text(
                 'Pascal: add "-gencode", "arch=compute_61,code=sm_61" to cc_flag in setup.py of a checkout, then'
-                " build it.",
-                'Pascal：在源码目录 setup.py 的 cc_flag 中加入 "-gencode", "arch=compute_61,code=sm_61"，然后构建。',
+                " build it.{only_pascal}",
+                'Pascal：在源码目录 setup.py 的 cc_flag 中加入 "-gencode", "arch=compute_61,code=sm_61"，然后构建。{only_pascal}',
             )
         ),
         advice.USE_ANYMAMBA,

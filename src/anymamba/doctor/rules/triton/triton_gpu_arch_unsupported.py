@@ -40,20 +40,20 @@ RULE = Rule(
     remedies=(
         Remedy(
             Text(
-                "RTX 50 and other new GPUs: torch 2.7 or newer brings a Triton that knows them.",
-                "RTX 50 等新显卡：torch 2.7 及以后自带支持它们的 Triton。",
+                "RTX 50 and other new GPUs: torch 2.7 or newer brings a Triton that knows them.{only_blackwell}",
+                "RTX 50 等新显卡：torch 2.7 及以后自带支持它们的 Triton。{only_blackwell}",
             ),
             ("pip install --force-reinstall torch=={torch2} --index-url https://download.pytorch.org/whl/{cuda2}",),
         ),
         Remedy(
             Text(
-                "RTX 20 (2080 Ti) with mamba-ssm up to 2.3.1: an older Triton.",
-                "RTX 20（2080 Ti）且 mamba-ssm 不高于 2.3.1：使用较旧的 Triton。",
+                "RTX 20 (2080 Ti) with mamba-ssm up to 2.3.1: an older Triton.{only_turing}",
+                "RTX 20（2080 Ti）且 mamba-ssm 不高于 2.3.1：使用较旧的 Triton。{only_turing}",
             ),
             ("pip install --no-deps triton==2.1.0",),
         ),
         Remedy(
-            Text("Pascal and older: anymamba's torch backend.", "Pascal 及更旧：使用 anymamba 的 torch 后端。"),
+            Text("Pascal and older: anymamba's torch backend.{only_pascal}", "Pascal 及更旧：使用 anymamba 的 torch 后端。{only_pascal}"),
             ("export ANYMAMBA_BACKEND=torch", "anymamba dropin enable"),
         ),
     ),
