@@ -9,7 +9,7 @@ from typing import Pattern
 
 @functools.lru_cache(maxsize=None)
 def compiled(pattern: str) -> Pattern[str]:
-    """A blank matches one or more white-space characters, a line end too; ``blank?`` and ``blank*`` none or more.
+    """A blank matches one or more white-space characters, a line end too, and so does ``blank+``; ``blank?`` and ``blank*`` none or more.
     ``^`` and ``$`` match at lines."""
     return re.compile(_loose(pattern), re.MULTILINE)
 
@@ -37,5 +37,6 @@ def _loose(pattern: str) -> str:
             index += 1
         else:
             parts.append(r"\s+")
+            index += pattern[index + 1 : index + 2] == "+"  # \s++ is an error before Python 3.11
         index += 1
     return "".join(parts)
