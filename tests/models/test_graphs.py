@@ -7,6 +7,8 @@ import torch
 from tests.models import attached
 from tests.models.test_attached import IDS, gradients, mask_of, relative
 
+from anymamba import errors
+
 DOCUMENTS = torch.tensor([[0] * 5 + [1] * 7, [0] * 12])
 CALLS = {
     "logits": {},
@@ -60,3 +62,13 @@ def test_what_cannot_be_in_a_graph_is_still_refused_outside():
     model = attached.build("mamba", "plain")
     with pytest.raises(ValueError, match="61"):
         model(torch.tensor([[1, 61]]))
+
+
+def test_a_head_that_has_to_run_speaks_in_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said once in eager mode, and was not said yet, would break the graph."""
+    monkeypatch.setattr(errors, "_said", set())
+    model = attached.build("mamba2", "hook: lm_head", training=True)
+    torch._dynamo.reset()
+    ids = torch.randint(0, 61, (2, 9))
+    loss = torch.compile(model, backend="aot_eager", fullgraph=True)(ids, labels=ids).loss
+    torch.testing.assert_close(loss, model(ids, labels=ids).loss, rtol=1e-4, atol=1e-5)

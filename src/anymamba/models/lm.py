@@ -262,13 +262,14 @@ class LanguageModel(nn.Module):
         return output
 
     def _logits_for_loss(self, hidden: Tensor, reason: str) -> Tensor:
-        warn_once(
-            f"loss from logits: {reason}",
-            say(
-                f"the loss keeps the logits of all tokens in memory, since lm_head itself has to run: {reason}",
-                f"计算损失时会将所有词元的 logits 保存在内存中，因为必须运行 lm_head 本身：{reason}",
-            ),
-        )
+        if not torch.compiler.is_compiling():  # a graph cannot speak
+            warn_once(
+                f"loss from logits: {reason}",
+                say(
+                    f"the loss keeps the logits of all tokens in memory, since lm_head itself has to run: {reason}",
+                    f"计算损失时会将所有词元的 logits 保存在内存中，因为必须运行 lm_head 本身：{reason}",
+                ),
+            )
         return call(self, "lm_head", hidden, self._vocabulary())
 
     def _vocabulary(self) -> int | None:

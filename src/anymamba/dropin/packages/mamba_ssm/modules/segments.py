@@ -14,7 +14,7 @@ from anymamba.language import say
 def said_once(inference_params: Any) -> None:
     """inference_params hold a layer's state, and seqlen_offset is 0: the prompt starts from zero, upstream's does too. Said once:
     who meant the second segment of one text would lose the first one without a word. Not after ``reset``, which means a new text."""
-    if getattr(inference_params, "is_reset", False):
+    if getattr(inference_params, "is_reset", False) or torch.compiler.is_compiling():
         return
     warn_once(
         "inference_params:segments",
