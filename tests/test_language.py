@@ -6,6 +6,7 @@ import ast
 import gettext
 import io
 import re
+import shutil
 import string
 import subprocess
 import symtable
@@ -312,4 +313,16 @@ def test_a_source_tree_needs_no_babel_to_speak_chinese() -> None:
         "print(_catalog().info()['language'])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "zh"
+
+
+def test_a_package_of_another_name_reads_its_own_catalog(tmp_path: Path) -> None:
+    """scripts/build_doctor.py copies these files, and rewrites their imports."""
+    copy = tmp_path / "other"
+    shutil.copytree(PACKAGE / "locale", copy / "locale")
+    for name in ("__init__", "language", "catalog"):
+        source = "" if name == "__init__" else (PACKAGE / f"{name}.py").read_text("utf-8")
+        (copy / f"{name}.py").write_text(source.replace("from anymamba", "from other"), "utf-8")
+    code = "import sys\nsys.modules['anymamba'] = None\nfrom other.language import _catalog\nprint(_catalog().info()['language'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "zh"
