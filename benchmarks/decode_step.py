@@ -15,9 +15,10 @@ import torch
 
 from anymamba.backends import machine
 from anymamba.backends.cuda import decode
+from anymamba.backends.cuda.decode_step import CudaStepper
 from anymamba.bench import model_cases, official
-from anymamba.generation import cuda_stepper
 from anymamba.generation.quantize import quantize_int8
+from anymamba.generation.stepper import described
 from anymamba.models.falcon_mamba import FalconMambaConfig
 from anymamba.models.lm import LanguageModel
 
@@ -73,7 +74,7 @@ def measure(model):
     """error: of the logits after eight tokens, relative, against the model's own step; equal: ten runs of it gave the same bits."""
     cache, own = model.make_cache(), model.make_cache()
     started = time.perf_counter()
-    stepper = cuda_stepper.CudaStepper(model, cache, "")
+    stepper = CudaStepper(described(model, cache))
     compiled = time.perf_counter() - started
     worst = 0.0
     for token in range(1, 9):

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from anymamba.errors import ArgumentError
-from anymamba.generation import cpu_stepper, saved_state
+from anymamba.generation import saved_state
 from anymamba.generation.engine import Reader, generate, steps, stream
 from anymamba.generation.quantize import quantize_int8
 from anymamba.generation.sampling import Sampling
-from anymamba.generation.stepper import ModelStepper
+from anymamba.generation.stepper import choose_stepper, own_stepper
 from anymamba.models.config import Config
 from anymamba.models.falcon_mamba import FalconMambaConfig
 from anymamba.models.lm import LanguageModel
@@ -58,9 +58,8 @@ def test_fused_cpu_step_equals_the_models_step(model: LanguageModel, dtype: torc
         prompt = torch.randint(0, 301, (1, 7))
         model(prompt, cache=ours)
         model(prompt, cache=theirs)
-        ok, reason = cpu_stepper.supports(model, ours)
-        assert ok, reason
-        fused, plain = cpu_stepper.make(model, ours, ""), ModelStepper(model, theirs, "")
+        fused, plain = choose_stepper(model, ours), own_stepper(model, theirs, "")
+        assert fused.name == "cpu sequence", fused.why
         for token in range(12):
             ids = torch.tensor([token * 17 % 301])
             torch.testing.assert_close(fused.step(ids), plain.step(ids), rtol=0, atol=tolerance)

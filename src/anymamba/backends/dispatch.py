@@ -125,7 +125,7 @@ def choose_fused(call: Call, backend: str | None = None) -> Choice | None:
 
 def _who_fuses(call: Call, requested: str | None) -> str | None:
     if requested:
-        names = [name for name in (requested, _entry(requested).rest) if name]
+        names = [name for name in (requested, _left_to(_entry(requested), call.op)) if name]
     else:
         names = [name for name, entry in REGISTRY.items() if meant_for(entry, call.device)]
     return next((name for name in names if verdict(_entry(name), call)[0]), None)
@@ -181,8 +181,19 @@ def verdict(entry: Entry, call: Call) -> tuple[bool, str]:
 
 def variant(entry: Entry, call: Call) -> str:
     """The kernel, or plan of a kernel, that a call takes in a backend that implements its op; "" where it has one for all calls."""
-    package = importlib.import_module(entry.module)
-    return selfcheck.variant(importlib.import_module(package.OPS[call.op]), call)
+    return selfcheck.variant(module_of(entry, call.op), call)
+
+
+def module_of(entry: Entry, op: str) -> ModuleType:
+    """The backend's module that has the op."""
+    return importlib.import_module(importlib.import_module(entry.module).OPS[op])
+
+
+def reject(backend: str, call: Call, reason: str) -> None:
+    """The variant that the call takes there failed before it computed anything: in this process it serves no more calls."""
+    entry = _entry(backend)
+    selfcheck.reject(backend, importlib.import_module(entry.module), module_of(entry, call.op), call, reason)
+    forget()
 
 
 def implements(entry: Entry, op: str | None = None) -> bool:
@@ -233,9 +244,7 @@ def not_for(entry: Entry, device: torch.device) -> str:
 def _function(entry: Entry, call: Call, requested: str | None) -> Callable[..., Any]:
     """What serves the call. A kernel that no self-check compiled may still be refused when it is needed: then the variant is rejected, in
     this process, and the call goes to whoever serves it without that."""
-    package: ModuleType = importlib.import_module(entry.module)
-    module = importlib.import_module(package.OPS[call.op])
-    function: Callable[..., Any] = getattr(module, call.op)
+    function: Callable[..., Any] = getattr(module_of(entry, call.op), call.op)
     if not entry.checked:
         return function
 
@@ -244,8 +253,7 @@ def _function(entry: Entry, call: Call, requested: str | None) -> Callable[..., 
         try:
             return function(*arguments, **options)
         except NotCompiled as error:
-            selfcheck.reject(entry.name, package, module, call, str(error))
-            forget()
+            reject(entry.name, call, str(error))
             return choose(call, requested).function(*arguments, **options)
 
     return serve

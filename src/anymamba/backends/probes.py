@@ -36,17 +36,16 @@ def largest_error(function: Callable[..., Any], call: Call, build: Build | None 
 
 def outcome(function: Callable[..., Any], arguments: Arguments, spec: OpSpec, grad: bool) -> dict[str, Tensor]:
     """What the function does to them: its outputs, the states that it changed, and with grad its gradients for a fixed cotangent."""
-    arguments = {
-        name: value.clone() if isinstance(value, Tensor) and name in spec.inplace else value
-        for name, value in arguments.items()
-    }
+    arguments = {name: _copy(value) if name in spec.inplace else value for name, value in arguments.items()}
     needs = spec.gradients(arguments) if grad else ()
     for name in needs:
         arguments[name] = arguments[name].detach().requires_grad_()
     with torch.set_grad_enabled(bool(needs)):
         outputs = list(_tensors(function(**arguments)))
     result = {f"output {index}": output.detach() for index, output in enumerate(outputs)}
-    result.update({f"changed {name}": arguments[name].detach() for name in spec.inplace})
+    for name in spec.inplace:
+        changed = [tensor.detach() for tensor in _tensors(arguments[name])]
+        result.update({f"changed {name}" + (f" {index}" if index else ""): tensor for index, tensor in enumerate(changed)})
     if needs:
         outputs = [output for output in outputs if output.requires_grad]
         cotangents = [_cotangent(output) for output in outputs]
@@ -70,7 +69,12 @@ def _relative_error(got: Tensor, want: Tensor) -> float:
 
 
 def as_given(name: str, value: Any, spec: OpSpec, call: Call) -> Any:
-    """An argument of the op on the device and in the dtype of the call, laid out in memory as it was built."""
+    """An argument of the op on the device and in the dtype of the call, laid out in memory as it was built. Of lists and dictionaries
+    every tensor, by its own name."""
+    if isinstance(value, dict):
+        return {key: as_given(key, part, spec, call) for key, part in value.items()}
+    if isinstance(value, list):
+        return [as_given(name, part, spec, call) for part in value]
     if not isinstance(value, Tensor):
         return value
     dtype = value.dtype
@@ -89,6 +93,10 @@ _OTHER = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 def as_exact(value: Any) -> Any:
     """The same numbers on the CPU, floating ones in float64, complex ones in complex128."""
+    if isinstance(value, dict):
+        return {key: as_exact(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [as_exact(part) for part in value]
     if not isinstance(value, Tensor):
         return value
     value = value.detach().cpu()
@@ -100,6 +108,14 @@ def as_exact(value: Any) -> Any:
 def _tensors(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
         yield output
-    elif isinstance(output, (tuple, list)):
-        for part in output:
+    elif isinstance(output, (tuple, list, dict)):
+        for part in output.values() if isinstance(output, dict) else output:
             yield from _tensors(part)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_copy(part) for part in value]
+    return value.clone() if isinstance(value, Tensor) else value

@@ -1,73 +1,85 @@
-"""The ways to read one token: a fused program on the CPU, one fused kernel or a CUDA graph on a GPU, or the model's own step.
+"""The way to read one token: the op ``decode_step``, or the model's own step where modules have more to them than weights.
 
 A stepper may keep the recurrent state in a layout of its own; ``write_back`` brings the cache up to date.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from torch import Tensor
 
+from anymamba.backends.decode_model import DecodeModel, OwnStep, Stepper, Tensors
 from anymamba.errors import warn_once
-from anymamba.generation import cpu_stepper, cuda_stepper, graph_stepper
+from anymamba.generation.quantize import stored
 from anymamba.language import say
+from anymamba.models import plain
 from anymamba.models.cache import Cache
+from anymamba.models.families import fused_steps
 from anymamba.models.lm import LanguageModel
 from anymamba.models.trunk.watch import readable
+from anymamba.ops.decode_step import stepper
 
-
-class Stepper(Protocol):
-    """name, why: what it is and why it was chosen, for reports."""
-
-    name: str
-    why: str
-
-    def step(self, ids: Tensor) -> Tensor:
-        """ids (rows,) -> logits (rows, vocabulary) in float32, valid until the next call."""
-
-    def write_back(self) -> None:
-        """Makes the cache hold the state after the last step."""
-
-
-class ModelStepper:
-    """The model's forward pass on one token a row, op by op."""
-
-    name = "model"
-
-    def __init__(self, model: LanguageModel, cache: Cache, why: str) -> None:
-        self.why = why
-        self._model, self._cache = model, cache
-
-    def step(self, ids: Tensor) -> Tensor:
-        output = self._model(ids[:, None], cache=self._cache)
-        assert output.logits is not None
-        return output.logits[:, -1].float()
-
-    def write_back(self) -> None:
-        """The model changes the cache itself."""
+__all__ = ["Stepper", "choose_stepper", "described", "own_stepper"]
 
 
 def choose_stepper(model: LanguageModel, cache: Cache) -> Stepper:
-    """The fastest that can serve this model here. What goes wrong in a faster one is said once, and the next serves.
-
-    All but the model's own step read weights instead of calling modules, so they serve a model of which the weights are everything.
-    """
+    """The fastest that the dispatcher has for this model here; a fused step reads weights instead of calling modules, so it serves a
+    model of which the weights are everything."""
     ok, reason = readable(model)
     if not ok:
         warn_once("stepper " + reason, say(f"generation runs module by module: {reason}", f"生成将逐模块运行：{reason}"))
-        return ModelStepper(model, cache, reason)
-    reasons: list[str] = []
-    for kind in (cpu_stepper, cuda_stepper, graph_stepper):
-        ok, reason = kind.supports(model, cache)
-        if ok:
-            try:
-                return kind.make(model, cache, reason)
-            except Exception as error:  # noqa: BLE001 - a JIT that fails here must not stop the text
-                reason = f"{type(error).__name__}: {error}"
-                warn_once(
-                    "stepper" + reason,
-                    say(f"generation takes the slower path: {reason}", f"生成将使用较慢的路径：{reason}"),
-                )
-        reasons.append(reason)
-    return ModelStepper(model, cache, "; ".join(reasons))
+        return own_stepper(model, cache, reason)
+    kind = model.config.model_type
+    if fused_steps(model.config) is None:
+        return stepper(None, _own_step(model, cache), say(f"no fused step for {kind}", f"{kind} 没有融合单步"))
+    return stepper(described(model, cache), _own_step(model, cache))
+
+
+def own_stepper(model: LanguageModel, cache: Cache, why: str) -> Stepper:
+    """The model's forward pass on one token a row, op by op."""
+    return stepper(None, _own_step(model, cache), why, readable=False)
+
+
+def _own_step(model: LanguageModel, cache: Cache) -> OwnStep:
+    used, tokens = [layer.used for layer in cache.layers], cache.tokens
+
+    def forward(ids: Tensor) -> Tensor:
+        output = model(ids, cache=cache)
+        assert output.logits is not None
+        return output.logits[:, -1].float()
+
+    def rewind() -> None:
+        for layer, value in zip(cache.layers, used):
+            layer.used = value
+        cache.tokens = tokens
+
+    state = [tensor for layer in cache.layers for tensor in layer.tensors().values()]
+    return OwnStep(forward, state, cache.batch, model.device, cache.advance, rewind)
+
+
+def described(model: LanguageModel, cache: Cache) -> DecodeModel:
+    """The model and the cache as ``decode_step`` takes them. Raises RuntimeError where a module is more than its weights."""
+    kinds = fused_steps(model.config)
+    assert kinds is not None
+    layers = [_layer(block.norm, block.mixer) for block in model.backbone.layers]
+    head, head_scale, _ = stored(model.lm_head)
+    states = [{"conv": layer.conv, "ssm": layer.ssm} for layer in cache.layers]
+    embedding, norm = stored(model.backbone.embeddings)[0], plain.read(model.backbone.norm_f).weight.detach()
+    return DecodeModel(kinds, model.config.layer_norm_epsilon, embedding, layers, norm, head, head_scale, states, cache.advance)
+
+
+def _layer(norm: object, mixer: object) -> Tensors:
+    """Tensors of a block, by the names that DecodeModel has for them."""
+    part = mixer._modules  # type: ignore[attr-defined]
+    weight, bias = plain.read(part["conv1d"])
+    tensors: dict[str, Tensor | None] = {
+        "norm": plain.read(norm).weight, "conv_weight": weight[:, 0], "conv_bias": bias,  # type: ignore[arg-type]
+        "A_log": mixer.A_log, "D": mixer.D,  # type: ignore[attr-defined]
+    }  # fmt: skip
+    for name in ("in_proj", "out_proj", "x_proj"):
+        if name in part:
+            tensors[name], tensors[f"{name}_scale"], tensors[f"{name}_bias"] = stored(part[name])
+    if "dt_proj" in part:
+        tensors["dt_proj"], _, tensors["dt_bias"] = stored(part["dt_proj"])
+    else:
+        tensors["dt_bias"], tensors["gated_norm"] = mixer.dt_bias, plain.read(part["norm"]).weight  # type: ignore[attr-defined]
+    return {name: tensor.detach() for name, tensor in tensors.items() if tensor is not None}

@@ -13,7 +13,7 @@ from anymamba.backends import REGISTRY
 from anymamba.backends.dispatch import use_backend
 from anymamba.errors import AnymambaError
 from anymamba.generation.mitigation import ResynchronisedReader, keep_residual_in_float32
-from anymamba.generation.stepper import ModelStepper, Stepper, choose_stepper
+from anymamba.generation.stepper import Stepper, choose_stepper, own_stepper
 from anymamba.language import _
 from anymamba.models.lm import LanguageModel
 
@@ -160,7 +160,7 @@ class Scorer:
             if self._stepper is None:
                 # a fused stepper keeps its own copy of the state, out of reach between two tokens
                 own = self.side.state_dtype is not None
-                self._stepper = ModelStepper(self.model, self.cache, "") if own else choose_stepper(self.model, self.cache)
+                self._stepper = own_stepper(self.model, self.cache, "") if own else choose_stepper(self.model, self.cache)
             logits = self._stepper.step(ids).cpu().double().clone()
         self._round_state()
         return logits

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from anymamba.ops.causal_conv1d import causal_conv1d_fn, causal_conv1d_update, causal_conv1d_varlen_states
 from anymamba.ops.cross_entropy import log_softmax_and_slope
+from anymamba.ops.decode_step import decode_step
 from anymamba.ops.mamba3 import mamba3_siso, mamba3_siso_combined, mamba3_siso_step
 from anymamba.ops.mamba3_mimo import mamba3_mimo
 from anymamba.ops.mamba3_rotation import angle_dt_fwd, apply_rotary_qk_inference_fwd
@@ -27,6 +28,7 @@ __all__ = [
     "causal_conv1d_fn",
     "causal_conv1d_update",
     "causal_conv1d_varlen_states",
+    "decode_step",
     "layer_norm_fn",
     "layernorm_fn",
     "log_softmax_and_slope",

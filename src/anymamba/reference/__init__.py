@@ -52,6 +52,7 @@ OPS: dict[str, str] = {
     "rmsnorm_fn": "anymamba.reference.norm_gated",
     "log_softmax_and_slope": "anymamba.reference.cross_entropy",
     "widened_product": "anymamba.reference.widened_product",
+    "decode_step": "anymamba.reference.decode_step",
 }
 
 

@@ -12,7 +12,7 @@ from anymamba.backends.cpu import compile, sequence
 from anymamba.backends.cpu.compile import Program
 from anymamba.backends.cpu.emit import Kernel
 from anymamba.backends.cpu.memory import I64
-from anymamba.generation import cpu_stepper
+from anymamba.generation.stepper import choose_stepper
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba2 import Mamba2Config
 
@@ -67,7 +67,7 @@ def test_threads_change_between_tokens(threads: tuple[int, int]) -> None:
     tokens = torch.arange(0, 300, 25)
 
     def logits(counts: list[int]) -> torch.Tensor:
-        stepper = cpu_stepper.make(model, model.make_cache(1), "")
+        stepper = choose_stepper(model, model.make_cache(1))
         rows = []
         for token, count in zip(tokens, counts):
             torch.set_num_threads(count)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from anymamba.backends.cuda import (
     decode,
+    decode_step,
     nvrtc,
     nvrtc_program,
     selective_scan,
@@ -26,7 +27,7 @@ from anymamba.backends.cuda import (
     selective_scan_rows_launch,
 )
 from anymamba.backends.triton import launch
-from anymamba.generation import cuda_stepper
+from anymamba.generation import stepper
 from anymamba.generation.quantize import quantize_int8
 from anymamba.models.cache import Cache
 from anymamba.models.config import Config
@@ -134,9 +135,12 @@ def step_of(config: Config, dtype: torch.dtype, int8: bool) -> Source | None:
         model = LanguageModel(config).to(dtype)
         if int8:
             model = quantize_int8(model)
-    described = cuda_stepper.describe(model, Cache(config, 1, "meta", dtype))
+    described = stepper.described(model, Cache(config, 1, "meta", dtype))
     device = torch.device("meta")
-    if not decode.suits(described, device)[0]:
+    fits = decode_step.supports(described.call())[0]
+    described = decode_step._described(described)
+    assert decode.suits(described, device)[0] == fits
+    if not fits:
         return None
     blocks = decode.blocks(described, launch.processors(device))
     defines, shared = decode.defines_of(described, blocks, launch.shared_memory(device))

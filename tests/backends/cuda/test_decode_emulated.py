@@ -10,6 +10,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import torch
 
 pytest.importorskip("triton")
 
-from anymamba.backends.cuda import decode, nvrtc
-from anymamba.generation import cuda_stepper
+from anymamba.backends import selfcheck
+from anymamba.backends.cuda import decode, decode_step, nvrtc
+from anymamba.backends.decode_model import DecodeModel
+from anymamba.generation import stepper as steppers
 from anymamba.generation.quantize import quantize_int8
 from anymamba.models.cache import Cache
 from anymamba.models.config import Config
@@ -27,6 +30,7 @@ from anymamba.models.falcon_mamba import FalconMambaConfig
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
 from anymamba.models.mamba2 import Mamba2Config
+from anymamba.ops.decode_step import build
 
 HERE = Path(__file__).parent
 BLOCKS = 3
@@ -103,12 +107,7 @@ def test_emulated_steps_are_the_models(
     config: Config, dtype: torch.dtype, int8: bool, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four tokens from a random state: logits and both states. All in one launch each, of three blocks that exchange letters."""
-    monkeypatch.setattr(nvrtc, "kernel", lambda file, entry, defines, device: EmulatedKernel(tmp_path, file, entry, defines))
-    monkeypatch.setattr(nvrtc, "usable", lambda device: (True, ""))
-    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    monkeypatch.setattr(decode, "processors", lambda device: BLOCKS)
-    monkeypatch.setattr(decode, "shared_memory", lambda device: 99 * 1024)
-    monkeypatch.setattr(decode, "THREADS", threads)
+    emulate(monkeypatch, tmp_path, threads)
     torch.manual_seed(0)
     model = LanguageModel(config)
     with torch.no_grad():
@@ -124,8 +123,9 @@ def test_emulated_steps_are_the_models(
     for mine, other in zip(ours.layers, own.layers):
         other.ssm.copy_(mine.ssm.normal_())
         other.conv.copy_(mine.conv.normal_())
-    assert decode.suits(cuda_stepper.describe(model, ours), model.device)[0]
-    stepper = cuda_stepper.CudaStepper(model, ours, "")
+    described = steppers.described(model, ours)
+    assert decode_step.supports(described.call())[0]
+    stepper = decode_step.CudaStepper(described)
     for token in (3, 1, 5, 0):
         ids = torch.tensor([token])
         got = stepper.step(ids)
@@ -136,6 +136,15 @@ def test_emulated_steps_are_the_models(
     for mine, other in zip(ours.layers, own.layers):
         assert distance(mine.ssm, other.ssm) < allowed and distance(mine.conv, other.conv) < allowed
     assert ours.tokens == 4
+
+
+def emulate(monkeypatch: pytest.MonkeyPatch, folder: Path, threads: int) -> None:
+    monkeypatch.setattr(nvrtc, "kernel", lambda file, entry, defines, device: EmulatedKernel(folder, file, entry, defines))
+    monkeypatch.setattr(nvrtc, "usable", lambda device: (True, ""))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(decode, "processors", lambda device: BLOCKS)
+    monkeypatch.setattr(decode, "shared_memory", lambda device: 99 * 1024)
+    monkeypatch.setattr(decode, "THREADS", threads)
 
 
 def distance(got: torch.Tensor, want: torch.Tensor) -> float:
@@ -156,7 +165,22 @@ def test_what_the_kernels_cannot_serve_is_said(monkeypatch: pytest.MonkeyPatch) 
             model = LanguageModel(config)
         monkeypatch.setattr(torch.Tensor, "data_ptr", lambda self: 0)
         cache = Cache(config, 1, "meta", torch.float32)
-        ok, why = decode.suits(cuda_stepper.describe(model, cache), device)
+        ok, why = decode_step.supports(replace(steppers.described(model, cache).call(), device=device))
         assert not ok and word in why
     model = LanguageModel(MambaConfig(**SMALL))
-    assert "NVIDIA" in cuda_stepper.supports(model, model.make_cache())[1]
+    ok, why = decode_step.supports(steppers.described(model, model.make_cache(3)).call())
+    assert not ok and "not a batch of 3" in why
+
+
+@pytest.mark.parametrize("by_head", [False, True])
+def test_the_self_check_reaches_the_kernel_of_the_call(by_head: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    emulate(monkeypatch, tmp_path, 64)
+    sizes: dict[str, Any] = {"by_head": True, "d_state": 32} if by_head else {"d_model": 40, "d_inner": 80, "dt_rank": 3}
+    inputs = build(batch=1, bias=True, **sizes)(torch.randn)
+    call = DecodeModel(**{name: value for name, value in inputs.items() if name != "ids"}).call()
+    assert decode_step.supports(call)[0]
+    ok, reason = selfcheck.run(decode_step, call)  # type: ignore[arg-type]
+    assert ok, reason
+    probe = build(**decode_step.probe(call)[0])(torch.randn)
+    same = DecodeModel(**{name: value for name, value in probe.items() if name != "ids"}).call()
+    assert decode_step.variant(same) == decode_step.variant(call)

@@ -23,6 +23,7 @@ OPS: dict[str, str] = {
     "rmsnorm_fn": "anymamba.backends.cpu.norm_gated",
     "selective_state_update": "anymamba.backends.cpu.selective_state_update",
     "widened_product": "anymamba.backends.cpu.widened_product",
+    "decode_step": "anymamba.backends.cpu.decode_step",
 }
 
 LEFT_TO_TORCH = frozenset({"log_softmax_and_slope"})

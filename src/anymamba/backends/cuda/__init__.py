@@ -12,6 +12,7 @@ from anymamba.language import say
 OPS: dict[str, str] = {
     "selective_scan_fn": "anymamba.backends.cuda.selective_scan",
     "mamba_inner_fn": "anymamba.backends.cuda.mamba_inner",
+    "decode_step": "anymamba.backends.cuda.decode_step",
 }
 
 

@@ -26,6 +26,7 @@ OPS: dict[str, str] = {
     "rmsnorm_fn": "anymamba.backends.torch.norm_gated",
     "log_softmax_and_slope": "anymamba.backends.torch.cross_entropy",
     "widened_product": "anymamba.backends.torch.widened_product",
+    "decode_step": "anymamba.backends.torch.decode_step",
 }
 
 

@@ -27,8 +27,9 @@ OPS: dict[str, str] = {
     "log_softmax_and_slope": "anymamba.backends.triton.cross_entropy",
 }
 
-LEFT_TO_TORCH = frozenset({"widened_product"})
-"""GPUs multiply 16 bits themselves: it is only asked for on processors."""
+LEFT_TO_TORCH = frozenset({"widened_product", "decode_step"})
+"""GPUs multiply 16 bits themselves: the first is only asked for on processors. The second is the model's own step, whose ops are these,
+replayed as a graph."""
 
 
 def available() -> tuple[bool, str]:
@@ -43,8 +44,8 @@ def available() -> tuple[bool, str]:
         major, minor = torch.cuda.get_device_capability()
         if torch.version.hip is None and major < 8:
             return False, say(
-                f"this GPU has compute capability {major}.{minor}; Triton's kernels need 8.0",
-                f"该 GPU 的计算能力为 {major}.{minor}，Triton 内核需要 8.0",
+                f"this GPU has compute capability {major}.{minor}; the kernels need 8.0",
+                f"该 GPU 的计算能力为 {major}.{minor}，内核需要 8.0",
             )
         return True, say(f"compiles for {torch.cuda.get_device_name()}", f"为 {torch.cuda.get_device_name()} 编译")
     if hasattr(torch, "xpu") and torch.xpu.is_available():

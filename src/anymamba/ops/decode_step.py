@@ -1,0 +1,179 @@
+"""One token of some texts through a whole Mamba-1 or Mamba-2 model: what generation repeats for every token."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anymamba.backends import REGISTRY, dispatch
+from anymamba.backends.decode_model import ByChannel, ByHead, DecodeModel, OwnStep, Recurrence, Stepper, Tensors
+from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
+from anymamba.errors import warn_once
+from anymamba.language import say
+from anymamba.ops import checks
+
+
+def decode_step(
+    ids: Tensor,
+    recurrences: Sequence[Recurrence],
+    norm_eps: float,
+    embedding: Tensor,
+    layers: Sequence[Tensors],
+    norm: Tensor,
+    head: Tensor,
+    head_scale: Tensor | None,
+    states: Sequence[Tensors],
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """hidden += mixer(rms_norm(hidden)) of every block, then rms_norm and the head; the mixers as in Mamba, algorithm 2, and Mamba-2,
+    section 7, one token at a time.
+
+    ids: (batch,), tokens. embedding: (vocabulary, d_model); norm: (d_model,); head: (vocabulary, d_model), with head_scale (vocabulary,)
+    where it is int8. recurrences, layers, states: of every block, see ``anymamba.backends.decode_model.DecodeModel``; all the texts' states
+    are changed in place. Returns logits (batch, vocabulary), float32. Without gradients.
+
+    Raises ArgumentError (shapes), BackendError. For many tokens ``stepper`` prepares the model once.
+    """
+    op = "decode_step"
+    model = DecodeModel(recurrences, norm_eps, embedding, layers, norm, head, head_scale, states)
+    checks.shape(op, "ids", ids, "(batch,)", (model.batch,))
+    checks.shape(op, "norm", norm, "(d_model,)", (embedding.shape[1],))
+    checks.shape(op, "head", head, "(vocabulary, d_model)", (-1, embedding.shape[1]))
+    for name, values in (("layers", layers), ("states", states)):
+        checks.value(op, f"len({name})", len(values), len(values) == len(recurrences), f"{len(recurrences)} (recurrences)")
+    checks.indices_below(op, "ids", ids, embedding.shape[0], "vocabulary", padding=False)
+    function = dispatch.choose(model.call(), backend).function
+    with torch.no_grad():
+        return function(ids, recurrences, norm_eps, embedding, layers, norm, head, head_scale, states)
+
+
+def stepper(model: DecodeModel | None, own: OwnStep, why: str = "", *, readable: bool = True) -> Stepper:
+    """What reads many tokens of one model, by the backend that the dispatcher chooses; an explicit choice that has no fused step is kept by
+    the ops of the model's own step.
+
+    model: None where no fused step knows its recurrence, and why. own: the model's own step. readable: whether its tensors are all that
+    there is to it; else only its own step is right, module by module. What goes wrong in a faster stepper is said once; the next serves.
+    """
+    module = dispatch.module_of(REGISTRY["torch"], "decode_step")
+    requested = dispatch.requested_backend()
+    reasons = [why] if why else []
+    while model is not None and readable:
+        call = model.call()
+        choice = dispatch.choose_fused(call, requested)
+        made = None if choice is None else getattr(choice.function, "stepper", None)
+        if choice is None or made is None:
+            reasons += _reasons(call, requested)
+            break
+        try:
+            return made(model)
+        except Exception as error:  # noqa: BLE001 - a JIT that fails here must not stop the text
+            reason = f"{type(error).__name__}: {error}"
+            dispatch.reject(choice.backend, call, reason)
+            _say_slower(reason)
+    result, reason = module.stepper_of(own, readable, "; ".join(reasons))
+    if reason:
+        _say_slower(reason)
+    return result
+
+
+def _reasons(call: Any, requested: str | None) -> list[str]:
+    """Why no backend serves the call with a fused step; of one that failed, said as well."""
+    reasons = []
+    for name in ("cpu", "cuda"):
+        entry = REGISTRY[name]
+        if not dispatch.meant_for(entry, call.device):
+            continue
+        if requested not in (None, name):
+            reasons.append(say(f"backend {requested!r} was asked for", f"用户指定了后端 {requested!r}"))
+            continue
+        ok, reason = dispatch.verdict(entry, call)
+        if not ok:
+            reasons.append(reason)
+            if dispatch.implements(entry, call.op) and dispatch.module_of(entry, call.op).supports(call)[0]:
+                _say_slower(reason)
+    return reasons
+
+
+def _say_slower(reason: str) -> None:
+    warn_once("stepper" + reason, say(f"generation takes the slower path: {reason}", f"生成将使用较慢的路径：{reason}"))
+
+
+def build(
+    batch: int = 2, d_model: int = 64, d_inner: int = 128, d_state: int = 16, dt_rank: int = 4, width: int = 4, layers: int = 2,
+    vocabulary: int = 72, by_head: bool = False, nheads: int = 4, headdim: int = 32, ngroups: int = 1, normed: bool = False,
+    bias: bool = False, conv_bias: bool = True, int8: bool = False, dt_limit: tuple[float, float] = (0.0, float("inf")),
+) -> Build:  # fmt: skip
+    """by_head: Mamba-2, of nheads, headdim and ngroups; else Mamba-1, of d_inner and dt_rank; normed: with norms on dt, B and C."""
+    recurrence: Recurrence
+    if by_head:
+        recurrence = ByHead(nheads, headdim, ngroups, d_state, width, dt_limit, 1e-5)
+    else:
+        recurrence = ByChannel(d_inner, d_state, width, dt_rank, 1e-6 if normed else None)
+    inner, channels = recurrence.d_inner, next(rows for rows, convolved in recurrence.in_proj if convolved)
+    state = (batch, nheads, headdim, d_state) if by_head else (batch, inner, d_state)
+
+    def matrix(random: Random, name: str, rows: int, columns: int) -> dict[str, Tensor]:
+        values = random(rows, columns) / columns**0.5
+        if not int8:
+            return {name: values}
+        scale = values.abs().amax(dim=1) / 127
+        return {name: (values / scale[:, None]).round().to(torch.int8), f"{name}_scale": scale}
+
+    def layer(random: Random) -> Tensors:
+        tensors = {
+            "norm": 1 + 0.1 * random(d_model), "conv_weight": random(channels, width) / 2,
+            **matrix(random, "in_proj", sum(rows for rows, _ in recurrence.in_proj), d_model), **matrix(random, "out_proj", d_model, inner),
+        }  # fmt: skip
+        if bias:
+            tensors |= {"in_proj_bias": random(sum(rows for rows, _ in recurrence.in_proj)) / 10, "out_proj_bias": random(d_model) / 10}
+        if conv_bias:
+            tensors["conv_bias"] = random(channels) / 10
+        if by_head:
+            by_head_alone = {name: random(nheads) for name in ("A_log", "D")}
+            return {**tensors, **by_head_alone, "dt_bias": random(nheads) - 2, "gated_norm": 1 + 0.1 * random(inner)}
+        return {
+            **tensors, **matrix(random, "x_proj", dt_rank + 2 * d_state, inner), "dt_proj": random(inner, dt_rank) / dt_rank**0.5,
+            "dt_bias": random(inner) - 2, "A_log": random(inner, d_state), "D": random(inner),
+        }  # fmt: skip
+
+    def inputs(random: Random) -> Arguments:
+        embedding = random(vocabulary, d_model)
+        head = matrix(random, "head", vocabulary, d_model)
+        return {
+            "ids": torch.arange(3, 3 + batch) % vocabulary, "recurrences": (recurrence,) * layers, "norm_eps": 1e-5, "embedding": embedding,
+            "layers": [layer(random) for _ in range(layers)], "norm": 1 + 0.1 * random(d_model), "head": head["head"],
+            "head_scale": head.get("head_scale"),
+            "states": [{"conv": random(batch, channels, width - 1), "ssm": random(*state)} for _ in range(layers)],
+        }  # fmt: skip
+
+    return inputs
+
+
+_heads = functools.partial(build, by_head=True, d_state=32)
+
+SPEC = register(
+    OpSpec(
+        decode_step,
+        build,
+        float32=("ssm", "in_proj_scale", "out_proj_scale", "x_proj_scale", "head_scale"),
+        inplace=("states",),
+        published=(
+            {"batch": 1}, {"batch": 1, "int8": True}, {"batch": 1, "by_head": True, "d_state": 128, "headdim": 64},
+            {"batch": 1, "normed": True, "conv_bias": True},
+        ),
+        forward_cases={
+            "Mamba-1": build(),
+            "Mamba-1, one text, odd sizes": build(1, 38, 76, 5, 3, 3, bias=True),
+            "FalconMamba": build(normed=True),
+            "Mamba-1, int8": build(5, int8=True),
+            "Mamba-2": _heads(),
+            "Mamba-2, groups, limited dt": _heads(6, ngroups=2, dt_limit=(0.01, 0.5), bias=True),
+            "Mamba-2, int8": _heads(1, int8=True),
+        },
+    )
+)
