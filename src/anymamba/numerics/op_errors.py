@@ -220,6 +220,10 @@ def reject(row: Row, device: torch.device) -> None:
 
 def _single(value: Any) -> Any:
     """On the CPU, floating ones in float32."""
+    if isinstance(value, dict):
+        return {key: _single(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_single(part) for part in value]
     if not isinstance(value, Tensor):
         return value
     value = value.detach().cpu()

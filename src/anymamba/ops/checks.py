@@ -64,12 +64,12 @@ def tensors(
     return grad and torch.is_grad_enabled()
 
 
-def on_device(op: str, name: str, tensor: Tensor, device: torch.device) -> None:
-    """It is a tensor on that device, of any dtype. Raises ArgumentTypeError."""
+def on_device(op: str, name: str, tensor: Tensor, device: torch.device, first: str = "x") -> None:
+    """It is a tensor on that device, of any dtype; first: the argument whose device it is. Raises ArgumentTypeError."""
     if not isinstance(tensor, Tensor):
         raise _not_a_tensor(op, name, tensor)
     if tensor.device != device:
-        raise _other_device(op, name, tensor, "x", device)
+        raise _other_device(op, name, tensor, first, device)
 
 
 def shape(op: str, name: str, tensor: Tensor | None, axes: str, expected: tuple[int, ...]) -> None:

@@ -15,6 +15,7 @@ from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.errors import warn_once
 from anymamba.language import say
 from anymamba.ops import checks
+from anymamba.reference import decode_step as exact
 
 
 def decode_step(
@@ -40,16 +41,20 @@ def decode_step(
     Raises ArgumentError (shapes), BackendError. For many tokens ``stepper`` prepares the model once.
     """
     op = "decode_step"
-    model = DecodeModel(recurrences, norm_eps, embedding, layers, norm, head, head_scale, states)
-    checks.shape(op, "ids", ids, "(batch,)", (model.batch,))
+    checks.tensors(op, {"embedding": embedding, "norm": norm}, {}, {"ids": ids})
+    checks.on_device(op, "head", head, embedding.device, "embedding")
     checks.shape(op, "norm", norm, "(d_model,)", (embedding.shape[1],))
     checks.shape(op, "head", head, "(vocabulary, d_model)", (-1, embedding.shape[1]))
     for name, values in (("layers", layers), ("states", states)):
         checks.value(op, f"len({name})", len(values), len(values) == len(recurrences), f"{len(recurrences)} (recurrences)")
+    checks.shape(op, "ids", ids, "(batch,)", (states[0]["ssm"].shape[0],))
     checks.indices_below(op, "ids", ids, embedding.shape[0], "vocabulary", padding=False)
-    function = dispatch.choose(model.call(), backend).function
+    arguments = recurrences, norm_eps, embedding, layers, norm, head, head_scale, states
+    if torch.compiler.is_compiling():
+        return exact.decode_step(ids, *arguments)  # of torch's own operations, for the graph
+    function = dispatch.choose(DecodeModel(*arguments).call(), backend).function
     with torch.no_grad():
-        return function(ids, recurrences, norm_eps, embedding, layers, norm, head, head_scale, states)
+        return function(ids, *arguments)
 
 
 def stepper(model: DecodeModel | None, own: OwnStep, why: str = "", *, readable: bool = True) -> Stepper:
@@ -145,7 +150,7 @@ def build(
         embedding = random(vocabulary, d_model)
         head = matrix(random, "head", vocabulary, d_model)
         return {
-            "ids": torch.arange(3, 3 + batch) % vocabulary, "recurrences": (recurrence,) * layers, "norm_eps": 1e-5, "embedding": embedding,
+            "embedding": embedding, "ids": torch.arange(3, 3 + batch) % vocabulary, "recurrences": (recurrence,) * layers, "norm_eps": 1e-5,
             "layers": [layer(random) for _ in range(layers)], "norm": 1 + 0.1 * random(d_model), "head": head["head"],
             "head_scale": head.get("head_scale"),
             "states": [{"conv": random(batch, channels, width - 1), "ssm": random(*state)} for _ in range(layers)],
@@ -162,6 +167,7 @@ SPEC = register(
         build,
         float32=("ssm", "in_proj_scale", "out_proj_scale", "x_proj_scale", "head_scale"),
         inplace=("states",),
+        composed_of=("rms_norm_fn", "causal_conv1d_update", "selective_state_update"),
         published=(
             {"batch": 1}, {"batch": 1, "int8": True}, {"batch": 1, "by_head": True, "d_state": 128, "headdim": 64},
             {"batch": 1, "normed": True, "conv_bias": True},
