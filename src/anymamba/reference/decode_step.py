@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anymamba.reference import supports as supports
-from anymamba.reference.arithmetic import working_dtype
 
 
 def decode_step(
@@ -26,7 +25,7 @@ def decode_step(
 ) -> Tensor:
     """ids (batch,). embedding (vocabulary, d_model). recurrences, layers, states: of every block, see
     anymamba.backends.decode_model. Returns logits (batch, vocabulary), float32 or better; the states are changed in place."""
-    dtype = working_dtype(embedding)
+    dtype = torch.float64 if embedding.dtype == torch.float64 else torch.float32
     with torch.no_grad():
         hidden = embedding[ids].to(dtype)
         for recurrence, layer, state in zip(recurrences, layers, states):
