@@ -26,9 +26,6 @@ OPS: dict[str, str] = {
     "rmsnorm_fn": "anymamba.backends.official.norm_gated",
 }
 
-LEFT_TO_TORCH = frozenset({"decode_step"})
-"""There it is the model's own step, whose ops are these, replayed as a graph."""
-
 
 @functools.cache
 def available() -> tuple[bool, str]:
