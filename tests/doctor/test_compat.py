@@ -349,9 +349,12 @@ def test_a_program_is_given_what_it_names() -> None:
     answer = report.Answer(machine("colab"), program, "requirements.txt")
     assert answer.fits
     for trio in answer.trios:
-        assert trio.mamba.version == "1.1.1" and trio.conv.version == "1.1.1" and trio.torch.startswith("2.1.2+")
+        assert (trio.mamba.version, trio.conv.version, trio.torch) == ("1.1.1", "1.1.1", "2.1.2+cu118")
         assert trio.python == 11 and trio.needs["numpy"] == "<2"
         check(machine("colab"), trio)
+    # what no release is, is not taken for anything
+    for nothing in ("torch==1.9.0", "causal-conv1d==9.9", "python==2.7"):
+        assert not report.Answer(machine("colab"), written_for("mamba-ssm>=1.1\n" + nothing + "\n")).fits, nothing
     # an RTX 5090 runs nothing that old
     answer = report.Answer(machine("wsl2_rtx5090_cu128"), program, "requirements.txt")
     assert not answer.fits and "12.0" in (answer.none or "")

@@ -31,6 +31,8 @@ _NAMED = re.compile(
     r"|\(?\s*(" + _VERSION + r"(?:\s*,\s*" + _VERSION + r")*))?",
     re.I,
 )
+# what a program asks for and no release is
+NOTHING = ("none",)
 _CLAUSE = re.compile(r"(===?|~=|!=|>=|<=|<|>|=|\^)\s*v?(\d[\w.]*(?:\.\*)?)(\+[\w.]+)?")
 _WHEEL = re.compile(
     r"(mamba_ssm|causal_conv1d)-([\w.]+?)(?:\+|%2B)cu(\d+)torch(\d+\.\d+)[\d.]*cxx11abi(TRUE|FALSE)-cp3(\d+)", re.I
@@ -57,16 +59,16 @@ class WrittenFor(NamedTuple):
 
     def wish(self) -> Wish:
         """What ``trios`` is asked for such a program."""
-        convs = [item.version for item in table.releases("causal-conv1d")]
-        torches = [row.minor for row in table.torches() if _torch_fits(row.newest, self.named.get("torch", ""))]
-        python = _minors(self.named.get("python", ""))
+        python, conv = _minors(self.named.get("python", "")), self.named.get("causal-conv1d", "")
+        convs = tuple(item.version for item in table.releases("causal-conv1d") if table.fits(item.version, conv))
+        torches = tuple(row.minor for row in table.torches() if _torch_fits(row.newest, self.named.get("torch", "")))
+        pythons = tuple(minor for minor in range(7, 15) if table.fits("3.{}".format(minor), python))
         return Wish(
             self.mamba,
-            tuple(version for version in convs if table.fits(version, self.named["causal-conv1d"]))
-            if "causal-conv1d" in self.named
-            else (),
-            () if len(torches) == len(table.torches()) else tuple(torches),
-            tuple(minor for minor in range(7, 15) if table.fits("3.{}".format(minor), python)) if python else (),
+            (convs or NOTHING) if conv else (),
+            () if len(torches) == len(table.torches()) else torches or NOTHING,
+            (pythons or (0,)) if python else (),
+            self.named.get("cuda", ""),
         )
 
 
@@ -169,7 +171,7 @@ def _in_line(line: str) -> List[Tuple[str, str]]:
     result: List[Tuple[str, str]] = []
     for module, version, cuda, torch, _, python in _WHEEL.findall(line):
         result += [(module.lower().replace("_", "-"), "=={}".format(version)), ("torch", "=={}.*".format(torch))]
-        result += [("python", "==3.{}.*".format(python)), ("cuda", "=={}".format(cuda[:2]))]
+        result += [("python", "==3.{}.*".format(python)), ("cuda", "=={}.*".format(cuda[:2]))]
     if result:
         return result
     for repository, tag in _GIT.findall(line):
@@ -189,6 +191,9 @@ def _in_line(line: str) -> List[Tuple[str, str]]:
             continue
         said = "==" + said if said[:1].isdigit() else said
         value = ",".join(_clause(*clause) for clause in _CLAUSE.findall(said))
+        build = re.search(r"\+cu(\d\d)(\d)", said)
+        if name == "torch" and build:
+            result.append(("cuda", "=={}.{}.*".format(*build.groups())))
         result.append((name, value))
     return result
 

@@ -19,12 +19,16 @@ USUAL_PYTHON = 12
 
 
 class Wish(NamedTuple):
-    """What a program asks for: releases of mamba-ssm and of causal-conv1d, torch minor versions, Pythons; empty for any."""
+    """What a program asks for: releases of mamba-ssm and of causal-conv1d, torch minor versions, Pythons; empty for any.
+
+    cuda: a requirement on torch's CUDA version, kept to where the machine runs such a build.
+    """
 
     mamba: Tuple[str, ...] = ()
     conv: Tuple[str, ...] = ()
     torch: Tuple[str, ...] = ()
     pythons: Tuple[int, ...] = ()
+    cuda: str = ""
 
 
 ANY = Wish()
@@ -59,8 +63,10 @@ def trios(host: Host, wish: Wish = ANY) -> List[Trio]:
     if why_none(host, wish):
         return []
     if host.kind == "windows":
-        return _in_wsl(host, wish) + [trio for item in _installed(host) for trio in _compiled(host, item, wish)]
-    kept = [item for item in _installed(host) if not wish.torch or item.build.minor in wish.torch]
+        native = [item for item in _installed(host) if not wish.torch or item.build.minor in wish.torch]
+        return _in_wsl(host, wish) + [trio for item in native for trio in _compiled(host, item, wish)]
+    here = not wish.pythons or host.python_minor in wish.pythons
+    kept = [item for item in _installed(host) if here and (not wish.torch or item.build.minor in wish.torch)]
     wheels_here = [trio for item in kept for trio in _with_wheels(host, item, wish)]
     compiled = [trio for item in kept for trio in _compiled(host, item, wish)]
     if host.ngc:
@@ -138,14 +144,14 @@ def _to_install(host: Host, wish: Wish, pythons: List[int]) -> Iterator[Candidat
             continue
         for python in pythons:
             if row.pythons[0] <= python <= row.pythons[1]:
-                for index in _builds(host, row):
+                for index in _builds(host, row, wish):
                     cuda = int(index[2:4]), int(index[4:])
                     build = Build(row.minor, cuda, row.abi_of.get(index, row.abi), python)
                     yield Candidate("{}+{}".format(row.newest, index), index, row, build)
 
 
-def _builds(host: Host, row: Torch) -> List[str]:
-    """Its builds for CUDA that run there, the one that pip gives first, then the newest."""
+def _builds(host: Host, row: Torch, wish: Wish) -> List[str]:
+    """Its builds for CUDA that run there: those that the program names, the one that pip gives, then the newest."""
     fitting = [
         index
         for index in row.cuda
@@ -154,7 +160,11 @@ def _builds(host: Host, row: Torch) -> List[str]:
         # torch has builds with CUDA for ARM servers since these
         and (host.processor != "aarch64" or (number(row.minor) >= (2, 8) and index in ("cu129", "cu130", "cu132")))
     ]
-    return sorted(fitting, key=lambda index: (index != row.pypi, -int(index[2:])))
+
+    def rank(index: str) -> Tuple[bool, bool, int]:
+        return not table.fits("{}.{}".format(index[2:4], index[4:]), wish.cuda), index != row.pypi, -int(index[2:])
+
+    return sorted(fitting, key=rank)
 
 
 def _pythons(wish: Wish) -> List[int]:

@@ -112,8 +112,8 @@ class Stages(NamedTuple):
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Ends the process with all that it has started."""
-    if process.poll() is not None and sys.platform == "win32":
+    """Ends a process that still runs, with all that it has started; of one that has ended, the number may be another's by now."""
+    if process.poll() is not None:
         return
     # the process may have ended a moment ago
     with contextlib.suppress(OSError):
