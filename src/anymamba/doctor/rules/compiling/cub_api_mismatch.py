@@ -46,6 +46,7 @@ RULE = Rule(
                 "必须使用某个分支时：用 CUDA 11.8 至 12.x 构建。",
             ),
             ("conda install -y -c nvidia cuda-toolkit=12.4", "export CUDA_HOME=$CONDA_PREFIX", "pip install --no-build-isolation ."),
+            managers=("conda",),
         ),
     ),
     explains=("log-truncated",),

@@ -38,7 +38,9 @@ RULE = Rule(
             Text(
                 "Or a conda environment with its own compiler and C library.", "或使用自带编译器与 C 库的 conda 环境。"
             ),
-            ("conda install -c conda-forge -c nvidia gxx_linux-64=12 sysroot_linux-64=2.28 cuda-toolkit={toolkit}",),
+            ("conda install -y -c conda-forge -c nvidia gxx_linux-64=12 sysroot_linux-64=2.28 cuda-toolkit={toolkit}",),
+            systems=("linux", "wsl"),
+            managers=("conda",),
         ),
     ),
     explains=("log-truncated",),

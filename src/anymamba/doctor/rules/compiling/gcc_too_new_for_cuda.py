@@ -93,8 +93,12 @@ RULE = Rule(
         ),
         Remedy(
             Text("In a conda environment.", "在 conda 环境中。"),
-            ("conda install -c conda-forge gxx_linux-64={gcc}",),
+            (
+                "conda install -y -c conda-forge gxx_linux-64={gcc}",
+                "pip install --no-build-isolation {package}",
+            ),
             systems=("linux", "wsl"),
+            managers=("conda",),
         ),
     ),
     links=("https://github.com/state-spaces/mamba/issues/745",),

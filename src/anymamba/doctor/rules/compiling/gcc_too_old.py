@@ -42,12 +42,22 @@ RULE = Rule(
         Remedy(
             Text("A newer compiler without root rights.", "无需 root 权限的较新编译器。"),
             (
-                "conda install -c conda-forge gxx_linux-64=11",
+                "conda install -y -c conda-forge gxx_linux-64=11",
                 "export CC=$CONDA_PREFIX/bin/x86_64-conda-linux-gnu-gcc && export"
                 " CXX=$CONDA_PREFIX/bin/x86_64-conda-linux-gnu-g++",
                 "pip install --no-build-isolation {package}",
             ),
             systems=("linux", "wsl"),
+            managers=("conda",),
+        ),
+        Remedy(
+            Text("A newer compiler beside yours.", "在现有编译器之外安装较新的版本。"),
+            (
+                "sudo apt-get install -y gcc-11 g++-11",
+                "CC=gcc-11 CXX=g++-11 pip install --no-build-isolation {package}",
+            ),
+            systems=("linux", "wsl"),
+            managers=("pip", "uv", "poetry"),
         ),
         Remedy(
             Text("On CentOS or RHEL.", "在 CentOS 或 RHEL 上。"),

@@ -33,12 +33,13 @@ RULE = Rule(
     ),
     remedies=(
         Remedy(
-            Text("Install one.", "安装编译器。"), ("sudo apt-get install build-essential",), systems=("linux", "wsl")
+            Text("Install one.", "安装编译器。"), ("sudo apt-get install -y build-essential",), systems=("linux", "wsl")
         ),
         Remedy(
             Text("Without root rights.", "没有 root 权限时。"),
-            ("conda install -c conda-forge gxx_linux-64=12",),
+            ("conda install -y -c conda-forge gxx_linux-64=12",),
             systems=("linux", "wsl"),
+            managers=("conda",),
         ),
     ),
     explains=("log-truncated",),

@@ -40,6 +40,7 @@ RULE = Rule(
         Signature(
             r"(?:partially initialized module '(?:triton|torch|einops)'|'(?:triton|torch"
             r"|einops)' is not a package)",
+            bare=True,
         ),
         Signature(
             r"module '(?:mamba_ssm|causal_conv1d)' has no attribute '(?:Mamba|causal_conv1d_fn|__version__)'",

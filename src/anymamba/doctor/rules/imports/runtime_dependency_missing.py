@@ -17,7 +17,8 @@ def _log(log: Log) -> Optional[Match]:
         frame = frame_before(log, found.start()) or ""
         if ("mamba_ssm" in frame or "causal_conv1d" in frame) and "setup.py" not in frame:
             return Match((found.start(),), CERTAIN)
-    return None
+    listed = log.search(r"(?:mamba[-_]ssm|causal[-_]conv1d) [\w.]+ requires (?!torch|triton)[\w-]+, which is not installed")
+    return Match((listed.start(),), CERTAIN) if listed else None
 
 
 RULE = Rule(

@@ -37,7 +37,7 @@ RULE = Rule(
     remedies=(
         Remedy(
             Text("The release before it does without them.", "前一个版本不需要它们。"),
-            ('pip install --no-build-isolation "mamba-ssm==2.3.1"',),
+            ("pip install --no-build-isolation --no-cache-dir causal-conv1d=={conv2} mamba-ssm=={mamba2}",),
         ),
         advice.USE_ANYMAMBA,
     ),

@@ -63,7 +63,7 @@ RULE = Rule(
                 "iJIT_NotifyEvent in a conda environment: an older MKL.",
                 "conda 环境中出现 iJIT_NotifyEvent：使用较旧的 MKL。",
             ),
-            ("conda install mkl==2024.0",),
+            ("conda install -y mkl==2024.0",),
         ),
         Remedy(
             Text(

@@ -71,7 +71,7 @@ RULE = Rule(
         ),
         Remedy(
             Text("Or take the release from PyPI.", "或使用 PyPI 上的发布版本。"),
-            ("pip install --force-reinstall --no-deps --no-build-isolation mamba-ssm==2.3.1",),
+            ("pip install --force-reinstall --no-deps --no-build-isolation mamba-ssm=={mamba2}",),
         ),
     ),
     explains=("selective-scan-cuda-missing",),

@@ -30,7 +30,18 @@ RULE = Rule(
     remedies=(
         Remedy(
             Text("Let the loader look in the environment first.", "让加载器先在当前环境中查找。"),
-            ("conda install -c conda-forge libstdcxx-ng", "export LD_LIBRARY_PATH=$CONDA_PREFIX/lib:$LD_LIBRARY_PATH"),
+            ("conda install -y -c conda-forge libstdcxx-ng", "export LD_LIBRARY_PATH=$CONDA_PREFIX/lib:$LD_LIBRARY_PATH"),
+            systems=("linux", "wsl"),
+            managers=("conda",),
+        ),
+        Remedy(
+            Text(
+                "Compile it on this machine with its own compiler, so that the two fit.", "用本机的编译器在本机编译，使两者一致。"
+            ),
+            (
+                "MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install --force-reinstall --no-deps --no-build-isolation"
+                " --no-cache-dir {conv_source} {mamba_source}",
+            ),
             systems=("linux", "wsl"),
         ),
     ),

@@ -65,6 +65,18 @@ RULE = Rule(
                 "export CUDA_HOME=$CONDA_PREFIX && nvcc -V",
                 "pip install --no-build-isolation {package}",
             ),
+            managers=("conda",),
+        ),
+        Remedy(
+            Text("compute_90 and above: use nvcc 12.8 or newer.", "compute_90 及以上：使用 nvcc 12.8 或更高版本。"),
+            (
+                "wget https://developer.download.nvidia.com/compute/cuda/repos/{repository}/cuda-keyring_1.1-1_all.deb",
+                "sudo dpkg -i cuda-keyring_1.1-1_all.deb && sudo apt-get update && sudo apt-get install -y cuda-toolkit-12-8",
+                "export CUDA_HOME=/usr/local/cuda-12.8 && export PATH=/usr/local/cuda-12.8/bin:$PATH && nvcc -V",
+                "pip install --no-build-isolation {package}",
+            ),
+            systems=("linux", "wsl"),
+            managers=("pip", "uv", "poetry"),
         ),
         Remedy(
             Text(

@@ -70,14 +70,14 @@ RULE = Rule(
                 "torch 2.8 or older: use the last release without that pin.",
                 "torch 2.8 及以前：使用没有该限制的最后一个版本。",
             ),
-            ('pip install --no-build-isolation "mamba-ssm==2.3.1"',),
+            ("pip install --no-build-isolation --no-cache-dir causal-conv1d=={conv2} mamba-ssm=={mamba2}",),
         ),
         Remedy(
             Text("In every case, forbid pip to change torch.", "无论如何，都禁止 pip 更换 torch。"),
-            ("pip freeze | grep -i '^torch==' > keep.txt", "pip install -c keep.txt --no-build-isolation mamba-ssm"),
+            ("pip freeze | grep -i '^torch==' > keep.txt", "pip install -c keep.txt --no-build-isolation mamba-ssm=={mamba2}"),
             powershell=(
                 "pip freeze | Select-String '^torch==' | ForEach-Object Line > keep.txt",
-                "pip install -c keep.txt --no-build-isolation mamba-ssm",
+                "pip install -c keep.txt --no-build-isolation mamba-ssm=={mamba2}",
             ),
         ),
     ),

@@ -30,7 +30,15 @@ RULE = Rule(
     remedies=(
         Remedy(
             Text("Name a newer compiler.", "指定较新的编译器。"),
-            ("conda install -c conda-forge gcc_linux-64=11", "export CC=$CONDA_PREFIX/bin/x86_64-conda-linux-gnu-gcc"),
+            ("conda install -y -c conda-forge gcc_linux-64=11", "export CC=$CONDA_PREFIX/bin/x86_64-conda-linux-gnu-gcc"),
+            systems=("linux", "wsl"),
+            managers=("conda",),
+        ),
+        Remedy(
+            Text("Name a newer compiler.", "指定较新的编译器。"),
+            ("sudo apt-get install -y gcc-11", "export CC=gcc-11"),
+            systems=("linux", "wsl"),
+            managers=("pip", "uv", "poetry"),
         ),
     ),
     links=("https://github.com/state-spaces/mamba/issues/428",),

@@ -73,9 +73,23 @@ RULE = Rule(
     remedies=(
         Remedy(
             Text("Make an environment with Python {python}.", "新建 Python {python} 环境。"),
-            ("conda create -n mamba python={python}", "conda activate mamba"),
+            ("conda create -y -n mamba python={python}", "conda activate mamba"),
+            managers=("conda",),
         ),
-        Remedy(Text("The same with uv.", "uv 的写法。"), ("uv venv --python {python}",)),
+        Remedy(
+            Text(
+                "Make an environment with Python {python}; uv fetches that Python.",
+                "新建 Python {python} 环境；uv 会下载该版本的 Python。",
+            ),
+            ("pip install uv", "uv venv --python {python} mamba-env", "source mamba-env/bin/activate"),
+            powershell=("pip install uv", "uv venv --python {python} mamba-env", "mamba-env\\Scripts\\Activate.ps1"),
+            managers=("pip", "poetry"),
+        ),
+        Remedy(
+            Text("Make an environment with Python {python}.", "新建 Python {python} 环境。"),
+            ("uv venv --python {python}",),
+            managers=("uv",),
+        ),
     ),
     explains=("no-prebuilt-wheel",),
     links=("https://github.com/state-spaces/mamba/issues/999",),

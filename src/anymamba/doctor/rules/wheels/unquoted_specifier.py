@@ -36,7 +36,7 @@ RULE = Rule(
                 "加上引号。",
             ),
             (
-                'pip install --no-build-isolation "causal-conv1d>=1.4.0" "mamba-ssm[causal-conv1d]"',
+                'pip install --no-build-isolation "causal-conv1d=={conv2}" "mamba-ssm[causal-conv1d]=={mamba2}"',
             ),
         ),
     ),
