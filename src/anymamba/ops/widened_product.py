@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +15,17 @@ from torch.utils._python_dispatch import _disable_current_modes
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
-from anymamba.ops import checks
+from anymamba.ops import checks, compiled
 from anymamba.ops.remembered import keep, remembered
 
 _stopwatch: contextvars.ContextVar[list[float] | None] = contextvars.ContextVar("stopwatch", default=None)
 
 
+def _shapes(a: Tensor, weight: Tensor, dtype: torch.dtype | None = None, **_: Any) -> list[Tensor]:
+    return [a.new_empty((a.shape[0], weight.shape[0]), dtype=dtype or a.dtype)]
+
+
+@compiled.as_node(_shapes)
 def widened_product(
     a: Tensor,
     weight: Tensor,
@@ -35,6 +41,9 @@ def widened_product(
     dtype: of the result, (rows, columns); None: that of a. No gradient passes: ``anymamba.ops.projection`` has the linear layer.
     Raises ArgumentError (shapes), ArgumentTypeError (dtypes, devices), BackendError. Upstream has no such op.
     """
+    if torch.compiler.is_compiling():
+        node: Tensor = compiled.run("widened_product", (a, weight, bias, scale, dtype), backend)
+        return node
     if _stopwatch.get() is None:
         return _product(a, weight, bias, scale, dtype, backend)
     started = time.perf_counter()
