@@ -21,7 +21,7 @@ from anymamba.backends.torch import OPS, mamba3_rotation, selective_scan, ssd
 # look a new operator up there before it is added here
 ON_MPS = frozenset(
     """
-    arange eq
+    arange eq index split clamp
     _unsafe_view add add_ addcmul addcmul_ bmm cat clone copy_ cumsum detach div empty_like exp exp_ expand flip masked_fill mean mul
     mul_ native_layer_norm native_layer_norm_backward neg new_empty new_empty_strided new_ones new_zeros ones ones_like permute pow
     rsqrt select select_backward silu silu_backward slice slice_backward softplus softplus_backward split_with_sizes squeeze stack sub
