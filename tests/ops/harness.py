@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anymamba import ops
+import anymamba.ops  # noqa: F401 - it registers the specs
 from anymamba.backends import REGISTRY, dispatch, selfcheck
 from anymamba.backends.call import Call
 from anymamba.backends.opspec import SPECS, Arguments, Build, OpSpec
@@ -122,7 +122,7 @@ def check(case: Case, backend: str, dtype: torch.dtype, monkeypatch: pytest.Monk
     monkeypatch.setattr(selfcheck, "passed", lambda *_: (True, "checked by this test"))
     dispatch.forget()
     try:
-        got = _run(case, functools.partial(getattr(ops, case.op), backend=backend), dtype, device_of(backend))
+        got = _run(case, functools.partial(case.spec.function, backend=backend), dtype, device_of(backend))
     except BackendError as error:
         if _crashed(error):
             raise
@@ -154,7 +154,7 @@ def check(case: Case, backend: str, dtype: torch.dtype, monkeypatch: pytest.Monk
 _NORMS = {"second-branch", "second-norm", "second-norm-alone", "rowscale", "everything"}
 _SCANS = {
     "constant-B", "constant-C", "constant-BC", "complex", "complex-groups", "complex-rms", "complex-constant-B", "complex-constant-C",
-    "complex-constant-BC",
+    "complex-constant-BC", "complex-from-a-state", "complex-documents",
 }  # fmt: skip
 REFUSED: dict[str, dict[str, set[str]]] = {
     "cpu": {"layer_norm_fn": _NORMS, "rms_norm_fn": _NORMS, "selective_scan_fn": _SCANS, "mamba_inner_fn": _SCANS},
@@ -210,7 +210,7 @@ def _exact(case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
 
 @functools.cache
 def _plain(case: Case, dtype: torch.dtype, gate_apart: bool = False) -> dict[str, Tensor]:
-    function = functools.partial(getattr(ops, case.op), backend="torch")
+    function = functools.partial(case.spec.function, backend="torch")
     return _run(case, _gated_apart(function) if gate_apart else function, dtype, torch.device("cpu"))
 
 

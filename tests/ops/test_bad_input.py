@@ -85,6 +85,11 @@ BAD: list[tuple[str, Callable[[dict[str, Any]], None], type[AnymambaError], list
     (SCAN, given(D=cut), S, ["D", "(19,)", "(20)"]),
     (SCAN, given(z=cut), S, ["z", "(2, 20, 36)", "(2, 20, 37)"]),
     (SCAN, given(delta_bias=torch.randn(20, 1)), S, ["delta_bias", "(20, 1)", "(dim,)"]),
+    (SCAN, given(initial_states=torch.randn(2, 20, 15)), S, ["initial_states", "(2, 20, 15)", "(2, 20, 16)"]),
+    (SCAN, given(initial_states=torch.randn(2, 20, 16) + 1j), T, ["initial_states", "complex64", "real"]),
+    (SCAN, given(seq_idx=INT[:, 1:]), S, ["seq_idx", "(2, 36)", "(2, 37)"]),
+    (SCAN, given(seq_idx=INT.float()), T, ["seq_idx", "float32", "int32"]),
+    (SCAN, given(cu_seqlens=INDICES), S, ["cu_seqlens", "(2,)", "batch = 2"]),
     (SSU, given(x=torch.randn(2, 4, 16, 1)), S, ["x", "(2, 4, 16, 1)"]),
     (SSU, given(state=torch.randn(3, 4, 16, 16)), S, ["state", "(3, 4, 16, 16)", "(2, 4, 16, *)"]),
     (SSU, given(dt=cut), S, ["dt", "(2, 4, 15)", "(2, 4, 16)"]),
@@ -153,7 +158,7 @@ def test_refused(
     inputs = arguments(op)
     change(inputs)
     with pytest.raises(kind) as caught:
-        getattr(ops, op)(**inputs)
+        SPECS[op].function(**inputs)
     text = str(caught.value)
     assert text.startswith(op)
     assert text.isascii() == (language == "en")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tests.ops.harness import Case, check, parametrize
 
 from anymamba import ops
 from anymamba.backends.opspec import Build
-from anymamba.ops.selective_scan import build
+from anymamba.ops.selective_scan import build, selective_scan
 from anymamba.reference import selective_scan as exact
 
 ALL = ("D", "z", "delta_bias")
@@ -73,6 +74,20 @@ CASES = [
     Case("selective_scan_fn", "expanded-delta", scan(given=()), {"delta": lambda d: d[:, :1].expand(-1, 18, -1)}),
     Case("selective_scan_fn", "expanded-A", scan(given=()), {"A": lambda A: A[:, :1].expand(-1, 16)}),
     Case("selective_scan_fn", "one-sequence-wide", full(batch=1, dim=160, length=40), CHANNELS_LAST),
+    Case("selective_scan_fn", "from-a-state", full(states=True, return_last_state=True), CHANNELS_LAST),
+    Case("selective_scan_fn", "documents", full(tokens=11), CHANNELS_LAST),
+    Case("selective_scan_fn", "one-token-from-a-state", full(length=1, states=True, return_last_state=True), CHANNELS_LAST),
+    Case("selective_scan_fn", "documents-from-a-state-length-contiguous",
+         scan(length=131, groups=3, tokens=50, states=True, delta_softplus=True, return_last_state=True)),
+    Case("selective_scan_fn", "from-a-state-in-16-bits", scan(length=37, states=True, given=()),
+         float32=("A", "D", "delta_bias")),
+    Case("selective_scan_fn", "padding-among-documents",
+         full(length=40, documents=(-1, -3, *[5] * 9, -1, *[5] * 3, *[2] * 17, -1, -1, 0, 1, *[4] * 4, -9), states=True), CHANNELS_LAST),
+    Case("selective_scan_fn", "from-an-expanded-state", scan(length=9, given=(), states=True, return_last_state=True),
+         {"initial_states": lambda h: h[:1, :, :1].expand(2, -1, 16)}),
+    Case("selective_scan_fn", "long-documents-of-both-kinds", full(batch=1, dim=5, length=1500, tokens=700, states=True), CHANNELS_LAST),
+    Case("selective_scan_fn", "complex-from-a-state", scan(complex_A=True, d_state=4, states=True, return_last_state=True)),
+    Case("selective_scan_fn", "complex-documents", scan(complex_A=True, d_state=4, tokens=11, delta_softplus=True)),
 ]  # fmt: skip
 
 
@@ -176,3 +191,123 @@ def test_the_last_state_passes_no_gradient() -> None:
     u = torch.randn(1, 3, 5).requires_grad_()
     _, last = ops.selective_scan_fn(u, u.detach().abs(), -torch.rand(3, 2), *torch.randn(2, 1, 2, 5), return_last_state=True)
     assert not last.requires_grad
+
+
+def tensors(batch: int = 1, dim: int = 5, length: int = 60, n: int = 4) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    build_inputs = build(length, batch, dim, d_state=n)
+    return build_inputs(lambda *shape: torch.randn(*shape, generator=generator))
+
+
+def part(inputs: dict[str, Any], tokens: slice, **changed: Any) -> dict[str, Any]:
+    whole = {"A", "D", "delta_bias", "delta_softplus"}
+    return {name: value if name in whole else value[..., tokens] for name, value in inputs.items()} | changed
+
+
+BACKENDS = pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
+
+
+@BACKENDS
+def test_pieces_equal_the_whole(backend: str) -> None:
+    inputs = tensors(batch=2)
+    want, want_state = selective_scan(**inputs, return_last_state=True, backend=backend)
+    state, outputs = None, []
+    for tokens in (slice(0, 33), slice(33, 34), slice(34, 60)):
+        out, state = selective_scan(**part(inputs, tokens), initial_states=state, return_last_state=True, backend=backend)
+        outputs.append(out)
+    torch.testing.assert_close(torch.cat(outputs, dim=2), want, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(state, want_state, rtol=1e-5, atol=1e-5)
+
+
+@BACKENDS
+@pytest.mark.parametrize("named_by", ["seq_idx", "cu_seqlens"])
+def test_documents_equal_each_alone(backend: str, named_by: str) -> None:
+    inputs, borders = tensors(), (0, 1, 2, 35, 60)
+    ids = torch.tensor([[9, 7, *[8] * 33, *[7] * 25]])
+    given: dict[str, Any] = {"seq_idx": ids} if named_by == "seq_idx" else {"cu_seqlens": torch.tensor([0, 1, 1, 2, 35, 60])}
+    got, last = selective_scan(**inputs, **given, return_last_state=True, backend=backend)
+    alone = [selective_scan(**part(inputs, slice(a, b)), return_last_state=True, backend=backend) for a, b in zip(borders, borders[1:])]
+    torch.testing.assert_close(got, torch.cat([out for out, _ in alone], dim=2), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(last, alone[-1][1], rtol=1e-5, atol=1e-5)
+
+
+@BACKENDS
+@pytest.mark.parametrize("kind", [float("inf"), float("nan")])
+@pytest.mark.parametrize("name", ["u", "delta", "B", "initial_states"])
+def test_nothing_of_a_document_reaches_the_next(backend: str, name: str, kind: float) -> None:
+    inputs = tensors() | {"initial_states": torch.zeros(1, 5, 4)}
+    inputs["A"] = -torch.ones(5, 4)
+    ids = torch.tensor([[0] * 30 + [1] * 30])
+    want = selective_scan(**inputs, seq_idx=ids, backend=backend)
+    inputs[name] = inputs[name].clone()
+    inputs[name][..., 0] = kind
+    got = selective_scan(**inputs, seq_idx=ids, backend=backend)
+    assert not got[..., :30].isfinite().all()
+    assert torch.equal(got[..., 30:], want[..., 30:])
+
+
+@BACKENDS
+def test_padding_is_as_if_it_were_not_there(backend: str) -> None:
+    inputs = tensors() | {"initial_states": torch.randn(1, 5, 4)}
+    real = torch.ones(60, dtype=torch.bool)
+    real[[0, 1, 20, 21, 40, 59]] = False
+    ids = torch.where(real, torch.arange(60) // 30, -1)[None]
+    inputs.update({name: inputs[name].masked_fill(~real, 7.0).requires_grad_() for name in ("u", "delta", "z", "B", "C")})
+    got, last = selective_scan(**inputs, seq_idx=ids, return_last_state=True, backend=backend)
+    short = {name: value[..., real] if name in ("u", "delta", "z", "B", "C") else value for name, value in inputs.items()}
+    want, want_last = selective_scan(**short, seq_idx=ids[:, real], return_last_state=True, backend=backend)
+    assert not got[..., ~real].any()
+    torch.testing.assert_close(got[..., real], want, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(last, want_last, rtol=1e-5, atol=1e-5)
+    leaves = [inputs[name] for name in ("u", "delta", "z", "B", "C")]
+    for a, b in zip(torch.autograd.grad(got.square().sum(), leaves), torch.autograd.grad(want.square().sum(), leaves)):
+        assert not a[..., ~real].any()
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_the_state_may_be_overwritten_before_the_backward_pass(backend: str) -> None:
+    """As a cache does with the state that it was read from."""
+    inputs, states = tensors(), torch.randn(1, 5, 4)
+    leaves = [inputs[name].requires_grad_() for name in ("u", "delta", "A", "B", "C")]
+    want = torch.autograd.grad(selective_scan(**inputs, initial_states=states.clone(), backend=backend).sum(), leaves)
+    out, last = selective_scan(**inputs, initial_states=states, return_last_state=True, backend=backend)
+    states.copy_(last)
+    for a, b in zip(torch.autograd.grad(out.sum(), leaves), want):
+        assert torch.equal(a, b)
+
+
+def test_reference_gradients_of_documents_from_a_state() -> None:
+    shapes = ((1, 2, 4), (1, 2, 4), (2, 3), (1, 3, 4), (1, 3, 4), (2,), (1, 2, 4), (2,), (1, 2, 3))
+    inputs = [torch.randn(*shape).double().requires_grad_() for shape in shapes]
+    ids = torch.tensor([[0, 0, -1, 1]])
+
+    def function(*given: Any) -> Any:
+        return exact.selective_scan_fn(*given[:8], True, False, given[8], ids)
+
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradcheck(lambda *given: exact.selective_scan_fn(*given[:8], True, False, given[8]), inputs)
+
+
+def test_segments_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the torch backend takes a chunk's steps in segments, side by side."""
+    from anymamba.backends.torch import selective_scan as module
+
+    monkeypatch.setattr(module, "_segment_length", lambda device: 4)
+    monkeypatch.setattr(module, "_chunk_length", lambda u, d_state: 19)
+    inputs = tensors(batch=2) | {"initial_states": torch.randn(2, 5, 4)}
+    ids = torch.tensor([[0] * 7 + [1] + [2] * 30 + [3] * 22, [0] * 19 + [1] * 41])
+    names = ("u", "delta", "A", "B", "C", "z", "initial_states")
+    results = []
+    for function, dtype in ((exact.selective_scan_fn, torch.float64), (module.selective_scan_fn, torch.float32)):
+        given = {n: v.to(dtype).requires_grad_(n in names) if isinstance(v, torch.Tensor) else v for n, v in inputs.items()}
+        out, last = function(**given, seq_idx=ids, return_last_state=True)
+        results.append([out, last, *torch.autograd.grad(out.square().sum(), [given[n] for n in names])])
+    for want, got in zip(*results):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
+
+
+def test_upstreams_signature() -> None:
+    """No more and no less than mamba_ssm's, and ``backend``."""
+    names = "u delta A B C D z delta_bias delta_softplus return_last_state backend"
+    assert list(inspect.signature(ops.selective_scan_fn).parameters) == names.split()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -27,3 +29,8 @@ class Call:
         """The size of that name; where the op does not state it the default, without one KeyError."""
         sizes = dict(self.sizes)
         return sizes[name] if default is None else sizes.get(name, default)
+
+
+def op_of(function: Callable[..., Any]) -> str:
+    """The op's name: that of the function, or its attribute ``op`` where it takes more than upstream's function of that name."""
+    return getattr(function, "op", function.__name__)

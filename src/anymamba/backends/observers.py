@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from anymamba.backends.call import Call
+from anymamba.backends.call import Call, op_of
 
 if TYPE_CHECKING:
     from anymamba.backends.dispatch import Choice
@@ -47,10 +47,10 @@ class _Asked(BaseException):
 
 def call_of(function: Callable[..., Any], arguments: dict[str, Any]) -> Call:
     """What a backend is told when this public op is called with these arguments. Nothing is computed: tensors may be on "meta"."""
-    thread = threading.get_ident()
+    thread, op = threading.get_ident(), op_of(function)
 
     def stop(call: Call, _: object) -> None:
-        if threading.get_ident() == thread and call.op == function.__name__:
+        if threading.get_ident() == thread and call.op == op:
             raise _Asked(call)
 
     with observing(stop):
@@ -58,4 +58,4 @@ def call_of(function: Callable[..., Any], arguments: dict[str, Any]) -> Call:
             function(**arguments, backend="reference")
         except _Asked as asked:
             return asked.call
-    raise ValueError(f"{function.__name__} of empty tensors asks no backend")
+    raise ValueError(f"{op} of empty tensors asks no backend")

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from anymamba import reference
-from anymamba.backends.call import Call
+from anymamba.backends.call import Call, op_of
 from anymamba.errors import BackendError
 from anymamba.language import say
 
@@ -72,7 +72,7 @@ class OpSpec:
 
     @property
     def name(self) -> str:
-        return self.function.__name__
+        return op_of(self.function)
 
     @functools.cached_property
     def reference(self) -> Callable[..., Any]:

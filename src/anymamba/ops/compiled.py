@@ -34,12 +34,14 @@ Shapes = Callable[..., list[Tensor]]
 _functions: dict[str, Callable[..., Any]] = {}
 
 
-def as_node(shapes: Shapes, changes: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a public op. shapes(**arguments): its outputs as empty tensors. changes: the argument that it updates in place;
-    such an op has one output."""
+def as_node(
+    shapes: Shapes, changes: str | None = None, op: str | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers an op. shapes(**arguments): its outputs as empty tensors. changes: the argument that it updates in place;
+    such an op has one output. op: its name, None: that of the function."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        name = function.__name__
+        name = op or function.__name__
         parameters = inspect.signature(function).parameters.values()
         declared = [_SCHEMA_TYPES[str(parameter.annotation)] + " " + parameter.name for parameter in parameters]
         if changes:
@@ -70,6 +72,8 @@ def as_node(shapes: Shapes, changes: str | None = None) -> Callable[[Callable[..
             outside_given = given.pop("final_states_out", None)
             result = run(name, [given.get(name) for name in names if name != "backend"], backend)
             return result if outside_given is None else (result[0], outside_given.copy_(result[1]))
+
+        entry.op = name  # type: ignore[attr-defined]
 
         def promised(*arguments: Any) -> list[Tensor] | Tensor:
             outputs = shapes(**dict(zip(names, arguments)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,8 +12,11 @@ from torch import Tensor
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Bench, Build, OpSpec, Random, on_cuda, register
+from anymamba.errors import ArgumentError
+from anymamba.language import say
 from anymamba.ops import checks, compiled
 from anymamba.ops.inputs import BORDERS, chosen, sequence
+from anymamba.ops.inputs import documents as packed
 from anymamba.ops.remembered import keep, remembered
 from anymamba.reference import selective_scan as exact
 
@@ -25,7 +29,6 @@ def _shapes(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, return_la
     return [compiled.same_layout(u), *state]
 
 
-@compiled.as_node(_shapes)
 def selective_scan_fn(
     u: Tensor,
     delta: Tensor,
@@ -42,7 +45,8 @@ def selective_scan_fn(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """h[t] = exp(delta[t] A) h[t-1] + delta[t] B[t] u[t];  out[t] = (C[t] . h[t] + D u[t]) * silu(z[t]).
 
-    Source: Mamba, section 3.2, equations 2 and 4; ``selective_scan_fn`` of mamba_ssm.
+    Source: Mamba, section 3.2, equations 2 and 4; ``selective_scan_fn`` of mamba_ssm. From a state, and of packed documents:
+    ``anymamba.ops.selective_scan.selective_scan``, which this calls.
 
     u, delta, z: (batch, dim, length), fp32, bf16, fp16 or fp64, any strides (channels or time contiguous is fastest).
     A: (dim, d_state), real, or complex64. B, C, each: (batch, d_state, length), (batch, ngroups, d_state, length) with ngroups dividing
@@ -55,13 +59,49 @@ def selective_scan_fn(
 
     Raises ArgumentError (shapes), ArgumentTypeError (dtypes, devices), BackendError.
     """
+    return selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, backend=backend)
+
+
+@compiled.as_node(_shapes, op="selective_scan_fn")
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    initial_states: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    *,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """``selective_scan_fn`` of pieces of a text and of packed documents; its arguments, and what Mamba-2's scan has beyond them.
+
+    initial_states: (batch, dim, d_state), real (with complex A also complex): the state before token 0; None: zero.
+    seq_idx: (batch, length) integers, the document of each token: a new id starts from a state of zero, initial_states belong to the
+    first document; negative is padding, as if the token were not there: output 0, the state passes.
+    cu_seqlens: (sequences + 1,) integers, in place of seq_idx where batch is 1: the borders of the documents, from 0 to length.
+
+    Returns what selective_scan_fn returns; last_state is that of the last document and passes no gradient on: pieces are where
+    backpropagation through a long text is truncated. Differentiable in every floating argument, initial_states too.
+
+    Raises ArgumentError (shapes, borders, both seq_idx and cu_seqlens), ArgumentTypeError (dtypes, devices), BackendError.
+    """
     op = "selective_scan_fn"
     flags = bool(delta_softplus), bool(return_last_state)  # callers pass other falsy values than False
-    key, function = remembered(op, (u, delta, A, B, C, D, z, delta_bias), flags, backend)
+    key = function = None
+    if cu_seqlens is None:  # borders are checked by their values
+        key, function = remembered(op, (u, delta, A, B, C, D, z, delta_bias, initial_states, seq_idx), flags, backend)
     if function:
-        return function(u, delta, A, B, C, D, z, delta_bias, *flags)
+        return function(u, delta, A, B, C, D, z, delta_bias, *flags, *_beyond_upstream(initial_states, seq_idx))
     required = {"u": u, "delta": delta, "A": A, "B": B, "C": C}
-    grad = checks.tensors(op, required, {"D": D, "z": z, "delta_bias": delta_bias}, complex_allowed=True)
+    optional = {"D": D, "z": z, "delta_bias": delta_bias, "initial_states": initial_states}
+    grad = checks.tensors(op, required, optional, {"seq_idx": seq_idx, "cu_seqlens": cu_seqlens}, complex_allowed=True)
     checks.shape(op, "u", u, "(batch, dim, length)", (-1, -1, -1))
     batch, dim, length = u.shape
     checks.shape(op, "delta", delta, "(batch, dim, length)", (batch, dim, length))
@@ -72,16 +112,22 @@ def selective_scan_fn(
     checks.shape(op, "D", D, "(dim,)", (dim,))
     checks.shape(op, "z", z, "(batch, dim, length)", (batch, dim, length))
     checks.shape(op, "delta_bias", delta_bias, "(dim,)", (dim,))
+    checks.shape(op, "initial_states", initial_states, "(batch, dim, d_state)", (batch, dim, d_state))
+    checks.shape(op, "seq_idx", seq_idx, "(batch, length)", (batch, length))
     for name, tensor in (("u", u), ("delta", delta), ("z", z), ("D", D), ("delta_bias", delta_bias)):
         checks.real(op, name, tensor)
-    arguments = (u, delta, A, B, C, D, z, delta_bias, *flags)
+    if not A.is_complex():
+        checks.real(op, "initial_states", initial_states)
+    if cu_seqlens is not None:
+        seq_idx = _documents_between(op, cu_seqlens, seq_idx, batch, length)
+    arguments = (u, delta, A, B, C, D, z, delta_bias, *flags, *_beyond_upstream(initial_states, seq_idx))
     if not u.numel():
         return exact.selective_scan_fn(*arguments)
     if torch.compiler.is_compiling():
-        return compiled.run(op, arguments, backend)
+        return compiled.run(op, (*arguments[:10], initial_states, seq_idx, None), backend)
     features = checks.features(
-        D=D, z=z, delta_bias=delta_bias, delta_softplus=flags[0], return_last_state=flags[1],
-        complex_A=A.is_complex(), constant_B=B.dim() == 2, constant_C=C.dim() == 2, groups=ngroups > 1,
+        D=D, z=z, delta_bias=delta_bias, delta_softplus=flags[0], return_last_state=flags[1], initial_states=initial_states,
+        seq_idx=seq_idx, complex_A=A.is_complex(), constant_B=B.dim() == 2, constant_C=C.dim() == 2, groups=ngroups > 1,
         length_contiguous=u.stride(2) == 1 and u.stride(1) != 1, aligned=checks.aligned(u, delta, z),
         mixed_dtype=checks.mixed(u, delta, z, B if B.dim() > 2 else None, C if C.dim() > 2 else None),
     )  # fmt: skip
@@ -93,6 +139,22 @@ def selective_scan_fn(
     choice = choose(call, backend)
     keep(key, call, choice, arguments)
     return choice.function(*arguments)
+
+
+def _beyond_upstream(initial_states: Tensor | None, seq_idx: Tensor | None) -> tuple[Any, ...]:
+    """The arguments that a backend gets only where they are used, so that one that has no more than upstream's serves all other calls."""
+    return () if initial_states is None and seq_idx is None else (initial_states, seq_idx)
+
+
+def _documents_between(op: str, cu_seqlens: Tensor, seq_idx: Tensor | None, batch: int, length: int) -> Tensor:
+    """seq_idx (1, length) of documents with these borders."""
+    if seq_idx is not None or batch != 1:
+        found = f"cu_seqlens {tuple(cu_seqlens.shape)}, seq_idx {None if seq_idx is None else tuple(seq_idx.shape)}, batch = {batch}"
+        wanted = say("cu_seqlens alone, batch = 1", "仅 cu_seqlens，且 batch = 1")
+        raise ArgumentError("value", say(f"{op}: {found}; expected {wanted}", f"{op}：{found}；应为 {wanted}"))
+    checks.borders(op, "cu_seqlens", cu_seqlens, length, all_tokens=True)
+    tokens = torch.arange(length, dtype=cu_seqlens.dtype, device=cu_seqlens.device)
+    return torch.searchsorted(cu_seqlens[1:].contiguous(), tokens, right=True).to(torch.int32)[None]
 
 
 def _check_matrix(op: str, name: str, matrix: Tensor, A: Tensor, batch: int, length: int) -> int:
@@ -115,11 +177,13 @@ def _check_matrix(op: str, name: str, matrix: Tensor, A: Tensor, batch: int, len
 def build(
     length: int = 37, batch: int = 2, dim: int = 20, d_state: int = 16, ngroups: int = 0, without: tuple[str, ...] = (),
     constant: str = "", complex_A: bool = False, layout: str = "channels", dt: float = -2.0, decay: float = 1.0, size: float = 1.0,
-    fresh: bool = False, delta_softplus: bool = True, **options: Any,
+    fresh: bool = False, delta_softplus: bool = True, states: bool = False, tokens: int = 0, documents: Sequence[int] | None = None,
+    **options: Any,
 ) -> Build:  # fmt: skip
     """ngroups 0: B and C without that dimension. constant: which of "BC" do not depend on time. layout: of u, delta, z, B, C, see
     inputs.sequence. dt: mean of delta before softplus. decay, size: factors on A and u. fresh: A, D and step sizes as a model has
-    them before training."""
+    them before training. states: from initial states. tokens: of each document of a packed row, 0: not packed; documents: seq_idx
+    itself."""
 
     def inputs(random: Random) -> Arguments:
         def wide(*shape: int) -> Tensor:
@@ -146,6 +210,13 @@ def build(
             "z": wide(dim),
             "delta_bias": bias * (1.0 if fresh else 0.1) + dt if delta_softplus else bias.abs() * 0.25,
         }
+        if states:
+            real = random(batch, dim, d_state)
+            tensors["initial_states"] = torch.complex(real, random(batch, dim, d_state)) if complex_A else real
+        if tokens:
+            tensors["seq_idx"] = packed(batch, length, tokens, 7)
+        if documents is not None:
+            tensors["seq_idx"] = torch.tensor(documents, dtype=torch.int32).expand(batch, -1)
         return {**chosen(tensors, without), "delta_softplus": delta_softplus, **options}
 
     return inputs
@@ -156,7 +227,10 @@ def probe(call: Call) -> Build:
     groups = 2 if "groups" in call.features else 0
     constant = "".join(name for name in "BC" if f"constant_{name}" in call.features)
     layout = "length" if "length_contiguous" in call.features else "channels"
-    return build(dim=256 if groups else 24, d_state=call.size("d_state", 16), ngroups=groups, layout=layout, constant=constant)
+    return build(
+        dim=256 if groups else 24, d_state=call.size("d_state", 16), ngroups=groups, layout=layout, constant=constant,
+        states="initial_states" in call.features, tokens=9 if "seq_idx" in call.features else 0,
+    )  # fmt: skip
 
 
 _wide = functools.partial(build, layout="wide", return_last_state=True)
@@ -164,15 +238,16 @@ _wide = functools.partial(build, layout="wide", return_last_state=True)
 
 SPEC = register(
     OpSpec(
-        selective_scan_fn,
+        selective_scan,
         build,
-        differentiable=("u", "delta", "A", "B", "C", "D", "z", "delta_bias"),
-        float32=("A", "D", "delta_bias"),
+        differentiable=("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_states"),
+        float32=("A", "D", "delta_bias", "initial_states"),
         probe=probe,
         published=(
             {}, {"layout": "length"}, {"layout": "length", "ngroups": 4, "d_state": 1}, {"layout": "length", "ngroups": 4},
             {"batch": 1, "dim": 1536, "length": 2048}, {"batch": 8, "dim": 1536, "length": 2048}, {"batch": 8, "dim": 5120, "length": 2048},
             {"batch": 64, "dim": 1536, "length": 196, "ngroups": 4, "layout": "length", "d_state": 1, "without": ("z",)},
+            {"states": True, "return_last_state": True}, {"tokens": 9},
         ),
         cases={
             "chunk borders": _wide(BORDERS, 1),
@@ -190,6 +265,13 @@ SPEC = register(
             "5 tokens": _wide(5),
             "1 token": _wide(1),
             "B and C constant": _wide(37, constant="BC"),
+            "from a state": _wide(67, 2, 21, states=True),
+            "1 token from a state": _wide(1, states=True),
+            "from a state, length contiguous, 3 groups": build(67, 2, 21, ngroups=3, layout="length", states=True),
+            "packed documents": _wide(BORDERS, 1, tokens=67),
+            "packed documents from a state, batch 2": _wide(75, 2, 13, tokens=19, states=True),
+            "documents of 1 token": _wide(9, 1, documents=tuple(range(9)), states=True),
+            "padding between documents": build(12, 2, 21, documents=(-1, -1, 3, 3, -1, 3, 1, 1, -1, 2, 2, -1), states=True),
         },
         forward_cases={"1,100 tokens, slow decay": _wide(1100, 1, 8, dt=-4.0, decay=0.01)},
         bench=tuple(

@@ -50,6 +50,27 @@ def test_scan(name: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_close(got, exact, 1e-5)
 
 
+IDS = torch.tensor([-1, 4, 4, 4, 2, -1, 2, 3, *[5] * (TILE - 8), 6, 6, 6, -1, 7])
+"""Documents that start inside a tile and at its first token; padding at every place."""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("options", [("states",), ("documents",), ("states", "documents")])
+def test_from_a_state_and_of_documents(options: tuple[str, ...], width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = scan_inputs(2, 21, len(IDS), 11, 1)
+    if "states" in options:
+        inputs["initial_states"] = torch.randn(2, 21, 11)
+    if "documents" in options:
+        inputs["seq_idx"] = IDS.expand(2, -1).clone()
+        inputs["seq_idx"][1] = inputs["seq_idx"][1].roll(3)
+    exact = run(exact_scan.selective_scan_fn, inputs, torch.float64, delta_softplus=True)
+    with lanes(width, monkeypatch):
+        run(selective_scan.selective_scan_fn, inputs, torch.float32, delta_softplus=True)
+        dirty_scratch()
+        got = run(selective_scan.selective_scan_fn, inputs, torch.float32, delta_softplus=True)
+    assert_close(got, exact, 1e-5)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("channels_first", [False, True])
 def test_bfloat16_scan(channels_first: bool, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +152,7 @@ def test_deterministic(threads: int) -> None:
 
 def test_code_for_arm64() -> None:
     names = ("bfloat16", "float32", "float16", "float32", "bfloat16")
-    options = Options(*names, state=16, D=True, delta_bias=True, delta_softplus=True)
+    options = Options(*names, state=16, D=True, delta_bias=True, delta_softplus=True, initial=True, documents=True)
     step = selective_state_update._Options(
         *(torch.float32, torch.bfloat16, torch.float16, torch.float32, torch.bfloat16, torch.float32, torch.int64),
         16, D=True, D_tied=False, dt_bias=True, dt_softplus=True, tied=False,

@@ -20,7 +20,7 @@ from tests.backends.triton import ahead_of_time
 from tests.ops import harness
 from torch import Tensor
 
-from anymamba import ops
+import anymamba.ops  # noqa: F401 - it registers the specs
 from anymamba.backends import dispatch, selfcheck
 from anymamba.backends import triton as package
 from anymamba.backends.triton import causal_conv1d as conv
@@ -90,7 +90,7 @@ def option_calls(name: str, dtype: torch.dtype, monkeypatch: Any) -> None:
     for case in itertools.chain.from_iterable(getattr(file, each) for each in CASES[name]):
         dispatch.forget()
         try:
-            harness._run(case, functools.partial(getattr(ops, case.op), backend="triton"), dtype, torch.device("cpu"))
+            harness._run(case, functools.partial(case.spec.function, backend="triton"), dtype, torch.device("cpu"))
         except BackendError as error:
             # what supports() turns away is not launched; the interpreter test says which cases these are
             if harness._crashed(error):

@@ -92,7 +92,7 @@ def _outcome(case: Case, dtype: torch.dtype, backend: str) -> dict[str, torch.Te
     arguments = case.build(lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64))
     asked = Call(case.op, DEVICE, dtype, case.grad)
     given = {name: probes.as_given(name, value, case.spec, asked) for name, value in arguments.items()}
-    return probes.outcome(functools.partial(getattr(ops, case.op), backend=backend), given, case.spec, case.grad)
+    return probes.outcome(functools.partial(case.spec.function, backend=backend), given, case.spec, case.grad)
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -13,8 +13,9 @@ from anymamba.backends.cpu.compile import Program
 from anymamba.backends.cpu.emit import dtype_name
 from anymamba.backends.cpu.selective_scan_backward import backward
 from anymamba.backends.cpu.selective_scan_forward import forward
-from anymamba.backends.cpu.selective_scan_task import TILE, Options, blocking
+from anymamba.backends.cpu.selective_scan_task import PADDING, TILE, Options, blocking
 from anymamba.backends.cpu.target import host
+from anymamba.backends.documents import starts
 from anymamba.backends.transforms import first_derivative_only
 from anymamba.language import say
 
@@ -36,13 +37,22 @@ def supports(call: Call) -> tuple[bool, str]:
     return True, say("compiled for this processor", "为此处理器编译")
 
 
+def variant(call: Call) -> str:
+    """Options that are compiled in and change how the state is walked."""
+    extra = {"initial_states": "from a state", "seq_idx": "documents"}
+    return ", ".join(name for feature, name in extra.items() if feature in call.features)
+
+
 def selective_scan_fn(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, z: Tensor | None = None,
     delta_bias: Tensor | None = None, delta_softplus: bool = False, return_last_state: bool = False,
+    initial_states: Tensor | None = None, seq_idx: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
-    """See anymamba.ops.selective_scan_fn. u, delta, z (batch, d_inner, length) are read without a copy where they are transposed
-    views of (batch, length, d_inner); a tensor with neighbouring steps side by side is copied once, and so is its gradient."""
-    out, last_state = _SelectiveScan.apply(u, delta, A, B, C, D, z, delta_bias, bool(delta_softplus), bool(return_last_state))
+    """See anymamba.ops.selective_scan.selective_scan. u, delta, z (batch, d_inner, length) are read without a copy where they are
+    transposed views of (batch, length, d_inner); a tensor with neighbouring steps side by side is copied once, and so is its gradient."""
+    marks = None if seq_idx is None else starts(seq_idx).to(torch.int32).masked_fill_(seq_idx < 0, PADDING)
+    flags = bool(delta_softplus), bool(return_last_state)
+    out, last_state = _SelectiveScan.apply(u, delta, A, B, C, D, z, delta_bias, *flags, initial_states, marks)
     return (out, last_state) if return_last_state else out
 
 
@@ -50,13 +60,14 @@ class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-        delta_bias: Tensor | None, delta_softplus: bool, return_last_state: bool,
+        delta_bias: Tensor | None, delta_softplus: bool, return_last_state: bool, initial: Tensor | None, marks: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        call = _Arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+        call = _Arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial is not None, marks)
         keep = any(ctx.needs_input_grad)
-        out, last_state, kept = call.forward(keep, return_last_state)
-        ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, kept)
-        ctx.delta_softplus = delta_softplus
+        out, last_state, kept = call.forward(keep, return_last_state, initial)
+        # not initial: it is among what is kept, and the caller may change it before the backward pass
+        ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, kept, marks)
+        ctx.delta_softplus, ctx.initial = delta_softplus, None if initial is None else initial.dtype
         if last_state is not None:
             ctx.mark_non_differentiable(last_state)
         return out, last_state
@@ -64,9 +75,10 @@ class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     @first_derivative_only
     def backward(ctx: Any, dout: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        u, delta, A, B, C, D, z, delta_bias, kept = ctx.saved_tensors
-        arguments = _Arguments(u, delta, A, B, C, D, z, delta_bias, ctx.delta_softplus)
-        return (*arguments.backward(dout, kept), None, None)
+        u, delta, A, B, C, D, z, delta_bias, kept, marks = ctx.saved_tensors
+        arguments = _Arguments(u, delta, A, B, C, D, z, delta_bias, ctx.delta_softplus, ctx.initial is not None, marks)
+        *gradients, initial = arguments.backward(dout, kept)
+        return (*gradients, None, None, None if initial is None else initial.to(ctx.initial), None)
 
 
 class _Arguments:
@@ -75,11 +87,11 @@ class _Arguments:
 
     def __init__(
         self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-        delta_bias: Tensor | None, delta_softplus: bool,
+        delta_bias: Tensor | None, delta_softplus: bool, from_state: bool, marks: Tensor | None,
     ) -> None:  # fmt: skip
         self.given = u, delta, A, B, C, D, z, delta_bias
         self.u, self.delta, self.z = _rows(u), _rows(delta), None if z is None else _rows(z)
-        self.A, self.D, self.bias = A.float(), _parameter(D), _parameter(delta_bias)
+        self.A, self.D, self.bias, self.marks = A.float(), _parameter(D), _parameter(delta_bias), marks
         self.B, self.C = (x.unsqueeze(1) if x.dim() == 3 else x for x in (B, C))
         # a B and a C of different numbers of groups are read as if both had the larger
         groups = max(self.B.shape[1], self.C.shape[1])
@@ -89,10 +101,10 @@ class _Arguments:
         z_dtype = None if self.z is None else dtype_name(self.z.dtype)
         self.options = Options(
             dtype_name(self.u.dtype), dtype_name(self.delta.dtype), z_dtype, dtype_name(B.dtype), dtype_name(C.dtype),
-            self.state, D is not None, delta_bias is not None, delta_softplus,
+            self.state, D is not None, delta_bias is not None, delta_softplus, from_state, marks is not None,
         )  # fmt: skip
 
-    def forward(self, keep: bool, last: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def forward(self, keep: bool, last: bool, initial: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         # no view leaves this node: the caller may not change a view made in here in place
         rows = self.length * self.channels, 1, self.channels
         whole = self.u.new_empty_strided((self.batch, self.channels, self.length), rows)
@@ -100,6 +112,10 @@ class _Arguments:
         kept = self.u.new_empty(self._kept_size() if keep else 0, dtype=torch.float32)
         last_state = self.u.new_empty(self.batch, self.channels, self.state, dtype=torch.float32) if last else None
         arguments: dict[str, Any] = {"kept": kept, "last_state": last_state, "last_state_batch": self.channels * self.state}
+        if initial is not None:
+            initial = initial.float()
+            strides = zip(("batch", "channel", "state"), initial.stride())
+            arguments.update({"initial": initial, **{f"initial_{axis}": stride for axis, stride in strides}})
         _forward_program(self.options, keep, last).run(**self._cut(False), **self._shared(), **_sequence("out", out), **arguments)
         given = _as_given(out, self.given[0])
         return whole if given.data_ptr() == whole.data_ptr() else given, last_state, kept if keep else None
@@ -115,8 +131,9 @@ class _Arguments:
         dB, dC = (self.A.new_empty(self.batch, self.groups, runs, self.length, self.state) for _ in range(2))
         sequences = {**_sequence("dout", _rows(dout)), **_sequence("du", du), **_sequence("ddelta", ddelta)}
         sequences.update(_sequence("dz", dz) if dz is not None else {})
+        dinitial = torch.empty_like(dA) if self.options.initial else None
         _backward_program(self.options).run(
-            **cut, **self._shared(), **sequences, kept=kept, dA=dA, dD=dD, ddelta_bias=dbias, dB=dB, dC=dC
+            **cut, **self._shared(), **sequences, kept=kept, dA=dA, dD=dD, ddelta_bias=dbias, dB=dB, dC=dC, dinitial=dinitial
         )  # fmt: skip
         return (
             _as_given(du, u),
@@ -127,6 +144,7 @@ class _Arguments:
             None if dD is None or D is None else dD.sum(0).to(D.dtype),
             None if dz is None or z is None else _as_given(dz, z),
             None if dbias is None or delta_bias is None else dbias.sum(0).to(delta_bias.dtype),
+            dinitial,
         )
 
     def _blocks(self) -> int:
@@ -147,7 +165,7 @@ class _Arguments:
     def _shared(self) -> dict[str, Any]:
         shared: dict[str, Any] = {"length": self.length, "channels": self.channels, "groups": self.groups}
         shared.update(A=self.A, A_channel=self.A.stride(0), A_state=self.A.stride(1), D=self.D, delta_bias=self.bias)
-        shared.update(_sequence("u", self.u), **_sequence("delta", self.delta))
+        shared.update(_sequence("u", self.u), **_sequence("delta", self.delta), marks=self.marks)
         if self.z is not None:
             shared.update(_sequence("z", self.z))
         for name, x in (("B", self.B), ("C", self.C)):

@@ -32,7 +32,8 @@ class _Tile:
 
 
 def backward(k: Kernel, o: Options) -> None:
-    """dA, dD, ddelta_bias are partial sums of one sequence; dB, dC of one task: (batch, groups, runs, length, d_state)."""
+    """dA, dD, ddelta_bias are partial sums of one sequence; dB, dC of one task: (batch, groups, runs, length, d_state). dinitial: the
+    gradient of the state before the first token, (batch, channels, d_state)."""
     cut = blocking(k.width, o.state, backward=True)
     task = Task(k, o, cut)
     w = k.width
@@ -74,26 +75,29 @@ def backward(k: Kernel, o: Options) -> None:
             for first, count in task.state_groups():
                 block_A, block_before, block_carry, block_dA = (pack.at(first * w) for pack in packs)
                 tile_B, tile_C = B.tile.at(first), C.tile.at(first)
-                _recompute(task, count, steps, scratch, block_before, block_A, tile_B, tile_C)
+                _recompute(task, count, start, steps, scratch, block_before, block_A, tile_B, tile_C)
                 shares = dB.at(first * w), dC.at(first * w)
-                _sweep(task, count, steps, scratch, block_A, tile_B, tile_C, block_carry, block_dA, *shares)
+                _sweep(task, count, start, steps, scratch, block_A, tile_B, tile_C, block_carry, block_dA, *shares)
             dD_sum, dbias_sum = k.variable(0.0), k.variable(0.0)
             with k.loop(0, steps) as t:
+                padding = task.is_padding(start + t)
                 u = task.u.load((start + t) * task.u_time + channel, left)
                 y, dy, drive = (row.load(t * w) for row in (scratch.y, scratch.dy, scratch.ddtu))
                 du_t = drive * scratch.dt.load(t * w)
                 if o.D:
                     d = task.D.load(channel, left)
                     du_t, y = du_t + dy * d, y + d * u
-                    dD_sum.add(dy * u)
+                    dD_sum.add(task.unless(padding, dy * u))
                 dx = scratch.ddt.load(t * w) * math.log(2) + drive * u
                 if o.delta_softplus:
                     dx = dx * scratch.softplus_slope.load(t * w)
+                dx = task.unless(padding, dx)
                 dbias_sum.add(dx)
-                du.store((start + t) * du_time + channel, du_t, left)
+                du.store((start + t) * du_time + channel, task.unless(padding, du_t), left)
                 ddelta.store((start + t) * ddelta_time + channel, dx, left)
                 if o.z:
-                    dz.store((start + t) * dz_time + channel, scratch.gate_slope.load(t * w) * y, left)
+                    dz_t = task.unless(padding, scratch.gate_slope.load(t * w) * y)
+                    dz.store((start + t) * dz_time + channel, dz_t, left)
             dD.store(block * w, dD.load(block * w) + dD_sum.value)
             dbias.store(block * w, dbias.load(block * w) + dbias_sum.value)
         with k.loop(0, steps * o.state) as i:
@@ -101,6 +105,8 @@ def backward(k: Kernel, o: Options) -> None:
             dC_out.store_scalar(start * o.state + i, k.sum_lanes(dC.load(i * w)))
 
     task.unpack(dA, dA_out.at(task.batch * (task.channels * o.state)))
+    if o.initial:
+        task.unpack(carry, k.pointer("dinitial", "float32").at(task.batch * (task.channels * o.state)))
     with k.loop(0, task.blocks) as block:
         channel, left = task.channel(block)
         at = task.batch * task.channels + channel
@@ -135,7 +141,7 @@ def _prepare(
 
 
 def _recompute(
-    task: Task, states: int, steps: Value, tile: _Tile, before: Pointer, A: Pointer, B: Pointer, C: Pointer
+    task: Task, states: int, start: Value, steps: Value, tile: _Tile, before: Pointer, A: Pointer, B: Pointer, C: Pointer
 ) -> None:
     """The first ``states`` states from where before, A, B and C point on, and their decays, into scratch; adds their part of y,
     which the gate's gradient needs."""
@@ -144,28 +150,33 @@ def _recompute(
     for n in range(states):
         tile.h.store(n * w, state[n].value)
     with k.loop(0, steps) as t:
-        step, drive, y = tile.dt.load(t * w), tile.dtu.load(t * w), tile.y.load(t * w)
-        for n in range(states):
-            decay = exp2(step * A.load(n * w))
-            new = decay * state[n].value + drive * B.broadcast(t * row + n)
-            state[n].set(new)
-            y = y + new * C.broadcast(t * row + n)
-            tile.decay.store(t * size + n * w, decay)
-            tile.h.store((t + 1) * size + n * w, new)
-        if task.o.z:
-            tile.y.store(t * w, y)
+        if task.marks is not None:  # the last token was padding, perhaps, and stored nothing
+            for n in range(states):
+                tile.h.store(t * size + n * w, state[n].value)
+        with task.at_token(start + t, state):
+            step, drive, y = tile.dt.load(t * w), tile.dtu.load(t * w), tile.y.load(t * w)
+            for n in range(states):
+                decay = exp2(step * A.load(n * w))
+                new = decay * state[n].value + drive * B.broadcast(t * row + n)
+                state[n].set(new)
+                y = y + new * C.broadcast(t * row + n)
+                tile.decay.store(t * size + n * w, decay)
+                tile.h.store((t + 1) * size + n * w, new)
+            if task.o.z:
+                tile.y.store(t * w, y)
 
 
 def _sweep(
-    task: Task, states: int, steps: Value, tile: _Tile, A: Pointer, B: Pointer, C: Pointer,
+    task: Task, states: int, start: Value, steps: Value, tile: _Tile, A: Pointer, B: Pointer, C: Pointer,
     carry: Pointer, dA: Pointer, dB: Pointer, dC: Pointer,
 ) -> None:  # fmt: skip
-    """The formulas at the top, backwards over the tile, for the first ``states`` states from where A, B, C and the sums point on.
-    carry: a[t+1] dh[t+1]."""
+    """The formulas at the top, backwards over the tile from ``start`` on, for the first ``states`` states from where A, B, C and the
+    sums point on. carry: a[t+1] dh[t+1]."""
     k, w, row, size = task.k, task.lanes, task.o.state, task.cut.states * task.lanes
     carried = [k.variable(carry.load(n * w)) for n in range(states)]
     dA_sum = [k.variable(0.0) for _ in range(states)]
-    with k.loop(0, steps, reverse=True) as t:
+    with k.loop(0, steps, reverse=True) as t, task.at_token(start + t):
+        starts = task.is_start(start + t)
         step, drive, dy, ddt, ddtu = (r.load(t * w) for r in (tile.dt, tile.dtu, tile.dy, tile.ddt, tile.ddtu))
         for n in range(states):
             at, sums_at = t * size + n * w, (t * row + n) * w
@@ -174,8 +185,8 @@ def _sweep(
             dB.store(sums_at, dB.load(sums_at) + dh * drive)
             ddtu = ddtu + dh * B.broadcast(t * row + n)
             dh = dh * tile.decay.load(at)
-            carried[n].set(dh)
-            q = dh * tile.h.load(at)
+            carried[n].set(task.unless(starts, dh))
+            q = dh * task.unless(starts, tile.h.load(at))
             ddt = ddt + q * A.load(n * w)
             dA_sum[n].add(q * step)
         tile.ddt.store(t * w, ddt)

@@ -20,7 +20,11 @@ def forward(k: Kernel, o: Options, keep: bool, last: bool) -> None:
     last_state, last_state_batch = k.pointer("last_state", "float32"), k.size("last_state_batch")
 
     task.pack(task.A, task.A_channel, task.A_state, A, LOG2E)
-    task.clear(h)
+    if o.initial:
+        initial = k.pointer("initial", "float32").at(task.batch * k.size("initial_batch"))
+        task.pack(initial, k.size("initial_channel"), k.size("initial_state"), h, 1.0)
+    else:
+        task.clear(h)
     with k.loop(0, task.tiles) as tile:
         start = tile * TILE
         steps = k.minimum(TILE, task.length - start)
@@ -43,7 +47,7 @@ def forward(k: Kernel, o: Options, keep: bool, last: bool) -> None:
                 y.store(t * w, 0.0)
             for first, count in task.state_groups():
                 at = first * w
-                _walk(task, count, steps, B.tile.at(first), C.tile.at(first), block_A.at(at), block_h.at(at), dt, dtu, y)
+                _walk(task, count, start, steps, B.tile.at(first), C.tile.at(first), block_A.at(at), block_h.at(at), dt, dtu, y)
             with k.loop(0, steps) as t:
                 result = y.load(t * w)
                 if o.D:
@@ -51,19 +55,20 @@ def forward(k: Kernel, o: Options, keep: bool, last: bool) -> None:
                     result = result + task.D.load(channel, left) * u
                 if o.z:
                     result = result * silu(task.z.load((start + t) * task.z_time + channel, left))
-                out.store((start + t) * out_time + channel, result, left)
+                out.store((start + t) * out_time + channel, task.unless(task.is_padding(start + t), result), left)
     if last:
         task.unpack(h, last_state.at(task.batch * last_state_batch))
 
 
 def _walk(
-    task: Task, states: int, steps: Value, B: Pointer, C: Pointer, A: Pointer, h: Pointer, dt: Pointer, dtu: Pointer, y: Pointer
-) -> None:
-    """The recurrence over one tile for the first ``states`` states from where h, A, B and C point on, which stay in registers; adds their
-    part of y."""
+    task: Task, states: int, start: Value, steps: Value, B: Pointer, C: Pointer, A: Pointer, h: Pointer,
+    dt: Pointer, dtu: Pointer, y: Pointer,
+) -> None:  # fmt: skip
+    """The recurrence over the tile from ``start`` on for the first ``states`` states from where h, A, B and C point on, which stay in
+    registers; adds their part of y."""
     k, w, row = task.k, task.lanes, task.o.state
     state = [k.variable(h.load(n * w)) for n in range(states)]
-    with k.loop(0, steps) as t:
+    with k.loop(0, steps) as t, task.at_token(start + t, state):
         step, drive, total = dt.load(t * w), dtu.load(t * w), y.load(t * w)
         for n in range(states):
             decay = exp2(step * A.load(n * w))

@@ -10,18 +10,23 @@ into scratch; the states are then walked in groups that fit in registers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from anymamba.backends.cpu.emit import Kernel, Pointer, Value
+from anymamba.backends.cpu.emit import Kernel, Pointer, Value, Variable
 
 TILE = 32
 """Steps in a tile, and between two states that the forward pass keeps for the backward."""
 
+START, PADDING = 1, 2
+"""Marks of tokens, (batch, length): a document starts here, so the state before is dropped; not a token, so the state passes. Else 0."""
+
 
 @dataclass(frozen=True)
 class Options:
-    """What is compiled in. u, delta, z, B, C: their dtypes, z None without a gate; the output has u's. state: d_state."""
+    """What is compiled in. u, delta, z, B, C: their dtypes, z None without a gate; the output has u's. state: d_state. initial: is there
+    a state to start from. documents: are there marks."""
 
     u: str
     delta: str
@@ -32,6 +37,8 @@ class Options:
     D: bool
     delta_bias: bool
     delta_softplus: bool
+    initial: bool = False
+    documents: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ class Task:
             self.inputs.append((self.z, self.z_time))
         self.D, self.bias = k.pointer("D", "float32"), k.pointer("delta_bias", "float32")
         self.A, self.A_channel, self.A_state = k.pointer("A", "float32"), k.size("A_channel"), k.size("A_state")
+        self.marks = k.pointer("marks", "int32").at(self.batch * self.length) if o.documents else None
 
     def sequence(self, name: str, dtype: str) -> tuple[Pointer, Value]:
         """A (batch, length, channels) tensor with neighbouring channels side by side: its sequence, and the stride of time."""
@@ -91,6 +99,32 @@ class Task:
         """delta + delta_bias of a vector of channels."""
         x = self.delta.load(t * self.delta_time + channel, active)
         return x + self.bias.load(channel, active) if self.o.delta_bias else x
+
+    @contextmanager
+    def at_token(self, t: Value, state: Sequence[Variable] = ()) -> Iterator[None]:
+        """What is inside happens at tokens alone, not at padding; where a document starts, the state is zero before it."""
+        if self.marks is None:
+            yield
+            return
+        mark = self.marks.scalar(t)
+        with self.k.if_(mark < PADDING):
+            if state:
+                with self.k.if_(mark.equals(START)):
+                    for part in state:
+                        part.set(0.0)
+            yield
+
+    def is_padding(self, t: Value) -> Value | None:
+        """None where there are no marks."""
+        return None if self.marks is None else self.marks.scalar(t).equals(PADDING)
+
+    def is_start(self, t: Value) -> Value | None:
+        """Of a document; None where there are no marks."""
+        return None if self.marks is None else self.marks.scalar(t).equals(START)
+
+    def unless(self, condition: Value | None, value: Value) -> Value:
+        """The vector, or 0 in every lane where the condition holds."""
+        return value if condition is None else self.k.select(condition, 0.0, value)
 
     def ahead(self, rows: list[tuple[Pointer, Value]], start: Value, block: Value, tile_step: int = TILE) -> list[tuple[Pointer, Value]]:
         """Where the next block, or after the last the next tile, begins in each (tensor, time stride): what ``fetch`` asks for.

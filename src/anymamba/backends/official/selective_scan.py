@@ -14,7 +14,7 @@ _MODULE = "mamba_ssm.ops.selective_scan_interface"
 
 
 def supports(call: Call) -> tuple[bool, str]:
-    ok, reason = without(call.features, "mixed_dtype")
+    ok, reason = without(call.features, "mixed_dtype", "initial_states", "seq_idx")
     if not ok:
         return ok, reason
     if call.size("d_state") > 256:

@@ -26,6 +26,8 @@ def supports(call: Call) -> tuple[bool, str]:
         return False, say("has no kernel for complex A", "没有复数 A 的内核")
     if call.features & {"constant_B", "constant_C"}:
         return False, say("has no kernel for B or C constant in time", "没有 B 或 C 不随时间变化的内核")
+    if call.features & {"initial_states", "seq_idx"}:
+        return False, say("has no kernel for initial states and packed documents", "没有初始状态与打包文档的内核")
     if call.size("d_state") > 256:
         return False, say("d_state is at most 256", "d_state 最大为 256")
     return True, reason
