@@ -40,6 +40,7 @@ SIZES: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "selective_scan_fn": {
         "dim": (24, 1536), "d_state": (1, 5, 8, 16, 64, 256), "ngroups": (0, 1, 4), "layout": ("channels", "length", "wide"),
+        "states": (False, True), "tokens": (0, 9),
     },
     "mamba_inner_fn": {"d_state": (1, 8, 16, 64, 256), "width": (1, 4, 8)},
     "causal_conv1d_fn": {"width": (1, 2, 3, 4, 5, 8), "layout": ("channels", "length", "wide")},

@@ -22,6 +22,10 @@ It may also have
 
     LEFT_TO_TORCH: frozenset[str]              ops that it lacks on purpose, as plain PyTorch is no slower: nobody is told
 
+and an op's module
+
+    LEFT_TO_REST: frozenset[str]               options (features of a call) that it leaves to the registry entry's ``rest``: nobody is told
+
 The first column, ``torch``, implements every op on every device; all others are optional. To add one: a folder and a line below.
 """
 

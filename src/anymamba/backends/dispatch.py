@@ -205,17 +205,20 @@ def implements(entry: Entry, op: str | None = None) -> bool:
         return False
 
 
-def _left_to(entry: Entry, op: str) -> str:
-    """The backend to which this one leaves an op that it lacks on purpose, or ""; never of one that cannot be imported."""
+def _left_to(entry: Entry, op: str, features: frozenset[str] = frozenset()) -> str:
+    """The backend to which this one leaves an op, or an option of it, that it lacks on purpose, or ""; never of one that cannot be
+    imported."""
     package = sys.modules.get(entry.module)
     if op in getattr(package, "LEFT_TO_TORCH", ()):
         return "torch"
-    return entry.rest if op not in getattr(package, "OPS", (op,)) else ""
+    modules: dict[str, str] = getattr(package, "OPS", {op: ""})
+    lacking = op not in modules or features & getattr(sys.modules.get(modules[op]), "LEFT_TO_REST", frozenset())
+    return entry.rest if lacking else ""
 
 
 def misses(entry: Entry, call: Call) -> bool:
     """Where this backend, meant for the device, does not serve the call, is something lost."""
-    return bool(entry.devices) and meant_for(entry, call.device) and not _left_to(entry, call.op)
+    return bool(entry.devices) and meant_for(entry, call.device) and not _left_to(entry, call.op, call.features)
 
 
 def meant_for(entry: Entry, device: torch.device) -> bool:
@@ -273,7 +276,7 @@ def _decide(call: Call, requested: str | None) -> Choice:
         ok, reason = verdict(entry, call)
         if not ok:
             rejected.append((entry.name, reason))
-            if not _left_to(entry, call.op):
+            if not _left_to(entry, call.op, call.features):
                 missed.append((entry.name, reason))
             continue
         _say_what_was_missed(call, entry.name, missed)
@@ -287,7 +290,7 @@ def _decide(call: Call, requested: str | None) -> Choice:
 
 def _explicit(call: Call, entry: Entry) -> Choice:
     ok, reason = verdict(entry, call)
-    other = "" if ok else _left_to(entry, call.op)
+    other = "" if ok else _left_to(entry, call.op, call.features)
     if other == "torch" or (other and implements(entry) and call.device.type in entry.devices):
         return _explicit(call, _entry(other))  # part of what that backend is
     if ok:

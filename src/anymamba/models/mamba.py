@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anymamba import ops
@@ -21,13 +20,14 @@ from anymamba.models.original import shared_fields, state_spaces
 from anymamba.models.plain import Weights, plain_class
 from anymamba.models.sizes import SIZES
 from anymamba.models.trunk.convolution import convolve, convolve_step, readable
-from anymamba.models.trunk.documents import Documents, scan_documents
+from anymamba.models.trunk.documents import Documents
 from anymamba.models.trunk.fused_step import ByChannel
 from anymamba.models.trunk.linear import Linear
 from anymamba.models.trunk.mixer import Mixer
 from anymamba.models.trunk.state import LayerState
 from anymamba.models.trunk.submodule import call, needs_gradient
 from anymamba.ops.projection import linear
+from anymamba.ops.selective_scan import selective_scan
 
 
 @dataclass
@@ -97,12 +97,26 @@ class MambaMixer(Mixer[LayerState]):
             x = x * mask.transpose(1, 2)
         dt, B, C, bias = self.project(x)
         A, D = -torch.exp(self.A_log.float()), self.D.float()
-        if state is not None:
-            y = scan_with_state(x, dt, A, B, C, D, z, bias, state)
-        elif documents is not None:
-            y = scan_documents(x, dt, A, B, C, D, z, bias, documents)
+        result: Any = selective_scan(
+            x,
+            dt,
+            A,
+            B,
+            C,
+            D,
+            z=z,
+            delta_bias=bias,
+            delta_softplus=True,
+            return_last_state=state is not None,
+            # a copy: the backward pass needs what stood there before the update
+            initial_states=state.ssm.clone() if state is not None and state.used else None,
+            seq_idx=None if documents is None else documents.seq_idx,
+        )
+        if state is None:
+            y = result
         else:
-            y = ops.selective_scan_fn(x, dt, A, B, C, D, z=z, delta_bias=bias, delta_softplus=True)  # type: ignore[assignment]
+            y, last = result
+            state.ssm.copy_(last.detach())
         return call(self, "out_proj", y.transpose(1, 2), self.config.hidden_size)
 
     @classmethod
@@ -172,39 +186,6 @@ def random_dt_bias(config: Config, like: Tensor) -> Tensor:
     low, high = math.log(config.time_step_min), math.log(config.time_step_max)
     dt = torch.exp(torch.rand(like.shape, device=like.device) * (high - low) + low).clamp(min=config.time_step_floor)
     return dt + torch.log(-torch.expm1(-dt))  # the inverse of softplus
-
-
-_PREFIX_DT = 2.0**-40
-
-
-def scan_with_state(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, bias: Tensor | None, state: LayerState
-) -> Tensor:
-    """``selective_scan_fn`` from a given state, which it updates in place.
-
-    The op starts from zero. An earlier state is put in through d_state extra tokens in front: token j has B = e_j and a step
-    so short that nothing decays in it, so ``dt * x`` of that token, channel by channel, becomes column j of the state.
-    """
-    if not state.used:
-        y, last = ops.selective_scan_fn(
-            x, dt, A, B, C, D, z=z, delta_bias=bias, delta_softplus=True, return_last_state=True
-        )
-    else:
-        batch, channels, n = state.ssm.shape
-        dt = F.softplus(dt.float() if bias is None else dt.float() + bias[:, None])
-        prefix_dt = dt.new_full((batch, channels, n), _PREFIX_DT)
-        unit = torch.eye(n, device=x.device, dtype=torch.float32).expand(batch, n, n)
-        y, last = ops.selective_scan_fn(
-            torch.cat([state.ssm / _PREFIX_DT, x.float()], dim=-1),
-            torch.cat([prefix_dt, dt], dim=-1),
-            A,
-            torch.cat([unit, B.float()], dim=-1),
-            torch.cat([torch.zeros_like(unit), C.float()], dim=-1),
-            return_last_state=True,
-        )
-        y = ((y[..., n:] + D[:, None] * x.float()) * F.silu(z.float())).to(x.dtype)
-    state.ssm.copy_(last.detach())
-    return y
 
 
 def _original(values: dict[str, Any], ssm: dict[str, Any]) -> MambaConfig:

@@ -155,6 +155,14 @@ def scan_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
             u, delta, _empty(channels, states), B, C, channel, z if options else None, channel, options, options
         )
         _backward(selected[0] if options else selected)
+        # what upstream's op does not have, alone and together
+        state = _empty(batch, channels, states).requires_grad_()
+        ids = torch.empty(batch, length, dtype=torch.int32, device="meta")
+        for beyond in ((state, ids),) if options else ((state, None), (None, ids)):
+            out: Any = selective_scan.selective_scan_fn(
+                u, delta, _empty(channels, states), B, C, channel, z if options else None, channel, options, False, *beyond
+            )
+            _backward(out)
 
     device = torch.device("meta")
     for states, channels, length, batch in itertools.product(

@@ -18,9 +18,11 @@ from anymamba.backends.refusal import NotCompiled
 from anymamba.backends.scan_node import Scan, groups_differ, selective_scan
 from anymamba.language import say
 
-__all__ = ["SCAN", "probe", "selective_scan_fn", "supports", "variant"]
+__all__ = ["LEFT_TO_REST", "SCAN", "probe", "selective_scan_fn", "supports", "variant"]
 
 LARGEST_STATE = 256
+
+LEFT_TO_REST = frozenset({"initial_states", "seq_idx"})
 
 
 def supports(call: Call) -> tuple[bool, str]:
@@ -31,6 +33,8 @@ def supports(call: Call) -> tuple[bool, str]:
     if call.dtype not in by_rows.TYPES:
         name = str(call.dtype).removeprefix("torch.")
         return False, say(f"has float32, bfloat16 and float16 kernels, not {name}", f"内核支持 float32、bfloat16、float16，不支持 {name}")
+    if call.features & LEFT_TO_REST:
+        return False, say("initial states and packed documents are left to Triton", "初始状态与打包文档交由 Triton 计算")
     if "complex_A" in call.features:
         return False, say("has no kernel for complex A", "没有复数 A 的内核")
     other = sorted(feature for feature in call.features if feature.startswith("float64_"))

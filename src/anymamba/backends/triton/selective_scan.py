@@ -12,6 +12,7 @@ from anymamba.backends.triton.selective_scan_backward import (
     selective_scan_backward_kernel,
     selective_scan_reverse_kernel,
 )
+from anymamba.backends.triton.selective_scan_documents import marks_of
 from anymamba.backends.triton.selective_scan_forward import selective_scan_forward_kernel
 from anymamba.backends.triton.selective_scan_plan import Plan, backward_plan, forward_plan
 from anymamba.language import say
@@ -26,8 +27,6 @@ def supports(call: Call) -> tuple[bool, str]:
         return False, say("has no kernel for complex A", "没有复数 A 的内核")
     if call.features & {"constant_B", "constant_C"}:
         return False, say("has no kernel for B or C constant in time", "没有 B 或 C 不随时间变化的内核")
-    if call.features & {"initial_states", "seq_idx"}:
-        return False, say("has no kernel for initial states and packed documents", "没有初始状态与打包文档的内核")
     if call.size("d_state") > 256:
         return False, say("d_state is at most 256", "d_state 最大为 256")
     return True, reason
@@ -36,7 +35,8 @@ def supports(call: Call) -> tuple[bool, str]:
 def variant(call: Call) -> str:
     """The kernels walk along what lies side by side in memory; states are unrolled."""
     beside = "steps" if "length_contiguous" in call.features else "channels"
-    return f"{beside} side by side, {call.size('d_state', 16)} states" + (", groups" if "groups" in call.features else "")
+    extra = "".join(f", {word}" for word in ("groups", "initial_states", "seq_idx") if word in call.features)
+    return f"{beside} side by side, {call.size('d_state', 16)} states{extra}"
 
 
 def selective_scan_fn(
@@ -50,9 +50,12 @@ def selective_scan_fn(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     return_last_state: bool = False,
+    initial_states: Tensor | None = None,
+    seq_idx: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """See anymamba.ops.selective_scan_fn. u, delta, z: (batch, d_inner, length); fastest where the channel stride is 1."""
-    return selective_scan(SCAN, u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+    """See anymamba.ops.selective_scan.selective_scan. u, delta, z: (batch, d_inner, length); fastest where the channel stride is 1."""
+    marks = None if seq_idx is None else marks_of(seq_idx)
+    return selective_scan(SCAN, u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, initial_states, marks)
 
 
 def forward(
@@ -67,11 +70,14 @@ def forward(
     softplus: bool,
     return_last_state: bool,
     training: bool,
+    initial: Tensor | None = None,
+    marks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, int]:
     """out, last state or None, with training the states that backward starts from, and every how many steps these are."""
     batch, channels, length = u.shape
     plan = forward_plan(batch, channels, length, A.shape[1], u.device, u.dtype == torch.float32)
-    return *scan_forward(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, training, plan), plan.every
+    given = u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, training
+    return *scan_forward(*given, plan, initial, marks), plan.every
 
 
 def backward(
@@ -88,11 +94,13 @@ def backward(
     states: Tensor,
     every: int,
     dz: Tensor | None = None,
+    marks: Tensor | None = None,
+    dinitial: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of u, delta, A, B, C, D, z, delta_bias. dz: memory for z's, like z, channel stride 1."""
+    """Gradients of u, delta, A, B, C, D, z, delta_bias. dz: memory for z's, like z, channel stride 1. dinitial: for the state's."""
     batch, channels, length = u.shape
     plan = backward_plan(batch, channels, length, A.shape[1], u.device, u.dtype == torch.float32)
-    return scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, softplus, states, every, plan, dz)
+    return scan_backward(dout, u, delta, A, B, C, D, z, delta_bias, softplus, states, every, plan, dz, marks, dinitial)
 
 
 SCAN = Scan(forward, backward)
@@ -111,6 +119,8 @@ def scan_forward(
     return_last_state: bool,
     keep: bool,
     plan: Plan,
+    initial: Tensor | None = None,
+    marks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """out (batch, d_inner, length), channel stride 1; last state (batch, d_inner, d_state) float32 or None; with keep the states
     before every plan.every-th step (batch, steps, d_state, d_inner) float32."""
@@ -133,13 +143,14 @@ def scan_forward(
     group = channels // groups
     common = dict(
         N=states, BLOCK_N=plan.block_n, BLOCK_D=plan.block_d, TILE=plan.tile, K=plan.every, CHUNKS=chunks > 1,
-        SOFTPLUS=softplus, HAS_D=D is not None, HAS_BIAS=delta_bias is not None,
+        SOFTPLUS=softplus, HAS_D=D is not None, HAS_BIAS=delta_bias is not None, HAS_MARKS=marks is not None,
         FULL=group % plan.block_d == 0 and length % plan.tile == 0, PAIRS=in_pairs(B, C, plan), num_warps=plan.warps, num_stages=1,
         **_limits(plan),
     )  # fmt: skip
     grid = (groups * -(-group // plan.block_d), chunks, batch)
     arguments = (
-        u, delta, z, B, C, A, D, delta_bias, out, last, checkpoint, added, sum_dt,
+        u, delta, z, B, C, A, D, delta_bias, initial, marks, out, last, checkpoint, added, sum_dt,
+        *((0, 0, 0) if initial is None else initial.stride()),
         u.stride(0), u.stride(2), delta.stride(0), delta.stride(2), *((0, 0) if z is None else (z.stride(0), z.stride(2))),
         out.stride(0), out.stride(2), *B.stride()[:3], *C.stride()[:3], A.stride(0), A.stride(1), 1, channels,
         length, channels, group, chunk, steps,
@@ -147,11 +158,12 @@ def scan_forward(
     with on_device(u):
         if chunks > 1:
             selective_scan_forward_kernel[grid](
-                *arguments, OUTPUT=False, HAS_Z=False, HAS_LAST=False, HAS_CHECKPOINT=False, **common
+                *arguments, OUTPUT=False, HAS_Z=False, HAS_LAST=False, HAS_CHECKPOINT=False, HAS_INITIAL=False, **common
             )
         selective_scan_forward_kernel[grid](
-            *arguments, OUTPUT=True, HAS_Z=z is not None, HAS_LAST=return_last_state, HAS_CHECKPOINT=keep, **common
-        )
+            *arguments, OUTPUT=True, HAS_Z=z is not None, HAS_LAST=return_last_state, HAS_CHECKPOINT=keep,
+            HAS_INITIAL=initial is not None, **common,
+        )  # fmt: skip
     return out, last, checkpoint
 
 
@@ -170,8 +182,11 @@ def scan_backward(
     every: int,
     plan: Plan,
     dz: Tensor | None = None,
+    marks: Tensor | None = None,
+    dinitial: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of u, delta, A, B, C, D, z, delta_bias, each in the dtype and shape of its tensor."""
+    """Gradients of u, delta, A, B, C, D, z, delta_bias, each in the dtype and shape of its tensor; that of the initial state is
+    written to dinitial."""
     batch, channels, length = u.shape
     states, device = A.shape[1], u.device
     u, delta, dout = channels_last(u), channels_last(delta), channels_last(dout)
@@ -201,7 +216,8 @@ def scan_backward(
         scratch = partial(grid[0] * chunks * batch, every // plan.tile, plan.block_n * plan.block_d)
         common = dict(
             N=states, BLOCK_N=plan.block_n, BLOCK_D=plan.block_d, SOFTPLUS=softplus, HAS_Z=z is not None,
-            HAS_BIAS=delta_bias is not None, PAIRS=in_pairs(B, C, plan), num_warps=plan.warps, num_stages=1, **_limits(plan),
+            HAS_BIAS=delta_bias is not None, HAS_MARKS=marks is not None, PAIRS=in_pairs(B, C, plan), num_warps=plan.warps,
+            num_stages=1, **_limits(plan),
             FULL=group % plan.block_d == 0 and length % every == 0,
         )  # fmt: skip
         z_strides = (0, 0) if z is None else (z.stride(0), z.stride(2))
@@ -210,17 +226,18 @@ def scan_backward(
         with on_device(u):
             if chunks > 1:
                 selective_scan_reverse_kernel[grid](
-                    delta, z, dout, C, A, delta_bias, added, sum_dt,
+                    delta, z, dout, C, A, delta_bias, marks, added, sum_dt,
                     *strides, *C.stride()[:3], A.stride(0), A.stride(1), 1, channels, *sizes,
                     TILE=2 if u.dtype == torch.float32 else 4, **common,
                 )  # fmt: skip
             selective_scan_backward_kernel[grid](
-                u, delta, z, dout, B, C, A, D, delta_bias, checkpoint, added, sum_dt, scratch,
-                du, ddelta, dz, dA, dD, dbias, dB, dC,
+                u, delta, z, dout, B, C, A, D, delta_bias, marks, checkpoint, added, sum_dt, scratch,
+                du, ddelta, dz, dA, dD, dbias, dB, dC, dinitial,
                 u.stride(0), u.stride(2), *strides, *B.stride()[:3], *C.stride()[:3], A.stride(0), A.stride(1), 1, channels,
                 du.stride(0), du.stride(2), ddelta.stride(0), ddelta.stride(2),
                 *((0, 0) if dz is None else (dz.stride(0), dz.stride(2))), *sizes, checkpoint.shape[1],
                 TILE=plan.tile, K=every, CHUNKS=chunks > 1, HAS_D=D is not None, DOT=plan.dot,
+                HAS_INITIAL=dinitial is not None,
                 # one pass of tf32 is finer than what bfloat16 and float16 gradients keep
                 PRECISION=_precision(u), **common,
             )  # fmt: skip

@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 
 from anymamba.backends.triton.elementary import LN2, LOG2E, decay_of, sigmoid, softplus
-from anymamba.backends.triton.selective_scan_memory import load_row, load_states, store_row
+from anymamba.backends.triton.selective_scan_forward import pass_chunk
+from anymamba.backends.triton.selective_scan_memory import PADDING, START, load_mark, load_row, load_states, store_row
 
 
 @triton.jit
@@ -28,10 +29,10 @@ def step_size(x, SOFTPLUS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["a_d", "a_n", "s_d", "s_n"])
 def selective_scan_reverse_kernel(
-    dt_ptr, z_ptr, dout_ptr, C_ptr, A_ptr, bias_ptr, added_ptr, sum_dt_ptr,
+    dt_ptr, z_ptr, dout_ptr, C_ptr, A_ptr, bias_ptr, marks_ptr, added_ptr, sum_dt_ptr,
     dt_b, dt_l, z_b, z_l, dout_b, dout_l, C_b, C_g, C_l, a_d, a_n, s_d, s_n, length, channels, group, chunk,
     N: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, TILE: tl.constexpr,
-    SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, FULL: tl.constexpr, PAIRS: tl.constexpr,
+    SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MARKS: tl.constexpr, FULL: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
     """First pass when the length is cut into chunks: the gradient that a chunk adds to the state before it, and its sum of step
     sizes. Grid and layouts as in selective_scan_forward_kernel."""
@@ -60,6 +61,8 @@ def selective_scan_reverse_kernel(
     dt_ptr += b * dt_b + first * dt_l + d
     dout_ptr += b * dout_b + first * dout_l + d
     C_ptr += b * C_b + g_index.to(tl.int64) * C_g + first * C_l
+    if HAS_MARKS:
+        marks_ptr += b * length + first
     if HAS_Z:
         z_ptr += b * z_b + first * z_l + d
     g = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
@@ -87,11 +90,19 @@ def selective_scan_reverse_kernel(
             dy = douts[i]
             if HAS_Z:
                 dy *= zs[i] * sigmoid(zs[i])
-            g = (g + dy[None, :] * C[:, None]) * decay_of(dt[None, :] * A, PRECISE)
+            earlier = (g + dy[None, :] * C[:, None]) * decay_of(dt[None, :] * A, PRECISE)
+            if HAS_MARKS:
+                mark = load_mark(marks_ptr + i, inside, FULL)
+                g = tl.where(mark == PADDING, g, tl.where(mark == START, 0.0, earlier))
+                dt = tl.where(mark == PADDING, 0.0, tl.where(mark == START, float("inf"), dt))
+            else:
+                g = earlier
             total_dt += dt
         dt_ptr -= TILE * dt_l
         dout_ptr -= TILE * dout_l
         C_ptr -= TILE * C_l
+        if HAS_MARKS:
+            marks_ptr -= TILE
         if HAS_Z:
             z_ptr -= TILE * z_l
     row = b * tl.num_programs(1) + c
@@ -121,18 +132,18 @@ def store_channel_sums(
 
 @triton.jit(do_not_specialize=["a_d", "a_n", "s_d", "s_n"])
 def selective_scan_backward_kernel(
-    u_ptr, dt_ptr, z_ptr, dout_ptr, B_ptr, C_ptr, A_ptr, D_ptr, bias_ptr, checkpoint_ptr, added_ptr, sum_dt_ptr, scratch_ptr,
-    du_ptr, ddt_ptr, dz_ptr, dA_ptr, dD_ptr, dbias_ptr, dB_ptr, dC_ptr,
+    u_ptr, dt_ptr, z_ptr, dout_ptr, B_ptr, C_ptr, A_ptr, D_ptr, bias_ptr, marks_ptr, checkpoint_ptr, added_ptr, sum_dt_ptr,
+    scratch_ptr, du_ptr, ddt_ptr, dz_ptr, dA_ptr, dD_ptr, dbias_ptr, dB_ptr, dC_ptr, dinitial_ptr,
     u_b, u_l, dt_b, dt_l, z_b, z_l, dout_b, dout_l, B_b, B_g, B_l, C_b, C_g, C_l, a_d, a_n, s_d, s_n,
     du_b, du_l, ddt_b, ddt_l, dz_b, dz_l, length, channels, group, chunk, steps,
     N: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, TILE: tl.constexpr, K: tl.constexpr,
     CHUNKS: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr,
-    FULL: tl.constexpr, PAIRS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_INITIAL: tl.constexpr, HAS_MARKS: tl.constexpr, FULL: tl.constexpr, PAIRS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Grid: (ngroups * blocks in a group, chunks, batch); chunk is a multiple of K. Layouts as in selective_scan_forward_kernel.
 
     scratch: (programs, K / TILE, BLOCK_N * BLOCK_D). dA: (batch, chunks, N, channels); dD, dbias: (batch, chunks, channels);
-    dB, dC: (blocks in a group, batch, ngroups, length, N), all float32 partial sums.
+    dB, dC: (blocks in a group, batch, ngroups, length, N), all float32 partial sums. dinitial: (batch, channels, N), contiguous.
     """
     PRECISE: tl.constexpr = u_ptr.dtype.element_ty == tl.float32
     blocks = tl.cdiv(group, BLOCK_D)
@@ -169,7 +180,7 @@ def selective_scan_backward_kernel(
             row = b * chunks + later
             total = tl.load(sum_dt_ptr + row * channels + d, mask=ok, other=0.0)
             added = tl.load(added_ptr + row * N * channels + state_offset, mask=flat_ok, other=0.0)
-            g = decay_of(total[None, :] * A, PRECISE) * g + tl.reshape(added, [BLOCK_N, BLOCK_D])
+            g = pass_chunk(g, total, A, PRECISE, HAS_MARKS) + tl.reshape(added, [BLOCK_N, BLOCK_D])
 
     start = c * chunk
     end = tl.minimum(start + chunk, length)
@@ -181,6 +192,8 @@ def selective_scan_backward_kernel(
     ddt_ptr += b * ddt_b + d
     B_ptr += b * B_b + g_index.to(tl.int64) * B_g
     C_ptr += b * C_b + g_index.to(tl.int64) * C_g
+    if HAS_MARKS:
+        marks_ptr += b * length
     if HAS_Z:
         z_ptr += b * z_b + d
         dz_ptr += b * dz_b + d
@@ -215,7 +228,13 @@ def selective_scan_backward_kernel(
                     dt = step_size(dt, SOFTPLUS)
                     if not FULL:
                         dt = tl.where(inside, dt, 0.0)
-                    h = decay_of(dt[None, :] * A, PRECISE) * h + (dt * us[i])[None, :] * B[:, None]
+                    if HAS_MARKS:
+                        mark = load_mark(marks_ptr + far + i, inside, FULL)
+                        earlier = tl.where(mark == START, 0.0, h)
+                        later = decay_of(dt[None, :] * A, PRECISE) * earlier + (dt * us[i])[None, :] * B[:, None]
+                        h = tl.where(mark == PADDING, earlier, later)
+                    else:
+                        h = decay_of(dt[None, :] * A, PRECISE) * h + (dt * us[i])[None, :] * B[:, None]
             tl.store(scratch_ptr + (K // TILE - 1) * BLOCK_N * BLOCK_D, tl.reshape(h, [BLOCK_N * BLOCK_D]))
             tl.debug_barrier()
 
@@ -236,6 +255,7 @@ def selective_scan_backward_kernel(
                 dys += (load_row(dout_ptr + (far + i) * dout_l, live, FULL),)
                 if HAS_Z:
                     zs += (load_row(z_ptr + (far + i) * z_l, live, FULL),)
+            marks = ()
             before = ()
             decays = ()
             sizes = ()
@@ -252,12 +272,21 @@ def selective_scan_backward_kernel(
                 dt = step_size(dt, SOFTPLUS)
                 if not FULL:
                     dt = tl.where(inside, dt, 0.0)
+                dy = dys[i]
+                if HAS_MARKS:
+                    mark = load_mark(marks_ptr + far + i, inside, FULL)
+                    marks += (mark,)
+                    h = tl.where(mark == START, 0.0, h)
+                    dy = tl.where(mark == PADDING, 0.0, dy)
+                    dt = tl.where(mark == PADDING, 0.0, dt)
                 a = decay_of(dt[None, :] * A, PRECISE)
                 before += (h,)
                 decays += (a,)
                 sizes += (dt,)
-                h = a * h + (dt * us[i])[None, :] * B[:, None]
-                dy = dys[i]
+                if HAS_MARKS:
+                    h = tl.where(mark == PADDING, h, a * h + (dt * us[i])[None, :] * B[:, None])
+                else:
+                    h = a * h + (dt * us[i])[None, :] * B[:, None]
                 if HAS_Z:
                     C = load_states(C_ptr + (far + i) * C_l, inside, N, BLOCK_N, FULL, PAIRS)
                     y = tl.sum(h * C[:, None], axis=0)
@@ -265,6 +294,8 @@ def selective_scan_backward_kernel(
                         y += D * us[i]
                     s = sigmoid(zs[i])
                     dz = dy * y * s * (1.0 + zs[i] * (1.0 - s))
+                    if HAS_MARKS:
+                        dz = tl.where(mark == PADDING, 0.0, dz)
                     store_row(dz_ptr + (far + i) * dz_l, dz, in_group < tl.where(inside, group, 0), FULL)
                     dy = dy * zs[i] * s
                 gated += (dy,)
@@ -277,7 +308,11 @@ def selective_scan_backward_kernel(
                 C = load_states(C_ptr + (far + i) * C_l, inside, N, BLOCK_N, FULL, PAIRS)
                 u = us[i]
                 dt = sizes[i]
-                g += gated[i][None, :] * C[:, None]
+                if HAS_MARKS:
+                    u = tl.where(marks[i] == PADDING, 0.0, u)
+                    g = tl.where(marks[i] == PADDING, g, g + gated[i][None, :] * C[:, None])
+                else:
+                    g += gated[i][None, :] * C[:, None]
                 along_B = tl.sum(g * B[:, None], axis=0)
                 dB_row = g * (dt * u)[None, :]
                 store_channel_sums(dB_ptr + (far + i) * N, dB_row, inside, N, BLOCK_N, BLOCK_D, DOT, PRECISION)
@@ -285,6 +320,8 @@ def selective_scan_backward_kernel(
                 if HAS_D:
                     du += D * gated[i]
                     dD += u * gated[i]
+                if HAS_MARKS:
+                    du = tl.where(marks[i] == PADDING, 0.0, du)
                 store_row(du_ptr + (far + i) * du_l, du, in_group < tl.where(inside, group, 0), FULL)
                 g = g * decays[i]
                 kept = g * before[i]
@@ -293,6 +330,9 @@ def selective_scan_backward_kernel(
                 ddt = u * along_B + tl.sum(kept * A, axis=0) * LN2
                 if SOFTPLUS:
                     ddt *= slopes[i]
+                if HAS_MARKS:
+                    ddt = tl.where(marks[i] == PADDING, 0.0, ddt)
+                    g = tl.where(marks[i] == START, 0.0, g)
                 if not FULL:
                     ddt = tl.where(inside, ddt, 0.0)
                 if HAS_BIAS:
@@ -301,6 +341,8 @@ def selective_scan_backward_kernel(
         if K > TILE:
             tl.debug_barrier()
 
+    if HAS_INITIAL and c == 0:
+        tl.store(dinitial_ptr + b * channels * N + flat_d * N + flat_n, tl.reshape(g, [BLOCK_N * BLOCK_D]), mask=flat_ok)
     row = b * tl.num_programs(1) + c
     tl.store(dA_ptr + row * N * channels + state_offset, tl.reshape(dA, [BLOCK_N * BLOCK_D]), mask=flat_ok)
     if HAS_D:

@@ -1,9 +1,21 @@
-"""Loads and stores of the selective scan: a row of channels, or the states of one token. Values come as float32."""
+"""Loads and stores of the selective scan: a row of channels, the states or the mark of one token. Values come as float32."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+START = tl.constexpr(1)
+PADDING = tl.constexpr(2)
+
+
+@triton.jit
+def load_mark(ptr, inside, FULL: tl.constexpr):
+    """Of one token: START of a document, PADDING or 0."""
+    if FULL:
+        return tl.load(ptr)
+    else:
+        return tl.load(ptr, mask=inside, other=0)
 
 
 @triton.jit
