@@ -50,7 +50,7 @@ def selective_scan_fn(
             x = u
         groups = math.lcm(*(X.shape[1] for X in maps if X.dim() == 4))
         maps = [X.repeat_interleave(groups // X.shape[1], dim=1) if X.dim() == 4 else X for X in maps]
-        given = x, dt, rates, *maps, initial_states, borders, groups
+        given: Any = (x, dt, rates, *maps, initial_states, borders, groups)
         y, last_state = _by_token(*given) if transformed() else _Scan.apply(*given)
         if D is not None:
             y = torch.addcmul(y, D.to(wide)[:, None], u.to(wide))
