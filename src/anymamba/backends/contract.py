@@ -60,5 +60,5 @@ def _missing(op: str, function: Any) -> str:
         return ""
     if spec is None or any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in own.values()):
         return ""
-    wanted = [name for name in inspect.signature(spec.function).parameters if name != "backend"]
+    wanted = [name for name in inspect.signature(spec.function).parameters if name not in ("backend", *spec.beyond_upstream)]
     return ", ".join(name for name in wanted if name not in own)

@@ -53,7 +53,8 @@ def on_cuda(
 class OpSpec:
     """function: the public op. build(**sizes): how its inputs are made; every parameter has a default, and together the defaults are
     the op's typical use. differentiable: arguments that get gradients. float32: those that stay float32 when the activations are of
-    16 bits. inplace: those that the op changes. composed_of: the ops that it is made of where no backend has it fused.
+    16 bits. inplace: those that the op changes. beyond_upstream: arguments that a backend gets only where they are used: one that has no
+    place for them says no to such calls in ``supports``. composed_of: the ops that it is made of where no backend has it fused.
     probe(call): small inputs that take the kernel that the call takes, where backends have several (None: the typical inputs).
     published: sizes and options with which published models call the op; `anymamba backends --check` checks what these take.
     cases, forward_cases: inputs on which backends are compared with the reference, with gradients and without. bench: what is timed."""
@@ -63,6 +64,7 @@ class OpSpec:
     differentiable: tuple[str, ...] = ()
     float32: tuple[str, ...] = ()
     inplace: tuple[str, ...] = ()
+    beyond_upstream: tuple[str, ...] = ()
     composed_of: tuple[str, ...] = ()
     probe: Callable[[Call], Build] | None = None
     published: tuple[Mapping[str, Any], ...] = ()

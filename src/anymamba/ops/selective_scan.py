@@ -242,6 +242,7 @@ SPEC = register(
         build,
         differentiable=("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_states"),
         float32=("A", "D", "delta_bias", "initial_states"),
+        beyond_upstream=("initial_states", "seq_idx", "cu_seqlens"),
         probe=probe,
         published=(
             {}, {"layout": "length"}, {"layout": "length", "ngroups": 4, "d_state": 1}, {"layout": "length", "ngroups": 4},
