@@ -15,7 +15,7 @@ from anymamba.backends import REGISTRY, probes
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import verdict
 from anymamba.backends.opspec import SPECS
-from anymamba.backends.torch import OPS, mamba3_rotation, selective_scan, ssd
+from anymamba.backends.torch import OPS, mamba3_rotation, selective_scan, ssd, widened_product
 
 # each has an MPS kernel, or is composed of operators that do, in the native_functions.yaml that PyTorch ships (torchgen/packaged):
 # look a new operator up there before it is added here
@@ -53,6 +53,7 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The paths that are taken off the CPU, on the CPU."""
     for module in (ssd, mamba3_rotation):
         monkeypatch.setattr(module, "has_float64", lambda device: False)
+    monkeypatch.setattr(widened_product, "_in_tiles", lambda a, weight: False)
     monkeypatch.setattr(selective_scan, "_segment_length", lambda device: 4)
     yield
 

@@ -31,7 +31,7 @@ def widened_product(
 ) -> Tensor:
     """See anymamba.ops.widened_product. a (rows, depth), weight (columns, depth), any strides."""
     dtype = dtype or a.dtype
-    if a.device.type != "cpu" or torch.float64 in (a.dtype, weight.dtype):
+    if not _in_tiles(a, weight):
         wide = wide_dtype(a)
         return _finished(a.to(wide) @ weight.to(wide).t(), bias, scale).to(dtype)
     rows, columns, b = a.shape[0], weight.shape[0], weight
@@ -47,6 +47,10 @@ def widened_product(
             for part in parts:
                 place[:, part] = _finished(times(left, weights.widened(part)), bias, scale, part)
     return out
+
+
+def _in_tiles(a: Tensor, weight: Tensor) -> bool:
+    return a.device.type == "cpu" and torch.float64 not in (a.dtype, weight.dtype)
 
 
 @functools.cache
