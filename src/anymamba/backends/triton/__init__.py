@@ -20,6 +20,8 @@ OPS: dict[str, str] = {
     "mamba_inner_fn": "anymamba.backends.triton.mamba_inner",
     "selective_state_update": "anymamba.backends.triton.selective_state_update",
     "mamba_chunk_scan_combined": "anymamba.backends.triton.ssd",
+    "mamba3_siso": "anymamba.backends.triton.mamba3",
+    "mamba3_mimo": "anymamba.backends.triton.mamba3",
     "layer_norm_fn": "anymamba.backends.triton.norm",
     "rms_norm_fn": "anymamba.backends.triton.norm",
     "layernorm_fn": "anymamba.backends.triton.norm_gated",

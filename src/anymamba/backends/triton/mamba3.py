@@ -1,0 +1,312 @@
+"""mamba3_siso and mamba3_mimo on Triton kernels: launches, memory and autograd. Their mathematics: mamba3_forward, mamba3_backward."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anymamba.backends.call import Call
+from anymamba.backends.transforms import first_derivative_only
+from anymamba.backends.triton.launch import has_float64, on_device, runs_here
+from anymamba.backends.triton.mamba3_backward import mamba3_backward_kernel, mamba3_steps_backward_kernel
+from anymamba.backends.triton.mamba3_forward import mamba3_forward_kernel
+from anymamba.backends.triton.mamba3_plan import Plan, backward_plan, forward_plan
+from anymamba.language import say
+
+
+def supports(call: Call) -> tuple[bool, str]:
+    """Every option; heads of up to 128 channels, up to 128 states, ranks of up to 8."""
+    ok, reason = runs_here(call)
+    if ok and (call.size("headdim") > 128 or call.size("d_state") > 128 or call.size("rank", 1) > 8):
+        return False, say(
+            "headdim is at most 128, d_state at most 128 and the rank at most 8", "headdim 最大为 128，d_state 最大为 128，秩最大为 8"
+        )
+    return ok, reason
+
+
+def variant(call: Call) -> str:
+    """What the kernels are compiled for: the tile that holds a head and its states, rows and warps of the plans."""
+    rank, headdim, d_state = call.size("rank", 1), call.size("headdim", 16), call.size("d_state", 16)
+    wide = call.dtype == torch.float32
+    # where there are heads enough, a program takes a whole one; where not, a part, which is the same kernel for a smaller head
+    ahead = forward_plan(2**20, 1, rank, headdim, d_state, wide, call.device)
+    words = [f"tile {ahead.block_p}x{ahead.block_n}, rank {rank}, rows {ahead.rows}, {ahead.warps} warps"]
+    if call.grad:
+        back = backward_plan(rank, headdim, d_state, wide, call.device)
+        words.append(f"backward tile {back.block_p}x{back.block_n}, rows {back.rows}, {back.warps} warps")
+    words += [word for word in ("Z", "cu_seqlens", "Input_States") if word in call.features]
+    return ", ".join(words)
+
+
+def mamba3_siso(
+    Q: Tensor,
+    K: Tensor,
+    V: Tensor,
+    ADT: Tensor,
+    DT: Tensor,
+    Trap: Tensor,
+    Q_bias: Tensor,
+    K_bias: Tensor,
+    Angles: Tensor,
+    D: Tensor | None = None,
+    Z: Tensor | None = None,
+    angle_state: Tensor | None = None,
+    ssm_state: Tensor | None = None,
+    k_state: Tensor | None = None,
+    v_state: Tensor | None = None,
+    chunk_size: int = 64,
+    return_final_states: bool = False,
+    cu_seqlens: Tensor | None = None,
+) -> Tensor | tuple[Tensor, ...]:
+    """See anymamba.ops.mamba3_siso. V, Z: (batch, length, nheads, headdim), any strides. chunk_size does not change the result."""
+    options = _Options(True, bool(return_final_states), V.dtype)
+    states = angle_state, ssm_state, k_state, v_state
+    biases = Q_bias.unsqueeze(1), K_bias.unsqueeze(1)
+    out, angle, ssm, key, value = _Scan.apply(
+        Q.unsqueeze(2), K.unsqueeze(2), V, ADT, DT, Trap, *biases, Angles, None, None, None, D, Z, *states, cu_seqlens, options
+    )
+    out = out.squeeze(2)
+    return (out, angle, ssm, key.squeeze(1), value) if return_final_states else out
+
+
+def mamba3_mimo(
+    Q: Tensor,
+    K: Tensor,
+    V: Tensor,
+    ADT: Tensor,
+    DT: Tensor,
+    Trap: Tensor,
+    Q_bias: Tensor,
+    K_bias: Tensor,
+    MIMO_V: Tensor,
+    MIMO_Z: Tensor | None,
+    MIMO_Out: Tensor | None,
+    Angles: Tensor,
+    D: Tensor | None,
+    Z: Tensor | None,
+    chunk_size: int,
+    rotary_dim_divisor: int,
+    dtype: torch.dtype | None,
+    return_state: bool = False,
+    cu_seqlens: Tensor | None = None,
+) -> Tensor | tuple[Tensor, ...]:
+    """See anymamba.ops.mamba3_mimo. V, Z: (batch, length, nheads, headdim), any strides. chunk_size does not change the result."""
+    options = _Options(False, bool(return_state), dtype or V.dtype)
+    out, *states = _Scan.apply(
+        Q, K, V, ADT, DT, Trap, Q_bias, K_bias, Angles, MIMO_V, MIMO_Z, MIMO_Out, D, Z, None, None, None, None, cu_seqlens, options
+    )
+    return (out, *states) if return_state else out
+
+
+@dataclass(frozen=True)
+class _Options:
+    """neighbours: which numbers turn together. last: are the states after the last tokens asked for. dtype: of the output."""
+
+    neighbours: bool
+    last: bool
+    dtype: torch.dtype
+
+
+class _Scan(torch.autograd.Function):
+    """Q, K: (batch, length, rank, ngroups, d_state), biases (nheads, rank, d_state). Returns out, (batch, length, nheads, headdim) with
+    MIMO_Out, else (batch, length, rank, nheads, headdim), and the four states (sequences, ...), or None."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        Q: Tensor,
+        K: Tensor,
+        V: Tensor,
+        ADT: Tensor,
+        DT: Tensor,
+        Trap: Tensor,
+        Q_bias: Tensor,
+        K_bias: Tensor,
+        Angles: Tensor,
+        up: Tensor | None,
+        gate: Tensor | None,
+        down: Tensor | None,
+        D: Tensor | None,
+        Z: Tensor | None,
+        angle: Tensor | None,
+        ssm: Tensor | None,
+        key: Tensor | None,
+        value: Tensor | None,
+        borders: Tensor | None,
+        options: _Options,
+    ) -> tuple[Tensor | None, ...]:
+        inputs = (Q, K, V, ADT, DT, Trap, Q_bias, K_bias, Angles, up, gate, down, D, Z, angle, ssm, key, value)
+        call = _Inputs.of(inputs, borders, options)
+        keep = any(ctx.needs_input_grad) and (Z is not None or down is not None)
+        outputs, ungated = call.forward(keep)
+        ctx.save_for_backward(*inputs, borders, ungated)
+        ctx.options = options
+        return outputs
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx: Any, dout: Tensor, *dlast: Tensor | None) -> tuple[Tensor | None, ...]:
+        *inputs, borders, ungated = ctx.saved_tensors
+        call = _Inputs.of(tuple(inputs), borders, ctx.options)
+        gradients = call.backward(dout, dlast if ctx.options.last else None, ungated)
+        return *(None if x is None or g is None else g.to(x.dtype) for x, g in zip(inputs, gradients)), None, None
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The arguments as the kernels take them: Q, K and V of one dtype; what is of a head or a sequence contiguous."""
+
+    Q: Tensor
+    K: Tensor
+    V: Tensor
+    ADT: Tensor
+    DT: Tensor
+    Trap: Tensor
+    Q_bias: Tensor
+    K_bias: Tensor
+    Angles: Tensor
+    up: Tensor | None
+    gate: Tensor | None
+    down: Tensor | None
+    D: Tensor | None
+    Z: Tensor | None
+    angle: Tensor | None
+    ssm: Tensor | None
+    key: Tensor | None
+    value: Tensor | None
+    borders: Tensor | None
+    options: _Options
+
+    @classmethod
+    def of(cls, inputs: tuple[Tensor | None, ...], borders: Tensor | None, options: _Options) -> _Inputs:
+        Q, K, V, ADT, DT, Trap, Q_bias, K_bias, Angles, *optional, Z = inputs[:14]
+        kind = functools.reduce(torch.promote_types, (x.dtype for x in (Q, K, V) if x is not None))
+        same = (None if x is None else x.to(kind) for x in (Q, K, V))
+        of_head = [None if x is None else x.contiguous() for x in (Q_bias, K_bias, *optional)]
+        of_sequence = [None if x is None else x.contiguous() for x in (*inputs[14:], borders)]
+        made: Any = (*same, ADT, DT, Trap, *of_head[:2], Angles, *of_head[2:], Z, *of_sequence, options)
+        return cls(*made)
+
+    @property
+    def sequences(self) -> int:
+        return self.V.shape[0] if self.borders is None else self.borders.shape[0] - 1
+
+    @property
+    def wide(self) -> bool:
+        return self.V.dtype == torch.float32
+
+    def new(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.V.device)
+
+    def chunks(self, q: int) -> int:
+        """Of all sequences, as the kernels number them."""
+        batch, length = self.V.shape[:2]
+        return batch * -(-length // q) if self.borders is None else length // q + self.sequences
+
+    def strides(self) -> tuple[int, ...]:
+        Z = self.Z
+        q, k = self.Q.stride(), self.K.stride()
+        rows = (*q, *k, *self.V.stride(), *self.ADT.stride(), *self.DT.stride(), *self.Trap.stride(), *self.Angles.stride())
+        return (*rows, *((0,) * 4 if Z is None else Z.stride()))
+
+    def sizes(self) -> tuple[int, int, int]:
+        heads = self.V.shape[2]
+        return self.V.shape[1], heads, heads // self.Q.shape[3]
+
+    def compiled_for(self, plan: Plan) -> dict[str, Any]:
+        float64 = self.wide and has_float64(self.V.device)
+        told = {} if plan.registers is None else {"maxnreg": plan.registers}
+        return {
+            "Q": plan.q, "RANK": self.Q.shape[2], "RANKS": plan.ranks, "P": self.V.shape[3], "N": self.Q.shape[4],
+            "ANGLES": self.Angles.shape[3], "BLOCK_P": plan.block_p, "BLOCK_N": plan.block_n, "NEIGHBOURS": self.options.neighbours,
+            "PACKED": self.borders is not None, "HAS_FIRST": self.ssm is not None, "HAS_UP": self.up is not None,
+            "HAS_DOWN": self.down is not None, "HAS_D": self.D is not None, "HAS_Z": self.Z is not None, "FLOAT64": float64,
+            "PRECISION": precision(self.V), "num_warps": plan.warps, "num_stages": plan.stages, **told,
+        }  # fmt: skip
+
+    def arguments(self) -> tuple[Tensor | None, ...]:
+        return (
+            self.Q, self.K, self.V, self.ADT, self.DT, self.Trap, self.Q_bias, self.K_bias, self.Angles, self.up, self.gate, self.down,
+            self.D, self.Z, self.borders,
+        )  # fmt: skip
+
+    def forward(self, keep: bool) -> tuple[tuple[Tensor | None, ...], Tensor | None]:
+        """out, the states after the last tokens, and the output before gate and sum over ranks where kept."""
+        batch, length, heads, headdim = self.V.shape
+        rank, d_state = self.Q.shape[2], self.Q.shape[4]
+        ranks = () if self.down is not None else (rank,)
+        out = self.new(batch, length, *ranks, heads, headdim, dtype=self.options.dtype)
+        ungated = self.new(batch, length, rank, heads, headdim, dtype=self.V.dtype) if keep else None
+        last: tuple[Tensor | None, ...] = (None,) * 4
+        if self.options.last:
+            shapes = self._states()
+            # zeros: what a sequence without tokens leaves behind
+            last = tuple(torch.zeros(shape, dtype=torch.float32, device=self.V.device) for shape in shapes)
+        plan = forward_plan(self.sequences, heads, rank, headdim, d_state, self.wide, self.V.device)
+        self._launch(plan, (out, ungated, None, None, *last), has_out=True)
+        if last[3] is not None:
+            last = (*last[:3], last[3].to(self.V.dtype))
+        return (out, *last), ungated
+
+    def _states(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the states of angle, scan, last key and last value."""
+        many, heads, headdim, (rank, d_state) = self.sequences, *self.V.shape[2:], (self.Q.shape[2], self.Q.shape[4])
+        return (many, heads, self.Angles.shape[3]), (many, heads, headdim, d_state), (many, rank, heads, d_state), (many, heads, headdim)
+
+    def _launch(self, plan: Plan, outputs: tuple[Tensor | None, ...], has_out: bool) -> None:
+        headdim = self.V.shape[3]
+        with on_device(self.V):
+            mamba3_forward_kernel[(self.V.shape[2] * -(-headdim // plan.block_p), self.sequences)](
+                *self.arguments(), self.angle, self.ssm, self.key, self.value, *outputs, *self.strides(), *self.sizes(),
+                HAS_LAST=has_out and self.options.last, HAS_OUT=has_out, HAS_UNGATED=outputs[1] is not None, HAS_STATES=not has_out,
+                **self.compiled_for(plan),
+            )  # fmt: skip
+
+    def backward(self, dout: Tensor, dlast: tuple[Tensor | None, ...] | None, ungated: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of everything up to value, in that order."""
+        batch, length, heads, headdim = self.V.shape
+        rank, groups, d_state = self.Q.shape[2:]
+        many, angles, kind = self.sequences, self.Angles.shape[3], self.V.dtype
+        plan = backward_plan(rank, headdim, d_state, self.wide, self.V.device)
+        states = self.new(self.chunks(plan.q), heads, headdim, d_state, dtype=kind)
+        turns = self.new(states.shape[0], heads, plan.block_n // 2, dtype=torch.int32)
+        self._launch(plan, (None, None, states, turns, *(None,) * 4), has_out=False)
+        dq, dk = (self.new(batch, length, rank, heads, d_state) for _ in range(2))
+        dv, dz = (self.new(*self.V.shape, dtype=kind), None if self.Z is None else self.new(*self.V.shape, dtype=self.Z.dtype))
+        dadt, dgamma, dbeta, dstep, ddt, dtrap = (self.new(batch, heads, length) for _ in range(6))
+        dangles = self.new(batch, length, heads, angles)
+        dq_bias, dk_bias = (self.new(many, heads, rank, d_state) for _ in range(2))
+        dD = None if self.D is None else self.new(many, heads)
+        dup, dgate, ddown = (None if x is None else self.new(many, heads, rank, headdim) for x in (self.up, self.gate, self.down))
+        dfirst: tuple[Tensor | None, ...] = (None,) * 4
+        if self.ssm is not None:
+            # a state is handed in with rank one alone
+            dfirst = tuple(self.new(*shape) for shape in self._states())
+            dfirst = (*dfirst[:2], dfirst[2].view(many, heads, d_state), dfirst[3])  # type: ignore[union-attr]
+        given = (None,) * 4
+        if dlast is not None:
+            given = tuple(  # type: ignore[assignment]
+                torch.zeros(shape, device=self.V.device) if g is None else g.contiguous() for g, shape in zip(dlast, self._states())
+            )
+        with on_device(self.V):
+            mamba3_backward_kernel[(heads, many)](
+                dout.contiguous(), *self.arguments(), ungated, states, turns, self.key, self.value, *given,
+                dq, dk, dv, dz, dadt, dgamma, dbeta, dstep, dangles, dq_bias, dk_bias, dD, dup, dgate, ddown, *dfirst,
+                *self.strides(), *self.sizes(), HAS_LAST=dlast is not None, **self.compiled_for(plan),
+            )  # fmt: skip
+            mamba3_steps_backward_kernel[(-(-length // 256), heads, batch)](
+                self.DT, self.Trap, dgamma, dbeta, dstep, ddt, dtrap, *self.DT.stride(), *self.Trap.stride(), heads, length,
+                BLOCK=256, num_warps=4, num_stages=1,
+            )  # fmt: skip
+        dQ, dK = (x.unflatten(3, (groups, heads // groups)).sum(4) for x in (dq, dk))
+        of_parameters = (None if x is None else x.sum(0) for x in (dup, dgate, ddown, dD))
+        return dQ, dK, dv, dadt, ddt, dtrap, dq_bias.sum(0), dk_bias.sum(0), dangles, *of_parameters, dz, *dfirst
+
+
+def precision(x: Tensor) -> str:
+    """Of products of float32 operands; bfloat16 and float16 ones are exact."""
+    return "ieee" if x.device.type != "cuda" or torch.version.hip is not None else "tf32x3"
