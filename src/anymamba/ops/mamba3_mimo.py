@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anymamba.backends.call import Call
+from anymamba.backends.call import FEW_HEADS, Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.ops import checks, compiled
@@ -101,7 +101,7 @@ def mamba3_mimo(
     heads(op, V, ADT, DT, Trap, Angles, D, Z, d_state)
     checks.value(op, "num_angles", Angles.shape[3], Angles.shape[3] == d_state // rotary_dim_divisor, str(d_state // rotary_dim_divisor))
     checks.value(op, "chunk_size", chunk_size, isinstance(chunk_size, int) and chunk_size >= 1, ">= 1")
-    packed(op, cu_seqlens, batch, length)
+    sequences = packed(op, cu_seqlens, batch, length)
     arguments = (
         Q, K, V, ADT, DT, Trap, Q_bias, K_bias, MIMO_V, MIMO_Z, MIMO_Out, Angles, D, Z, chunk_size, rotary_dim_divisor, dtype,
         bool(return_state), cu_seqlens,
@@ -112,7 +112,7 @@ def mamba3_mimo(
         return compiled.run(op, arguments, backend)
     features = checks.features(
         D=D, Z=Z, MIMO_Out=MIMO_Out, return_state=bool(return_state), cu_seqlens=cu_seqlens, groups=ngroups > 1,
-        mixed_dtype=checks.mixed(V, Q, K, Z),
+        mixed_dtype=checks.mixed(V, Q, K, Z), few_heads=sequences * nheads < FEW_HEADS,
     )  # fmt: skip
     call = Call(op, V.device, V.dtype, grad, features, (("d_state", d_state), ("headdim", headdim), ("rank", rank)))
     return choose(call, backend).function(*arguments)
@@ -153,6 +153,16 @@ def build(
     return inputs
 
 
+def probe(call: Call) -> Build:
+    """As that of mamba3_siso, and of the call's rank."""
+    nheads = 2 if "few_heads" in call.features else FEW_HEADS
+    return build(
+        21, 1, nheads, call.size("headdim", 16), 1, call.size("d_state", 16), call.size("rank", 3),
+        tuple(name for name in ("MIMO_Out", "D", "Z") if name in call.features),
+        borders=[0, 9, 21] if "cu_seqlens" in call.features else None, return_state="return_state" in call.features,
+    )  # fmt: skip
+
+
 SPEC = register(
     OpSpec(
         mamba3_mimo,
@@ -161,5 +171,6 @@ SPEC = register(
             "Q", "K", "V", "ADT", "DT", "Trap", "Q_bias", "K_bias", "MIMO_V", "MIMO_Z", "MIMO_Out", "Angles", "D", "Z",
         ),
         float32=("ADT", "DT", "Q_bias", "K_bias", "MIMO_V", "MIMO_Z", "MIMO_Out", "D"),
+        probe=probe,
     )
 )  # fmt: skip

@@ -23,11 +23,13 @@ from torch import Tensor
 import anymamba.ops  # noqa: F401 - it registers the specs
 from anymamba.backends import dispatch, selfcheck
 from anymamba.backends import triton as package
+from anymamba.backends.call import FEW_HEADS
 from anymamba.backends.triton import causal_conv1d as conv
 from anymamba.backends.triton import causal_conv1d_rows as conv_rows
 from anymamba.backends.triton import (
     cross_entropy,
     launch,
+    mamba3,
     norm,
     norm_gated,
     selective_scan,
@@ -43,6 +45,8 @@ CASES = {
     "selective_scan": ("CASES",),
     "selective_state_update": ("CASES",),
     "ssd": ("CASES",),
+    "mamba3": ("CASES",),
+    "mamba3_mimo": ("CASES",),
     "norm": ("CASES", "GATED_CASES"),
     "cross_entropy": ("CASES",),
 }
@@ -70,6 +74,7 @@ def on(target: str, monkeypatch: Any) -> Iterator[list[ahead_of_time.Launch]]:
         for fact, answer in facts.items():
             patch.setattr(launch, fact, answer)
         patch.setattr(ssd, "_precision", lambda x: "ieee" if hip else "tf32x3")
+        patch.setattr(mamba3, "precision", lambda x: "ieee" if hip else "tf32x3")
         with ahead_of_time.launches() as found:
             yield found
 
@@ -230,6 +235,38 @@ def ssd_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
                 yield (headdim, states, grad, plan, options), call
 
 
+def mamba3_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
+    def run(rank: int, batch: int, heads: int, groups: int, headdim: int, states: int, options: bool) -> None:
+        length, device = 2048, torch.device("meta")
+        values = _empty(batch, length, heads, headdim, dtype=dtype).requires_grad_()
+        by_rank = (rank,) if rank > 1 else ()
+        q, k = (_empty(batch, length, *by_rank, groups, states, dtype=dtype).requires_grad_() for _ in range(2))
+        scalars = [_empty(batch, length, heads, dtype=kind).mT.requires_grad_() for kind in (torch.float32, torch.float32, dtype)]
+        biases = [_empty(heads, *by_rank, states) for _ in range(2)]
+        angles = _empty(batch, length, 1, states // 4).expand(-1, -1, heads, -1).requires_grad_()
+        D, Z = (_empty(heads), values) if options else (None, None)
+        if rank > 1:
+            up, gate, down = (_empty(heads, rank, headdim) for _ in range(3))
+            projections = (up, gate if options else None, down if options else None)
+            out: Any = mamba3.mamba3_mimo(q, k, values, *scalars, *biases, *projections, angles, D, Z, 16, 4, None, options)
+        else:
+            shapes = (batch, heads, states // 4), (batch, heads, headdim, states), (batch, heads, states), (batch, heads, headdim)
+            first: Any = tuple(_empty(*shape) for shape in shapes) if options else (None,) * 4
+            packed = torch.empty(3, dtype=torch.int32, device=device) if options and batch == 1 else None
+            if packed is not None:
+                first = tuple(torch.cat([state] * 2) for state in first)
+            out = mamba3.mamba3_siso(q, k, values, *scalars, *biases, angles, D, Z, *first, 64, options, packed)
+        _backward(*(out if options else (out,)))
+
+    device = torch.device("meta")
+    tiles = (64, 128), (64, 64), (32, 64), (16, 16), (80, 24), (128, 128), (128, 16)
+    for rank, (headdim, states), (batch, heads, groups) in itertools.product((1, 2, 4, 8), tiles, ((8, 32, 1), (1, 64, 1), (1, 24, 8))):
+        sizes = rank, headdim, states, dtype == torch.float32
+        plans = mamba3.forward_plan(*sizes, batch * heads < FEW_HEADS, device), mamba3.backward_plan(*sizes, device)
+        for options in (True, False) if (headdim, states) == (64, 128) and rank in (1, 4) else (True,):
+            yield (rank, headdim, states, plans, options), functools.partial(run, rank, batch, heads, groups, headdim, states, options)
+
+
 def norm_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
     def plain(width: int, residual: bool, rms: bool) -> None:
         x = _empty(64, width, dtype=dtype).requires_grad_()
@@ -261,6 +298,7 @@ PLANS: dict[str, Callable[[torch.dtype], Iterator[tuple[Any, Callable[[], None]]
     "selective_scan": scan_calls,
     "selective_state_update": update_calls,
     "ssd": ssd_calls,
+    "mamba3": mamba3_calls,
     "norm": norm_calls,
     "cross_entropy": cross_entropy_calls,
 }

@@ -26,7 +26,7 @@ BYTES_SPILLED: dict[str, tuple[int, str]] = {
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
-SHARES = {"ssd": 12, "selective_scan": 4}
+SHARES = {"ssd": 12, "selective_scan": 4, "mamba3": 8}
 """Op: tests that its kernels are spread over, so that each ends within the time limit of a test on two cores; others: 1."""
 
 

@@ -202,7 +202,10 @@ def test_the_last_token_of_an_unfilled_chunk_reaches_the_state_whole() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("op", ["causal_conv1d", "selective_scan", "selective_state_update", "ssd", "norm", "mamba_inner", "cross_entropy"])
+@pytest.mark.parametrize(
+    "op",
+    ["causal_conv1d", "selective_scan", "selective_state_update", "ssd", "mamba3", "mamba3_mimo", "norm", "mamba_inner", "cross_entropy"],
+)
 def test_every_option_of_an_op(op: str) -> None:
     command = [sys.executable, "-m", "pytest", f"tests/ops/test_{op}.py", "-k", "triton", "-q", "-m", "not slow", "--timeout=3000"]
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True, cwd=ROOT)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anymamba.backends.call import Call
+from anymamba.backends.call import FEW_HEADS, Call
 from anymamba.backends.transforms import first_derivative_only
 from anymamba.backends.triton.launch import has_float64, on_device, runs_here
 from anymamba.backends.triton.mamba3_backward import mamba3_backward_kernel, mamba3_steps_backward_kernel
@@ -32,13 +32,13 @@ def variant(call: Call) -> str:
     """What the kernels are compiled for: the tile that holds a head and its states, rows and warps of the plans."""
     rank, headdim, d_state = call.size("rank", 1), call.size("headdim", 16), call.size("d_state", 16)
     wide = call.dtype == torch.float32
-    # where there are heads enough, a program takes a whole one; where not, a part, which is the same kernel for a smaller head
-    ahead = forward_plan(2**20, 1, rank, headdim, d_state, wide, call.device)
+    ahead = forward_plan(rank, headdim, d_state, wide, "few_heads" in call.features, call.device)
     words = [f"tile {ahead.block_p}x{ahead.block_n}, rank {rank}, rows {ahead.rows}, {ahead.warps} warps"]
     if call.grad:
         back = backward_plan(rank, headdim, d_state, wide, call.device)
         words.append(f"backward tile {back.block_p}x{back.block_n}, rows {back.rows}, {back.warps} warps")
-    words += [word for word in ("Z", "cu_seqlens", "Input_States") if word in call.features]
+    options = "D", "Z", "MIMO_Out", "cu_seqlens", "Input_States", "return_final_states", "return_state"
+    words += [word for word in options if word in call.features]
     return ", ".join(words)
 
 
@@ -246,7 +246,7 @@ class _Inputs:
             shapes = self._states()
             # zeros: what a sequence without tokens leaves behind
             last = tuple(torch.zeros(shape, dtype=torch.float32, device=self.V.device) for shape in shapes)
-        plan = forward_plan(self.sequences, heads, rank, headdim, d_state, self.wide, self.V.device)
+        plan = forward_plan(rank, headdim, d_state, self.wide, self.sequences * heads < FEW_HEADS, self.V.device)
         self._launch(plan, (out, ungated, None, None, *last), has_out=True)
         if last[3] is not None:
             last = (*last[:3], last[3].to(self.V.dtype))

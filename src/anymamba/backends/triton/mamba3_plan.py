@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from anymamba.backends.triton.launch import is_nvidia, power_of_2, processors
+from anymamba.backends.triton.launch import is_nvidia, power_of_2
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,17 @@ class Plan:
         return self.q * self.ranks
 
 
-def forward_plan(sequences: int, heads: int, rank: int, headdim: int, d_state: int, wide: bool, device: torch.device) -> Plan:
-    """wide: float32 operands."""
-    block_p = max(power_of_2(headdim), 16)
-    # a head is cut where there are too few of them to fill the device: each part computes the scores again, and keeps its own state
-    while block_p > 32 and sequences * heads * (headdim // block_p) < processors(device):
-        block_p //= 2
-    return _plan(16 if wide else 64, min(block_p, 64), rank, d_state, wide, device)
+def forward_plan(rank: int, headdim: int, d_state: int, wide: bool, few_heads: bool, device: torch.device) -> Plan:
+    """wide: float32 operands. few_heads: a head is cut, since there are too few to fill a device: each part computes the scores again,
+    and keeps its own state."""
+    return _plan(16 if wide else 64, min(max(power_of_2(headdim), 16), 32 if few_heads else 64), rank, d_state, device)
 
 
 def backward_plan(rank: int, headdim: int, d_state: int, wide: bool, device: torch.device) -> Plan:
-    return _plan(16 if wide else 32, max(power_of_2(headdim), 16), rank, d_state, wide, device)
+    return _plan(16 if wide else 32, max(power_of_2(headdim), 16), rank, d_state, device)
 
 
-def _plan(rows: int, block_p: int, rank: int, d_state: int, wide: bool, device: torch.device) -> Plan:
+def _plan(rows: int, block_p: int, rank: int, d_state: int, device: torch.device) -> Plan:
     ranks = power_of_2(rank)
     block_n = max(power_of_2(d_state), 16)
     rows = max(rows, ranks)
