@@ -29,7 +29,7 @@ from anymamba.backends.triton.mamba3_tokens import (
 
 @triton.jit
 def turned_back(
-    d_out_ptr, bias_sums, turned, gradient, cosine, sine, row_at, r, live,
+    d_out_ptr, bias_sums, turned, gradient, cosine, sine, row, live,
     Q: tl.constexpr, RANKS: tl.constexpr, N: tl.constexpr, BLOCK_N: tl.constexpr, NEIGHBOURS: tl.constexpr,
 ):  # fmt: skip
     """From the gradient of keys or queries as turned: stores that before the turn, adds it to the bias's, returns both the latter and
@@ -41,7 +41,7 @@ def turned_back(
     of_angle = db * a - da * b
     before = tl.reshape(tl.join(da * cosine + db * sine, db * cosine - da * sine), [ROWS, BLOCK_N])
     before = tl.where(live[:, None], before, 0.0)
-    at = row_at[:, None] * N + column_of(n, N, NEIGHBOURS)[None, :]
+    at = row[:, None] * N + column_of(n, N, NEIGHBOURS)[None, :]
     tl.store(d_out_ptr + at, before.to(d_out_ptr.dtype.element_ty), mask=live[:, None] & (n < N)[None, :])
     return bias_sums + tl.sum(tl.reshape(before, [Q, RANKS, BLOCK_N]), axis=0), tl.where(live[:, None], of_angle, 0.0)
 
@@ -112,28 +112,37 @@ def mamba3_backward_kernel(
     dgate = tl.zeros([RANKS, BLOCK_P], tl.float32)
     ddown = tl.zeros([RANKS, BLOCK_P], tl.float32)
     dD = tl.zeros([ROWS], tl.float32)
-    projection_at = (h * RANK + r)[:, None] * P + p[None, :]
+    projection_at = (head * RANK + r)[:, None] * P + p[None, :]
+    dq_ptr += (b * length * RANK * heads + h) * N
+    dk_ptr += (b * length * RANK * heads + h) * N
+    token_row = b * length * heads + h
+    dout_ptr += token_row * P if HAS_DOWN or RANK == 1 else (b * length * RANK * heads + h) * P
+    dv_ptr += token_row * P
+    dangles_ptr += token_row * ANGLES
+    u = tl.arange(0, Q)
+    token_at = (u * heads)[:, None] * P + p[None, :]
+    row = (token * RANK + r) * heads
     chunks = tl.cdiv(end - begin, Q)
     for step in range(0, chunks):
         c = chunks - 1 - tl.cast(step, tl.int32)
-        t = begin + c * Q + token
-        u = begin + c * Q + tl.arange(0, Q)
-        live = (t < end) & (r < RANK)
+        left = end - begin - c * Q
+        first = (begin + c * Q).to(tl.int64)
+        live = (token < left) & (r < RANK)
         once = live & (r == 0)
         in_P = live[:, None] & (p < P)[None, :]
-        in_tokens = (u < end)[:, None] & (p < P)[None, :]
+        in_tokens = (u < left)[:, None] & (p < P)[None, :]
         chunk_at = tl.cast(chunk + c, tl.int64) * heads + h
-        token_at = ((b * length + u)[:, None] * heads + h) * P + p[None, :]
-        row = ((b * length + t) * RANK + r) * heads + h
         # the gradient of what a token puts out before D, gate and sum over ranks
         if HAS_DOWN or RANK == 1:
-            dy = tl.load(dout_ptr + ((b * length + t)[:, None] * heads + h) * P + p[None, :], mask=in_P, other=0.0).to(tl.float32)
+            dy_at = dout_ptr + first * heads * P + ((token * heads)[:, None] * P + p[None, :])
         else:
-            dy = tl.load(dout_ptr + row[:, None] * P + p[None, :], mask=in_P, other=0.0).to(tl.float32)
+            dy_at = dout_ptr + first * (RANK * heads) * P + (row[:, None] * P + p[None, :])
+        dy = tl.load(dy_at, mask=in_P, other=0.0).to(tl.float32)
         if HAS_DOWN or HAS_Z:
-            y = tl.load(ungated_ptr + row[:, None] * P + p[None, :], mask=in_P, other=0.0).to(tl.float32)
+            y_at = ((b * length + first) * RANK * heads + h) * P + (row[:, None] * P + p[None, :])
+            y = tl.load(ungated_ptr + y_at, mask=in_P, other=0.0).to(tl.float32)
             if HAS_Z:
-                z = tl.load(z_ptr + t.to(tl.int64)[:, None] * z_l + p[None, :] * z_p, mask=in_P, other=0.0).to(tl.float32)
+                z = tl.load(z_ptr + first * z_l + (token[:, None] * z_l + p[None, :] * z_p), mask=in_P, other=0.0).to(tl.float32)
                 gated = z
                 if HAS_UP:
                     gate = tl.load(gate_ptr + projection_at, mask=in_P, other=0.0).to(tl.float32)
@@ -152,22 +161,23 @@ def mamba3_backward_kernel(
                     dgate += tl.sum(tl.reshape(dgated * z, [Q, RANKS, BLOCK_P]), axis=0)
                     dgated *= gate
                 dz = tl.sum(tl.reshape(dgated, [Q, RANKS, BLOCK_P]), axis=1)
-                tl.store(dz_ptr + token_at, dz.to(dz_ptr.dtype.element_ty), mask=in_tokens)
+                dz_at = (token_row + first * heads) * P + token_at
+                tl.store(dz_ptr + dz_at, dz.to(dz_ptr.dtype.element_ty), mask=in_tokens)
                 dy *= silu
         narrow_dy = dy.to(kind)
-        dt, trap, scale = steps_of(dt_ptr, dt_l, trap_ptr, trap_l, t, end, live)
-        sums = running_sums(adt_ptr, adt_l, t, once, FLOAT64)
+        dt, trap, scale = steps_of(dt_ptr, dt_l, trap_ptr, trap_l, first, token, left, live)
+        sums = running_sums(adt_ptr, adt_l, first, token, once, FLOAT64)
         total = last_of(sums, ROWS)
         reach = tl.exp2(sums)
         to_end = tl.exp2(total - sums)
         before = tl.load(turns_ptr + chunk_at * PAIRS + j)
-        bent_angle, angles, _ = turned_by(angles_ptr, angles_l, angles_n, t, once, dt, before, ROWS, ANGLES, PAIRS)
+        bent_angle, angles, _ = turned_by(angles_ptr, angles_l, angles_n, first, token, once, dt, before, ROWS, ANGLES, PAIRS)
         cosine, sine = cosine_and_sine(as_fraction(angles))
-        wide_q = rotated(q_ptr, q_l, q_r, q_n, q_bias_ptr, t, r, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS)
-        wide_k = rotated(k_ptr, k_l, k_r, k_n, k_bias_ptr, t, r, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS)
+        wide_q = rotated(q_ptr, q_l, q_r, q_n, q_bias_ptr, first, token, r, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS)
+        wide_k = rotated(k_ptr, k_l, k_r, k_n, k_bias_ptr, first, token, r, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS)
         q = wide_q.to(kind)
         k = wide_k.to(kind)
-        raw_v = tl.load(v_ptr + t.to(tl.int64)[:, None] * v_l + p[None, :] * v_p, mask=in_P, other=0.0).to(tl.float32)
+        raw_v = tl.load(v_ptr + first * v_l + (token[:, None] * v_l + p[None, :] * v_p), mask=in_P, other=0.0).to(tl.float32)
         wide_v = raw_v
         if HAS_UP:
             up = tl.load(up_ptr + projection_at, mask=in_P, other=0.0).to(tl.float32)
@@ -219,29 +229,30 @@ def mamba3_backward_kernel(
             dv *= up
         dv_token = tl.sum(tl.reshape(dv, [Q, RANKS, BLOCK_P]), axis=1)
         if HAS_LAST:
-            final = live & (t == end - 1)
-            last_at = (s.to(tl.int64) * RANK + r)[:, None] * heads + h
-            dk += tl.load(dk_last_ptr + last_at * N + column[None, :], mask=final[:, None] & (n < N)[None, :], other=0.0).to(tl.float32)
+            final = live & (token == left - 1)
+            last_at = (s.to(tl.int64) * RANK * heads + h) * N + ((r * heads)[:, None] * N + column[None, :])
+            dk += tl.load(dk_last_ptr + last_at, mask=final[:, None] & (n < N)[None, :], other=0.0).to(tl.float32)
             value_at = of_head * P + p[None, :] + u[:, None] * 0
-            dv_token += tl.load(dv_last_ptr + value_at, mask=(u == end - 1)[:, None] & (p < P)[None, :], other=0.0).to(tl.float32)
-        tl.store(dv_ptr + token_at, dv_token.to(dv_ptr.dtype.element_ty), mask=in_tokens)
+            dv_token += tl.load(dv_last_ptr + value_at, mask=(u == left - 1)[:, None] & (p < P)[None, :], other=0.0).to(tl.float32)
+        tl.store(dv_ptr + first * heads * P + token_at, dv_token.to(dv_ptr.dtype.element_ty), mask=in_tokens)
 
-        dq_bias, of_angle = turned_back(dq_ptr, dq_bias, wide_q, dq, cosine, sine, row, r, live, Q, RANKS, N, BLOCK_N, NEIGHBOURS)
-        dk_bias, more = turned_back(dk_ptr, dk_bias, wide_k, dk, cosine, sine, row, r, live, Q, RANKS, N, BLOCK_N, NEIGHBOURS)
+        row_start = first * (RANK * heads) * N
+        dq_bias, of_angle = turned_back(dq_ptr + row_start, dq_bias, wide_q, dq, cosine, sine, row, live, Q, RANKS, N, BLOCK_N, NEIGHBOURS)
+        dk_bias, more = turned_back(dk_ptr + row_start, dk_bias, wide_k, dk, cosine, sine, row, live, Q, RANKS, N, BLOCK_N, NEIGHBOURS)
         of_angle += more
         turn = dturn[None, :] + tl.cumsum(of_angle, axis=0, reverse=True)
         dturn += tl.sum(of_angle, axis=0)
         turn *= 3.141592653589793
-        angle_at = ((b * length + t)[:, None] * heads + h) * ANGLES + j[None, :]
+        angle_at = first * heads * ANGLES + ((token * heads)[:, None] * ANGLES + j[None, :])
         of_logit = turn * dt[:, None] * (1.0 - bent_angle * bent_angle)
         tl.store(dangles_ptr + angle_at, of_logit.to(dangles_ptr.dtype.element_ty), mask=once[:, None] & (j < ANGLES)[None, :])
-        tl.store(dstep_ptr + of_token + t, tl.sum(turn * bent_angle, axis=1), mask=once)
+        tl.store(dstep_ptr + of_token + first + token, tl.sum(turn * bent_angle, axis=1), mask=once)
         # the sum s[t] stands in the exponents of row t and column t; the last one in those of the state as well
         suffix = tl.cumsum(dsums.to(wide), axis=0, reverse=True) + at_end
-        tl.store(dadt_ptr + of_token + t, suffix.to(tl.float32), mask=once)
+        tl.store(dadt_ptr + of_token + first + token, suffix.to(tl.float32), mask=once)
         dscale = of_ranks(dscale, Q, RANKS)
-        tl.store(dgamma_ptr + of_token + u, of_ranks(dgamma, Q, RANKS) + dscale, mask=u < end)
-        tl.store(dbeta_ptr + of_token + u + 1, dscale, mask=u + 1 < end)
+        tl.store(dgamma_ptr + of_token + first + u, of_ranks(dgamma, Q, RANKS) + dscale, mask=u < left)
+        tl.store(dbeta_ptr + of_token + first + u + 1, dscale, mask=u + 1 < left)
     bias_at = of_head * (RANK * N) + ranks[:, None] * N + column[None, :]
     in_bias = (ranks < RANK)[:, None] & (n < N)[None, :]
     tl.store(dq_bias_ptr + bias_at, dq_bias, mask=in_bias)

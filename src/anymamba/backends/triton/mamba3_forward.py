@@ -98,32 +98,39 @@ def mamba3_forward_kernel(
             tl.store(angle_last_ptr + of_head * ANGLES + j, angle, mask=(j < ANGLES) & (j < pairs_here))
             tl.store(v_last_ptr + of_head * P + p, v_before.to(v_last_ptr.dtype.element_ty), mask=p < P)
             tl.store(k_last_ptr + of_head * N + column, k_before, mask=n < N_here)
+    projection_at = (head * RANK + r)[:, None] * P + p[None, :]
+    if HAS_OUT:
+        out_ptr += b * length * heads * (P if HAS_DOWN else RANK * P)
+    if HAS_UNGATED:
+        ungated_ptr += b * length * heads * (RANK * P)
     for c in range(0, tl.cdiv(end - begin, Q)):
-        t = begin + c * Q + token
-        live = (t < end) & (r < RANK)
+        left = end - begin - c * Q
+        first = (begin + c * Q).to(tl.int64)
+        live = (token < left) & (r < RANK)
         once = live & (r == 0)
         if HAS_STATES:
-            at = (tl.cast(chunk + c, tl.int64) * heads + h)
+            at = tl.cast(chunk + c, tl.int64) * heads + h
             tl.store(states_ptr + at * (P * N) + state_at, state.to(states_ptr.dtype.element_ty), mask=in_state)
             tl.store(turns_ptr + at * PAIRS + j, turns, mask=j < pairs_here)
-        dt, trap, scale = steps_of(dt_ptr, dt_l, trap_ptr, trap_l, t, end, live)
-        sums = running_sums(adt_ptr, adt_l, t, once, FLOAT64)
+        dt, trap, scale = steps_of(dt_ptr, dt_l, trap_ptr, trap_l, first, token, left, live)
+        sums = running_sums(adt_ptr, adt_l, first, token, once, FLOAT64)
         total = last_of(sums, ROWS)
-        _, angles, turns = turned_by(angles_ptr, angles_l, angles_n, t, once, dt, turns, ROWS, ANGLES, PAIRS)
+        _, angles, turns = turned_by(angles_ptr, angles_l, angles_n, first, token, once, dt, turns, ROWS, ANGLES, PAIRS)
         cosine, sine = cosine_and_sine(as_fraction(angles))
         in_P = live[:, None] & (p < P)[None, :]
-        v = tl.load(v_ptr + t.to(tl.int64)[:, None] * v_l + p[None, :] * v_p, mask=in_P, other=0.0)
+        v = tl.load(v_ptr + first * v_l + (token[:, None] * v_l + p[None, :] * v_p), mask=in_P, other=0.0)
         if HAS_UP:
-            up = tl.load(up_ptr + (h * RANK + r)[:, None] * P + p[None, :], mask=in_P, other=0.0).to(tl.float32)
+            up = tl.load(up_ptr + projection_at, mask=in_P, other=0.0).to(tl.float32)
             wide_v = v.to(tl.float32) * up
             v = wide_v.to(kind)
-        k = rotated(k_ptr, k_l, k_r, k_n, k_bias_ptr, t, r, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS)
+        k = rotated(k_ptr, k_l, k_r, k_n, k_bias_ptr, first, token, r, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS)
         if HAS_LAST:
-            final = live & (t == end - 1)
-            last_at = (s.to(tl.int64) * RANK + r)[:, None] * heads + h
-            tl.store(k_last_ptr + last_at * N + column[None, :], k, mask=final[:, None] & (n < N_here)[None, :])
+            final = live & (token == left - 1)
+            last_at = (r * heads)[:, None] * N + column[None, :]
+            key_ptr = k_last_ptr + (s.to(tl.int64) * RANK * heads + h) * N
+            tl.store(key_ptr + last_at, k, mask=final[:, None] & (n < N_here)[None, :])
         if HAS_OUT:
-            q = rotated(q_ptr, q_l, q_r, q_n, q_bias_ptr, t, r, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS).to(kind)
+            q = rotated(q_ptr, q_l, q_r, q_n, q_bias_ptr, first, token, r, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS).to(kind)
             y = tl.dot(q, tl.trans(state.to(kind)), input_precision=PRECISION) * tl.exp2(sums)[:, None]
             scores = tl.dot(q, tl.trans(k.to(kind)), input_precision=PRECISION)
             weights = tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0)) * scale[None, :]
@@ -136,22 +143,24 @@ def mamba3_forward_kernel(
                     y += D * wide_v
                 else:
                     y += D * v.to(tl.float32)
-            row_at = ((b * length + t) * RANK + r)[:, None] * heads + h
+            start = (first * RANK * heads + h) * P
+            row_at = ((token * RANK + r) * heads)[:, None] * P + p[None, :]
             if HAS_UNGATED:
-                tl.store(ungated_ptr + row_at * P + p[None, :], y.to(ungated_ptr.dtype.element_ty), mask=in_P)
+                tl.store(ungated_ptr + start + row_at, y.to(ungated_ptr.dtype.element_ty), mask=in_P)
             if HAS_Z:
-                z = tl.load(z_ptr + t.to(tl.int64)[:, None] * z_l + p[None, :] * z_p, mask=in_P, other=0.0).to(tl.float32)
+                z = tl.load(z_ptr + first * z_l + (token[:, None] * z_l + p[None, :] * z_p), mask=in_P, other=0.0).to(tl.float32)
                 if HAS_UP:
-                    z *= tl.load(gate_ptr + (h * RANK + r)[:, None] * P + p[None, :], mask=in_P, other=0.0).to(tl.float32)
+                    z *= tl.load(gate_ptr + projection_at, mask=in_P, other=0.0).to(tl.float32)
                 y *= z * sigmoid(z)
             if HAS_DOWN:
-                y *= tl.load(down_ptr + (h * RANK + r)[:, None] * P + p[None, :], mask=in_P, other=0.0).to(tl.float32)
+                y *= tl.load(down_ptr + projection_at, mask=in_P, other=0.0).to(tl.float32)
                 y = tl.sum(tl.reshape(y, [Q, RANKS, BLOCK_P]), axis=1)
-                u = begin + c * Q + tl.arange(0, Q)
-                out_at = ((b * length + u)[:, None] * heads + h) * P + p[None, :]
-                tl.store(out_ptr + out_at, y.to(out_ptr.dtype.element_ty), mask=(u < end)[:, None] & (p < P)[None, :])
+                u = tl.arange(0, Q)
+                out_at = (u * heads)[:, None] * P + p[None, :]
+                out_mask = (u < left)[:, None] & (p < P)[None, :]
+                tl.store(out_ptr + (first * heads + h) * P + out_at, y.to(out_ptr.dtype.element_ty), mask=out_mask)
             else:
-                tl.store(out_ptr + row_at * P + p[None, :], y.to(out_ptr.dtype.element_ty), mask=in_P)
+                tl.store(out_ptr + start + row_at, y.to(out_ptr.dtype.element_ty), mask=in_P)
         weighted = k * (scale * tl.exp2(total - sums))[:, None]
         rounded = weighted.to(kind)
         state = tl.dot(tl.trans(v), rounded, acc=state * tl.exp2(total), input_precision=PRECISION)

@@ -73,24 +73,24 @@ def cosine_and_sine(fraction):
 
 
 @triton.jit
-def steps_of(dt_ptr, dt_l, trap_ptr, trap_l, t, end, live):
-    """Of rows of tokens t: the step DT, the share of a token's own key, trap, and with what weight it enters the state of later tokens,
-    trap DT + (1 - trap) DT of the token after it. Zero where not live."""
-    at = t.to(tl.int64)
-    dt = tl.load(dt_ptr + at * dt_l, mask=live, other=0.0).to(tl.float32)
-    trap = sigmoid(tl.load(trap_ptr + at * trap_l, mask=live, other=0.0).to(tl.float32))
-    follows = live & (t + 1 < end)
-    next_dt = tl.load(dt_ptr + (at + 1) * dt_l, mask=follows, other=0.0).to(tl.float32)
-    next_trap = tl.load(trap_ptr + (at + 1) * trap_l, mask=follows, other=0.0).to(tl.float32)
+def steps_of(dt_ptr, dt_l, trap_ptr, trap_l, first, token, left, live):
+    """Of rows of the tokens from the chunk's first on, of which left are there: the step DT, the share of a token's own key, trap, and with
+    what weight it enters the state of later tokens, trap DT + (1 - trap) DT of the token after it. Zero where not live."""
+    dt_ptr += first * dt_l
+    trap_ptr += first * trap_l
+    dt = tl.load(dt_ptr + token * dt_l, mask=live, other=0.0).to(tl.float32)
+    trap = sigmoid(tl.load(trap_ptr + token * trap_l, mask=live, other=0.0).to(tl.float32))
+    follows = live & (token + 1 < left)
+    next_dt = tl.load(dt_ptr + (token + 1) * dt_l, mask=follows, other=0.0).to(tl.float32)
+    next_trap = tl.load(trap_ptr + (token + 1) * trap_l, mask=follows, other=0.0).to(tl.float32)
     scale = trap * dt + sigmoid(-next_trap) * next_dt
     return dt, trap, tl.where(live, scale, 0.0)
 
 
 @triton.jit
-def running_sums(adt_ptr, adt_l, t, once, FLOAT64: tl.constexpr):
-    """Of ADT from the chunk's first row on, times log2(e), so that exp2 of a difference is a decay; and the last of them. once: rows that
-    count."""
-    decay = tl.load(adt_ptr + t.to(tl.int64) * adt_l, mask=once, other=0.0).to(tl.float32) * LOG2E
+def running_sums(adt_ptr, adt_l, first, token, once, FLOAT64: tl.constexpr):
+    """Of ADT from the chunk's first row on, times log2(e), so that exp2 of a difference is a decay. once: rows that count."""
+    decay = tl.load(adt_ptr + first * adt_l + token * adt_l, mask=once, other=0.0).to(tl.float32) * LOG2E
     return tl.cumsum(decay.to(tl.float64 if FLOAT64 else tl.float32), axis=0).to(tl.float32)
 
 
@@ -100,12 +100,15 @@ def last_of(x, ROWS: tl.constexpr):
 
 
 @triton.jit
-def turned_by(angles_ptr, angles_l, angles_n, t, once, dt, before, ROWS: tl.constexpr, ANGLES: tl.constexpr, PAIRS: tl.constexpr):
+def turned_by(
+    angles_ptr, angles_l, angles_n, first, token, once, dt, before,
+    ROWS: tl.constexpr, ANGLES: tl.constexpr, PAIRS: tl.constexpr,
+):  # fmt: skip
     """Of every row and pair: tanh of its angle (zero where not once), what it has turned by, and the latter of the last row; integers.
     before: (PAIRS,), what the token before the chunk had turned by."""
     j = tl.arange(0, PAIRS)
-    at = t.to(tl.int64)[:, None] * angles_l + j[None, :] * angles_n
-    bent = tanh(tl.load(angles_ptr + at, mask=once[:, None] & (j < ANGLES)[None, :], other=0.0).to(tl.float32))
+    at = token[:, None] * angles_l + j[None, :] * angles_n
+    bent = tanh(tl.load(angles_ptr + first * angles_l + at, mask=once[:, None] & (j < ANGLES)[None, :], other=0.0).to(tl.float32))
     turns = before[None, :] + tl.cumsum(as_integer(bent * (dt * 0.5)[:, None]), axis=0)
     last = tl.sum(tl.where((tl.arange(0, ROWS) == ROWS - 1)[:, None], turns, 0), axis=0)
     return bent, turns, last
@@ -113,16 +116,16 @@ def turned_by(angles_ptr, angles_l, angles_n, t, once, dt, before, ROWS: tl.cons
 
 @triton.jit
 def rotated(
-    x_ptr, x_l, x_r, x_n, bias_ptr, t, r, live, cosine, sine,
+    x_ptr, x_l, x_r, x_n, bias_ptr, first, token, r, live, cosine, sine,
     ROWS: tl.constexpr, N: tl.constexpr, BLOCK_N: tl.constexpr, NEIGHBOURS: tl.constexpr,
 ):  # fmt: skip
     """x + bias, turned: (ROWS, BLOCK_N) float32. x_ptr: of a group's token 0, rank 0. bias_ptr: (rank, N) of a head."""
     n = tl.arange(0, BLOCK_N)
     column = column_of(n, N, NEIGHBOURS)
     inside = live[:, None] & (n < N)[None, :]
-    at = t.to(tl.int64)[:, None] * x_l + (r[:, None] * x_r + column[None, :] * x_n)
-    x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
-    x += tl.load(bias_ptr + r[:, None] * N + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    at = (token * x_l + r * x_r)[:, None] + column[None, :] * x_n
+    x = tl.load(x_ptr + first * x_l + at, mask=inside, other=0.0).to(tl.float32)
+    x += tl.load(bias_ptr + (r * N)[:, None] + column[None, :], mask=inside, other=0.0).to(tl.float32)
     a, b = tl.split(tl.reshape(x, [ROWS, BLOCK_N // 2, 2]))
     return tl.reshape(tl.join(a * cosine - b * sine, a * sine + b * cosine), [ROWS, BLOCK_N])
 
