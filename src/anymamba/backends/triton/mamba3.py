@@ -11,8 +11,9 @@ from torch import Tensor
 
 from anymamba.backends.call import FEW_HEADS, Call
 from anymamba.backends.transforms import first_derivative_only
-from anymamba.backends.triton.launch import has_float64, on_device, runs_here
-from anymamba.backends.triton.mamba3_backward import mamba3_backward_kernel, mamba3_steps_backward_kernel
+from anymamba.backends.triton.launch import has_float64, on_device, power_of_2, runs_here
+from anymamba.backends.triton.mamba3_backward import mamba3_keys_backward_kernel, mamba3_queries_backward_kernel
+from anymamba.backends.triton.mamba3_backward_walks import mamba3_angles_backward_kernel, mamba3_dstate_kernel
 from anymamba.backends.triton.mamba3_forward import mamba3_forward_kernel
 from anymamba.backends.triton.mamba3_plan import Plan, backward_plan, forward_plan
 from anymamba.language import say
@@ -202,6 +203,9 @@ class _Inputs:
     def new(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.V.device)
 
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.float32, device=self.V.device)
+
     def chunks(self, q: int) -> int:
         """Of all sequences, as the kernels number them."""
         batch, length = self.V.shape[:2]
@@ -261,7 +265,7 @@ class _Inputs:
         headdim = self.V.shape[3]
         with on_device(self.V):
             mamba3_forward_kernel[(self.V.shape[2] * -(-headdim // plan.block_p), self.sequences)](
-                *self.arguments(), self.angle, self.ssm, self.key, self.value, *outputs, *self.strides(), *self.sizes(),
+                *self.arguments(), self.angle, self.ssm, self.key, self.value, *outputs, *self.strides(), *self.sizes(), 0,
                 HAS_LAST=has_out and self.options.last, HAS_OUT=has_out, HAS_UNGATED=outputs[1] is not None, HAS_STATES=not has_out,
                 **self.compiled_for(plan),
             )  # fmt: skip
@@ -275,32 +279,56 @@ class _Inputs:
         states = self.new(self.chunks(plan.q), heads, headdim, d_state, dtype=kind)
         turns = self.new(states.shape[0], heads, plan.block_n // 2, dtype=torch.int32)
         self._launch(plan, (None, None, states, turns, *(None,) * 4), has_out=False)
+        many_chunks = states.shape[0]
+        dstates, dy = torch.empty_like(states), self.new(batch, length, rank, heads, headdim, dtype=kind)
+        # a chunk of no sequence stays negative
+        sequences = torch.full((many_chunks,), -1, dtype=torch.int32, device=self.V.device)
         dq, dk = (self.new(batch, length, rank, heads, d_state) for _ in range(2))
-        dv, dz = (self.new(*self.V.shape, dtype=kind), None if self.Z is None else self.new(*self.V.shape, dtype=self.Z.dtype))
-        dadt, dgamma, dbeta, dstep, ddt, dtrap = (self.new(batch, heads, length) for _ in range(6))
-        dangles = self.new(batch, length, heads, angles)
-        dq_bias, dk_bias = (self.new(many, heads, rank, d_state) for _ in range(2))
-        dD = None if self.D is None else self.new(many, heads)
-        dup, dgate, ddown = (None if x is None else self.new(many, heads, rank, headdim) for x in (self.up, self.gate, self.down))
+        dv, dz = self.new(*self.V.shape, dtype=kind), None if self.Z is None else self.new(*self.V.shape, dtype=self.Z.dtype)
+        dadt, dgamma, dbeta, ddt, dtrap = (self.new(batch, heads, length) for _ in range(5))
+        of_angle, dangles = (self.new(batch, length, heads, angles) for _ in range(2))
+        dsums, at_end = self.new(many_chunks, heads, plan.rows), self.new(many_chunks, heads)
+        # of chunks that are there, and zero for those that are not
+        dq_bias, dk_bias = (self._zeros(many_chunks, heads, rank, d_state) for _ in range(2))
+        dD = None if self.D is None else self._zeros(many_chunks, heads)
+        dup = None if self.up is None else self._zeros(many_chunks, heads, rank, headdim)
+        dgate, ddown = (None if x is None else self.new(many, heads, rank, headdim) for x in (self.gate, self.down))
         dfirst: tuple[Tensor | None, ...] = (None,) * 4
         if self.ssm is not None:
             # a state is handed in with rank one alone
             dfirst = tuple(self.new(*shape) for shape in self._states())
             dfirst = (*dfirst[:2], dfirst[2].view(many, heads, d_state), dfirst[3])  # type: ignore[union-attr]
-        given = (None,) * 4
+        given: tuple[Tensor | None, ...] = (None,) * 4
         if dlast is not None:
-            given = tuple(  # type: ignore[assignment]
-                torch.zeros(shape, device=self.V.device) if g is None else g.contiguous() for g, shape in zip(dlast, self._states())
-            )
+            zeros = (self._zeros(*shape) if g is None else g.contiguous() for g, shape in zip(dlast, self._states()))
+            given = tuple(zeros)
+        compiled, scalars = self.compiled_for(plan), (self.ADT, self.DT, self.Trap)
+        of_scalars = tuple(stride for x in scalars for stride in x.stride())
+        of_rows = (*self.Q.stride(), *self.K.stride(), *self.V.stride(), *of_scalars, *self.Angles.stride())
+        of_Z = (0,) * 4 if self.Z is None else self.Z.stride()
+        chunkwise = {name: value for name, value in compiled.items() if name not in ("HAS_FIRST", "HAS_DOWN", "HAS_Z", "HAS_D")}
         with on_device(self.V):
-            mamba3_backward_kernel[(heads, many)](
-                dout.contiguous(), *self.arguments(), ungated, states, turns, self.key, self.value, *given,
-                dq, dk, dv, dz, dadt, dgamma, dbeta, dstep, dangles, dq_bias, dk_bias, dD, dup, dgate, ddown, *dfirst,
-                *self.strides(), *self.sizes(), HAS_LAST=dlast is not None, **self.compiled_for(plan),
+            mamba3_dstate_kernel[(heads, many)](
+                dout.contiguous(), self.Q, *scalars, self.Q_bias, self.Angles, self.gate, self.down, self.Z, self.borders, ungated, turns,
+                self.key, self.value, *given[1:], dy, dz, dstates, sequences, dgate, ddown, dbeta, *dfirst[1:],
+                *self.Q.stride(), *of_scalars, *self.Angles.stride(), *of_Z, *self.sizes(), 0,
+                HAS_LAST=dlast is not None, **{name: value for name, value in compiled.items() if name != "HAS_D"},
             )  # fmt: skip
-            mamba3_steps_backward_kernel[(-(-length // 256), heads, batch)](
-                self.DT, self.Trap, dgamma, dbeta, dstep, ddt, dtrap, *self.DT.stride(), *self.Trap.stride(), heads, length,
-                BLOCK=256, num_warps=4, num_stages=1,
+            rows = (self.Q, self.K, self.V, *scalars, self.Q_bias, self.K_bias, self.Angles, self.up)
+            mamba3_keys_backward_kernel[(heads, many_chunks)](
+                *rows, self.D, self.borders, sequences, turns, dstates, dy, given[2], given[3],
+                dk, dv, dk_bias, dup, dD, of_angle, dsums, at_end, dgamma, dbeta,
+                *of_rows, *self.sizes(), HAS_LAST=dlast is not None, HAS_D=self.D is not None, **chunkwise,
+            )  # fmt: skip
+            mamba3_queries_backward_kernel[(heads, many_chunks)](
+                *rows, self.borders, sequences, turns, states, dstates, dy, dsums, at_end, dq, dq_bias, of_angle, dadt,
+                *of_rows, *self.sizes(), **chunkwise,
+            )  # fmt: skip
+            mamba3_angles_backward_kernel[(heads, many)](
+                self.Angles, self.DT, self.Trap, of_angle, dgamma, dbeta, self.borders, given[0], dangles, ddt, dtrap, dfirst[0],
+                *self.Angles.stride(), *self.DT.stride(), *self.Trap.stride(), length, heads, 0,
+                Q=64, ANGLES=angles, PAIRS=max(power_of_2(max(angles, 1)), 2), PACKED=self.borders is not None,
+                HAS_FIRST=self.ssm is not None, HAS_LAST=dlast is not None, num_warps=4, num_stages=1,
             )  # fmt: skip
         dQ, dK = (x.unflatten(3, (groups, heads // groups)).sum(4) for x in (dq, dk))
         of_parameters = (None if x is None else x.sum(0) for x in (dup, dgate, ddown, dD))

@@ -30,13 +30,13 @@ from anymamba.backends.triton.mamba3_tokens import (
 )
 
 
-@triton.jit(do_not_specialize=["length", "heads", "heads_per_group"])
+@triton.jit(do_not_specialize=["length", "heads", "heads_per_group", "zero"])
 def mamba3_forward_kernel(
     q_ptr, k_ptr, v_ptr, adt_ptr, dt_ptr, trap_ptr, q_bias_ptr, k_bias_ptr, angles_ptr, up_ptr, gate_ptr, down_ptr, D_ptr, z_ptr,
     borders_ptr, angle_first_ptr, ssm_first_ptr, k_first_ptr, v_first_ptr,
     out_ptr, ungated_ptr, states_ptr, turns_ptr, angle_last_ptr, ssm_last_ptr, k_last_ptr, v_last_ptr,
     q_b, q_l, q_r, q_g, q_n, k_b, k_l, k_r, k_g, k_n, v_b, v_l, v_h, v_p, adt_b, adt_h, adt_l, dt_b, dt_h, dt_l, trap_b, trap_h, trap_l,
-    angles_b, angles_l, angles_h, angles_n, z_b, z_l, z_h, z_p, length, heads, heads_per_group,
+    angles_b, angles_l, angles_h, angles_n, z_b, z_l, z_h, z_p, length, heads, heads_per_group, zero,
     Q: tl.constexpr, RANK: tl.constexpr, RANKS: tl.constexpr, P: tl.constexpr, N: tl.constexpr, ANGLES: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, NEIGHBOURS: tl.constexpr, PACKED: tl.constexpr, HAS_FIRST: tl.constexpr,
     HAS_LAST: tl.constexpr, HAS_OUT: tl.constexpr, HAS_UNGATED: tl.constexpr, HAS_STATES: tl.constexpr, HAS_UP: tl.constexpr,
@@ -57,9 +57,6 @@ def mamba3_forward_kernel(
     part = tl.program_id(0) % parts
     s = tl.program_id(1)
     b, begin, end, chunk = sequence_of(s, borders_ptr, length, Q, PACKED)
-    i = tl.arange(0, ROWS)
-    token = i // RANKS
-    r = i % RANKS
     n = tl.arange(0, BLOCK_N)
     column = column_of(n, N, NEIGHBOURS)
     p = part * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -98,19 +95,29 @@ def mamba3_forward_kernel(
             tl.store(angle_last_ptr + of_head * ANGLES + j, angle, mask=(j < ANGLES) & (j < pairs_here))
             tl.store(v_last_ptr + of_head * P + p, v_before.to(v_last_ptr.dtype.element_ty), mask=p < P)
             tl.store(k_last_ptr + of_head * N + column, k_before, mask=n < N_here)
-    projection_at = (head * RANK + r)[:, None] * P + p[None, :]
     if HAS_OUT:
         out_ptr += b * length * heads * (P if HAS_DOWN else RANK * P)
     if HAS_UNGATED:
         ungated_ptr += b * length * heads * (RANK * P)
     for c in range(0, tl.cdiv(end - begin, Q)):
+        # zero, known only in the loop: what depends on it is computed there, and not kept in registers all along
+        later = zero & tl.cast(c, tl.int32)
+        i = tl.arange(0, ROWS) ^ later
+        token = i // RANKS
+        r = i % RANKS
+        n = tl.arange(0, BLOCK_N) ^ later
+        p = part * BLOCK_P + (tl.arange(0, BLOCK_P) ^ later)
+        column = column_of(n, N, NEIGHBOURS)
+        projection_at = (head * RANK + r)[:, None] * P + p[None, :]
         left = end - begin - c * Q
         first = (begin + c * Q).to(tl.int64)
         live = (token < left) & (r < RANK)
         once = live & (r == 0)
         if HAS_STATES:
             at = tl.cast(chunk + c, tl.int64) * heads + h
-            tl.store(states_ptr + at * (P * N) + state_at, state.to(states_ptr.dtype.element_ty), mask=in_state)
+            inside = (p < P)[:, None] & (n < N)[None, :]
+            state_at = p[:, None] * N + column[None, :]
+            tl.store(states_ptr + at * (P * N) + state_at, state.to(states_ptr.dtype.element_ty), mask=inside)
             tl.store(turns_ptr + at * PAIRS + j, turns, mask=j < pairs_here)
         dt, trap, scale = steps_of(dt_ptr, dt_l, trap_ptr, trap_l, first, token, left, live)
         sums = running_sums(adt_ptr, adt_l, first, token, once, FLOAT64)
@@ -123,16 +130,17 @@ def mamba3_forward_kernel(
             up = tl.load(up_ptr + projection_at, mask=in_P, other=0.0).to(tl.float32)
             wide_v = v.to(tl.float32) * up
             v = wide_v.to(kind)
-        k = rotated(k_ptr, k_l, k_r, k_n, k_bias_ptr, first, token, r, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS)
+        wide_k = rotated(k_ptr, k_l, k_r, k_n, k_bias_ptr, first, token, r, n, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS)
         if HAS_LAST:
             final = live & (token == left - 1)
             last_at = (r * heads)[:, None] * N + column[None, :]
             key_ptr = k_last_ptr + (s.to(tl.int64) * RANK * heads + h) * N
-            tl.store(key_ptr + last_at, k, mask=final[:, None] & (n < N_here)[None, :])
+            tl.store(key_ptr + last_at, wide_k, mask=final[:, None] & (n < N_here)[None, :])
+        k = wide_k.to(kind)
         if HAS_OUT:
-            q = rotated(q_ptr, q_l, q_r, q_n, q_bias_ptr, first, token, r, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS).to(kind)
+            q = rotated(q_ptr, q_l, q_r, q_n, q_bias_ptr, first, token, r, n, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS).to(kind)
             y = tl.dot(q, tl.trans(state.to(kind)), input_precision=PRECISION) * tl.exp2(sums)[:, None]
-            scores = tl.dot(q, tl.trans(k.to(kind)), input_precision=PRECISION)
+            scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
             weights = tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0)) * scale[None, :]
             weights = tl.where(token[:, None] == token[None, :], (trap * dt)[None, :], weights)
             mixing = tl.where(token[:, None] >= token[None, :], scores * weights, 0.0)
@@ -161,7 +169,10 @@ def mamba3_forward_kernel(
                 tl.store(out_ptr + (first * heads + h) * P + out_at, y.to(out_ptr.dtype.element_ty), mask=out_mask)
             else:
                 tl.store(out_ptr + start + row_at, y.to(out_ptr.dtype.element_ty), mask=in_P)
-        weighted = k * (scale * tl.exp2(total - sums))[:, None]
+        if HAS_LAST:
+            weighted = wide_k * (scale * tl.exp2(total - sums))[:, None]
+        else:  # the narrow keys take fewer registers while they wait
+            weighted = k.to(tl.float32) * (scale * tl.exp2(total - sums))[:, None]
         rounded = weighted.to(kind)
         state = tl.dot(tl.trans(v), rounded, acc=state * tl.exp2(total), input_precision=PRECISION)
         if HAS_LAST and kind != tl.float32:
@@ -171,6 +182,10 @@ def mamba3_forward_kernel(
                 rounded = weighted.to(kind)
                 state = tl.dot(tl.trans(v), rounded, acc=state, input_precision=PRECISION)
     if HAS_LAST:
+        n = tl.arange(0, BLOCK_N)
+        p = part * BLOCK_P + tl.arange(0, BLOCK_P)
+        state_at = p[:, None] * N + column_of(n, N, NEIGHBOURS)[None, :]
+        in_state = (p < P)[:, None] & (n < N)[None, :]
         tl.store(ssm_last_ptr + of_head * (P * N) + state_at, state, mask=in_state)
         if end > begin:
             tl.store(angle_last_ptr + of_head * ANGLES + j, as_fraction(turns) * TURN, mask=(j < ANGLES) & (j < pairs_here))

@@ -30,7 +30,7 @@ class Plan:
 def forward_plan(rank: int, headdim: int, d_state: int, wide: bool, few_heads: bool, device: torch.device) -> Plan:
     """wide: float32 operands. few_heads: a head is cut, since there are too few to fill a device: each part computes the scores again,
     and keeps its own state."""
-    return _plan(16 if wide else 64, min(max(power_of_2(headdim), 16), 32 if few_heads else 64), rank, d_state, device)
+    return _plan(16 if wide else 32, min(max(power_of_2(headdim), 16), 32 if few_heads else 64), rank, d_state, device)
 
 
 def backward_plan(rank: int, headdim: int, d_state: int, wide: bool, device: torch.device) -> Plan:

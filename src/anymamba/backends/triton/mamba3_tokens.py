@@ -116,11 +116,11 @@ def turned_by(
 
 @triton.jit
 def rotated(
-    x_ptr, x_l, x_r, x_n, bias_ptr, first, token, r, live, cosine, sine,
+    x_ptr, x_l, x_r, x_n, bias_ptr, first, token, r, n, live, cosine, sine,
     ROWS: tl.constexpr, N: tl.constexpr, BLOCK_N: tl.constexpr, NEIGHBOURS: tl.constexpr,
 ):  # fmt: skip
-    """x + bias, turned: (ROWS, BLOCK_N) float32. x_ptr: of a group's token 0, rank 0. bias_ptr: (rank, N) of a head."""
-    n = tl.arange(0, BLOCK_N)
+    """x + bias, turned: (ROWS, BLOCK_N) float32. x_ptr: of a group's token 0, rank 0. bias_ptr: (rank, N) of a head. n: the
+    columns, 0 to BLOCK_N."""
     column = column_of(n, N, NEIGHBOURS)
     inside = live[:, None] & (n < N)[None, :]
     at = (token * x_l + r * x_r)[:, None] + column[None, :] * x_n
