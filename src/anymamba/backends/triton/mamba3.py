@@ -251,7 +251,7 @@ class _Inputs:
             # zeros: what a sequence without tokens leaves behind
             last = tuple(torch.zeros(shape, dtype=torch.float32, device=self.V.device) for shape in shapes)
         plan = forward_plan(rank, headdim, d_state, self.wide, self.sequences * heads < FEW_HEADS, self.V.device)
-        self._launch(plan, (out, ungated, None, None, *last), has_out=True)
+        self._launch(plan, (out, ungated, *(None,) * 4, *last), has_out=True)
         if last[3] is not None:
             last = (*last[:3], last[3].to(self.V.dtype))
         return (out, *last), ungated
@@ -278,7 +278,8 @@ class _Inputs:
         plan = backward_plan(rank, headdim, d_state, self.wide, self.V.device)
         states = self.new(self.chunks(plan.q), heads, headdim, d_state, dtype=kind)
         turns = self.new(states.shape[0], heads, plan.block_n // 2, dtype=torch.int32)
-        self._launch(plan, (None, None, states, turns, *(None,) * 4), has_out=False)
+        q, k = (self.new(batch, length, rank, heads, d_state, dtype=kind) for _ in range(2))
+        self._launch(plan, (None, None, q, k, states, turns, *(None,) * 4), has_out=False)
         many_chunks = states.shape[0]
         dstates, dy = torch.empty_like(states), self.new(batch, length, rank, heads, headdim, dtype=kind)
         # a chunk of no sequence stays negative
@@ -304,25 +305,25 @@ class _Inputs:
             given = tuple(zeros)
         compiled, scalars = self.compiled_for(plan), (self.ADT, self.DT, self.Trap)
         of_scalars = tuple(stride for x in scalars for stride in x.stride())
-        of_rows = (*self.Q.stride(), *self.K.stride(), *self.V.stride(), *of_scalars, *self.Angles.stride())
+        of_rows = (*self.V.stride(), *of_scalars, *self.Angles.stride(), length, heads)
         of_Z = (0,) * 4 if self.Z is None else self.Z.stride()
         chunkwise = {name: value for name, value in compiled.items() if name not in ("HAS_FIRST", "HAS_DOWN", "HAS_Z", "HAS_D")}
         with on_device(self.V):
             mamba3_dstate_kernel[(heads, many)](
-                dout.contiguous(), self.Q, *scalars, self.Q_bias, self.Angles, self.gate, self.down, self.Z, self.borders, ungated, turns,
+                dout.contiguous(), q, *scalars, self.gate, self.down, self.Z, self.borders, ungated,
                 self.key, self.value, *given[1:], dy, dz, dstates, sequences, dgate, ddown, dbeta, *dfirst[1:],
-                *self.Q.stride(), *of_scalars, *self.Angles.stride(), *of_Z, *self.sizes(), 0,
-                HAS_LAST=dlast is not None, **{name: value for name, value in compiled.items() if name != "HAS_D"},
+                *of_scalars, *of_Z, length, heads, 0,
+                HAS_LAST=dlast is not None, **{name: value for name, value in compiled.items() if name not in ("HAS_D", "ANGLES")},
             )  # fmt: skip
-            rows = (self.Q, self.K, self.V, *scalars, self.Q_bias, self.K_bias, self.Angles, self.up)
+            rows = (q, k, self.V, *scalars, self.Angles, self.up)
             mamba3_keys_backward_kernel[(heads, many_chunks)](
                 *rows, self.D, self.borders, sequences, turns, dstates, dy, given[2], given[3],
                 dk, dv, dk_bias, dup, dD, of_angle, dsums, at_end, dgamma, dbeta,
-                *of_rows, *self.sizes(), HAS_LAST=dlast is not None, HAS_D=self.D is not None, **chunkwise,
+                *of_rows, HAS_LAST=dlast is not None, HAS_D=self.D is not None, **chunkwise,
             )  # fmt: skip
             mamba3_queries_backward_kernel[(heads, many_chunks)](
                 *rows, self.borders, sequences, turns, states, dstates, dy, dsums, at_end, dq, dq_bias, of_angle, dadt,
-                *of_rows, *self.sizes(), **chunkwise,
+                *of_rows, **chunkwise,
             )  # fmt: skip
             mamba3_angles_backward_kernel[(heads, many)](
                 self.Angles, self.DT, self.Trap, of_angle, dgamma, dbeta, self.borders, given[0], dangles, ddt, dtrap, dfirst[0],

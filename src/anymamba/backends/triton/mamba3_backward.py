@@ -17,7 +17,6 @@ from anymamba.backends.triton.mamba3_tokens import (
     column_of,
     cosine_and_sine,
     last_of,
-    rotated,
     running_sums,
     steps_of,
     turned_by,
@@ -61,21 +60,21 @@ def turned_back(
     return tl.sum(tl.reshape(of_angle, [Q, RANKS, BLOCK_N // 2]), axis=1)
 
 
-@triton.jit(do_not_specialize=["length", "heads", "heads_per_group"])
+@triton.jit(do_not_specialize=["length", "heads"])
 def mamba3_keys_backward_kernel(
-    q_ptr, k_ptr, v_ptr, adt_ptr, dt_ptr, trap_ptr, q_bias_ptr, k_bias_ptr, angles_ptr, up_ptr, D_ptr, borders_ptr,
+    q_ptr, k_ptr, v_ptr, adt_ptr, dt_ptr, trap_ptr, angles_ptr, up_ptr, D_ptr, borders_ptr,
     sequences_ptr, turns_ptr, dstates_ptr, dy_ptr, dk_last_ptr, dv_last_ptr,
     dk_ptr, dv_ptr, dk_bias_ptr, dup_ptr, dD_ptr, of_angle_ptr, dsums_ptr, at_end_ptr, dgamma_ptr, dbeta_ptr,
-    q_b, q_l, q_r, q_g, q_n, k_b, k_l, k_r, k_g, k_n, v_b, v_l, v_h, v_p, adt_b, adt_h, adt_l, dt_b, dt_h, dt_l, trap_b, trap_h, trap_l,
-    angles_b, angles_l, angles_h, angles_n, length, heads, heads_per_group,
+    v_b, v_l, v_h, v_p, adt_b, adt_h, adt_l, dt_b, dt_h, dt_l, trap_b, trap_h, trap_l, angles_b, angles_l, angles_h, angles_n,
+    length, heads,
     Q: tl.constexpr, RANK: tl.constexpr, RANKS: tl.constexpr, P: tl.constexpr, N: tl.constexpr, ANGLES: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, NEIGHBOURS: tl.constexpr, PACKED: tl.constexpr, HAS_LAST: tl.constexpr,
     HAS_UP: tl.constexpr, HAS_D: tl.constexpr, FLOAT64: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Grid: (heads, chunks of all). dk: (batch, length, rank, heads, N), of each head; dv: (batch, length, heads, P). Gradients of
-    parameters: (chunks of all, heads, ...) float32, to be added up. of_angle: (batch, length, heads, ANGLES), the share of the keys. dsums: (chunks of
-    all, heads, rows), of the running sums, and at_end: (chunks of all, heads), of the last of them: the shares that do not come from
-    states before chunks. dgamma, dbeta: (batch, heads, length)."""
+    """Grid: (heads, chunks of all). q, k: as the forward kernel turned them. dk: (batch, length, rank, heads, N), of each head; dv: (batch,
+    length, heads, P). Gradients of parameters: (chunks of all, heads, ...) float32, to be added up. of_angle: (batch, length, heads,
+    ANGLES), the share of the keys. dsums: (chunks of all, heads, rows), of the running sums, and at_end: (chunks of all, heads), of the
+    last of them: the shares that do not come from states before chunks. dgamma, dbeta: (batch, heads, length)."""
     ROWS: tl.constexpr = Q * RANKS
     PAIRS: tl.constexpr = BLOCK_N // 2
     kind: tl.constexpr = v_ptr.dtype.element_ty
@@ -99,23 +98,16 @@ def mamba3_keys_backward_kernel(
         once = live & (r == 0)
         in_P = live[:, None] & (p < P)[None, :]
         chunk_at = tl.cast(chunk, tl.int64) * heads + h
-        group = h // heads_per_group
         row = (token * RANK + r) * heads
         row_start = (b * length + first) * RANK * heads + h
         token_start = (b * length + first) * heads + h
         dt, trap, scale = steps_of(dt_ptr + b * dt_b + h * dt_h, dt_l, trap_ptr + b * trap_b + h * trap_h, trap_l, first, token, left, live)
         sums = running_sums(adt_ptr + b * adt_b + h * adt_h, adt_l, first, token, once, FLOAT64)
         to_end = tl.exp2(last_of(sums, ROWS) - sums)
-        before = tl.load(turns_ptr + chunk_at * PAIRS + j)
-        angles_ptr += b * angles_b + h * angles_h
-        _, angles, _ = turned_by(angles_ptr, angles_l, angles_n, first, token, once, dt, before, ROWS, ANGLES, PAIRS)
-        cosine, sine = cosine_and_sine(as_fraction(angles))
-        q_ptr += b * q_b + group * q_g
-        k_ptr += b * k_b + group * k_g
-        q_bias_ptr += h * (RANK * N)
-        k_bias_ptr += h * (RANK * N)
-        q = rotated(q_ptr, q_l, q_r, q_n, q_bias_ptr, first, token, r, n, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS).to(kind)
-        k = rotated(k_ptr, k_l, k_r, k_n, k_bias_ptr, first, token, r, n, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS).to(kind)
+        row_n = row_start * N + (row[:, None] * N + n[None, :])
+        in_N = live[:, None] & (n < N)[None, :]
+        q = tl.load(q_ptr + row_n, mask=in_N, other=0.0)
+        k = tl.load(k_ptr + row_n, mask=in_N, other=0.0)
         v_at = first * v_l + (token[:, None] * v_l + p[None, :] * v_p)
         raw_v = tl.load(v_ptr + b * v_b + h * v_h + v_at, mask=in_P, other=0.0)
         wide_v = raw_v.to(tl.float32)
@@ -124,6 +116,13 @@ def mamba3_keys_backward_kernel(
             wide_v *= up
         v = wide_v.to(kind)
         dy = tl.load(dy_ptr + row_start * P + (row[:, None] * P + p[None, :]), mask=in_P, other=0.0)
+
+        # through the state after the chunk. The compiler lays out all products like the first: this one is wide, so that each warp takes
+        # some of the columns and not all of them for a few rows
+        dstate_at = chunk_at * (P * N) + (p[:, None] * N + column[None, :])
+        dstate = tl.load(dstates_ptr + dstate_at, mask=(p < P)[:, None] & (n < N)[None, :], other=0.0)
+        into = tl.dot(k, tl.trans(dstate), input_precision=PRECISION) * to_end[:, None]
+        through = tl.sum(into * wide_v, axis=1)
 
         # inside the chunk; transposed, [u, t]: what keys and values get comes without another layout
         below = token[None, :] > token[:, None]
@@ -140,11 +139,6 @@ def mamba3_keys_backward_kernel(
         dv = tl.dot((scores * weights).to(kind), dy, input_precision=PRECISION)
         dk = tl.dot((W * weights).to(kind), q, input_precision=PRECISION)
 
-        # through the state after the chunk
-        dstate_at = chunk_at * (P * N) + (p[:, None] * N + column[None, :])
-        dstate = tl.load(dstates_ptr + dstate_at, mask=(p < P)[:, None] & (n < N)[None, :], other=0.0)
-        into = tl.dot(k, tl.trans(dstate), input_precision=PRECISION) * to_end[:, None]
-        through = tl.sum(into * wide_v, axis=1)
         dscale += through
         tl.store(dsums_ptr + chunk_at * ROWS + i, dsums - through * scale)
         tl.store(at_end_ptr + chunk_at, tl.sum(through.to(wide) * scale, axis=0).to(tl.float32))
@@ -172,6 +166,10 @@ def mamba3_keys_backward_kernel(
         dscale_token = tl.sum(tl.reshape(dscale, [Q, RANKS]), axis=1)
         tl.store(dgamma_ptr + of_token, tl.sum(tl.reshape(dgamma, [Q, RANKS]), axis=1) + dscale_token, mask=u < left)
         tl.store(dbeta_ptr + of_token + 1, dscale_token, mask=u + 1 < left)
+        before = tl.load(turns_ptr + chunk_at * PAIRS + j)
+        angles_ptr += b * angles_b + h * angles_h
+        _, angles, _ = turned_by(angles_ptr, angles_l, angles_n, first, token, once, dt, before, ROWS, ANGLES, PAIRS)
+        cosine, sine = cosine_and_sine(as_fraction(angles))
         dk_ptr += row_start * N
         dk_bias_ptr += chunk_at * (RANK * N)
         of_angle = turned_back(dk_ptr, dk_bias_ptr, k, dk, cosine, sine, row, n, live, Q, RANK, RANKS, N, BLOCK_N, NEIGHBOURS)
@@ -179,12 +177,12 @@ def mamba3_keys_backward_kernel(
         tl.store(of_angle_ptr + angle_at, of_angle, mask=(u < left)[:, None] & (j < ANGLES)[None, :])
 
 
-@triton.jit(do_not_specialize=["length", "heads", "heads_per_group"])
+@triton.jit(do_not_specialize=["length", "heads"])
 def mamba3_queries_backward_kernel(
-    q_ptr, k_ptr, v_ptr, adt_ptr, dt_ptr, trap_ptr, q_bias_ptr, k_bias_ptr, angles_ptr, up_ptr, borders_ptr,
+    q_ptr, k_ptr, v_ptr, adt_ptr, dt_ptr, trap_ptr, angles_ptr, up_ptr, borders_ptr,
     sequences_ptr, turns_ptr, states_ptr, dstates_ptr, dy_ptr, dsums_ptr, at_end_ptr, dq_ptr, dq_bias_ptr, of_angle_ptr, dadt_ptr,
-    q_b, q_l, q_r, q_g, q_n, k_b, k_l, k_r, k_g, k_n, v_b, v_l, v_h, v_p, adt_b, adt_h, adt_l, dt_b, dt_h, dt_l, trap_b, trap_h, trap_l,
-    angles_b, angles_l, angles_h, angles_n, length, heads, heads_per_group,
+    v_b, v_l, v_h, v_p, adt_b, adt_h, adt_l, dt_b, dt_h, dt_l, trap_b, trap_h, trap_l, angles_b, angles_l, angles_h, angles_n,
+    length, heads,
     Q: tl.constexpr, RANK: tl.constexpr, RANKS: tl.constexpr, P: tl.constexpr, N: tl.constexpr, ANGLES: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, NEIGHBOURS: tl.constexpr, PACKED: tl.constexpr, HAS_UP: tl.constexpr,
     FLOAT64: tl.constexpr, PRECISION: tl.constexpr,
@@ -213,48 +211,46 @@ def mamba3_queries_backward_kernel(
         once = live & (r == 0)
         in_P = live[:, None] & (p < P)[None, :]
         chunk_at = tl.cast(chunk, tl.int64) * heads + h
-        group = h // heads_per_group
         row = (token * RANK + r) * heads
         row_start = (b * length + first) * RANK * heads + h
         token_start = (b * length + first) * heads + h
         dt, trap, scale = steps_of(dt_ptr + b * dt_b + h * dt_h, dt_l, trap_ptr + b * trap_b + h * trap_h, trap_l, first, token, left, live)
         sums = running_sums(adt_ptr + b * adt_b + h * adt_h, adt_l, first, token, once, FLOAT64)
         reach = tl.exp2(sums)
-        before = tl.load(turns_ptr + chunk_at * PAIRS + j)
-        angles_ptr += b * angles_b + h * angles_h
-        _, angles, _ = turned_by(angles_ptr, angles_l, angles_n, first, token, once, dt, before, ROWS, ANGLES, PAIRS)
-        cosine, sine = cosine_and_sine(as_fraction(angles))
-        q_ptr += b * q_b + group * q_g
-        k_ptr += b * k_b + group * k_g
-        q_bias_ptr += h * (RANK * N)
-        k_bias_ptr += h * (RANK * N)
+        row_n = row_start * N + (row[:, None] * N + n[None, :])
+        in_N = live[:, None] & (n < N)[None, :]
         v_at = first * v_l + (token[:, None] * v_l + p[None, :] * v_p)
         v = tl.load(v_ptr + b * v_b + h * v_h + v_at, mask=in_P, other=0.0)
         if HAS_UP:
             up = tl.load(up_ptr + ((head * RANK + r)[:, None] * P + p[None, :]), mask=in_P, other=0.0).to(tl.float32)
             v = (v.to(tl.float32) * up).to(kind)
         dy = tl.load(dy_ptr + row_start * P + (row[:, None] * P + p[None, :]), mask=in_P, other=0.0)
-        W = tl.dot(dy, tl.trans(v), input_precision=PRECISION)
-        weights = tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0)) * scale[None, :]
-        weights = tl.where(token[:, None] == token[None, :], (trap * dt)[None, :], weights)
-        dscores = tl.where(token[:, None] >= token[None, :], W * weights, 0.0).to(kind)
-        k = rotated(k_ptr, k_l, k_r, k_n, k_bias_ptr, first, token, r, n, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS).to(kind)
-        dq = tl.dot(dscores, k, input_precision=PRECISION)
         in_state = (p < P)[:, None] & (n < N)[None, :]
         state_at = chunk_at * (P * N) + (p[:, None] * N + column[None, :])
         state = tl.load(states_ptr + state_at, mask=in_state, other=0.0)
         dstate = tl.load(dstates_ptr + state_at, mask=in_state, other=0.0)
-        total = tl.sum(tl.where(i == ROWS - 1, sums, 0.0), axis=0)
+        total = last_of(sums, ROWS)
         at_end = tl.sum(tl.sum(state.to(tl.float32) * dstate.to(tl.float32), axis=1), axis=0) * tl.exp2(total)
-        reached = (dy.to(tl.float32) * reach[:, None]).to(kind)
-        dq = tl.dot(reached, state, acc=dq, input_precision=PRECISION)
-        q = rotated(q_ptr, q_l, q_r, q_n, q_bias_ptr, first, token, r, n, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS).to(kind)
+        # first for the sake of the layout, see above
+        q = tl.load(q_ptr + row_n, mask=in_N, other=0.0)
         from_state = tl.dot(q, tl.trans(state), input_precision=PRECISION)
         dsums = tl.load(dsums_ptr + chunk_at * ROWS + i) + tl.sum(from_state * dy.to(tl.float32), axis=1) * reach
+        W = tl.dot(dy, tl.trans(v), input_precision=PRECISION)
+        weights = tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0)) * scale[None, :]
+        weights = tl.where(token[:, None] == token[None, :], (trap * dt)[None, :], weights)
+        dscores = tl.where(token[:, None] >= token[None, :], W * weights, 0.0).to(kind)
+        k = tl.load(k_ptr + row_n, mask=in_N, other=0.0)
+        dq = tl.dot(dscores, k, input_precision=PRECISION)
+        reached = (dy.to(tl.float32) * reach[:, None]).to(kind)
+        dq = tl.dot(reached, state, acc=dq, input_precision=PRECISION)
         at_end += tl.load(at_end_ptr + chunk_at)
         # the sum s[t] stands in the exponents of row t and column t; the last one in those of the state as well
         suffix = tl.cumsum(dsums.to(wide), axis=0, reverse=True) + at_end
         tl.store(dadt_ptr + (b * heads + h) * length + first + token, suffix.to(tl.float32), mask=once)
+        before = tl.load(turns_ptr + chunk_at * PAIRS + j)
+        angles_ptr += b * angles_b + h * angles_h
+        _, angles, _ = turned_by(angles_ptr, angles_l, angles_n, first, token, once, dt, before, ROWS, ANGLES, PAIRS)
+        cosine, sine = cosine_and_sine(as_fraction(angles))
         dq_ptr += row_start * N
         dq_bias_ptr += chunk_at * (RANK * N)
         of_angle = turned_back(dq_ptr, dq_bias_ptr, q, dq, cosine, sine, row, n, live, Q, RANK, RANKS, N, BLOCK_N, NEIGHBOURS)

@@ -8,50 +8,40 @@ import triton.language as tl
 
 from anymamba.backends.triton.elementary import sigmoid
 from anymamba.backends.triton.mamba3_tokens import (
-    as_fraction,
     column_of,
-    cosine_and_sine,
     last_of,
-    rotated,
     running_sums,
     sequence_of,
-    steps_of,
     tanh,
-    turned_by,
 )
 
 
-@triton.jit(do_not_specialize=["length", "heads", "heads_per_group", "zero"])
+@triton.jit(do_not_specialize=["length", "heads", "zero"])
 def mamba3_dstate_kernel(
-    dout_ptr, q_ptr, adt_ptr, dt_ptr, trap_ptr, q_bias_ptr, angles_ptr, gate_ptr, down_ptr, z_ptr, borders_ptr, ungated_ptr, turns_ptr,
+    dout_ptr, q_ptr, adt_ptr, dt_ptr, trap_ptr, gate_ptr, down_ptr, z_ptr, borders_ptr, ungated_ptr,
     k_first_ptr, v_first_ptr, dssm_last_ptr, dk_last_ptr, dv_last_ptr,
     dy_ptr, dz_ptr, dstates_ptr, sequences_ptr, dgate_ptr, ddown_ptr, dbeta_ptr, dssm_first_ptr, dk_first_ptr, dv_first_ptr,
-    q_b, q_l, q_r, q_g, q_n, adt_b, adt_h, adt_l, dt_b, dt_h, dt_l, trap_b, trap_h, trap_l, angles_b, angles_l, angles_h, angles_n,
-    z_b, z_l, z_h, z_p, length, heads, heads_per_group, zero,
-    Q: tl.constexpr, RANK: tl.constexpr, RANKS: tl.constexpr, P: tl.constexpr, N: tl.constexpr, ANGLES: tl.constexpr,
+    adt_b, adt_h, adt_l, dt_b, dt_h, dt_l, trap_b, trap_h, trap_l, z_b, z_l, z_h, z_p, length, heads, zero,
+    Q: tl.constexpr, RANK: tl.constexpr, RANKS: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, NEIGHBOURS: tl.constexpr, PACKED: tl.constexpr, HAS_FIRST: tl.constexpr,
     HAS_LAST: tl.constexpr, HAS_UP: tl.constexpr, HAS_DOWN: tl.constexpr, HAS_Z: tl.constexpr, FLOAT64: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Grid: (heads, sequences). Leaves dstates, the gradient of the state after each chunk, (chunks of all, heads, P, N); sequences, the
     number of each chunk's; dy, the gradient of the output before gate and sum over ranks, (batch, length, rank, heads, P); dz; and of
-    each sequence the gradients of its projections and of the states that it began with. dbeta: that of its first token. Of what is handed
-    in as first and last, and the layouts: see mamba3_forward_kernel."""
+    each sequence the gradients of its projections and of the states that it began with. dbeta: that of its first token. q: as the
+    forward kernel turned them. Of what is handed in as first and last, and the layouts: see mamba3_forward_kernel."""
     ROWS: tl.constexpr = Q * RANKS
-    PAIRS: tl.constexpr = BLOCK_N // 2
     kind: tl.constexpr = dy_ptr.dtype.element_ty
     head = tl.program_id(0)
     h = head.to(tl.int64)
     s = tl.program_id(1)
     b, begin, end, chunk = sequence_of(s, borders_ptr, length, Q, PACKED)
-    q_ptr += b * q_b + (h // heads_per_group) * q_g
     adt_ptr += b * adt_b + h * adt_h
     dt_ptr += b * dt_b + h * dt_h
     trap_ptr += b * trap_b + h * trap_h
-    angles_ptr += b * angles_b + h * angles_h
     if HAS_Z:
         z_ptr += b * z_b + h * z_h
-    q_bias_ptr += h * (RANK * N)
     of_head = s.to(tl.int64) * heads + h
     n = tl.arange(0, BLOCK_N)
     p = tl.arange(0, BLOCK_P)
@@ -112,12 +102,9 @@ def mamba3_dstate_kernel(
                 tl.store(dz_ptr + dz_at, dz.to(dz_ptr.dtype.element_ty), mask=(u < left)[:, None] & (p < P)[None, :])
                 dy *= silu
         tl.store(dy_ptr + row_at, dy.to(kind), mask=in_P)
-        dt, _, _ = steps_of(dt_ptr, dt_l, trap_ptr, trap_l, first, token, left, live)
         sums = running_sums(adt_ptr, adt_l, first, token, once, FLOAT64)
-        before = tl.load(turns_ptr + chunk_at * PAIRS + tl.arange(0, PAIRS))
-        _, angles, _ = turned_by(angles_ptr, angles_l, angles_n, first, token, once, dt, before, ROWS, ANGLES, PAIRS)
-        cosine, sine = cosine_and_sine(as_fraction(angles))
-        q = rotated(q_ptr, q_l, q_r, q_n, q_bias_ptr, first, token, r, n, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS).to(kind)
+        q_at = ((b * length + first) * RANK * heads + h) * N + (((token * RANK + r) * heads)[:, None] * N + n[None, :])
+        q = tl.load(q_ptr + q_at, mask=live[:, None] & (n < N)[None, :], other=0.0)
         reached = (dy * tl.exp2(sums)[:, None]).to(kind)
         dstate = tl.dot(tl.trans(reached), q, acc=dstate * tl.exp2(last_of(sums, ROWS)), input_precision=PRECISION)
     n = tl.arange(0, BLOCK_N)

@@ -34,7 +34,7 @@ from anymamba.backends.triton.mamba3_tokens import (
 def mamba3_forward_kernel(
     q_ptr, k_ptr, v_ptr, adt_ptr, dt_ptr, trap_ptr, q_bias_ptr, k_bias_ptr, angles_ptr, up_ptr, gate_ptr, down_ptr, D_ptr, z_ptr,
     borders_ptr, angle_first_ptr, ssm_first_ptr, k_first_ptr, v_first_ptr,
-    out_ptr, ungated_ptr, states_ptr, turns_ptr, angle_last_ptr, ssm_last_ptr, k_last_ptr, v_last_ptr,
+    out_ptr, ungated_ptr, q_out_ptr, k_out_ptr, states_ptr, turns_ptr, angle_last_ptr, ssm_last_ptr, k_last_ptr, v_last_ptr,
     q_b, q_l, q_r, q_g, q_n, k_b, k_l, k_r, k_g, k_n, v_b, v_l, v_h, v_p, adt_b, adt_h, adt_l, dt_b, dt_h, dt_l, trap_b, trap_h, trap_l,
     angles_b, angles_l, angles_h, angles_n, z_b, z_l, z_h, z_p, length, heads, heads_per_group, zero,
     Q: tl.constexpr, RANK: tl.constexpr, RANKS: tl.constexpr, P: tl.constexpr, N: tl.constexpr, ANGLES: tl.constexpr,
@@ -46,8 +46,8 @@ def mamba3_forward_kernel(
     that is of a sequence before its first token (first) or after its last (last) is contiguous, (sequences, ...).
 
     out: (batch, length, heads, P) with HAS_DOWN or one rank, else (batch, length, rank, heads, P); ungated: the latter. states: (chunks of
-    all, heads, P, N), before each chunk, and turns: (chunks of all, heads, BLOCK_N / 2), integers; for the backward pass, which asks for
-    these alone (HAS_OUT false)."""
+    all, heads, P, N), before each chunk, turns: (chunks of all, heads, BLOCK_N / 2), integers, and q_out, k_out: (batch, length, rank,
+    heads, N), turned, neighbours beside each other; for the backward pass, which asks for these alone (HAS_OUT false)."""
     ROWS: tl.constexpr = Q * RANKS
     PAIRS: tl.constexpr = BLOCK_N // 2
     kind: tl.constexpr = v_ptr.dtype.element_ty
@@ -119,6 +119,7 @@ def mamba3_forward_kernel(
             state_at = p[:, None] * N + column[None, :]
             tl.store(states_ptr + at * (P * N) + state_at, state.to(states_ptr.dtype.element_ty), mask=inside)
             tl.store(turns_ptr + at * PAIRS + j, turns, mask=j < pairs_here)
+            row_n = ((b * length + first) * RANK * heads + h) * N + (((token * RANK + r) * heads)[:, None] * N + n[None, :])
         dt, trap, scale = steps_of(dt_ptr, dt_l, trap_ptr, trap_l, first, token, left, live)
         sums = running_sums(adt_ptr, adt_l, first, token, once, FLOAT64)
         total = last_of(sums, ROWS)
@@ -137,6 +138,11 @@ def mamba3_forward_kernel(
             key_ptr = k_last_ptr + (s.to(tl.int64) * RANK * heads + h) * N
             tl.store(key_ptr + last_at, wide_k, mask=final[:, None] & (n < N_here)[None, :])
         k = wide_k.to(kind)
+        if HAS_STATES:
+            in_N = live[:, None] & (n < N)[None, :]
+            tl.store(k_out_ptr + row_n, k, mask=in_N)
+            q = rotated(q_ptr, q_l, q_r, q_n, q_bias_ptr, first, token, r, n, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS)
+            tl.store(q_out_ptr + row_n, q.to(kind), mask=in_N)
         if HAS_OUT:
             q = rotated(q_ptr, q_l, q_r, q_n, q_bias_ptr, first, token, r, n, live, cosine, sine, ROWS, N, BLOCK_N, NEIGHBOURS).to(kind)
             y = tl.dot(q, tl.trans(state.to(kind)), input_precision=PRECISION) * tl.exp2(sums)[:, None]
