@@ -28,13 +28,14 @@ class Plan:
 
 
 def forward_plan(rank: int, headdim: int, d_state: int, wide: bool, few_heads: bool, device: torch.device) -> Plan:
-    """wide: float32 operands. few_heads: a head is cut, since there are too few to fill a device: each part computes the scores again,
-    and keeps its own state."""
-    return _plan(16 if wide else 32, min(max(power_of_2(headdim), 16), 32 if few_heads else 64), rank, d_state, device)
+    """wide: float32 operands. few_heads: there are too few to fill a device."""
+    # a part of a head computes the scores again, and keeps its own state, of which 64 x 128 numbers would not fit in registers
+    most = 32 if few_heads or d_state > 64 else 64
+    return _plan(16 if wide else 32, min(max(power_of_2(headdim), 16), most), rank, d_state, device)
 
 
 def backward_plan(rank: int, headdim: int, d_state: int, wide: bool, device: torch.device) -> Plan:
-    return _plan(16 if wide else 32, max(power_of_2(headdim), 16), rank, d_state, device)
+    return _plan(16 if wide or headdim > 64 else 32, max(power_of_2(headdim), 16), rank, d_state, device)
 
 
 def _plan(rows: int, block_p: int, rank: int, d_state: int, device: torch.device) -> Plan:
