@@ -38,6 +38,14 @@ SIZES: dict[str, dict[str, tuple[Any, ...]]] = {
         "headdim": (1, 32, 33, 64, 128), "d_state": (16, 24, 64, 80, 128, 256), "nheads": (1, 32, 33), "ngroups": (1,),
         "length": (16, 17), "tokens": (0, 700), "without": ((), ("z",)),
     },
+    "mamba3_siso": {
+        "headdim": (1, 16, 33, 64, 128), "d_state": (2, 16, 24, 64, 128), "nheads": (1, 2, 64), "ngroups": (1,),
+        "given": ((), ("D", "Z"), ("D", "Z", "angle_state", "ssm_state", "k_state", "v_state")), "num_angles": (1,),
+    },
+    "mamba3_mimo": {
+        "headdim": (1, 16, 33, 64, 128), "d_state": (16, 24, 64, 128), "rank": (1, 2, 3, 4, 8), "nheads": (1, 64), "ngroups": (1,),
+        "given": ((), ("D", "Z", "MIMO_Out")),
+    },
     "selective_scan_fn": {
         "dim": (24, 1536), "d_state": (1, 5, 8, 16, 64, 256), "ngroups": (0, 1, 4), "layout": ("channels", "length", "wide"),
         "states": (False, True), "tokens": (0, 9),

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-FEW_HEADS = 128
-"""Heads of all sequences together, in Mamba-3, that do not fill a large GPU where a program walks through each."""
+MANY_HEADS = 128
+"""Heads of all sequences together, in Mamba-3, that fill a large GPU where a program walks through each."""
 
 
 @dataclass(frozen=True)

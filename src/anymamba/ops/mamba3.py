@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anymamba.backends.call import FEW_HEADS, Call
+from anymamba.backends.call import MANY_HEADS, Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.ops import checks, compiled
@@ -107,7 +107,7 @@ def mamba3_siso(
         return compiled.run(op, arguments, backend)
     features = checks.features(
         D=D, Z=Z, Input_States=ssm_state, return_final_states=bool(return_final_states), cu_seqlens=cu_seqlens,
-        groups=ngroups > 1, mixed_dtype=checks.mixed(V, Q, K, Z), few_heads=sequences * nheads < FEW_HEADS,
+        groups=ngroups > 1, mixed_dtype=checks.mixed(V, Q, K, Z), many_heads=sequences * nheads >= MANY_HEADS,
     )  # fmt: skip
     call = Call(op, V.device, V.dtype, grad, features, (("d_state", d_state), ("headdim", headdim)))
     return choose(call, backend).function(*arguments)
@@ -243,10 +243,10 @@ def build(
 
 
 def probe(call: Call) -> Build:
-    """A head as large as those of the call, with what its kernels are compiled for, and few of them only if the call has few."""
+    """A head as large as those of the call, with what its kernels are compiled for, and many of them only if the call has many."""
     d_state = call.size("d_state", 16)
     states = STATES if "Input_States" in call.features else ()
-    nheads, borders = 2 if "few_heads" in call.features else FEW_HEADS, [0, 9, 21] if "cu_seqlens" in call.features else None
+    nheads, borders = MANY_HEADS if "many_heads" in call.features else 2, [0, 9, 21] if "cu_seqlens" in call.features else None
     return build(
         21, 1, nheads, call.size("headdim", 16), 1, d_state, max(d_state // 4, 1), borders=borders,
         given=(*(name for name in ("D", "Z") if name in call.features), *states),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anymamba.backends.call import FEW_HEADS, Call
+from anymamba.backends.call import MANY_HEADS, Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.ops import checks, compiled
@@ -112,7 +112,7 @@ def mamba3_mimo(
         return compiled.run(op, arguments, backend)
     features = checks.features(
         D=D, Z=Z, MIMO_Out=MIMO_Out, return_state=bool(return_state), cu_seqlens=cu_seqlens, groups=ngroups > 1,
-        mixed_dtype=checks.mixed(V, Q, K, Z), few_heads=sequences * nheads < FEW_HEADS,
+        mixed_dtype=checks.mixed(V, Q, K, Z), many_heads=sequences * nheads >= MANY_HEADS,
     )  # fmt: skip
     call = Call(op, V.device, V.dtype, grad, features, (("d_state", d_state), ("headdim", headdim), ("rank", rank)))
     return choose(call, backend).function(*arguments)
@@ -155,7 +155,7 @@ def build(
 
 def probe(call: Call) -> Build:
     """As that of mamba3_siso, and of the call's rank."""
-    nheads = 2 if "few_heads" in call.features else FEW_HEADS
+    nheads = MANY_HEADS if "many_heads" in call.features else 2
     return build(
         21, 1, nheads, call.size("headdim", 16), 1, call.size("d_state", 16), call.size("rank", 3),
         tuple(name for name in ("MIMO_Out", "D", "Z") if name in call.features),

@@ -23,7 +23,7 @@ from torch import Tensor
 import anymamba.ops  # noqa: F401 - it registers the specs
 from anymamba.backends import dispatch, selfcheck
 from anymamba.backends import triton as package
-from anymamba.backends.call import FEW_HEADS
+from anymamba.backends.call import MANY_HEADS
 from anymamba.backends.triton import causal_conv1d as conv
 from anymamba.backends.triton import causal_conv1d_rows as conv_rows
 from anymamba.backends.triton import (
@@ -262,7 +262,7 @@ def mamba3_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]
     tiles = (64, 128), (64, 64), (32, 64), (16, 16), (80, 24), (128, 128), (128, 16)
     for rank, (headdim, states), (batch, heads, groups) in itertools.product((1, 2, 4, 8), tiles, ((8, 32, 1), (1, 64, 1), (1, 24, 8))):
         sizes = rank, headdim, states, dtype == torch.float32
-        plans = mamba3.forward_plan(*sizes, batch * heads < FEW_HEADS, device), mamba3.backward_plan(*sizes, device)
+        plans = mamba3.forward_plan(*sizes, batch * heads < MANY_HEADS, device), mamba3.backward_plan(*sizes, device)
         for options in (True, False) if (headdim, states) == (64, 128) and rank in (1, 4) else (True,):
             yield (rank, headdim, states, plans, options), functools.partial(run, rank, batch, heads, groups, headdim, states, options)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anymamba.backends.call import FEW_HEADS, Call
+from anymamba.backends.call import MANY_HEADS, Call
 from anymamba.backends.transforms import first_derivative_only
 from anymamba.backends.triton.launch import has_float64, on_device, power_of_2, runs_here
 from anymamba.backends.triton.mamba3_backward import mamba3_keys_backward_kernel, mamba3_queries_backward_kernel
@@ -33,7 +33,7 @@ def variant(call: Call) -> str:
     """What the kernels are compiled for: the tile that holds a head and its states, rows and warps of the plans."""
     rank, headdim, d_state = call.size("rank", 1), call.size("headdim", 16), call.size("d_state", 16)
     wide = call.dtype == torch.float32
-    ahead = forward_plan(rank, headdim, d_state, wide, "few_heads" in call.features, call.device)
+    ahead = forward_plan(rank, headdim, d_state, wide, "many_heads" not in call.features, call.device)
     words = [f"tile {ahead.block_p}x{ahead.block_n}, rank {rank}, rows {ahead.rows}, {ahead.warps} warps"]
     if call.grad:
         back = backward_plan(rank, headdim, d_state, wide, call.device)
@@ -250,7 +250,7 @@ class _Inputs:
             shapes = self._states()
             # zeros: what a sequence without tokens leaves behind
             last = tuple(torch.zeros(shape, dtype=torch.float32, device=self.V.device) for shape in shapes)
-        plan = forward_plan(rank, headdim, d_state, self.wide, self.sequences * heads < FEW_HEADS, self.V.device)
+        plan = forward_plan(rank, headdim, d_state, self.wide, self.sequences * heads < MANY_HEADS, self.V.device)
         self._launch(plan, (out, ungated, *(None,) * 4, *last), has_out=True)
         if last[3] is not None:
             last = (*last[:3], last[3].to(self.V.dtype))
