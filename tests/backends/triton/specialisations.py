@@ -23,7 +23,7 @@ from torch import Tensor
 import anymamba.ops  # noqa: F401 - it registers the specs
 from anymamba.backends import dispatch, selfcheck
 from anymamba.backends import triton as package
-from anymamba.backends.call import MANY_HEADS
+from anymamba.backends.call import MANY_HEADS, Call
 from anymamba.backends.triton import causal_conv1d as conv
 from anymamba.backends.triton import causal_conv1d_rows as conv_rows
 from anymamba.backends.triton import (
@@ -236,7 +236,7 @@ def ssd_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
 
 
 def mamba3_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
-    def run(rank: int, batch: int, heads: int, groups: int, headdim: int, states: int, options: bool) -> None:
+    def run(rank: int, batch: int, heads: int, groups: int, headdim: int, states: int, options: bool, grad: bool) -> None:
         length, device = 2048, torch.device("meta")
         values = _empty(batch, length, heads, headdim, dtype=dtype).requires_grad_()
         by_rank = (rank,) if rank > 1 else ()
@@ -256,15 +256,19 @@ def mamba3_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]
             if packed is not None:
                 first = tuple(torch.cat([state] * 2) for state in first)
             out = mamba3.mamba3_siso(q, k, values, *scalars, *biases, angles, D, Z, *first, 64, options, packed)
-        _backward(*(out if options else (out,)))
+        if grad:
+            _backward(*(out if options else (out,)))
 
     device = torch.device("meta")
     tiles = (64, 128), (64, 64), (32, 64), (16, 16), (80, 24), (128, 128), (128, 16)
     for rank, (headdim, states), (batch, heads, groups) in itertools.product((1, 2, 4, 8), tiles, ((8, 32, 1), (1, 64, 1), (1, 24, 8))):
         sizes = rank, headdim, states, dtype == torch.float32
-        plans = mamba3.forward_plan(*sizes, batch * heads < MANY_HEADS, device), mamba3.backward_plan(*sizes, device)
+        few = batch * heads < MANY_HEADS
+        grad = mamba3.supports(Call("mamba3_siso", torch.device("cuda"), dtype, True, sizes=(("d_state", states), ("headdim", headdim))))[0]
         for options in (True, False) if (headdim, states) == (64, 128) and rank in (1, 4) else (True,):
-            yield (rank, headdim, states, plans, options), functools.partial(run, rank, batch, heads, groups, headdim, states, options)
+            plans = mamba3.forward_plan(*sizes, few, options, device), mamba3.backward_plan(*sizes, device)
+            call = functools.partial(run, rank, batch, heads, groups, headdim, states, options, grad)
+            yield (rank, headdim, states, plans, options, batch == 1), call
 
 
 def norm_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:

@@ -26,6 +26,10 @@ def supports(call: Call) -> tuple[bool, str]:
         return False, say(
             "headdim is at most 128, d_state at most 128 and the rank at most 8", "headdim 最大为 128，d_state 最大为 128，秩最大为 8"
         )
+    if ok and call.grad and call.dtype == torch.float32 and call.size("headdim") * call.size("d_state") > 64 * 64:
+        return False, say(
+            "a float32 head of so many states does not fit in registers backward", "float32 反向传播时，如此大的头放不进寄存器"
+        )
     return ok, reason
 
 
@@ -33,7 +37,8 @@ def variant(call: Call) -> str:
     """What the kernels are compiled for: the tile that holds a head and its states, rows and warps of the plans."""
     rank, headdim, d_state = call.size("rank", 1), call.size("headdim", 16), call.size("d_state", 16)
     wide = call.dtype == torch.float32
-    ahead = forward_plan(rank, headdim, d_state, wide, "many_heads" not in call.features, call.device)
+    few, last = "many_heads" not in call.features, bool({"return_final_states", "return_state"} & call.features)
+    ahead = forward_plan(rank, headdim, d_state, wide, few, last, call.device)
     words = [f"tile {ahead.block_p}x{ahead.block_n}, rank {rank}, rows {ahead.rows}, {ahead.warps} warps"]
     if call.grad:
         back = backward_plan(rank, headdim, d_state, wide, call.device)
@@ -250,7 +255,7 @@ class _Inputs:
             shapes = self._states()
             # zeros: what a sequence without tokens leaves behind
             last = tuple(torch.zeros(shape, dtype=torch.float32, device=self.V.device) for shape in shapes)
-        plan = forward_plan(rank, headdim, d_state, self.wide, self.sequences * heads < MANY_HEADS, self.V.device)
+        plan = forward_plan(rank, headdim, d_state, self.wide, self.sequences * heads < MANY_HEADS, self.options.last, self.V.device)
         self._launch(plan, (out, ungated, *(None,) * 4, *last), has_out=True)
         if last[3] is not None:
             last = (*last[:3], last[3].to(self.V.dtype))

@@ -27,15 +27,18 @@ class Plan:
         return self.q * self.ranks
 
 
-def forward_plan(rank: int, headdim: int, d_state: int, wide: bool, few_heads: bool, device: torch.device) -> Plan:
-    """wide: float32 operands. few_heads: there are too few to fill a device."""
+def forward_plan(
+    rank: int, headdim: int, d_state: int, wide: bool, few_heads: bool, last: bool, device: torch.device
+) -> Plan:  # fmt: skip
+    """wide: float32 operands. few_heads: there are too few to fill a device. last: the states after the last tokens are asked for."""
     # a part of a head computes the scores again, and keeps its own state, of which 64 x 128 numbers would not fit in registers
-    most = 32 if few_heads or d_state > 64 else 64
-    return _plan(16 if wide else 32, min(max(power_of_2(headdim), 16), most), rank, d_state, device)
+    most = 16 if wide and last and d_state > 64 else 32 if few_heads or d_state > 64 else 64
+    rows = 16 if wide or rank > 1 or last else 32
+    return _plan(rows, min(max(power_of_2(headdim), 16), most), rank, d_state, device)
 
 
 def backward_plan(rank: int, headdim: int, d_state: int, wide: bool, device: torch.device) -> Plan:
-    return _plan(16 if wide or headdim > 64 else 32, max(power_of_2(headdim), 16), rank, d_state, device)
+    return _plan(16 if wide or rank > 1 or headdim > 64 else 32, max(power_of_2(headdim), 16), rank, d_state, device)
 
 
 def _plan(rows: int, block_p: int, rank: int, d_state: int, device: torch.device) -> Plan:
