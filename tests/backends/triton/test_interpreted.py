@@ -105,6 +105,39 @@ def test_products_of_bfloat16() -> None:
     assert ok, why
 
 
+_MAMBA3 = """
+import json, torch
+from anymamba.ops import mamba3, mamba3_mimo
+from anymamba.backends import probes
+from anymamba.backends.call import Call
+from anymamba.backends.triton import mamba3 as kernels
+from anymamba.numerics import interpreted_bfloat16
+interpreted_bfloat16.mend()
+small = {"nheads": 2, "ngroups": 1, "headdim": 5, "d_state": 10, "batch": 1}
+packed = {**small, "length": 40, "borders": [0, 7, 7, 40]}
+cases = [
+    ("mamba3_siso", torch.float32, mamba3.build(num_angles=3, **packed)),
+    ("mamba3_siso", torch.bfloat16, mamba3.build(num_angles=3, length=37, given=("D", "Z"), **small)),
+    ("mamba3_mimo", torch.float32, mamba3_mimo.build(given=("D",), rank=3, **packed)),
+    ("mamba3_mimo", torch.float16, mamba3_mimo.build(rank=2, length=19, rotary_dim_divisor=2, **small)),
+]
+device, found = torch.device("cpu"), []
+for op, dtype, build in cases:
+    worst, where = probes.largest_error(getattr(kernels, op), Call(op, device, dtype, True), build)
+    found.append((op, str(dtype), worst / {torch.float32: 5e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}[dtype], where))
+print(json.dumps(found))
+"""
+
+
+def test_mamba3_with_odd_sizes_and_packed_sequences() -> None:
+    """One of them without tokens; states in and out, every gradient; in 16 bits too."""
+    done = subprocess.run([sys.executable, "-c", _MAMBA3], env=_environment(), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found) == 4
+    assert not [case for case in found if not case[2] < 1]
+
+
 def test_ssd_backward_with_headdim_in_parts() -> None:
     """A head of more channels than a program takes at a time."""
     done = subprocess.run([sys.executable, "-c", _SSD_BACKWARD_IN_PARTS], env=_environment(), capture_output=True, text=True, cwd=ROOT)
