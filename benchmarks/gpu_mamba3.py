@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from anymamba import ops
-from anymamba.ops import mamba3, mamba3_mimo
+from anymamba.ops.mamba3 import build as siso
+from anymamba.ops.mamba3_mimo import build as mimo
 
 SISO = ((16, 2345, 32), (8, 2048, 32), (1, 8192, 64))
 MIMO = ((4, 2048, 16, 4),)
@@ -63,7 +64,7 @@ def main() -> int:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}: milliseconds forward, forward + backward")
     theirs = official("mamba_ssm.ops.triton.mamba3.mamba3_siso_combined", "mamba3_siso_combined")
     for batch, length, heads in SISO:
-        build = mamba3.build(length, batch, heads, 64, 1, 128, 32, given=("D", "Z"), return_final_states=False, chunk_size=64)
+        build = siso(length, batch, heads, 64, 1, 128, 32, given=("D", "Z"), return_final_states=False, chunk_size=64)
         given, label = inputs(build), f"SISO B{batch} L{length} H{heads} P64 N128"
         for backend in ("triton", "torch"):
             row(f"{label} {backend}", lambda backend=backend, **kw: ops.mamba3_siso(**kw, backend=backend), given)  # type: ignore[misc]
@@ -71,7 +72,7 @@ def main() -> int:
             row(f"{label} mamba_ssm", theirs, given)
     theirs = official("mamba_ssm.ops.tilelang.mamba3.mamba3_mimo", "mamba3_mimo")
     for batch, length, heads, rank in MIMO:
-        build = mamba3_mimo.build(length, batch, heads, 64, 1, 128, rank, chunk_size=16, return_state=False)
+        build = mimo(length, batch, heads, 64, 1, 128, rank, chunk_size=16, return_state=False)
         given, label = inputs(build), f"MIMO B{batch} L{length} H{heads} P64 N128 R{rank}"
         for backend in ("triton", "torch"):
             row(f"{label} {backend}", lambda backend=backend, **kw: ops.mamba3_mimo(**kw, backend=backend), given)  # type: ignore[misc]

@@ -107,7 +107,8 @@ def test_products_of_bfloat16() -> None:
 
 _MAMBA3 = """
 import json, torch
-from anymamba.ops import mamba3, mamba3_mimo
+from anymamba.ops.mamba3 import build as siso
+from anymamba.ops.mamba3_mimo import build as mimo
 from anymamba.backends import probes
 from anymamba.backends.call import Call
 from anymamba.backends.triton import mamba3 as kernels
@@ -116,10 +117,10 @@ interpreted_bfloat16.mend()
 small = {"nheads": 2, "ngroups": 1, "headdim": 5, "d_state": 10, "batch": 1}
 packed = {**small, "length": 40, "borders": [0, 7, 7, 40]}
 cases = [
-    ("mamba3_siso", torch.float32, mamba3.build(num_angles=3, **packed)),
-    ("mamba3_siso", torch.bfloat16, mamba3.build(num_angles=3, length=37, given=("D", "Z"), **small)),
-    ("mamba3_mimo", torch.float32, mamba3_mimo.build(given=("D",), rank=3, **packed)),
-    ("mamba3_mimo", torch.float16, mamba3_mimo.build(rank=2, length=19, rotary_dim_divisor=2, **small)),
+    ("mamba3_siso", torch.float32, siso(num_angles=3, **packed)),
+    ("mamba3_siso", torch.bfloat16, siso(num_angles=3, length=37, given=("D", "Z"), **small)),
+    ("mamba3_mimo", torch.float32, mimo(given=("D",), rank=3, **packed)),
+    ("mamba3_mimo", torch.float16, mimo(rank=2, length=19, rotary_dim_divisor=2, **small)),
 ]
 device, found = torch.device("cpu"), []
 for op, dtype, build in cases:
