@@ -263,7 +263,8 @@ class _Inputs:
 
     def _states(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of the states of angle, scan, last key and last value."""
-        many, heads, headdim, (rank, d_state) = self.sequences, *self.V.shape[2:], (self.Q.shape[2], self.Q.shape[4])
+        many, heads, headdim = self.sequences, self.V.shape[2], self.V.shape[3]
+        rank, d_state = self.Q.shape[2], self.Q.shape[4]
         return (many, heads, self.Angles.shape[3]), (many, heads, headdim, d_state), (many, rank, heads, d_state), (many, heads, headdim)
 
     def _launch(self, plan: Plan, outputs: tuple[Tensor | None, ...], has_out: bool) -> None:
