@@ -29,13 +29,13 @@ from anymamba.backends.triton import causal_conv1d_rows as conv_rows
 from anymamba.backends.triton import (
     cross_entropy,
     launch,
-    mamba3,
     norm,
     norm_gated,
     selective_scan,
     selective_state_update,
     ssd,
 )
+from anymamba.backends.triton.mamba3 import scan as mamba3
 from anymamba.errors import BackendError
 
 PROCESSORS = {"sm_80": 108, "sm_90": 132, "sm_100": 148, "sm_120": 170, "gfx942": 304, "gfx1100": 96}
@@ -84,7 +84,7 @@ def modules() -> tuple[str, ...]:
     """Those of the backend that its ops are made of."""
     for name in package.OPS.values():
         importlib.import_module(name)
-    return tuple(f"{package.__name__}.{found.name}" for found in pkgutil.iter_modules(package.__path__))
+    return tuple(found.name for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."))
 
 
 def option_calls(name: str, dtype: torch.dtype, monkeypatch: Any) -> None:

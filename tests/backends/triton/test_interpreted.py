@@ -111,7 +111,7 @@ from anymamba.ops.mamba3 import build as siso
 from anymamba.ops.mamba3_mimo import build as mimo
 from anymamba.backends import probes
 from anymamba.backends.call import Call
-from anymamba.backends.triton import mamba3 as kernels
+from anymamba.backends.triton.mamba3 import scan as kernels
 from anymamba.numerics import interpreted_bfloat16
 interpreted_bfloat16.mend()
 small = {"nheads": 2, "ngroups": 1, "headdim": 5, "d_state": 10, "batch": 1}

@@ -1,4 +1,4 @@
-"""mamba3_siso and mamba3_mimo on Triton kernels: launches, memory and autograd. Their mathematics: mamba3_forward, mamba3_backward."""
+"""mamba3_siso and mamba3_mimo on Triton kernels: launches, memory and autograd. Their mathematics: forward, backward."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 from anymamba.backends.call import MANY_HEADS, Call
 from anymamba.backends.transforms import first_derivative_only
 from anymamba.backends.triton.launch import has_float64, on_device, power_of_2, runs_here
-from anymamba.backends.triton.mamba3_backward import mamba3_keys_backward_kernel, mamba3_queries_backward_kernel
-from anymamba.backends.triton.mamba3_backward_walks import mamba3_angles_backward_kernel, mamba3_dstate_kernel
-from anymamba.backends.triton.mamba3_forward import mamba3_forward_kernel
-from anymamba.backends.triton.mamba3_plan import Plan, backward_plan, forward_plan
+from anymamba.backends.triton.mamba3.backward import mamba3_keys_backward_kernel, mamba3_queries_backward_kernel
+from anymamba.backends.triton.mamba3.backward_walks import mamba3_angles_backward_kernel, mamba3_dstate_kernel
+from anymamba.backends.triton.mamba3.forward import mamba3_forward_kernel
+from anymamba.backends.triton.mamba3.plan import Plan, backward_plan, forward_plan
 from anymamba.language import say
 
 

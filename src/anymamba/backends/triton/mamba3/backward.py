@@ -1,7 +1,7 @@
 """Mamba-3's scan, backward, chunk by chunk: a kernel for keys and values, and one for queries. The states before the chunks come from the
 forward kernel, run again for them alone, and the gradients of those after them from mamba3_backward_walks.
 
-In the words of mamba3_forward, with L[t, u] = exp(s[t] - s[u]) for u < t and W[t, u] = dy[t] . v[u]: the gradient of the scores is
+In the words of forward.py, with L[t, u] = exp(s[t] - s[u]) for u < t and W[t, u] = dy[t] . v[u]: the gradient of the scores is
 W (L scale + own gamma), that of an exponent s[t] is the sum of its row of W scores L scale less the sum of its column, and what passes
 through the state before and after the chunk is added to both. No exponent stands in what a token gives itself: left in, it would be
 added and subtracted again, and drown what decayed.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from anymamba.backends.triton.mamba3_tokens import (
+from anymamba.backends.triton.mamba3.tokens import (
     as_fraction,
     column_of,
     cosine_and_sine,

@@ -1,5 +1,5 @@
 """The parts of Mamba-3's backward pass that go through a sequence from its last chunk to its first: the gradient of the state, and that of
-the angles, for an angle turns all keys and queries from its token on. What both leave behind, mamba3_backward takes chunk by chunk."""
+the angles, for an angle turns all keys and queries from its token on. What both leave behind, backward.py takes chunk by chunk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from anymamba.backends.triton.elementary import sigmoid
-from anymamba.backends.triton.mamba3_tokens import (
+from anymamba.backends.triton.mamba3.tokens import (
     column_of,
     last_of,
     running_sums,

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from anymamba.backends.triton.elementary import sigmoid
-from anymamba.backends.triton.mamba3_tokens import (
+from anymamba.backends.triton.mamba3.tokens import (
     TURN,
     as_fraction,
     as_integer,
