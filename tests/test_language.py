@@ -181,7 +181,7 @@ def test_the_code_holds_english_alone() -> None:
     chinese = []
     for path in sorted(PACKAGE.rglob("*.py")):
         source = path.read_text("utf-8")
-        if re.search(r"import .*\bsay\b|def say\b", source) or any(path.is_relative_to(PACKAGE / place) for place in LOOKED_FOR):
+        if any(path.is_relative_to(PACKAGE / place) for place in LOOKED_FOR):
             continue
         texts = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
         chinese_texts = (text for text in texts if isinstance(text, str) and text not in ANSWERS and re.search("[\u4e00-\u9fff]", text))

@@ -80,8 +80,3 @@ def _catalog() -> NullTranslations:
             continue
         return gettext.GNUTranslations(io.BytesIO(compile_catalog(data or b"")))
     return gettext.NullTranslations()  # a copy of the Python files alone speaks English
-
-
-def say(en: str, zh: str) -> str:
-    """The sentence in the current language: the older way, both languages at one place."""
-    return zh if current_language() == "zh" else en

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from anymamba.backends.opspec import SPECS
-from anymamba.language import say
+from anymamba.language import _
 
 
 def broken_package(name: str, package: ModuleType, op: str) -> str:
@@ -25,30 +25,30 @@ def answer(name: str, function: str, value: Any) -> tuple[bool, str]:
     """What ``available()`` or ``supports(call)`` returned: (bool, reason); anything else counts as no, with the rule."""
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], bool) and isinstance(value[1], str):
         return value
-    return False, _sentence(name, say(f"{function} returns (bool, reason)", f"{function} 返回 (bool, 原因)"))
+    return False, _sentence(name, _("{function} returns (bool, reason)").format(function=function))
 
 
 def _sentence(name: str, rule: str) -> str:
-    return say(f"backend {name!r} breaks the contract of backends: ", f"后端 {name!r} 违反了后端约定：") + rule
+    return _("backend {name!r} breaks the contract of backends: ").format(name=name) + rule
 
 
 def _package_rules(package: ModuleType, op: str) -> Iterator[tuple[bool, str]]:
     """(whether it is kept, the rule). Later rules build on earlier ones."""
     ops: Any = getattr(package, "OPS", None)
-    yield isinstance(ops, dict), say("the package has OPS, op -> its module", "包中有 OPS：算子 -> 模块")
+    yield isinstance(ops, dict), _("the package has OPS, op -> its module")
     unknown = [one for one in ops if one not in SPECS] if op in SPECS else []
     known = ", ".join(sorted(SPECS))
-    yield not unknown, say(f"OPS names ops that exist ({known}), not {unknown}", f"OPS 只含已有的算子（{known}），不含 {unknown}")
+    yield not unknown, _("OPS names ops that exist ({known}), not {unknown}").format(known=known, unknown=unknown)
     for function in ("available", "versions"):
-        yield callable(getattr(package, function, None)), say(f"the package has {function}()", f"包中有 {function}()")
+        yield callable(getattr(package, function, None)), _("the package has {function}()").format(function=function)
 
 
 def _module_rules(module: ModuleType, op: str) -> Iterator[tuple[bool, str]]:
     own, where = getattr(module, op, None), module.__name__
-    yield callable(own), say(f"{where} has a function {op}", f"{where} 中有函数 {op}")
-    yield callable(getattr(module, "supports", None)), say(f"{where} has supports(call)", f"{where} 中有 supports(call)")
+    yield callable(own), _("{where} has a function {op}").format(where=where, op=op)
+    yield callable(getattr(module, "supports", None)), _("{where} has supports(call)").format(where=where)
     missing = _missing(op, own)
-    yield not missing, say(f"{op} takes the op's parameters, {missing} too", f"{op} 接受算子的全部参数，包括 {missing}")
+    yield not missing, _("{op} takes the op's parameters, {names} too").format(op=op, names=missing)
 
 
 def _missing(op: str, function: Any) -> str:

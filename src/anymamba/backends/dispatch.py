@@ -23,7 +23,7 @@ from anymamba.backends.accelerator import is_nvidia
 from anymamba.backends.call import Call
 from anymamba.backends.refusal import NotCompiled
 from anymamba.errors import BackendError, warn_once
-from anymamba.language import say
+from anymamba.language import _
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def forget() -> None:
 def decided() -> dict[str, str]:
     """op -> the backends that serve it ("cpu", or "cpu, torch"), of every choice made since ``forget``: for reports."""
     served: dict[str, set[str]] = {}
-    for (call, _), choice in _choices.items():
+    for (call, __), choice in _choices.items():
         if isinstance(choice, Choice):
             served.setdefault(call.op, set()).add(choice.backend)
     return {op: ", ".join(sorted(names)) for op, names in served.items()}
@@ -163,10 +163,10 @@ def verdict(entry: Entry, call: Call) -> tuple[bool, str]:
         if call.op not in package.OPS:
             other = _left_to(entry, call.op)
             if other == "torch":
-                return False, say("plain PyTorch is as fast here", "此处纯 PyTorch 同样快")
+                return False, _("plain PyTorch is as fast here")
             if other:
-                return False, say(f"left to backend {other!r}", f"交由后端 {other!r} 计算")
-            return False, say("does not implement it", "未实现该算子")
+                return False, _("left to backend {other!r}").format(other=other)
+            return False, _("does not implement it")
         if entry.nowhere_else and call.device.type not in entry.devices:
             return False, not_for(entry, call.device)
         module = importlib.import_module(package.OPS[call.op])
@@ -231,8 +231,8 @@ def _entry(name: str) -> Entry:
     if name not in REGISTRY:
         raise BackendError(
             "usage",
-            say(f"there is no backend {name!r}", f"没有名为 {name!r} 的后端"),
-            fix=say("choose one of ", "请选择：") + ", ".join(REGISTRY),
+            _("there is no backend {name!r}").format(name=name),
+            fix=_("choose one of ") + ", ".join(REGISTRY),
         )
     return REGISTRY[name]
 
@@ -240,8 +240,8 @@ def _entry(name: str) -> Entry:
 def not_for(entry: Entry, device: torch.device) -> str:
     """Why the backend is not meant for the device."""
     if device.type in entry.devices:
-        return say("for NVIDIA GPUs, not for AMD's", "用于 NVIDIA GPU，不用于 AMD GPU")
-    return say(f"not for {device.type} tensors", f"不用于 {device.type} 张量")
+        return _("for NVIDIA GPUs, not for AMD's")
+    return _("not for {device} tensors").format(device=device.type)
 
 
 def _function(entry: Entry, call: Call, requested: str | None) -> Callable[..., Any]:
@@ -283,7 +283,7 @@ def _decide(call: Call, requested: str | None) -> Choice:
         return Choice(entry.name, _function(entry, call, None), reason, tuple(rejected))
     raise BackendError(
         "backend",
-        say(f"no backend can run {call.op} with {_options(call)}", f"没有后端可以运行 {call.op}（{_options(call)}）"),
+        _("no backend can run {op} with {options}").format(op=call.op, options=_options(call)),
         why="; ".join(f"{name}: {reason}" for name, reason in rejected),
     )
 
@@ -294,13 +294,13 @@ def _explicit(call: Call, entry: Entry) -> Choice:
     if other == "torch" or (other and implements(entry) and call.device.type in entry.devices):
         return _explicit(call, _entry(other))  # part of what that backend is
     if ok:
-        return Choice(entry.name, _function(entry, call, entry.name), say("chosen explicitly", "由用户指定"))
+        return Choice(entry.name, _function(entry, call, entry.name), _("chosen explicitly"))
     others = [other.name for other in REGISTRY.values() if other is not entry and verdict(other, call)[0]]
     raise BackendError(
         "backend",
-        say(f"backend {entry.name!r} cannot run {call.op} here", f"后端 {entry.name!r} 无法在此运行 {call.op}"),
+        _("backend {name!r} cannot run {op} here").format(name=entry.name, op=call.op),
         why=reason,
-        fix=say("would work: ", "可用的后端：") + ", ".join(others),
+        fix=_("would work: ") + ", ".join(others),
     )
 
 
@@ -313,12 +313,10 @@ def _say_what_was_missed(call: Call, chosen: str, missed: list[tuple[str, str]])
     for reason, those in names.items():
         warn_once(
             f"{call.op}:{those}:{chosen}:{reason}",
-            say(
-                f"{call.op} runs on backend {chosen!r}, not {' or '.join(those)}: {reason} "
-                "(`anymamba backends` shows every choice, `anymamba doctor` how to mend it)",
-                f"{call.op} 使用后端 {chosen!r} 而非 {' 或 '.join(those)}：{reason}"
-                "（`anymamba backends` 查看所有选择，`anymamba doctor` 给出修复办法）",
-            ),
+            _(
+                "{op} runs on backend {chosen!r}, not {others}: {reason} "
+                "(`anymamba backends` shows every choice, `anymamba doctor` how to mend it)"
+            ).format(op=call.op, chosen=chosen, others=_(" or ").join(those), reason=reason),
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 
 @functools.cache
@@ -56,12 +56,9 @@ def usable_device(name: str) -> torch.device:
         here = sorted({"cpu", default_device().type})
         raise AnymambaError(
             "usage",
-            say(f"--device {name} cannot be used here", f"此处无法使用 --device {name}"),
+            _("--device {name} cannot be used here").format(name=name),
             why=str(error).splitlines()[0],
-            fix=say(
-                f"this machine has {', '.join(here)}; `anymamba doctor` says why a GPU is not seen",
-                f"本机可用：{', '.join(here)}；`anymamba doctor` 会说明为何看不到 GPU",
-            ),
+            fix=_("this machine has {here}; `anymamba doctor` says why a GPU is not seen").format(here=", ".join(here)),
         ) from error
     return device
 

@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from anymamba.language import say
+from anymamba.language import _
 
 
 @functools.cache
@@ -32,10 +32,10 @@ def why(dtype: torch.dtype) -> str:
     """What ``cpu_unit`` found, as a sentence."""
     unit = cpu_unit(dtype)
     if unit:
-        return say(f"the processor has {unit}", f"处理器支持 {unit}")
+        return _("the processor has {unit}").format(unit=unit)
     if dtype == torch.float16:
-        return say("the processor has neither AVX512-FP16 nor AMX-FP16", "处理器不支持 AVX512-FP16 或 AMX-FP16")
-    return say("the processor has neither AVX512-BF16 nor AMX nor Arm BF16", "处理器不支持 AVX512-BF16、AMX 或 Arm BF16")
+        return _("the processor has neither AVX512-FP16 nor AMX-FP16")
+    return _("the processor has neither AVX512-BF16 nor AMX nor Arm BF16")
 
 
 def _x86_capabilities() -> set[str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from anymamba import reference
 from anymamba.backends.call import Call, op_of
 from anymamba.errors import BackendError
-from anymamba.language import say
+from anymamba.language import _
 
 Arguments = dict[str, Any]
 """Of an op, by name: tensors and options."""
@@ -103,7 +103,7 @@ def spec_of(op: str) -> OpSpec:
     if op not in SPECS:
         raise BackendError(
             "op",
-            say(f"there is no op {op!r}", f"没有名为 {op!r} 的算子"),
-            fix=say("choose one of ", "请选择：") + ", ".join(SPECS),
+            _("there is no op {op!r}").format(op=op),
+            fix=_("choose one of ") + ", ".join(SPECS),
         )
     return SPECS[op]

@@ -23,7 +23,7 @@ from anymamba import cachefolder, reference
 from anymamba.backends import probes
 from anymamba.backends.call import Call
 from anymamba.backends.opspec import Build, spec_of
-from anymamba.language import say
+from anymamba.language import _
 
 _FILE = "selfcheck.json"
 
@@ -43,7 +43,7 @@ def passed(backend: str, package: ModuleType, module: ModuleType, call: Call) ->
         return False, str(whole[1])
     key = _key(backend, package, call, variant(module, call))
     if key in _running:
-        return True, say("its self-check is running", "自检正在进行")
+        return True, _("its self-check is running")
     kept = _load().get(key)
     if not _is_verdict(kept):  # none yet, or a damaged file
         _running.add(key)
@@ -92,15 +92,14 @@ def run(module: ModuleType, call: Call) -> tuple[bool, str]:
         with torch.inference_mode(False), torch.autocast(call.device.type, enabled=False), torch.device("cpu"), kept:
             errors = [probes.largest_error(getattr(module, call.op), call, build) for build in builds]
     except Exception as error:  # noqa: BLE001 - a crash of the backend is a verdict
-        return False, say("self-check crashed: ", "自检崩溃：") + f"{type(error).__name__}: {error}"
+        return False, _("self-check crashed: ") + f"{type(error).__name__}: {error}"
     worst, where = max(errors, key=lambda error: math.inf if math.isnan(error[0]) else error[0])
     limit = TOLERANCE[call.dtype]
     if not worst <= limit:  # written so that NaN fails
-        return False, say(
-            f"self-check failed: {where} is off by {worst:.2g} (allowed {limit:.0e})",
-            f"自检失败：{where} 误差 {worst:.2g}（允许 {limit:.0e}）",
+        return False, _("self-check failed: {where} is off by {worst:.2g} (allowed {limit:.0e})").format(
+            where=where, worst=worst, limit=limit
         )
-    return True, say(f"self-check passed, largest error {worst:.1g}", f"自检通过，最大误差 {worst:.1g}")
+    return True, _("self-check passed, largest error {worst:.1g}").format(worst=worst)
 
 
 def forget() -> None:

@@ -15,7 +15,7 @@ from anymamba.backends.observers import call_of
 from anymamba.backends.opspec import SPECS, OpSpec
 from anymamba.backends.probes import as_given
 from anymamba.errors import AnymambaWarning, BackendError
-from anymamba.language import say
+from anymamba.language import _
 
 
 def decide(device: torch.device, dtype: torch.dtype, check: bool = False) -> dict[str, dict[str, dict[str, Any]]]:
@@ -75,4 +75,4 @@ def _chosen(spec: OpSpec, call: Call) -> tuple[str | None, str]:
         except BackendError as error:
             return None, str(error)
     which = ", ".join(f"{part} ({backend})" for part, backend in parts)
-    return None, say("composed of ", "由以下算子组成：") + which
+    return None, _("composed of ") + which

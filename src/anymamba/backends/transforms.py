@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from anymamba.errors import BackendError, warn_once
-from anymamba.language import say
+from anymamba.language import _
 
 _TRANSFORMABLE = ("reference", "torch")
 """Backends made of operations that torch itself differentiates and transforms."""
@@ -32,24 +32,17 @@ def backend_inside(op: str, requested: str | None) -> str:
     if requested not in (None, *_TRANSFORMABLE):
         raise BackendError(
             "backend",
-            say(f"backend {requested!r} cannot run {op} inside of torch.func", f"后端 {requested!r} 无法在 torch.func 内运行 {op}"),
-            why=say(
-                "vmap, grad, jvp and forward-mode differentiation need operations that torch itself can transform",
-                "vmap、grad、jvp 与前向模式微分需要 torch 自身可变换的运算",
-            ),
-            fix=say(
-                'leave the backend to us there, or take anymamba.use_backend("torch") or ("reference")',
-                '此处不要指定后端，或使用 anymamba.use_backend("torch") 或 ("reference")',
-            ),
+            _("backend {requested!r} cannot run {op} inside of torch.func").format(requested=requested, op=op),
+            why=_("vmap, grad, jvp and forward-mode differentiation need operations that torch itself can transform"),
+            fix=_('leave the backend to us there, or take anymamba.use_backend("torch") or ("reference")'),
         )
     if requested is None:
         warn_once(
             f"transformed:{op}",
-            say(
-                f"{op} runs on backend 'reference' inside of torch.func (vmap, grad, jvp) and forward-mode automatic "
-                "differentiation: exact, and slow",
-                f"{op} 在 torch.func（vmap、grad、jvp）与前向模式微分内使用后端 'reference'：精确但较慢",
-            ),
+            _(
+                "{op} runs on backend 'reference' inside of torch.func (vmap, grad, jvp) and forward-mode automatic "
+                "differentiation: exact, and slow"
+            ).format(op=op),
         )
         return "reference"
     return requested
@@ -106,13 +99,13 @@ class _Last(torch.autograd.Function):
         return gradient.view_as(gradient)
 
     @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
+    def backward(ctx: Any, *__: Any) -> Any:
         raise BackendError(
             "backend",
-            say("the kernels have first derivatives only", "内核只有一阶导数"),
-            why=say("a gradient made with create_graph=True was differentiated again", "对 create_graph=True 得到的梯度再次求导"),
-            fix=say(
-                'compute the forward pass with anymamba.use_backend("torch"), which can be differentiated any number of times',
-                '请用 with anymamba.use_backend("torch") 计算前向过程，它可任意次求导',
+            _("the kernels have first derivatives only"),
+            why=_("a gradient made with create_graph=True was differentiated again"),
+            fix=_(
+                'compute the forward pass with anymamba.use_backend("torch"), which can be differentiated any number '
+                "of times"
             ),
         )

@@ -9,7 +9,7 @@ import torch
 
 from anymamba.backends.machine import library_version
 from anymamba.bench import peers
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.config import Config
 from anymamba.models.families import fused_steps
 from anymamba.models.trunk.fused_step import ByChannel
@@ -28,7 +28,7 @@ def names(config: Config) -> tuple[str, ...]:
 def missing(name: str) -> str | None:
     """Why this peer cannot run here, or None."""
     if name == peers.MAMBAPY and library_version("mambapy") is None:
-        return say("mambapy is not installed", "未安装 mambapy")
+        return _("mambapy is not installed")
     return peers.sequential_transformers()
 
 
@@ -55,7 +55,7 @@ def decoder(model: Any, prompt: torch.Tensor, steps: int) -> Callable[[], None]:
 
     def run() -> None:
         with torch.no_grad():
-            for _ in range(steps):
+            for __ in range(steps):
                 out = model(state["ids"], cache_params=state["cache"], use_cache=True)
                 state["ids"], state["cache"] = out.logits[:, -1:].argmax(-1), out.cache_params
 

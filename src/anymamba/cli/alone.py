@@ -11,7 +11,7 @@ from typing import List, Optional
 from anymamba import __version__, cli
 from anymamba.cli import doctor
 from anymamba.cli.parser import Parser
-from anymamba.language import say
+from anymamba.language import _
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -21,9 +21,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     cli._choose_language(words)
     parser = Parser(
         prog="anymamba-doctor",
-        description=say(
-            "Why mamba-ssm or causal-conv1d would not install or run, and what to do. The same as `anymamba doctor`, without the rest.",
-            "诊断 mamba-ssm 或 causal-conv1d 为何装不上、跑不起来，并给出解决办法。与 `anymamba doctor` 相同，只是单独发布。",
+        description=_(
+            "Why mamba-ssm or causal-conv1d would not install or run, and what to do. The same as `anymamba doctor`, "
+            "without the rest."
         ),
     )
     parser.add_argument("--version", action="version", version="anymamba-doctor " + __version__)

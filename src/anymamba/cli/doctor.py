@@ -9,16 +9,15 @@ from anymamba.doctor import diagnose_log
 from anymamba.doctor.finding import Report
 from anymamba.doctor.reading import NotALog
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "log",
         nargs="?",
-        help=say(
-            "a log file to diagnose, or - for standard input; without it, what comes through a pipe, else this machine",
-            "要诊断的日志文件，- 表示标准输入；省略时读取管道内容，没有管道则检查本机",
+        help=_(
+            "a log file to diagnose, or - for standard input; without it, what comes through a pipe, else this machine"
         ),
     )
     parser.add_argument(
@@ -26,74 +25,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="FILE",
-        help=say(
-            "which torch, mamba-ssm and causal-conv1d go together on this machine; with a requirements.txt, pyproject.toml,"
-            " environment.yml or a program's folder, which mamba-ssm that program was written for",
-            "本机上哪些版本的 torch、mamba-ssm 与 causal-conv1d 可以配合；给出 requirements.txt、pyproject.toml、environment.yml"
-            " 或程序所在文件夹时，说明该程序是为哪个 mamba-ssm 编写的",
+        help=_(
+            "which torch, mamba-ssm and causal-conv1d go together on this machine; with a requirements.txt, "
+            "pyproject.toml, environment.yml or a program's folder, which mamba-ssm that program was written for"
         ),
     )
     parser.add_argument(
         "--for",
         dest="machine",
         metavar="MACHINE.json",
-        help=say(
-            "with --compat: for the machine whose `anymamba doctor --json` this is, or for colab, kaggle, ngc-25.10, ...",
-            "与 --compat 同用：针对该 `anymamba doctor --json` 文件描述的机器，或 colab、kaggle、ngc-25.10 等",
+        help=_(
+            "with --compat: for the machine whose `anymamba doctor --json` this is, or for colab, kaggle, ngc-25.10, "
+            "..."
         ),
     )
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help=say("print one JSON document", "输出一个 JSON 文档"))
+    form.add_argument("--json", action="store_true", help=_("print one JSON document"))
     form.add_argument(
         "--markdown",
         action="store_true",
-        help=say(
-            "print a report for an issue, without names, tokens and hosts",
-            "输出用于提交 issue 的报告，已去除用户名、令牌与主机名",
-        ),
+        help=_("print a report for an issue, without names, tokens and hosts"),
     )
     form.add_argument(
         "--explain",
         metavar="CODE",
-        help=say(
-            "the long form of a finding, such as AM003 or nvcc-missing", "显示某项的详细说明，如 AM003 或 nvcc-missing"
-        ),
+        help=_("the long form of a finding, such as AM003 or nvcc-missing"),
     )
-    form.add_argument(
-        "--list", action="store_true", help=say("list every cause that the doctor knows", "列出所有已知原因")
-    )
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help=say("show the details of each area", "显示每个方面的详细信息")
-    )
+    form.add_argument("--list", action="store_true", help=_("list every cause that the doctor knows"))
+    parser.add_argument("-v", "--verbose", action="store_true", help=_("show the details of each area"))
     parser.add_argument(
         "--online",
         action="store_true",
-        help=say(
-            "also ask github.com whether the wheel for this machine can be reached",
-            "同时检查能否从 github.com 获取适合本机的 wheel",
-        ),
+        help=_("also ask github.com whether the wheel for this machine can be reached"),
     )
     parser.add_argument(
         "--no-import",
         action="store_true",
-        help=say(
-            "do not import torch or the packages: quicker, and less is known", "不导入 torch 及相关包：更快，但信息较少"
-        ),
+        help=_("do not import torch or the packages: quicker, and less is known"),
     )
     parser.add_argument(
         "--wait",
         type=_seconds,
         metavar="SECONDS",
-        help=say(
-            "how long the check of this machine may take in all (default: 2); what is slower is not looked at",
-            "检查本机总共可用的秒数（默认 2）；更慢的部分不检查",
-        ),
+        help=_("how long the check of this machine may take in all (default: 2); what is slower is not looked at"),
     )
-    parser.epilog = say(
-        "examples: pip install mamba-ssm 2>&1 | anymamba doctor    anymamba doctor build.log --json    anymamba"
-        " doctor --explain AM003.  Exit code: 0 healthy, 1 something found, 2 wrong usage.",
-        "示例：pip install mamba-ssm 2>&1 | anymamba doctor    anymamba doctor build.log --json    anymamba"
-        " doctor --explain AM003。退出码：0 正常，1 发现问题，2 用法错误。",
+    parser.epilog = _(
+        "examples: pip install mamba-ssm 2>&1 | anymamba doctor    anymamba doctor build.log --json    anymamba "
+        "doctor --explain AM003.  Exit code: 0 healthy, 1 something found, 2 wrong usage."
     )
 
 
@@ -103,7 +81,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 < seconds <= 3600:
-        raise argparse.ArgumentTypeError(say("{} is not a number of seconds", "{} 不是秒数").format(text))
+        raise argparse.ArgumentTypeError(_("{text} is not a number of seconds").format(text=text))
     return seconds
 
 
@@ -116,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.compat is not None:
         return _compat(arguments)
     if arguments.machine:
-        raise AnymambaError("usage", say("--for goes with --compat", "--for 须与 --compat 同用"))
+        raise AnymambaError("usage", _("--for goes with --compat"))
     try:
         report = _report(arguments)
     except NotALog as error:
@@ -125,11 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         if arguments.log in (None, "-"):
             raise
-        message = say(
-            "anymamba doctor: cannot read {}: {}; give the path of a log file, or - to read from a pipe",
-            "anymamba doctor：无法读取 {}：{}；请给出日志文件的路径，或用 - 从管道读取",
+        message = _(
+            "anymamba doctor: cannot read {file}: {reason}; give the path of a log file, or - to read from a pipe"
         )
-        print(message.format(arguments.log, error.strerror or error), file=sys.stderr)
+        print(message.format(file=arguments.log, reason=error.strerror or error), file=sys.stderr)
         return 2
     if arguments.json:
         from anymamba.doctor.report import document
@@ -152,9 +129,9 @@ def _compat(arguments: argparse.Namespace) -> int:
     from anymamba.doctor.compat.requirements import of_path
 
     if arguments.compat and arguments.log:
-        raise AnymambaError("usage", say("--compat takes one file", "--compat 只接受一个文件"))
+        raise AnymambaError("usage", _("--compat takes one file"))
     if arguments.markdown:
-        raise AnymambaError("usage", say("--compat has text and --json", "--compat 只有文本与 --json 两种输出"))
+        raise AnymambaError("usage", _("--compat has text and --json"))
     name = arguments.compat or arguments.log
     program = None
     if name:
@@ -162,7 +139,7 @@ def _compat(arguments: argparse.Namespace) -> int:
             program = of_path(name)
         except OSError as error:
             raise AnymambaError(
-                "usage", say("{} cannot be read: {}", "无法读取 {}：{}").format(name, error.strerror or error)
+                "usage", _("{name} cannot be read: {value}").format(name=name, value=error.strerror or error)
             ) from error
     if arguments.machine:
         facts = elsewhere.facts_of(arguments.machine)
@@ -199,9 +176,9 @@ def _first_byte_of_pipe() -> bytes:
     head = piped.first_byte(_descriptor())
     if head is None:
         print(
-            say(
-                "anymamba doctor: nothing came through the pipe, so this machine is checked; `anymamba doctor -` waits for a log",
-                "anymamba doctor：管道中没有内容，因此检查本机；`anymamba doctor -` 会等待日志",
+            _(
+                "anymamba doctor: nothing came through the pipe, so this machine is checked; `anymamba doctor -` "
+                "waits for a log"
             ),
             file=sys.stderr,
         )
@@ -222,10 +199,7 @@ def _from_pipe(head: bytes) -> Report:
     report = diagnose_log(stream, "-")
     if stream.stopped:
         print(
-            say(
-                "anymamba doctor: standard input did not end; what was read up to the limit is diagnosed",
-                "anymamba doctor：标准输入没有结束；只诊断了读到上限为止的内容",
-            ),
+            _("anymamba doctor: standard input did not end; what was read up to the limit is diagnosed"),
             file=sys.stderr,
         )
     return report
@@ -239,10 +213,7 @@ def _explain(name: str) -> int:
     rule = table.get(name.upper()) or table.get(name.lower())
     if rule is None:
         print(
-            say(
-                "{} is no finding; `anymamba doctor --list` names all of them",
-                "没有 {} 这一项；`anymamba doctor --list` 可列出全部",
-            ).format(name),
+            _("{name} is no finding; `anymamba doctor --list` names all of them").format(name=name),
             file=sys.stderr,
         )
         return 2

@@ -10,70 +10,57 @@ from typing import Any
 
 from anymamba.cli.options import add_activation, add_device, device_of, whole
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help=say("checkpoint folder or Hugging Face name", "检查点目录或 Hugging Face 名称"))
-    parser.add_argument(
-        "files", nargs="*", metavar="FILE", help=say("text, JSON, CSV or Parquet files; folders", "文本、JSON、CSV、Parquet 文件，或目录")
-    )
+    parser.add_argument("model", help=_("checkpoint folder or Hugging Face name"))
+    parser.add_argument("files", nargs="*", metavar="FILE", help=_("text, JSON, CSV or Parquet files; folders"))
     parser.add_argument(
         "--tokenizer",
         metavar="FILE|NAME",
-        help=say("default: the one saved with the model", "默认使用随模型保存的分词器"),
+        help=_("default: the one saved with the model"),
     )
-    parser.add_argument(
-        "--encoding", default="utf-8", metavar="NAME", help=say("of text and CSV files [utf-8]", "文本与 CSV 文件的编码 [utf-8]")
-    )
+    parser.add_argument("--encoding", default="utf-8", metavar="NAME", help=_("of text and CSV files [utf-8]"))
     parser.add_argument(
         "--text-field", default="text", metavar="NAME",
-        help=say("field of a record that holds its text [text]", "记录中存放文本的字段 [text]"),
+        help=_("field of a record that holds its text [text]"),
     )  # fmt: skip
     parser.add_argument(
         "--mode",
         choices=("recurrent", "sliding"),
         default="recurrent",
-        help=say(
-            "recurrent: every token sees all text before it; sliding: at most --window tokens (default: recurrent)",
-            "recurrent：每个词元可见此前全部文本；sliding：最多可见 --window 个词元（默认 recurrent）",
-        ),
+        help=_("recurrent: every token sees all text before it; sliding: at most --window tokens (default: recurrent)"),
     )
     parser.add_argument(
         "--window",
         type=whole(2),
         default=2048,
-        help=say("tokens read at once (default 2048)", "一次读取的词元数（默认 2048）"),
+        help=_("tokens read at once (default 2048)"),
     )
     parser.add_argument(
         "--stride",
         type=whole(1),
-        help=say("sliding: new tokens a window (default half)", "sliding：每窗新词元数（默认一半）"),
+        help=_("sliding: new tokens a window (default half)"),
     )
     parser.add_argument(
         "--tasks",
         metavar="A,B",
-        help=say("lm-eval tasks (needs the extra `eval`)", "lm-eval 任务（需要 eval 附加依赖）"),
+        help=_("lm-eval tasks (needs the extra `eval`)"),
     )
-    parser.add_argument(
-        "--limit", type=whole(1), help=say("examples a task, for a quick look", "每个任务的样例数，用于快速查看")
-    )
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help=say("default: as saved", "默认与保存时一致")
-    )
+    parser.add_argument("--limit", type=whole(1), help=_("examples a task, for a quick look"))
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help=_("default: as saved"))
     add_activation(parser)
     add_device(parser)
-    parser.add_argument(
-        "--json", action="store_true", help=say("one JSON document on stdout", "在标准输出打印一个 JSON 文档")
-    )
+    parser.add_argument("--json", action="store_true", help=_("one JSON document on stdout"))
 
 
 def run(arguments: argparse.Namespace) -> int:
     if not arguments.files and not arguments.tasks:
         raise AnymambaError(
             "usage",
-            say("nothing to evaluate on", "没有评测对象"),
-            fix=say("name text files, or --tasks", "请给出文本文件或 --tasks"),
+            _("nothing to evaluate on"),
+            fix=_("name text files, or --tasks"),
         )
     import torch
 
@@ -141,12 +128,10 @@ def _tasks(arguments: argparse.Namespace, model: Any, tokenizer: Any) -> dict[st
 
 def _sentence(entry: dict[str, Any]) -> str:
     documents = entry["documents"]
-    number = say(f"{documents} documents, ", f"{documents} 篇文档，") if documents > 1 else ""
-    return say(
-        "{file}: {bits_per_byte:.4f} bits per byte, perplexity {perplexity:.3f} "
-        "({number}{tokens} tokens, {bytes} bytes, {tokens_per_second:.0f} tokens/s)",
-        "{file}：每字节 {bits_per_byte:.4f} 比特，困惑度 {perplexity:.3f}"
-        "（{number}{tokens} 词元，{bytes} 字节，{tokens_per_second:.0f} 词元/秒）",
+    number = _("{documents} documents, ").format(documents=documents) if documents > 1 else ""
+    return _(
+        "{file}: {bits_per_byte:.4f} bits per byte, perplexity {perplexity:.3f} ({number}{tokens} tokens, {bytes} "
+        "bytes, {tokens_per_second:.0f} tokens/s)"
     ).format(number=number, **entry)
 
 
@@ -162,9 +147,8 @@ class _Line:
             self.said = now
             rate = score.tokens / (now - self.start)
             print(
-                say(
-                    f"{self.path}: {score.tokens} tokens, {rate:.0f} tokens/s, {score.bits_per_byte:.4f} bits per byte so far",
-                    f"{self.path}：{score.tokens} 词元，{rate:.0f} 词元/秒，目前每字节 {score.bits_per_byte:.4f} 比特",
+                _("{path}: {tokens} tokens, {rate:.0f} tokens/s, {bits_per_byte:.4f} bits per byte so far").format(
+                    path=self.path, tokens=score.tokens, rate=rate, bits_per_byte=score.bits_per_byte
                 ),
                 file=sys.stderr,
             )

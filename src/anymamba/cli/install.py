@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 PACKAGES = ("mamba-ssm", "causal-conv1d")
 # failures whose log the doctor reads: a command, the dependencies, the check of what was installed
@@ -22,53 +22,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "packages",
         nargs="+",
         metavar="PACKAGE",
-        help=say(
-            "mamba-ssm, causal-conv1d, also with a version: mamba-ssm==2.3.1",
-            "mamba-ssm、causal-conv1d，可带版本：mamba-ssm==2.3.1",
-        ),
+        help=_("mamba-ssm, causal-conv1d, also with a version: mamba-ssm==2.3.1"),
     )
-    parser.add_argument("--version", dest="release", help=say("version of the first package", "第一个包的版本"))
-    parser.add_argument("--yes", "-y", action="store_true", help=say("do not ask", "不询问"))
-    parser.add_argument("--dry-run", action="store_true", help=say("show the plan and stop", "只显示计划"))
-    parser.add_argument(
-        "--wheel", metavar="FILE", action="append", default=[], help=say("use this wheel file", "使用该 wheel 文件")
-    )
+    parser.add_argument("--version", dest="release", help=_("version of the first package"))
+    parser.add_argument("--yes", "-y", action="store_true", help=_("do not ask"))
+    parser.add_argument("--dry-run", action="store_true", help=_("show the plan and stop"))
+    parser.add_argument("--wheel", metavar="FILE", action="append", default=[], help=_("use this wheel file"))
     parser.add_argument(
         "--find-links",
         metavar="DIR",
-        help=say("look for wheel files in this folder first", "优先在该文件夹中查找 wheel"),
+        help=_("look for wheel files in this folder first"),
     )
     parser.add_argument(
         "--mirror",
         metavar="URL",
-        help=say("take this address instead of https://github.com", "用该地址代替 https://github.com"),
+        help=_("take this address instead of https://github.com"),
     )
-    parser.add_argument(
-        "--from-source", action="store_true", help=say("compile even where a wheel exists", "即使有 wheel 也从源码编译")
-    )
+    parser.add_argument("--from-source", action="store_true", help=_("compile even where a wheel exists"))
     parser.add_argument(
         "--arch",
         metavar="N.N",
-        help=say(
-            "compute capability to compile for, such as 8.6, where no GPU is visible",
-            "没有可见显卡时，要编译的计算能力，如 8.6",
-        ),
+        help=_("compute capability to compile for, such as 8.6, where no GPU is visible"),
     )
     parser.add_argument(
         "--emit-script",
         choices=("bash", "powershell", "Dockerfile"),
-        help=say("write the plan as a script and stop", "将计划输出为脚本"),
+        help=_("write the plan as a script and stop"),
     )
     parser.add_argument(
         "--for",
         dest="machine",
         metavar="MACHINE.json",
-        help=say(
-            "plan for the machine whose `anymamba doctor --json` this is, or for colab, kaggle, ngc-25.10, ...",
-            "为该 `anymamba doctor --json` 文件描述的机器，或 colab、kaggle、ngc-25.10 等制定计划",
-        ),
+        help=_("plan for the machine whose `anymamba doctor --json` this is, or for colab, kaggle, ngc-25.10, ..."),
     )
-    parser.add_argument("--json", action="store_true", help=say("print one JSON document", "输出一个 JSON 文档"))
+    parser.add_argument("--json", action="store_true", help=_("print one JSON document"))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -96,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(json.dumps({"plan": plan.document(), "done": False}, ensure_ascii=False, indent=1))
         return 1 if plan.blocked else 0
     if not arguments.yes and not ask():
-        print(say("nothing was changed", "未做任何更改"), file=sys.stderr)
+        print(_("nothing was changed"), file=sys.stderr)
         if arguments.json:
             print(json.dumps({"plan": plan.document(), "done": False}, ensure_ascii=False, indent=1))
         return 1
@@ -115,7 +102,7 @@ def _carry_out(plan: Any, facts: Any, packages: Any, local: Any, options: dict[s
         try:
             result = runner.run(plan)
         except NotPublished as error:
-            print(say("{}; the packages are compiled instead", "{}；改为编译").format(error), file=sys.stderr)
+            print(_("{error}; the packages are compiled instead").format(error=error), file=sys.stderr)
             plan = make_plan(facts, packages, local=local, without_wheels=frozenset(packages), **options)
             for line in describe(plan):
                 print(line, file=sys.stderr)
@@ -127,18 +114,18 @@ def _carry_out(plan: Any, facts: Any, packages: Any, local: Any, options: dict[s
             raise
         print(error, file=sys.stderr)
         _diagnose(runner.log)
-        print(say("the environment is as it was before", "环境与安装前一致"), file=sys.stderr)
+        print(_("the environment is as it was before"), file=sys.stderr)
         return 1
     for line in lines(result.checks):
         print(line, file=sys.stderr)
     print(
-        say("added: {}", "已添加：{}").format(
-            ", ".join(f"{name} {version}" for name, version in result.added.items()) or "-"
+        _("added: {packages}").format(
+            packages=", ".join(f"{name} {version}" for name, version in result.added.items()) or "-"
         ),
         file=sys.stderr,
     )
     print(
-        say("log: {}; `anymamba uninstall` undoes this", "日志：{}；可用 `anymamba uninstall` 撤销").format(result.log),
+        _("log: {log}; `anymamba uninstall` undoes this").format(log=result.log),
         file=sys.stderr,
     )
     if as_json:
@@ -166,9 +153,9 @@ def _diagnose(log: Path) -> None:
 def ask() -> bool:
     """False without a terminal: --yes is needed there."""
     if not sys.stdin.isatty():
-        print(say("--yes is needed where nobody can be asked", "无法询问时需要 --yes"), file=sys.stderr)
+        print(_("--yes is needed where nobody can be asked"), file=sys.stderr)
         return False
-    print(say("Go on? [y/N] ", "继续？[y/N] "), end="", file=sys.stderr, flush=True)
+    print(_("Go on? [y/N] "), end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes", "是")
 
 
@@ -188,11 +175,11 @@ def _packages(words: list[str], release: str | None) -> dict[str, str | None]:
 
     found: dict[str, str | None] = {}
     for word in words:
-        name, _, version = word.partition("==")
+        name, __, version = word.partition("==")
         if normal(name) not in PACKAGES:
             raise AnymambaError(
                 "usage",
-                say("{} is not one of: {}", "{} 不在其中：{}").format(word, ", ".join(PACKAGES)),
+                _("{word} is not one of: {packages}").format(word=word, packages=", ".join(PACKAGES)),
             )
         found[normal(name)] = version or None
     first = next(iter(found))
@@ -212,7 +199,7 @@ def _local(
     passed_over: list[str] = []
     folder = Path(arguments.find_links or ".")
     if not folder.is_dir():
-        raise AnymambaError("usage", say("there is no folder {}", "没有文件夹 {}").format(folder))
+        raise AnymambaError("usage", _("there is no folder {folder}").format(folder=folder))
     files = {path: parts(path.name) for path in folder.glob("*.whl")} if arguments.find_links else {}
     for path, name in sorted(files.items(), key=lambda item: _newer(item[1].version if item[1] else "")):
         if name is None or name.package not in packages:
@@ -220,19 +207,19 @@ def _local(
         wanted = packages[name.package]
         ok, why = fits(machine, path.name)
         if ok and wanted not in (None, name.version):
-            ok, why = False, say("version {} was asked for", "要求的版本为 {}").format(wanted)
+            ok, why = False, _("version {expected} was asked for").format(expected=wanted)
         if ok:
             found[name.package] = str(path.resolve())
         else:
-            passed_over.append(say("{} is not taken: {}", "不使用 {}：{}").format(path.name, why))
+            passed_over.append(_("{name} is not taken: {why}").format(name=path.name, why=why))
     for given in arguments.wheel:
         path = Path(given)
         ok, why = fits(machine, path.name)
         name = parts(path.name)
         if ok and not path.is_file():
-            ok, why = False, say("there is no such file", "没有该文件")
+            ok, why = False, _("there is no such file")
         if not ok or name is None:
-            raise AnymambaError("usage", say("--wheel {} cannot be used", "无法使用 --wheel {}").format(given), why)
+            raise AnymambaError("usage", _("--wheel {file} cannot be used").format(file=given), why)
         packages.setdefault(name.package, None)
         found[name.package] = str(path.resolve())
     return found, passed_over
@@ -249,7 +236,7 @@ def _architecture(text: str | None) -> int | None:
     if not number.isdigit() or not 50 <= int(number) <= 130:
         raise AnymambaError(
             "usage",
-            say("--arch {} is no compute capability such as 8.6", "--arch {} 不是 8.6 这样的计算能力").format(text),
+            _("--arch {text} is no compute capability such as 8.6").format(text=text),
         )
     return int(number)
 
@@ -264,11 +251,11 @@ def describe(plan: Any) -> list[str]:
     lines = [*plan.first, ""] if plan.first else []
     lines += ["  " + line for line in plan.found]
     if plan.blocked:
-        lines += ["", say("Stopped before anything was done: {}", "在做任何事之前停止：{}").format(plan.blocked.reason)]
+        lines += ["", _("Stopped before anything was done: {reason}").format(reason=plan.blocked.reason)]
         lines += ["  " + reason for reason in plan.reasons]
-        lines.append(say("What to do: {}", "办法：{}").format(plan.blocked.fix))
+        lines.append(_("What to do: {fix}").format(fix=plan.blocked.fix))
         return lines + ["    " + command for command in plan.blocked.commands]
-    lines += ["", say("Plan:", "计划：")]
+    lines += ["", _("Plan:")]
     lines += [f"  {choice.package} {choice.version}: {choice.route} ({choice.reason})" for choice in plan.packages]
     for number, step in enumerate(plan.steps, 1):
         lines.append(f"  {number}. {step.title}")
@@ -276,13 +263,13 @@ def describe(plan: Any) -> list[str]:
         lines += ["       $ " + " ".join(map(_word, command)) for command in step.commands]
         if step.kind == "download":
             lines.append("       " + step.address)
-    lines.append(say("Why:", "原因："))
+    lines.append(_("Why:"))
     lines += ["  - " + reason for reason in plan.reasons]
     lines.append(
-        say(
-            "Expected: {:.0f} to {:.0f} minutes (an estimate), up to {:.0f} GB of memory, {:.0f} GB on disk",
-            "预计：{:.0f} 到 {:.0f} 分钟（估计值），最多 {:.0f} GB 内存，{:.0f} GB 磁盘",
-        ).format(*plan.minutes, plan.memory_gb, plan.disk_gb)
+        _(
+            "Expected: {least:.0f} to {most:.0f} minutes (an estimate), up to {memory_gb:.0f} GB of memory, "
+            "{disk_gb:.0f} GB on disk"
+        ).format(least=plan.minutes[0], most=plan.minutes[1], memory_gb=plan.memory_gb, disk_gb=plan.disk_gb)
     )
     lines = [line.replace("{python}", "python").replace("{work}", "WORK") for line in lines]
-    return lines + [say("Changes:", "变化：")] + ["  - " + change for change in plan.changes]
+    return lines + [_("Changes:")] + ["  - " + change for change in plan.changes]

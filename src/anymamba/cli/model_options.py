@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from anymamba import announce
 from anymamba.cli.options import add_activation, add_device, add_threads, device_of, seed, whole
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 if TYPE_CHECKING:
     from anymamba.generation.model import Model
@@ -19,85 +19,71 @@ if TYPE_CHECKING:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help=say("checkpoint folder or Hugging Face name", "检查点目录或 Hugging Face 名称"))
+    parser.add_argument("model", help=_("checkpoint folder or Hugging Face name"))
     parser.add_argument(
         "--tokenizer",
         metavar="FILE|NAME",
-        help=say("default: the one saved with the model", "默认使用随模型保存的分词器"),
+        help=_("default: the one saved with the model"),
     )
     parser.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
-        help=say(
-            "of the weights; default: as saved; auto: what is fast here, and why",
-            "权重类型；默认与保存时一致；auto：选本机较快的类型并说明原因",
-        ),
+        help=_("of the weights; default: as saved; auto: what is fast here, and why"),
     )
     parser.add_argument(
         "--quantize",
         choices=("int8",),
-        help=say(
-            "weight-only int8: half the memory of bf16, faster on CPUs", "仅权重 int8：内存为 bf16 的一半，CPU 上更快"
-        ),
+        help=_("weight-only int8: half the memory of bf16, faster on CPUs"),
     )
     add_activation(parser)
     add_device(parser)
     parser.add_argument(
         "--backend",
-        help=say("backend of every op (default: the fastest that is correct)", "指定后端（默认：正确且最快的）"),
+        help=_("backend of every op (default: the fastest that is correct)"),
     )
     add_threads(parser)
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser, max_tokens: int) -> None:
-    group = parser.add_argument_group(say("sampling (greedy by default)", "采样（默认贪心）"))
+    group = parser.add_argument_group(_("sampling (greedy by default)"))
     group.add_argument(
         "-m", "--max-tokens", type=int, default=max_tokens, metavar="N",
-        help=say(
-            f"new tokens (default {max_tokens}; -1: no limit, until the text ends)",
-            f"新词元数（默认 {max_tokens}；-1 表示不限，直到文本结束）",
-        ),
+        help=_("new tokens (default {max_tokens}; -1: no limit, until the text ends)").format(max_tokens=max_tokens),
     )  # fmt: skip
-    group.add_argument(
-        "--temp", "--temperature", dest="temperature", type=float, default=0.0, help=say("0: greedy", "0 表示贪心")
-    )
-    group.add_argument(
-        "--top-k", type=whole(0), default=0, help=say("keep the k likeliest (0: all)", "只保留最可能的 k 个（0：全部）")
-    )
+    group.add_argument("--temp", "--temperature", dest="temperature", type=float, default=0.0, help=_("0: greedy"))
+    group.add_argument("--top-k", type=whole(0), default=0, help=_("keep the k likeliest (0: all)"))
     group.add_argument(
         "--top-p",
         type=float,
         default=1.0,
-        help=say("keep the smallest set with this probability", "保留累计概率达到该值的最小集合"),
+        help=_("keep the smallest set with this probability"),
     )
     group.add_argument(
         "--min-p",
         type=float,
         default=0.0,
-        help=say("drop tokens below this share of the likeliest", "丢弃低于最大概率该比例的词元"),
+        help=_("drop tokens below this share of the likeliest"),
     )
-    group.add_argument(
-        "--repetition-penalty", type=float, default=1.0, help=say("above 1: against repetition", "大于 1 抑制重复")
-    )
+    group.add_argument("--repetition-penalty", type=float, default=1.0, help=_("above 1: against repetition"))
     group.add_argument(
         "--no-repeat-ngram",
         type=whole(0),
         default=0,
         metavar="N",
-        help=say("never repeat N tokens in a row", "禁止重复连续 N 个词元"),
+        help=_("never repeat N tokens in a row"),
     )
     group.add_argument(
         "--stop",
         action="append",
         default=[],
         metavar="TEXT",
-        help=say("end at this text; may be repeated", "遇到该文本时结束；可重复"),
+        help=_("end at this text; may be repeated"),
     )
-    group.add_argument("--seed", type=seed, metavar="N", help=say("the same tokens on every run", "每次运行得到相同的词元"))
+    group.add_argument("--seed", type=seed, metavar="N", help=_("the same tokens on every run"))
     group.add_argument(
         "--deterministic",
         action="store_true",
-        help=say("fixed seed and deterministic kernels only", "固定随机种子并只用确定性内核"),
+        help=_("fixed seed and deterministic kernels only"),
     )
 
 
@@ -107,10 +93,9 @@ def sampling_of(arguments: argparse.Namespace) -> Sampling:
     if arguments.max_tokens < -1:
         raise AnymambaError(
             "usage",
-            say(
-                f"-m {arguments.max_tokens}: must be a number of tokens, or -1 to go on until the text ends, however long it gets",
-                f"-m {arguments.max_tokens}：应为词元数，或用 -1 表示一直生成到文本结束（不限长度）",
-            ),
+            _(
+                "-m {tokens}: must be a number of tokens, or -1 to go on until the text ends, however long it gets"
+            ).format(tokens=arguments.max_tokens),
         )
     if arguments.deterministic and arguments.seed is None:
         arguments.seed = 0
@@ -153,7 +138,7 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
         announce_compilation()
     if arguments.dtype == "auto":
         name, why = str(model.dtype).removeprefix("torch."), fastest(model.dtype, model.device)[1]
-        print(say(f"dtype {name}: {why}", f"类型 {name}：{why}"), file=sys.stderr)
+        print(_("dtype {name}: {why}").format(name=name, why=why), file=sys.stderr)
     if model.tokenizer is None:
         model.tokenizer = load_tokenizer(hub.find(arguments.model))  # raises, saying what the folder has instead
     return model, model.tokenizer

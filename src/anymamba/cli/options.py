@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from anymamba.language import say
+from anymamba.language import N_, _
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +24,9 @@ def whole(least: int = 0, most: int | None = None) -> Callable[[str], int]:
         except ValueError:
             number = least - 1
         if number < least or (most is not None and number > most):
-            wanted = _wanted(least, most)
-            raise argparse.ArgumentTypeError(say(f"{text!r} is no whole number {wanted[0]}", f"{text!r} 不是{wanted[1]}的整数"))
+            to = N_("{text!r} is no whole number from {least} to {most}")
+            sentence = N_("{text!r} is no whole number from {least} on") if most is None else to
+            raise argparse.ArgumentTypeError(_(sentence).format(text=text, least=least, most=most))
         return number
 
     return read
@@ -40,11 +41,16 @@ def number(least: float = 0.0, below: float = math.inf, positive: bool = False) 
         except ValueError:
             value = math.nan
         if not (least <= value < below) or (positive and value <= least):
-            more = say("above" if positive else "from", "大于" if positive else "不小于")
-            range_text = say(f"{more} {least:g}", f"{more} {least:g}")
             if below < math.inf:
-                range_text += say(f" and below {below:g}", f"且小于 {below:g}")
-            raise argparse.ArgumentTypeError(say(f"{text!r} is no number {range_text}", f"{text!r} 不是{range_text}的数"))
+                above = N_("{text!r} is no number above {least:g} and below {below:g}")
+                sentence = above if positive else N_("{text!r} is no number from {least:g} and below {below:g}")
+            else:
+                sentence = (
+                    N_("{text!r} is no number above {least:g}")
+                    if positive
+                    else N_("{text!r} is no number from {least:g}")
+                )
+            raise argparse.ArgumentTypeError(_(sentence).format(text=text, least=least, below=below))
         return value
 
     return read
@@ -57,22 +63,19 @@ def add_activation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--a-activation",
         choices=("softplus", "heavy_tail"),
-        help=say(
-            "Mamba-3: activation of A (default: as the checkpoint says, else tried on a short text)",
-            "Mamba-3：A 的激活函数（默认以检查点为准，未说明则用短文试出）",
-        ),
+        help=_("Mamba-3: activation of A (default: as the checkpoint says, else tried on a short text)"),
     )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", metavar="NAME",
-        help=say("cpu, cuda, cuda:1, xpu, mps (default: the fastest here)", "cpu、cuda、cuda:1、xpu、mps（默认本机最快的设备）"),
+        help=_("cpu, cuda, cuda:1, xpu, mps (default: the fastest here)"),
     )  # fmt: skip
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=whole(1), metavar="N", help=say("CPU threads (default: all cores)", "CPU 线程数（默认全部核心）"))
+    parser.add_argument("--threads", type=whole(1), metavar="N", help=_("CPU threads (default: all cores)"))
 
 
 def device_of(name: str | None) -> torch.device:
@@ -81,8 +84,3 @@ def device_of(name: str | None) -> torch.device:
 
     return machine.usable_device(name) if name else machine.default_device()
 
-
-def _wanted(least: int, most: int | None) -> tuple[str, str]:
-    if most is None:
-        return f"from {least} on", f"不小于 {least} "
-    return f"from {least} to {most}", f" {least} 到 {most} 之间"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _, ngettext
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace, device: torch.device, dtypes: list[torch.
     from anymamba.numerics.document import finite
 
     if len(dtypes) > 2:
-        raise AnymambaError("usage", say("--dtype takes one dtype, or two: A,B", "--dtype 接受一个或两个数据类型：A,B"))
+        raise AnymambaError("usage", _("--dtype takes one dtype, or two: A,B"))
     one, other = (dtypes * 2)[:2] if dtypes else (None, None)
     a, b = sides.parse_side(arguments.against[0], one), sides.parse_side(arguments.against[1], other)
     sides.check_pair(a, b)
@@ -67,10 +67,15 @@ def run(arguments: argparse.Namespace, device: torch.device, dtypes: list[torch.
 
 def _show_progress(tokens: int) -> Callable[[int], None] | None:
     if not sys.stderr.isatty():
-        print(say(f"reading {tokens} tokens on both sides", f"两侧各读取 {tokens} 个词元"), file=sys.stderr)
+        print(
+            ngettext("reading {tokens} token on both sides", "reading {tokens} tokens on both sides", tokens).format(
+                tokens=tokens
+            ),
+            file=sys.stderr,
+        )
         return None
     return lambda read: print(
-        "\r" + say(f"read {read} of {tokens} tokens", f"已读取 {read} / {tokens} 个词元"),
+        "\r" + _("read {read} of {tokens} tokens").format(read=read, tokens=tokens),
         end="\n" if read >= tokens else "",
         file=sys.stderr,
         flush=True,
@@ -88,18 +93,17 @@ def _text(arguments: argparse.Namespace, model: LanguageModel, folder: Path) -> 
     try:
         text = Path(arguments.text).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise AnymambaError(
-            "data", say(f"cannot read {arguments.text}", f"无法读取 {arguments.text}"), why=str(error)
-        ) from error
+        raise AnymambaError("data", _("cannot read {file}").format(file=arguments.text), why=str(error)) from error
     ids = load_tokenizer(folder).encode(text)
     if not ids:
-        raise AnymambaError("data", say(f"{arguments.text} is empty", f"{arguments.text} 为空"))
+        raise AnymambaError("data", _("{file} is empty").format(file=arguments.text))
     if len(ids) < arguments.tokens:
         print(
-            say(
-                f"{arguments.text} has {len(ids)} tokens, fewer than {arguments.tokens}",
-                f"{arguments.text} 只有 {len(ids)} 个词元，少于 {arguments.tokens}",
-            ),
+            ngettext(
+                "{file} has {count} token, fewer than {tokens}",
+                "{file} has {count} tokens, fewer than {tokens}",
+                len(ids),
+            ).format(file=arguments.text, count=len(ids), tokens=arguments.tokens),
             file=sys.stderr,
         )
     return drift.pieces_of(torch.tensor(ids))
@@ -124,30 +128,34 @@ def _rounding(model: LanguageModel, a: Side, b: Side) -> float:
 
 
 def _print(measured: Drift, divergence: Divergence | None, words: str, tokenizer: Tokenizer | None, verbose: bool) -> None:
-    print(_chart(measured, "logit_difference", say("largest difference of a logit, over position", "logit 最大差异随位置的变化")), end="")
+    print(_chart(measured, "logit_difference", _("largest difference of a logit, over position")), end="")
     if verbose:
-        print(_chart(measured, "kl", say("KL divergence (nats), over position", "KL 散度（奈特）随位置的变化")), end="")
-        print(_chart(measured, "state_norm", say("norm of the recurrent state, over position", "循环状态的范数随位置的变化")), end="")
+        print(_chart(measured, "kl", _("KL divergence (nats), over position")), end="")
+        print(_chart(measured, "state_norm", _("norm of the recurrent state, over position")), end="")
     error = measured.slope_error
     spread = "" if error is None else f" ± {2 * error:.1g}"
     print(
-        say(
-            f"{measured.tokens} tokens: logits differ by at most {measured.largest:.2g} (their scale is {measured.logit_scale:.2g}), "
-            f"mean KL {measured.mean_kl:.2g} nats, {measured.disagreements} other likeliest tokens, "
-            f"change over the text {measured.slope:+.2g}{spread}",
-            f"{measured.tokens} 个词元：logits 最多相差 {measured.largest:.2g}（其尺度为 {measured.logit_scale:.2g}），"
-            f"平均 KL {measured.mean_kl:.2g} 奈特，最可能词元不同 {measured.disagreements} 处，随文本变化 {measured.slope:+.2g}{spread}",
+        _(
+            "{tokens} tokens: logits differ by at most {largest:.2g} (their scale is {logit_scale:.2g}), mean KL "
+            "{mean_kl:.2g} nats, {disagreements} other likeliest tokens, change over the text {slope:+.2g}{spread}"
+        ).format(
+            tokens=measured.tokens,
+            largest=measured.largest,
+            logit_scale=measured.logit_scale,
+            mean_kl=measured.mean_kl,
+            disagreements=measured.disagreements,
+            slope=measured.slope,
+            spread=spread,
         )
     )
     if measured.grows:
-        print(say("the difference grows with position", "差异随位置增长"))
+        print(_("the difference grows with position"))
     last = measured.windows[-1] if measured.windows else None
     if last is not None and last.state_norm is not None and last.state_difference is not None:
         print(
-            say(
-                f"recurrent state: norm {last.state_norm:.3g}, the sides differ by {last.state_difference:.2g} of it at the end",
-                f"循环状态：范数 {last.state_norm:.3g}，结束时两侧相差其 {last.state_difference:.2g}",
-            )
+            _(
+                "recurrent state: norm {state_norm:.3g}, the sides differ by {state_difference:.2g} of it at the end"
+            ).format(state_norm=last.state_norm, state_difference=last.state_difference)
         )
     if divergence is not None:
         print(_greedy_line(divergence, tokenizer))
@@ -156,14 +164,20 @@ def _print(measured: Drift, divergence: Divergence | None, words: str, tokenizer
 
 def _greedy_line(divergence: Divergence, tokenizer: Tokenizer | None) -> str:
     if divergence.position is None:
-        return say(f"greedy: the same {divergence.tokens} tokens", f"贪心：{divergence.tokens} 个词元完全相同")
+        return ngettext(
+            "greedy: the same {tokens} token", "greedy: the same {tokens} tokens", divergence.tokens
+        ).format(tokens=divergence.tokens)
     assert divergence.token_a is not None and divergence.token_b is not None
     shown = [str(i) if tokenizer is None else repr(tokenizer.decode([i])) for i in (divergence.token_a, divergence.token_b)]
-    return say(
-        f"greedy: the first other token is number {divergence.position}: {shown[0]} (ahead by {divergence.margin_a:.2g}) "
-        f"against {shown[1]} (ahead by {divergence.margin_b:.2g})",
-        f"贪心：第一个不同的词元是第 {divergence.position} 个：{shown[0]}（领先 {divergence.margin_a:.2g}）"
-        f"与 {shown[1]}（领先 {divergence.margin_b:.2g}）",
+    return _(
+        "greedy: the first other token is number {position}: {first} (ahead by {margin_a:.2g}) against {second} "
+        "(ahead by {margin_b:.2g})"
+    ).format(
+        position=divergence.position,
+        first=shown[0],
+        margin_a=divergence.margin_a,
+        second=shown[1],
+        margin_b=divergence.margin_b,
     )
 
 
@@ -183,14 +197,14 @@ def _check_plot(target: Path) -> None:
 
     check_target(target)
     if not target.parent.is_dir():
-        raise AnymambaError("usage", say(f"there is no folder {target.parent}", f"没有目录 {target.parent}"))
+        raise AnymambaError("usage", _("there is no folder {folder}").format(folder=target.parent))
 
 
 def _plot(measured: Drift, target: Path) -> None:
     from anymamba.cli.plot import write
 
     if not any(w.logit_difference > 0 for w in measured.windows):
-        print(say("nothing to plot: the sides are identical", "没有可绘制的内容：两侧完全相同"), file=sys.stderr)
+        print(_("nothing to plot: the sides are identical"), file=sys.stderr)
         return
     write(lambda: _axes(measured), target)
 
@@ -199,14 +213,14 @@ def _axes(measured: Drift) -> Axes:
     from anymamba.training.show.axes import COLOURS, Axes, Curve
 
     names = {
-        "logit_difference": say("largest logit difference", "logit 最大差异"),
-        "state_difference": say("state difference, relative", "状态相对差异"),
-        "kl": say("KL divergence", "KL 散度"),
-        "state_norm": say("norm of the state", "状态范数"),
+        "logit_difference": _("largest logit difference"),
+        "state_difference": _("state difference, relative"),
+        "kl": _("KL divergence"),
+        "state_norm": _("norm of the state"),
     }
     curves = []
     for colour, (name, label) in zip(COLOURS, names.items()):
         points = [(float(w.position), value) for w in measured.windows if (value := getattr(w, name)) is not None and value > 0]
         if points:
             curves.append(Curve(label, colour, points))
-    return Axes(curves, say("tokens", "词元"), f"{measured.a} / {measured.b}", log_y=True)
+    return Axes(curves, _("tokens"), f"{measured.a} / {measured.b}", log_y=True)

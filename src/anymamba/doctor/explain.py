@@ -17,7 +17,7 @@ from anymamba.doctor import blanks, rules
 from anymamba.doctor.present import TYPICAL, fill
 from anymamba.doctor.rule import Remedy, Rule, Text
 from anymamba.doctor.shells import commands
-from anymamba.language import LANGUAGES, say, set_language
+from anymamba.language import LANGUAGES, _, set_language
 
 # folders of rules, in the order in which a user meets them
 THEMES = {
@@ -51,30 +51,29 @@ _EXAMPLES = {
 
 def explain(rule: Rule) -> str:
     """Markdown in the current language."""
-    lines: List[str] = ["# {} {}".format(rule.code, rule.cause), "", _text(rule.title.here()) + say(".", "。"), ""]
+    lines: List[str] = ["# {} {}".format(rule.code, rule.cause), "", _text(rule.title.here()) + _("."), ""]
     literal = error_lines().get(rule.cause, [])
     if literal:
-        lines += ["## " + say("Error messages", "错误信息"), ""]
+        lines += ["## " + _("Error messages"), ""]
         for line in literal:
             lines += ["### " + _code(line), ""]
-    lines += ["## " + say("Why it happens", "原因"), "", _text(rule.why.here()), ""]
+    lines += ["## " + _("Why it happens"), "", _text(rule.why.here()), ""]
     shown = [signature.source for signature in rule.signatures]
     if shown:
         lines += [
-            "## " + say("What it looks like", "日志特征"),
+            "## " + _("What it looks like"),
             "",
-            say("Any of these, as regular expressions:", "以下任意一条（正则表达式）："),
+            _("Any of these, as regular expressions:"),
             "",
             "```text",
         ]
         lines += shown + ["```", ""]
-    lines += ["## " + say("Do you need to fix it?", "需要修复吗？"), "", _text(rule.needed.here()), ""]
-    lines += ["## " + say("What to do, in this order", "按顺序尝试"), ""]
+    lines += ["## " + _("Do you need to fix it?"), "", _text(rule.needed.here()), ""]
+    lines += ["## " + _("What to do, in this order"), ""]
     lines += [
-        say(
-            "Versions are examples, for torch {torch} with CUDA {cuda} and Python {python}; the doctor computes those of your log or"
-            " machine.",
-            "版本号为示例（torch {torch}、CUDA {cuda}、Python {python}）；诊断工具会按你的日志或本机计算。",
+        _(
+            "Versions are examples, for torch {torch} with CUDA {cuda} and Python {python}; the doctor computes those "
+            "of your log or machine."
         ).format(torch=TYPICAL.torch, cuda=TYPICAL.cuda, python=TYPICAL.python),
         "",
     ]
@@ -82,15 +81,13 @@ def explain(rule: Rule) -> str:
         lines += _remedy(number, remedy)
     if rule.explains:
         lines += [
-            "## " + say("What it explains", "由它引起"),
+            "## " + _("What it explains"),
             "",
-            say("Found together with these, they are consequences: ", "与以下原因同时出现时，它们是其后果：")
-            + ", ".join(rule.explains)
-            + say(".", "。"),
+            _("Found together with these, they are consequences: ") + ", ".join(rule.explains) + _("."),
             "",
         ]
     if rule.links:
-        lines += ["## " + say("Seen in", "出处"), ""] + ["- <{}>".format(link) for link in rule.links] + [""]
+        lines += ["## " + _("Seen in"), ""] + ["- <{}>".format(link) for link in rule.links] + [""]
     return "\n".join(lines)
 
 
@@ -112,7 +109,7 @@ def _remedy(number: int, remedy: Remedy) -> List[str]:
     where = ""
     if remedy.systems:
         names = {"linux": "Linux", "wsl": "WSL", "windows": "Windows", "macos": "macOS"}
-        where = say(" ({})", "（{}）").format(", ".join(names[name] for name in remedy.systems))
+        where = _(" ({systems})").format(systems=", ".join(names[name] for name in remedy.systems))
     lines = ["{}. {}{}".format(number, _text(remedy.text.here()), where), ""]
     bash = tuple(_text(command) for command in remedy.commands)
     here = TYPICAL._replace(place=remedy.places[0] if remedy.places else "")
@@ -145,13 +142,11 @@ def pages(language: str) -> Dict[str, str]:
 def _index() -> List[str]:
     """The page of all causes, by what the user was doing, with the lines by which each is known."""
     lines = [
-        "# " + say("Error messages of mamba-ssm and causal-conv1d", "mamba-ssm 与 causal-conv1d 的错误信息"),
+        "# " + _("Error messages of mamba-ssm and causal-conv1d"),
         "",
-        say(
-            "Look for words of your message on this page, or give the whole log to `anymamba doctor LOG` (`uvx anymamba-doctor LOG`"
-            " without an installation), which finds the cause, and the commands for your system.",
-            "请在本页查找你看到的错误信息，或把完整日志交给 `anymamba doctor 日志`（不想安装时用 `uvx anymamba-doctor 日志`），"
-            "它会找出原因以及适用于你的系统的命令。",
+        _(
+            "Look for words of your message on this page, or give the whole log to `anymamba doctor LOG` (`uvx "
+            "anymamba-doctor LOG` without an installation), which finds the cause, and the commands for your system."
         ),
         "",
     ]
@@ -160,7 +155,9 @@ def _index() -> List[str]:
         title = THEMES.get(theme)
         lines += ["## " + (title.here() if title else theme), ""]
         for rule in themes[theme]:
-            lines.append("- [{0}]({0}.md) `{1}`: {2}{3}".format(rule.code, rule.cause, _text(rule.title.here()), say(".", "。")))
+            lines.append(
+                "- [{0}]({0}.md) `{1}`: {2}{3}".format(rule.code, rule.cause, _text(rule.title.here()), _("."))
+            )
             lines += ["    - " + _code(line) for line in error_lines().get(rule.cause, [])]
         lines.append("")
     return lines[:-1]

@@ -12,7 +12,7 @@ from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 from anymamba.doctor.cleaning import clean
 from anymamba.doctor.encoding import Readable, chunks
-from anymamba.language import say
+from anymamba.language import _
 
 WHOLE = 240_000
 HEAD = 80_000
@@ -80,10 +80,7 @@ def read(stream: Readable) -> Reading:
     for used, text in chunks(stream):
         if not total and _is_binary(text):
             raise NotALog(
-                say(
-                    "anymamba doctor: this is binary data, not the text of a log; give what the program printed",
-                    "anymamba doctor：这是二进制数据，不是日志文本；请给出程序输出的内容",
-                )
+                _("anymamba doctor: this is binary data, not the text of a log; give what the program printed")
             )
         encoding = used if used != "utf-8" else encoding
         total += len(text)
@@ -107,10 +104,7 @@ def read(stream: Readable) -> Reading:
             middle.add(start, piece)
     if not shortened and not any(text.strip() for _, text in buffered):
         raise NotALog(
-            say(
-                "anymamba doctor: the log is empty; record one with: pip install -v mamba-ssm > build.log 2>&1",
-                "anymamba doctor：日志是空的；请先记录：pip install -v mamba-ssm > build.log 2>&1",
-            )
+            _("anymamba doctor: the log is empty; record one with: pip install -v mamba-ssm > build.log 2>&1")
         )
     lines: List[Line] = []
     image_build = _IMAGE_BUILD.search(buffered[0][1] if buffered else "") is not None

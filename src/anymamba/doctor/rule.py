@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from anymamba.doctor.patterns import compiled
-from anymamba.language import say
+from anymamba.language import current_language
 
 if TYPE_CHECKING:
     from anymamba.doctor.log import Log
@@ -27,7 +27,7 @@ class Text(NamedTuple):
     zh: str
 
     def here(self) -> str:
-        return say(self.en, self.zh)
+        return self.zh if current_language() == "zh" else self.en
 
 
 class Remedy(NamedTuple):

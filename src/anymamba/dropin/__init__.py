@@ -15,7 +15,7 @@ from typing import Any
 
 from anymamba.dropin import finder
 from anymamba.errors import AnymambaWarning
-from anymamba.language import say
+from anymamba.language import _
 
 _FAMILIES = (
     "bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear", "lfm2", "lfm2_moe", "mamba",
@@ -34,12 +34,11 @@ def install(override: bool | Sequence[str] = False) -> None:
     late = _bound_without_us()
     if late:
         warnings.warn(
-            say(
-                f"transformers had imported {', '.join(late)} before anymamba.dropin(): these files keep what they found at import. "
-                "Call anymamba.dropin() before the first import of a model, or start the program with `anymamba run`",
-                f"调用 anymamba.dropin() 之前，transformers 已导入 {', '.join(late)}：这些文件会继续使用导入时找到的实现。"
-                "请在首次导入模型之前调用 anymamba.dropin()，或用 `anymamba run` 启动程序",
-            ),
+            _(
+                "transformers had imported {modules} before anymamba.dropin(): these files keep what they found at "
+                "import. Call anymamba.dropin() before the first import of a model, or start the program with "
+                "`anymamba run`"
+            ).format(modules=", ".join(late)),
             AnymambaWarning,
             stacklevel=3,
         )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from anymamba.errors import warn_once
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import plain
 
 _FRAMES = 8
@@ -41,7 +41,7 @@ def caller(**weights: Tensor | None) -> Caller | None:
         return None
     wanted = {name: weight for name, weight in weights.items() if weight is not None}
     frame = sys._getframe(1)
-    for _ in range(_FRAMES):
+    for __ in range(_FRAMES):
         if frame.f_back is None:
             return None
         frame = frame.f_back
@@ -64,7 +64,7 @@ def unread_biases(modules: dict[str, nn.Module], biases: dict[str, Tensor | None
 
 
 def bias_unread() -> str:
-    return say("it has a bias that the fused function does not take", "它带有融合函数不接受的偏置")
+    return _("it has a bias that the fused function does not take")
 
 
 def instead(calling: Caller, given: dict[str, Any]) -> dict[str, Any]:
@@ -91,8 +91,8 @@ def obstacle(module: nn.Module) -> str:
         return plain.obstacle(module)
     inner = [name for name, child in module._modules.items() if child is not None]
     if inner:  # an adapter around a base layer; the norms of the mixers have no parts
-        return say(f"it is a {type(module).__name__}", f"它是 {type(module).__name__}")
-    return say("its forward was replaced", "它的 forward 已被替换") if "forward" in module.__dict__ else plain.hooked(module)
+        return _("it is a {kind}").format(kind=type(module).__name__)
+    return _("its forward was replaced") if "forward" in module.__dict__ else plain.hooked(module)
 
 
 def say_once(mixer: nn.Module, reasons: dict[str, str]) -> None:
@@ -101,11 +101,10 @@ def say_once(mixer: nn.Module, reasons: dict[str, str]) -> None:
     for name, reason in reasons.items():
         warn_once(
             f"{kind}:{name}:{reason}",
-            say(
-                f"{kind} runs in parts, not fused: {name}: {reason}. Everything attached to it takes part; the result is the same as "
-                "without the drop-in",
-                f"{kind} 分步运行而非融合运行：{name}：{reason}。挂在其上的一切都会生效；结果与不使用替身模块时相同",
-            ),
+            _(
+                "{kind} runs in parts, not fused: {name}: {reason}. Everything attached to it takes part; the result "
+                "is the same as without the drop-in"
+            ).format(kind=kind, name=name, reason=reason),
         )
 
 

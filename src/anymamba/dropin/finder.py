@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from anymamba.errors import AnymambaWarning
-from anymamba.language import say
+from anymamba.language import _
 
 PACKAGES = Path(__file__).resolve().parent / "packages"
 NAMES = ("mamba_ssm", "causal_conv1d", "selective_scan_cuda", "causal_conv1d_cuda")
@@ -113,11 +113,10 @@ class _Watched:
 def _say_broken(name: str, error: Exception) -> None:
     broken[name] = f"{type(error).__name__}: {error}"
     warnings.warn(
-        say(
-            f"the installed {name} does not import ({broken[name]}); anymamba's drop-in serves in its place. "
-            "`anymamba doctor` explains how to mend it",
-            f"已安装的 {name} 无法导入（{broken[name]}），由 anymamba 的替身模块代替。`anymamba doctor` 会说明如何修复",
-        ),
+        _(
+            "the installed {name} does not import ({reason}); anymamba's drop-in serves in its place. `anymamba "
+            "doctor` explains how to mend it"
+        ).format(name=name, reason=broken[name]),
         AnymambaWarning,
         stacklevel=2,
     )
@@ -131,7 +130,7 @@ def install(override: Iterable[str] = ()) -> None:
     names = set(override)
     unknown = names - set(NAMES)
     if unknown:
-        raise ValueError(say("not a name of the drop-in: ", "不是替身模块提供的名称：") + ", ".join(sorted(unknown)))
+        raise ValueError(_("not a name of the drop-in: ") + ", ".join(sorted(unknown)))
     _guard.overridden.update(names)
     if _guard not in sys.meta_path:
         sys.meta_path.insert(0, _guard)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import Any
 
 from anymamba.dropin import finder, site_file
-from anymamba.language import say
+from anymamba.language import _
 
 
 def status() -> dict[str, Any]:
@@ -33,12 +33,12 @@ def package(name: str) -> dict[str, Any]:
         version, file = getattr(module, "__version__", None), getattr(module, "__file__", None)
         return {**found, "state": "anymamba" if ours else "real", "version": version, "file": file}
     if real is not None and name not in finder.overridden():
-        reason = say("installed; it wins as long as it imports", "已安装；只要能导入就优先使用")
+        reason = _("installed; it wins as long as it imports")
         return {**found, "state": "real", "version": _version(name), "file": real.origin, "reason": reason}
     if finder.active():
-        reason = say("overrides the installed one", "覆盖已安装的包") if real else say("nothing else is installed", "没有安装其他同名包")
+        reason = _("overrides the installed one") if real else _("nothing else is installed")
         return {**found, "state": "anymamba", "file": finder.spec_of(name).origin, "reason": reason}
-    return {**found, "state": "absent", "reason": say("the drop-in is not active", "替身模块未启用")}
+    return {**found, "state": "absent", "reason": _("the drop-in is not active")}
 
 
 def _version(name: str) -> str | None:
@@ -67,36 +67,29 @@ def transformers_reach(version: str | None = None) -> dict[str, Any]:
     if version is None:
         version = _version("transformers")
         if version is None:
-            return {"version": None, "reached": False, "how": say("transformers is not installed", "未安装 transformers")}
+            return {"version": None, "reached": False, "how": _("transformers is not installed")}
     release = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if release >= (5, 15):
-        how = say(
-            "by import name, on every device: mamba, mamba2, falcon_mamba, jamba, bamba, zamba, zamba2, nemotron_h, falcon_h1, "
-            "granitemoehybrid, and the convolution of lfm2, qwen3_next, kimi_linear and others",
-            "按导入名查找，适用于所有设备：mamba、mamba2、falcon_mamba、jamba、bamba、zamba、zamba2、nemotron_h、falcon_h1、"
-            "granitemoehybrid，以及 lfm2、qwen3_next、kimi_linear 等的卷积",
+        how = _(
+            "by import name, on every device: mamba, mamba2, falcon_mamba, jamba, bamba, zamba, zamba2, nemotron_h, "
+            "falcon_h1, granitemoehybrid, and the convolution of lfm2, qwen3_next, kimi_linear and others"
         )
         return {"version": version, "reached": True, "how": how}
     if release < (5, 0):
-        how = say(
-            "not: 4.x asks for the metadata of an installed distribution, and the drop-in installs no fake one; upgrade to 5.15 or newer. "
-            "`from mamba_ssm import ...` in your own code is served",
-            "不可用：4.x 要求存在已安装发行包的元数据，而替身模块不会安装假的发行包；请升级到 5.15 或更新版本。"
-            "你自己代码中的 `from mamba_ssm import ...` 不受影响",
+        how = _(
+            "not: 4.x asks for the metadata of an installed distribution, and the drop-in installs no fake one; "
+            "upgrade to 5.15 or newer. `from mamba_ssm import ...` in your own code is served"
         )
         return {"version": version, "reached": False, "how": how}
     if not _cuda():
-        how = say(
-            "not on this machine: before 5.15 transformers asks for CUDA before it looks for mamba_ssm; upgrade to 5.15 or newer. "
-            "`from mamba_ssm import ...` in your own code is served",
-            "本机不可用：5.15 之前的 transformers 只在有 CUDA 时才查找 mamba_ssm；请升级到 5.15 或更新版本。"
-            "你自己代码中的 `from mamba_ssm import ...` 不受影响",
+        how = _(
+            "not on this machine: before 5.15 transformers asks for CUDA before it looks for mamba_ssm; upgrade to "
+            "5.15 or newer. `from mamba_ssm import ...` in your own code is served"
         )
         return {"version": version, "reached": False, "how": how}
-    how = say(
-        "by version of the imported package, on CUDA tensors only; of falcon_mamba only the convolution, its scan only through the "
-        "`kernels` package",
-        "按所导入包的版本判断，仅限 CUDA 张量；falcon_mamba 只有卷积可达，其扫描只能通过 `kernels` 包",
+    how = _(
+        "by version of the imported package, on CUDA tensors only; of falcon_mamba only the convolution, its scan "
+        "only through the `kernels` package"
     )
     return {"version": version, "reached": True, "how": how}
 

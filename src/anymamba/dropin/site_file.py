@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 NAME = "zz_anymamba_dropin.pth"  # .pth files are read in the order of their names: after that of an editable installation
 
@@ -30,12 +30,9 @@ def enable(folder: str | Path | None = None, override: tuple[str, ...] = ()) -> 
     except OSError as error:
         raise AnymambaError(
             "dropin",
-            say(f"cannot write {file}", f"无法写入 {file}"),
+            _("cannot write {file}").format(file=file),
             why=str(error),
-            fix=say(
-                "use a virtual environment, or `anymamba run`, which needs no file",
-                "请使用虚拟环境，或使用不需要写文件的 `anymamba run`",
-            ),
+            fix=_("use a virtual environment, or `anymamba run`, which needs no file"),
         ) from error
     return file
 
@@ -46,11 +43,11 @@ def disable(folder: str | Path | None = None) -> Path | None:
     if not file.exists():
         return None
     if "anymamba.dropin" not in file.read_text(encoding="utf-8", errors="replace"):
-        raise AnymambaError("dropin", say(f"{file} was not written by anymamba", f"{file} 不是由 anymamba 写入的"))
+        raise AnymambaError("dropin", _("{file} was not written by anymamba").format(file=file))
     try:
         file.unlink()
     except OSError as error:
-        raise AnymambaError("dropin", say(f"cannot remove {file}", f"无法删除 {file}"), why=str(error)) from error
+        raise AnymambaError("dropin", _("cannot remove {file}").format(file=file), why=str(error)) from error
     return file
 
 

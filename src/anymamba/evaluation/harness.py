@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anymamba.errors import AnymambaError, UnsupportedError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import hub
 from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Tokenizer, load_tokenizer
@@ -23,7 +23,7 @@ try:
 except ImportError as error:
     raise AnymambaError(
         "dependency",
-        say("lm-eval cannot be imported", "无法导入 lm-eval"),
+        _("lm-eval cannot be imported"),
         why=str(error),
         fix="pip install 'anymamba[eval]'",
     ) from error
@@ -43,7 +43,7 @@ class AnymambaLM(TemplateLM):
         batch_size: int | str = 8,
         max_length: int = 2**20,
         a_activation: str | None = None,
-        **_: Any,  # lm-eval passes every option of its command line to every model
+        **__: Any,  # lm-eval passes every option of its command line to every model
     ) -> None:
         super().__init__()
         if isinstance(pretrained, LanguageModel):
@@ -55,7 +55,7 @@ class AnymambaLM(TemplateLM):
             self.model = hub.load(pretrained, kind, device, tokenizer=words, a_activation=a_activation)
             tokenizer = words
         if tokenizer is None:
-            raise AnymambaError("tokenizer", say("a model object needs a tokenizer", "传入模型对象时必须给出分词器"))
+            raise AnymambaError("tokenizer", _("a model object needs a tokenizer"))
         self.tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer)
         self.model.eval()
         self.max_length = int(max_length)
@@ -107,7 +107,7 @@ class AnymambaLM(TemplateLM):
         for request in requests:
             context, options = request.args
             if options.get("do_sample") and options.get("temperature", 1.0) > 0:
-                raise UnsupportedError("usage", say("only greedy generation is supported here", "此处仅支持贪心生成"))
+                raise UnsupportedError("usage", _("only greedy generation is supported here"))
             stops = options.get("until") or []
             stops = [stops] if isinstance(stops, str) else list(stops)
             answers.append(self._greedy(self.tokenizer.encode(context), stops, int(options.get("max_gen_toks", 256))))
@@ -118,7 +118,7 @@ class AnymambaLM(TemplateLM):
         ids = torch.tensor([context or [self.prefix_token_id]], device=self.model.device)
         made: list[int] = []
         text = ""
-        for _ in range(tokens):
+        for __ in range(tokens):
             ids = self.model(ids, cache=cache, logits_to_keep=1).logits[:, -1].argmax(-1, keepdim=True)
             made.append(int(ids))
             if made[-1] == self.tokenizer.eos_id:

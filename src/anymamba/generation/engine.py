@@ -17,7 +17,7 @@ from torch import Tensor
 from anymamba.errors import ArgumentError
 from anymamba.generation.sampling import Sampler, Sampling
 from anymamba.generation.stepper import Stepper, choose_stepper
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.cache import Cache
 from anymamba.models.lm import LanguageModel
 from anymamba.models.trunk.padding import on_the_left
@@ -78,9 +78,8 @@ class Reader:
         if input_ids.dim() != 2 or input_ids.shape[1] == 0:
             raise ArgumentError(
                 "shape",
-                say(
-                    f"input_ids must be (rows, length) with at least one token, not {tuple(input_ids.shape)}",
-                    f"input_ids 必须为 (rows, length) 且至少含一个 token，而不是 {tuple(input_ids.shape)}",
+                _("input_ids must be (rows, length) with at least one token, not {shape}").format(
+                    shape=tuple(input_ids.shape)
                 ),
             )
         started = time.perf_counter()
@@ -135,13 +134,12 @@ def steps(
     if max_new_tokens < -1:
         raise ArgumentError(
             "usage",
-            say(
-                f"max_new_tokens is {max_new_tokens}: a number of tokens, or -1 to go on until the text ends",
-                f"max_new_tokens 为 {max_new_tokens}：应为词元数，或用 -1 表示直到文本结束",
+            _("max_new_tokens is {max_new_tokens}: a number of tokens, or -1 to go on until the text ends").format(
+                max_new_tokens=max_new_tokens
             ),
         )
     if reader.logits is None:
-        raise ArgumentError("usage", say("nothing was read yet: an empty prompt", "尚未读取任何内容：提示为空"))
+        raise ArgumentError("usage", _("nothing was read yet: an empty prompt"))
     logits = reader.logits
     rows, vocabulary = logits.shape
     sampler = Sampler(sampling, rows, logits.device)

@@ -19,7 +19,7 @@ from anymamba.generation.engine import Reader, Step
 from anymamba.generation.quantize import quantize_int8
 from anymamba.generation.sampling import Sampling
 from anymamba.generation.text import Piece, encode_prompt, end_tokens, generate_batch, pieces
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import hub
 from anymamba.models.cache import Cache
 from anymamba.models.lm import LanguageModel
@@ -94,8 +94,8 @@ class Model(LanguageModel):
         if any(tensor.dtype == torch.int8 for tensor in self.state_dict().values()):
             raise AnymambaError(
                 "usage",
-                say("a quantized model is not saved: its weights are rounded", "量化后的模型不能保存：权重已被舍入"),
-                fix=say("save the model as it was loaded without quantize", "请保存未用 quantize 加载的模型"),
+                _("a quantized model is not saved: its weights are rounded"),
+                fix=_("save the model as it was loaded without quantize"),
             )
         hub.save(self, folder, self.tokenizer)
 
@@ -165,7 +165,7 @@ class Model(LanguageModel):
         start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
         row = ids if start is None else [start, *ids]
         if len(row) < 2:
-            raise AnymambaError("data", say("the text is too short to be scored", "文本过短，无法评分"))
+            raise AnymambaError("data", _("the text is too short to be scored"))
         device, cache = self.device, self.make_cache(1)
         was_training = self.training
         self.eval()
@@ -196,11 +196,8 @@ class Model(LanguageModel):
         if self.tokenizer is None:
             raise AnymambaError(
                 "usage",
-                say("this model was loaded without a tokenizer, so it takes token ids only", "该模型没有分词器，只接受词元 id"),
-                fix=say(
-                    'anymamba.load(path, tokenizer="FILE|FOLDER|NAME"), or model.tokenizer = ...',
-                    'anymamba.load(path, tokenizer="文件|目录|名称")，或 model.tokenizer = ...',
-                ),
+                _("this model was loaded without a tokenizer, so it takes token ids only"),
+                fix=_('anymamba.load(path, tokenizer="FILE|FOLDER|NAME"), or model.tokenizer = ...'),
             )
         return self.tokenizer
 
@@ -252,6 +249,6 @@ def load(
 def _unknown(name: str, value: object, known: list[str]) -> ArgumentError:
     return ArgumentError(
         "usage",
-        say(f"{name} {value!r} is not known", f"未知的 {name}：{value!r}"),
-        fix=say("known: ", "可用：") + ", ".join(known),
+        _("{name} {value!r} is not known").format(name=name, value=value),
+        fix=_("known: ") + ", ".join(known),
     )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from anymamba.errors import ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import plain
 from anymamba.models.families import family_of
 from anymamba.models.lm import LanguageModel
@@ -70,7 +70,7 @@ def quantize_int8(model: LanguageModel) -> LanguageModel:
     places = [(*name.rpartition(".")[::2], name) for name in [*names, "lm_head"]]
     owners = [(model.get_submodule(path), leaf, name) for path, leaf, name in places]
     taken = [_weights(owner, leaf, name) for owner, leaf, name in owners]  # all of them first: an error leaves the model as it was
-    for (owner, leaf, _), (weight, bias) in zip(owners, taken):
+    for (owner, leaf, __), (weight, bias) in zip(owners, taken):
         setattr(owner, leaf, QuantizedLinear(weight, bias, getattr(owner, leaf).weight.dtype))
     return model
 
@@ -80,9 +80,9 @@ def _weights(owner: nn.Module, leaf: str, place: str) -> Weights:
     if taken is None:
         raise ArgumentError(
             "module",
-            say(f"{place} cannot be quantised: {reason}", f"无法量化 {place}：{reason}"),
-            why=say("its weight alone would not do what the module does", "仅凭其权重无法再现该模块的行为"),
-            fix=say("remove what was attached to it first", "请先移除附加在其上的内容"),
+            _("{place} cannot be quantised: {reason}").format(place=place, reason=reason),
+            why=_("its weight alone would not do what the module does"),
+            fix=_("remove what was attached to it first"),
         )
     return taken
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from anymamba.errors import ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 
 NGRAM_WINDOW = 16384
 """Tokens that no_repeat_ngram looks back: bounded, so that memory stays constant however long the text grows."""
@@ -45,7 +45,8 @@ class Sampling:
             if not ok:
                 value = getattr(self, name)
                 raise ArgumentError(
-                    "usage", say(f"{name} is {value}, but must be {wanted}", f"{name} 为 {value}，但必须满足 {wanted}")
+                    "usage",
+                    _("{name} is {value}, but must be {expected}").format(name=name, value=value, expected=wanted),
                 )
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from anymamba.errors import AnymambaError
 from anymamba.generation.engine import Reader
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.cache import Cache
 from anymamba.models.lm import LanguageModel
 
@@ -17,7 +17,7 @@ def save(path: str | Path, reader: Reader, pending: Sequence[int]) -> None:
     reader.leave_stepper()
     path = Path(path)
     if not path.parent.is_dir():
-        raise AnymambaError("state", say(f"there is no folder {path.parent}", f"没有目录 {path.parent}"))
+        raise AnymambaError("state", _("there is no folder {folder}").format(folder=path.parent))
     reader.cache.save(path, pending=list(pending))
 
 

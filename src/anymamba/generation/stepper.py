@@ -10,7 +10,7 @@ from torch import Tensor
 from anymamba.backends.decode_model import DecodeModel, OwnStep, Stepper, Tensors
 from anymamba.errors import warn_once
 from anymamba.generation.quantize import stored
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import plain
 from anymamba.models.cache import Cache
 from anymamba.models.families import fused_steps
@@ -26,11 +26,11 @@ def choose_stepper(model: LanguageModel, cache: Cache) -> Stepper:
     model of which the weights are everything."""
     ok, reason = readable(model)
     if not ok:
-        warn_once("stepper " + reason, say(f"generation runs module by module: {reason}", f"生成将逐模块运行：{reason}"))
+        warn_once("stepper " + reason, _("generation runs module by module: {reason}").format(reason=reason))
         return own_stepper(model, cache, reason)
     kind = model.config.model_type
     if fused_steps(model.config) is None:
-        return stepper(None, _own_step(model, cache), say(f"no fused step for {kind}", f"{kind} 没有融合单步"))
+        return stepper(None, _own_step(model, cache), _("no fused step for {kind}").format(kind=kind))
     return stepper(described(model, cache), _own_step(model, cache))
 
 

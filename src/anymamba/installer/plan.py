@@ -13,7 +13,7 @@ from anymamba.installer.releases import MODULES, Release, find
 from anymamba.installer.source import PIP
 from anymamba.installer.step import Choice, Plan, Refusal, Step
 from anymamba.installer.wheels import GITHUB, address, parts, wheel_for
-from anymamba.language import say
+from anymamba.language import _, pgettext
 
 # build order: mamba-ssm uses causal-conv1d
 _ORDER = ("causal-conv1d", "mamba-ssm")
@@ -57,17 +57,15 @@ def make_plan(
         if local and package in local:
             name = parts(re.split(r"[/\\]", local[package])[-1])
             version = name.version if name else release.version
-            choices.append(Choice(package, version, "local", say("your own file", "你提供的文件"), here))
-            steps.append(
-                Step("local", say("take {}", "使用 {}").format(local[package]), (), {}, package, local[package])
-            )
+            choices.append(Choice(package, version, "local", _("your own file"), here))
+            steps.append(Step("local", _("take {file}").format(file=local[package]), (), {}, package, local[package]))
             continue
         file, why = wheel_for(machine, release)
         stop = _stop(machine, release, targets)
         if file and package not in without_wheels:
             choices.append(Choice(package, release.version, "wheel", why, here))
             where = address(release, file, github)
-            steps.append(Step("download", say("download {}", "下载 {}").format(file), (), {}, package, where))
+            steps.append(Step("download", _("download {file}").format(file=file), (), {}, package, where))
             reasons.append(_fallback(package, stop))
             continue
         if stop:
@@ -122,7 +120,7 @@ def _build(machine: Machine, built: list[Release], targets: list[int]) -> list[S
 def _constraints() -> Step:
     return Step(
         "constraints",
-        say("write down every installed package, so that none can be replaced", "记录所有已安装的包，使其不会被替换"),
+        _("write down every installed package, so that none can be replaced"),
         ((*PIP, "list", "--format=freeze"),),
     )
 
@@ -135,23 +133,17 @@ def _finish(machine: Machine, releases: list[Release]) -> list[Step]:
     return [
         Step(
             "dependencies",
-            say("find and download what is missing of: {}", "查找并下载缺少的依赖：{}").format(", ".join(needs)),
+            _("find and download what is missing of: {needs}").format(needs=", ".join(needs)),
             ((*report, *needs), (*PIP, "wheel", "--no-deps", "-w", "{work}/wheels", "NAME==VERSION ...")),
         ),
         Step(
             "install",
-            say(
-                "install the collected wheels; the environment changes only here",
-                "安装已收集的 wheel；环境仅在这一步改变",
-            ),
+            _("install the collected wheels; the environment changes only here"),
             ((*PIP, "install", "--force-reinstall", "--no-deps", "--no-index", "{work}/wheels/*.whl"),),
         ),
         Step(
             "verify",
-            say(
-                "import in a fresh process; on a GPU, forward and backward against the reference",
-                "在新进程中导入；有显卡时，将前向与反向结果和参考实现对比",
-            ),
+            _("import in a fresh process; on a GPU, forward and backward against the reference"),
             (("{python}", "-m", "anymamba.installer.verify", *[release.package for release in releases]),),
         ),
     ]
@@ -168,59 +160,52 @@ def _found(machine: Machine) -> tuple[str, ...]:
     cards = [f"{cards.count(card)} x {card}" if cards.count(card) > 1 else card for card in dict.fromkeys(cards)]
     cards += machine.facts["gpu"]["amd"]
     if not cards and machine.architectures:
-        cards = [say("compute capability {}", "计算能力 {}").format(capability(machine.architectures[0]))]
+        cards = [_("compute capability {capability}").format(capability=capability(machine.architectures[0]))]
     nvccs = dict.fromkeys(item["version"] for item in machine.facts["cuda"]["nvccs"] if item["version"])
     said = [
-        say("system: ", "系统：") + system,
+        _("system: ") + system,
         f"Python 3.{machine.python_minor}",
-        "torch " + (torch["version"] if torch.get("installed") else say("missing", "未安装")),
-        say("GPU: ", "显卡：") + (", ".join(cards) or say("none visible", "不可见")),
-        "nvcc: " + (", ".join(nvccs) or say("none", "无")),
+        "torch " + (torch["version"] if torch.get("installed") else pgettext("a package", "missing")),
+        _("GPU: ") + (", ".join(cards) or _("none visible")),
+        "nvcc: " + (", ".join(nvccs) or _("none")),
     ]
     for package, module in MODULES.items():
-        said.append("{}: {}".format(package, machine.installed(module) or say("not installed", "未安装")))
+        said.append("{}: {}".format(package, machine.installed(module) or _("not installed")))
     return tuple(said)
 
 
 def _first(machine: Machine, packages: Iterable[str]) -> tuple[str, ...]:
-    instead = say(
-        "A program that imports mamba_ssm runs on them unchanged: `anymamba run PROGRAM`.",
-        "导入 mamba_ssm 的程序无需修改即可使用：`anymamba run 程序`。",
-    )
+    instead = _("A program that imports mamba_ssm runs on them unchanged: `anymamba run PROGRAM`.")
     if not machine.architectures and not machine.facts["gpu"]["amd"]:
         return (
-            say(
-                "No GPU is visible here, and the official packages compute on GPUs only: they would bring nothing on this"
-                " machine. anymamba's kernels run on the CPU. {}",
-                "本机没有可见的显卡，而官方包只能在显卡上计算：在本机不会带来任何好处。anymamba 的内核可在 CPU 上运行。{}",
-            ).format(instead),
+            _(
+                "No GPU is visible here, and the official packages compute on GPUs only: they would bring nothing on "
+                "this machine. anymamba's kernels run on the CPU. {instead}"
+            ).format(instead=instead),
         )
     count, names = machine.fast_ops(packages)
     if not count:
         return ()
     return (
-        say(
-            "You do not need this: anymamba already computes all {} ops of {} here with compiled kernels ({}), so the official"
-            " package would bring nothing new. {}",
-            "你并不需要它：anymamba 已用编译好的内核（{2}）计算 {1} 的全部 {0} 个算子，官方包不会带来新功能。{3}",
-        ).format(count, ", ".join(packages), ", ".join(names), instead),
+        _(
+            "You do not need this: anymamba already computes all {count} ops of {packages} here with compiled kernels "
+            "({names}), so the official package would bring nothing new. {instead}"
+        ).format(count=count, packages=", ".join(packages), names=", ".join(names), instead=instead),
     )
 
 
 def _torch_stays(machine: Machine) -> str:
-    return say(
-        "torch {} stays as it is: every installed package is pinned to its version; if that cannot be kept, nothing is installed",
-        "torch {} 保持不变：所有已安装的包都被固定在当前版本；若无法做到，则不安装任何内容",
-    ).format(machine.torch["version"])
+    return _(
+        "torch {torch} stays as it is: every installed package is pinned to its version; if that cannot be kept, "
+        "nothing is installed"
+    ).format(torch=machine.torch["version"])
 
 
 def _fallback(package: str, stop: Refusal | None) -> str:
     if stop is None:
-        return say(
-            "{}: if the wheel cannot be downloaded, it is compiled here", "{}：若 wheel 无法下载，则在本机编译"
-        ).format(package)
-    return say("{}: if the wheel cannot be downloaded, this stops: {}", "{}：若 wheel 无法下载则停止：{}").format(
-        package, stop.reason
+        return _("{package}: if the wheel cannot be downloaded, it is compiled here").format(package=package)
+    return _("{package}: if the wheel cannot be downloaded, this stops: {reason}").format(
+        package=package, reason=stop.reason
     )
 
 
@@ -229,14 +214,12 @@ def _changes(choices: list[Choice], machine: Machine) -> tuple[str, ...]:
     for choice in choices:
         if choice.installed:
             said.append(
-                say("{} {} is replaced by {}", "{} {} 被替换为 {}").format(
-                    choice.package, choice.installed, choice.version
+                _("{package} {installed} is replaced by {version}").format(
+                    package=choice.package, installed=choice.installed, version=choice.version
                 )
             )
         else:
-            said.append(say("{} {} is added", "新增 {} {}").format(choice.package, choice.version))
-    said.append(say("missing dependencies are added; nothing else changes", "新增缺少的依赖；其余不变"))
-    said.append(
-        say("`anymamba uninstall` removes exactly what was added", "`anymamba uninstall` 会准确移除所添加的内容")
-    )
+            said.append(_("{package} {version} is added").format(package=choice.package, version=choice.version))
+    said.append(_("missing dependencies are added; nothing else changes"))
+    said.append(_("`anymamba uninstall` removes exactly what was added"))
     return tuple(said)

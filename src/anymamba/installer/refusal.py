@@ -6,7 +6,7 @@ from anymamba.doctor.compat.building import SINCE, capability
 from anymamba.installer.machine import OLDEST_GCC, Machine, number
 from anymamba.installer.releases import Release, versions
 from anymamba.installer.step import Refusal
-from anymamba.language import say
+from anymamba.language import _
 
 # GB on disk that a build takes; most of it temporary objects
 BUILD_DISK = 3.0
@@ -18,37 +18,22 @@ def of_machine(machine: Machine) -> Refusal | None:
     if machine.kind == "macos":
         return Refusal(
             "macos",
-            say(
-                "mamba-ssm and causal-conv1d need CUDA or ROCm; macOS has neither",
-                "mamba-ssm 与 causal-conv1d 需要 CUDA 或 ROCm，macOS 两者都没有",
-            ),
-            say(
-                "use anymamba's own kernels; the drop-in serves programs that import mamba_ssm",
-                "使用 anymamba 自带的内核；替身模块可服务于导入 mamba_ssm 的程序",
-            ),
+            _("mamba-ssm and causal-conv1d need CUDA or ROCm; macOS has neither"),
+            _("use anymamba's own kernels; the drop-in serves programs that import mamba_ssm"),
             _INSTEAD,
         )
     if machine.facts["python"].get("environment") == "system, externally managed":
         return Refusal(
             "externally-managed",
-            say(
-                "this Python belongs to the operating system, and pip refuses to install into it",
-                "该 Python 由操作系统管理，pip 拒绝在其中安装",
-            ),
-            say(
-                "work in an environment of your own; torch goes into it first",
-                "请使用自己的环境，并先在其中安装 torch",
-            ),
+            _("this Python belongs to the operating system, and pip refuses to install into it"),
+            _("work in an environment of your own; torch goes into it first"),
             ("python3 -m venv ~/mamba", "source ~/mamba/bin/activate"),
         )
     if machine.torch_kind == "missing":
         return Refusal(
             "torch-missing",
-            say(
-                "torch is not installed here, and these packages are compiled against it",
-                "没有安装 torch，而这些包须针对它编译",
-            ),
-            say("install the CUDA build of torch first", "请先安装 CUDA 版 torch"),
+            _("torch is not installed here, and these packages are compiled against it"),
+            _("install the CUDA build of torch first"),
             ("pip install torch --index-url https://download.pytorch.org/whl/cu128",),
         )
     if machine.torch_kind == "cpu":
@@ -58,24 +43,21 @@ def of_machine(machine: Machine) -> Refusal | None:
 
 def _cpu_torch(machine: Machine) -> Refusal:
     version = machine.torch["version"]
-    reason = say(
-        "torch {} is a CPU build: it has no CUDA for these packages to be compiled against, and it is not replaced without you",
-        "torch {} 是 CPU 版：没有可供这些包编译的 CUDA；安装器不会擅自替换它",
-    ).format(version)
+    reason = _(
+        "torch {version} is a CPU build: it has no CUDA for these packages to be compiled against, and it is not "
+        "replaced without you"
+    ).format(version=version)
     if not machine.facts["gpu"]["nvidia"]:
         return Refusal(
             "cpu-torch",
             reason,
-            say(
-                "this machine shows no GPU either, so the packages could not run: use anymamba's own kernels",
-                "本机也没有可见的显卡，这些包无法运行：请使用 anymamba 自带的内核",
-            ),
+            _("this machine shows no GPU either, so the packages could not run: use anymamba's own kernels"),
             _INSTEAD,
         )
     return Refusal(
         "cpu-torch",
         reason,
-        say("install a CUDA build of torch yourself, then call this again", "请自行安装 CUDA 版 torch，然后重新运行"),
+        _("install a CUDA build of torch yourself, then call this again"),
         ("pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128",),
     )
 
@@ -85,19 +67,27 @@ def of_release(machine: Machine, package: str, release: Release | None, wanted: 
     if release is None:
         return Refusal(
             "version",
-            say("{} {} is not a release that the installer knows", "安装器不认识 {} {} 这个版本").format(
-                package, wanted
+            _("{package} {expected} is not a release that the installer knows").format(
+                package=package, expected=wanted
             ),
-            say("choose one of: {}", "可选：{}").format(", ".join(versions(package))),
+            _("choose one of: {versions}").format(versions=", ".join(versions(package))),
         )
     if release.triton and (0, 0) != machine.triton < release.triton:
         return Refusal(
             "triton-pin",
-            say(
-                "{} {} needs triton {}.{} or newer, and torch {} holds triton at {}.{}: it cannot be had without replacing torch",
-                "{} {} 需要 triton {}.{} 或更新，而 torch {} 固定使用 triton {}.{}：不替换 torch 就无法满足",
-            ).format(package, release.version, *release.triton, machine.torch["version"], *machine.triton),
-            say("take mamba-ssm 2.3.1", "请改用 mamba-ssm 2.3.1"),
+            _(
+                "{package} {release} needs triton {triton_major}.{triton_minor} or newer, and torch {torch} holds "
+                "triton at {held_major}.{held_minor}: it cannot be had without replacing torch"
+            ).format(
+                package=package,
+                release=release.version,
+                triton_major=release.triton[0],
+                triton_minor=release.triton[1],
+                torch=machine.torch["version"],
+                held_major=machine.triton[0],
+                held_minor=machine.triton[1],
+            ),
+            _("take mamba-ssm 2.3.1"),
             ("anymamba install mamba-ssm --version 2.3.1",),
         )
     return None
@@ -110,10 +100,10 @@ def of_gpu(release: Release, architecture: int | None) -> Refusal | None:
     if architecture < release.oldest_arch or architecture in (60, 61):
         return Refusal(
             "gpu-too-old",
-            say("no code of {} {} exists for compute capability {}", "{} {} 没有适用于计算能力 {} 的代码").format(
-                release.package, release.version, capability(architecture)
+            _("no code of {package} {release} exists for compute capability {capability}").format(
+                package=release.package, release=release.version, capability=capability(architecture)
             ),
-            say("use anymamba's own kernels on this GPU", "请在该显卡上使用 anymamba 自带的内核"),
+            _("use anymamba's own kernels on this GPU"),
             _INSTEAD,
         )
     return None
@@ -128,8 +118,8 @@ def of_build(machine: Machine, release: Release, architecture: int | None) -> Re
     if architecture is None:
         return Refusal(
             "no-gpu",
-            say("no GPU is visible, so it is not known what to compile for", "看不到显卡，无法确定为哪种架构编译"),
-            say("name the compute capability of the GPU that will be used", "请指明将要使用的显卡的计算能力"),
+            _("no GPU is visible, so it is not known what to compile for"),
+            _("name the compute capability of the GPU that will be used"),
             (f"anymamba install {release.package} --arch 8.6",),
         )
     since = next((version for sm, version in SINCE if architecture >= sm), (10, 0))
@@ -137,22 +127,18 @@ def of_build(machine: Machine, release: Release, architecture: int | None) -> Re
     if found < since or (architecture < 75 and found >= (13, 0)):
         return Refusal(
             "nvcc-gpu",
-            say("nvcc {} cannot compile for compute capability {}", "nvcc {} 无法为计算能力 {} 编译").format(
-                nvcc["version"], capability(architecture)
+            _("nvcc {nvcc} cannot compile for compute capability {capability}").format(
+                nvcc=nvcc["version"], capability=capability(architecture)
             ),
-            say(
-                "install CUDA toolkit {} of torch's major version {}",
-                "请安装 CUDA 工具包 {}（与 torch 的主版本 {} 一致）",
-            ).format("{}.{}".format(*since) if found < since else "12.9", major),
+            _("install CUDA toolkit {toolkit} of torch's major version {major}").format(
+                toolkit="{}.{}".format(*since) if found < since else "12.9", major=major
+            ),
         )
     if "headers" in nvcc and nvcc["headers"] is None:
         return Refusal(
             "cuda-headers-missing",
-            say(
-                "the CUDA toolkit of {} is incomplete: cuda_runtime.h is missing",
-                "{} 所属的 CUDA 工具包不完整：缺少 cuda_runtime.h",
-            ).format(nvcc["path"]),
-            say("install the whole toolkit {}", "请安装完整的工具包 {}").format(nvcc["version"]),
+            _("the CUDA toolkit of {path} is incomplete: cuda_runtime.h is missing").format(path=nvcc["path"]),
+            _("install the whole toolkit {nvcc}").format(nvcc=nvcc["version"]),
             (_toolkit_command(machine, nvcc["version"]),),
         )
     return _host_compiler(machine, nvcc) or _disk(machine)
@@ -162,8 +148,8 @@ def of_rocm_build(machine: Machine, release: Release) -> Refusal | None:
     if not machine.facts["cuda"].get("hipcc"):
         return Refusal(
             "hipcc-missing",
-            say("hipcc, the compiler of ROCm, is not there", "找不到 ROCm 的编译器 hipcc"),
-            say("install ROCm's development files", "请安装 ROCm 的开发文件"),
+            _("hipcc, the compiler of ROCm, is not there"),
+            _("install ROCm's development files"),
             ("sudo apt-get install hip-dev hipcc rocm-device-libs",),
         )
     if (
@@ -173,10 +159,10 @@ def of_rocm_build(machine: Machine, release: Release) -> Refusal | None:
     ):
         return Refusal(
             "rocm7",
-            say("{} {} does not compile with ROCm 7", "{} {} 无法用 ROCm 7 编译").format(
-                release.package, release.version
+            _("{package} {release} does not compile with ROCm 7").format(
+                package=release.package, release=release.version
             ),
-            say("take mamba-ssm 2.3.1 or newer", "请使用 mamba-ssm 2.3.1 或更新版本"),
+            _("take mamba-ssm 2.3.1 or newer"),
         )
     return _disk(machine)
 
@@ -185,18 +171,13 @@ def _no_nvcc(machine: Machine) -> Refusal:
     cuda = machine.torch["cuda"]
     there = ", ".join(item["version"] for item in machine.facts["cuda"]["nvccs"] if item["version"])
     if there:
-        reason = say(
-            "torch is built for CUDA {}, and the nvcc here is {}", "torch 针对 CUDA {} 构建，而本机的 nvcc 为 {}"
-        ).format(cuda, there)
+        reason = _("torch is built for CUDA {cuda}, and the nvcc here is {version}").format(cuda=cuda, version=there)
     else:
-        reason = say("there is no nvcc (CUDA compiler) on this machine", "本机没有 nvcc（CUDA 编译器）")
+        reason = _("there is no nvcc (CUDA compiler) on this machine")
     return Refusal(
         "nvcc-missing",
         reason,
-        say(
-            "install the CUDA toolkit {} (same major version as torch's CUDA)",
-            "请安装 CUDA 工具包 {}（主版本须与 torch 的 CUDA 相同）",
-        ).format(cuda),
+        _("install the CUDA toolkit {cuda} (same major version as torch's CUDA)").format(cuda=cuda),
         (
             _toolkit_command(machine, cuda),
             "conda install -c nvidia cuda-toolkit={}".format(".".join(cuda.split(".")[:2])),
@@ -216,11 +197,8 @@ def _host_compiler(machine: Machine, nvcc: dict[str, str]) -> Refusal | None:
             return None
         return Refusal(
             "msvc-missing",
-            say("the C++ compiler of Visual Studio is not there", "找不到 Visual Studio 的 C++ 编译器"),
-            say(
-                "install the Build Tools with “Desktop development with C++”",
-                "请安装 Build Tools，勾选“使用 C++ 的桌面开发”",
-            ),
+            _("the C++ compiler of Visual Studio is not there"),
+            _("install the Build Tools with “Desktop development with C++”"),
             ("winget install Microsoft.VisualStudio.2022.BuildTools",),
         )
     gcc = machine.gcc()
@@ -229,8 +207,8 @@ def _host_compiler(machine: Machine, nvcc: dict[str, str]) -> Refusal | None:
     if gcc is None:
         return Refusal(
             "gcc-missing",
-            say("g++ is not there", "找不到 g++"),
-            say("install it", "请安装"),
+            _("g++ is not there"),
+            _("install it"),
             ("sudo apt-get install build-essential",),
         )
     limit = machine.gcc_limit(nvcc["version"])
@@ -238,19 +216,17 @@ def _host_compiler(machine: Machine, nvcc: dict[str, str]) -> Refusal | None:
         newest = limit - 1
         return Refusal(
             "gcc-too-new",
-            say("nvcc {} accepts g++ up to {}, here is {}", "nvcc {} 最高支持 g++ {}，本机为 {}").format(
-                nvcc["version"], newest, gcc["version"]
+            _("nvcc {nvcc} accepts g++ up to {newest}, here is {gcc}").format(
+                nvcc=nvcc["version"], newest=newest, gcc=gcc["version"]
             ),
-            say("install an older one beside it and name it", "请并行安装较旧版本并指定"),
+            _("install an older one beside it and name it"),
             (f"sudo apt-get install g++-{newest}", f"export CC=gcc-{newest} CXX=g++-{newest} NVCC_CCBIN=g++-{newest}"),
         )
     if gcc["major"] < OLDEST_GCC:
         return Refusal(
             "gcc-too-old",
-            say("torch's headers need g++ 9 or newer, here is {}", "torch 的头文件需要 g++ 9 或更新，本机为 {}").format(
-                gcc["version"]
-            ),
-            say("install a newer one and name it", "请安装较新版本并指定"),
+            _("torch's headers need g++ 9 or newer, here is {gcc}").format(gcc=gcc["version"]),
+            _("install a newer one and name it"),
             ("sudo apt-get install g++-12", "export CC=gcc-12 CXX=g++-12"),
         )
     return None
@@ -261,8 +237,8 @@ def _disk(machine: Machine) -> Refusal | None:
         return None
     return Refusal(
         "disk",
-        say(
-            "the build takes about {} GB of temporary space, {} GB are free", "构建约需 {} GB 临时空间，剩余 {} GB"
-        ).format(BUILD_DISK, machine.free_gb),
-        say("free some space, or point TMPDIR to another disk", "请释放空间，或将 TMPDIR 指向其他磁盘"),
+        _("the build takes about {needed} GB of temporary space, {free_gb} GB are free").format(
+            needed=BUILD_DISK, free_gb=machine.free_gb
+        ),
+        _("free some space, or point TMPDIR to another disk"),
     )

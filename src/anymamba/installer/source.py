@@ -10,7 +10,7 @@ from anymamba.doctor.compat.building import capability
 from anymamba.installer.machine import Machine
 from anymamba.installer.releases import REPOSITORIES, Release
 from anymamba.installer.step import Step
-from anymamba.language import say
+from anymamba.language import _, ngettext
 
 PIP = ("{python}", "-m", "pip")
 # GB that one nvcc may take with one architecture: the backward kernels of the scan
@@ -37,7 +37,7 @@ def minutes(machine: Machine, release: Release, architectures: int) -> tuple[flo
 def tools_step() -> Step:
     return Step(
         "tools",
-        say("build requirements, in a folder of their own", "构建依赖，放在单独的文件夹中"),
+        _("build requirements, in a folder of their own"),
         ((*PIP, "install", "--upgrade", "--target", "{work}/tools", *BUILD_TOOLS),),
     )
 
@@ -45,10 +45,9 @@ def tools_step() -> Step:
 def narrow_step(architectures: list[int]) -> Step:
     return Step(
         "narrow",
-        say(
-            "a stand-in for nvcc that compiles for {} only (torch takes it from PYTORCH_NVCC)",
-            "一个代替 nvcc 的脚本，只为 {} 编译（torch 从 PYTORCH_NVCC 读取）",
-        ).format(", ".join(f"sm_{code}" for code in codes(architectures))),
+        _("a stand-in for nvcc that compiles for {codes} only (torch takes it from PYTORCH_NVCC)").format(
+            codes=", ".join(f"sm_{code}" for code in codes(architectures))
+        ),
     )
 
 
@@ -68,16 +67,18 @@ def build_steps(machine: Machine, release: Release, architectures: list[int]) ->
         files=release.files,
         minutes=minutes(machine, release, len(architectures)),
     )
-    title = say("compile {} {}: {} source files", "编译 {} {}：{} 个源文件").format(
-        release.package, release.version, release.files
-    )
+    title = ngettext(
+        "compile {package} {release}: {files} source file",
+        "compile {package} {release}: {files} source files",
+        release.files,
+    ).format(package=release.package, release=release.version, files=release.files)
     wheel = (*PIP, "wheel", "-v", "--no-build-isolation", "--no-deps", "--no-cache-dir", "-w", "{work}/wheels")
     if machine.kind == "windows" and release.package == "mamba-ssm":
         folder = "{work}/sources"
         fetch = (*PIP, "download", "--no-binary", ":all:", "--no-build-isolation", "--no-deps", "-d", folder)
         edit = Step(
             "sources",
-            say("fetch the sources and edit them for MSVC", "获取源码并针对 MSVC 修改"),
+            _("fetch the sources and edit them for MSVC"),
             ((*fetch, _specification(release)), ("{python}", "{work}/edit_for_msvc.py", folder)),
             environment,
             release.package,
@@ -91,36 +92,35 @@ def explain(machine: Machine, architectures: list[int]) -> list[str]:
     """Why the build is set up like this."""
     count = jobs(machine)
     said = [
-        say(
-            "--no-build-isolation: compiled against the torch {} that is installed, not against a newer one that pip would fetch",
-            "--no-build-isolation：针对已安装的 torch {} 编译，而不是 pip 另行下载的新版本",
-        ).format(machine.torch["version"]),
-        say(
-            "MAX_JOBS={}: {} cores, {} GB of memory, {:.0f} GB a compiler",
-            "MAX_JOBS={}：{} 个核心，{} GB 内存，每个编译进程 {:.0f} GB",
-        ).format(count, machine.cores, machine.memory_gb if machine.memory_gb is not None else "?", JOB_GB),
+        _(
+            "--no-build-isolation: compiled against the torch {torch} that is installed, not against a newer one that "
+            "pip would fetch"
+        ).format(torch=machine.torch["version"]),
+        ngettext(
+            "MAX_JOBS={count}: {cores} core, {memory_gb} GB of memory, {job_gb:.0f} GB a compiler",
+            "MAX_JOBS={count}: {cores} cores, {memory_gb} GB of memory, {job_gb:.0f} GB a compiler",
+            machine.cores,
+        ).format(
+            count=count,
+            cores=machine.cores,
+            memory_gb=machine.memory_gb if machine.memory_gb is not None else "?",
+            job_gb=JOB_GB,
+        ),
     ]
     if architectures:
         said.append(
-            say(
-                "only compute capability {} is compiled. TORCH_CUDA_ARCH_LIST has no effect on these packages, because they pass"
-                " a -gencode list of their own; a stand-in for nvcc replaces that list",
-                "只为计算能力 {} 编译。TORCH_CUDA_ARCH_LIST 对这些包无效，因为它们自带 -gencode 列表；这里用一个代替 nvcc 的脚本替换该列表",
-            ).format(", ".join(capability(code) for code in codes(architectures)))
+            _(
+                "only compute capability {codes} is compiled. TORCH_CUDA_ARCH_LIST has no effect on these packages, "
+                "because they pass a -gencode list of their own; a stand-in for nvcc replaces that list"
+            ).format(codes=", ".join(capability(code) for code in codes(architectures)))
         )
     else:
-        said.append(
-            say(
-                "only this GPU's architecture is compiled (HIP_ARCHITECTURES)",
-                "只为本机显卡的架构编译（HIP_ARCHITECTURES）",
-            )
-        )
+        said.append(_("only this GPU's architecture is compiled (HIP_ARCHITECTURES)"))
     if machine.kind == "windows":
         said.append(
-            say(
-                "upstream does not support Windows: the sources are edited for MSVC as users have reported to work; whether"
-                " this compiles with your Visual Studio is not known beforehand. WSL2 is the safer way",
-                "上游不支持 Windows：源码按用户报告的可行方法针对 MSVC 修改，事先无法确定能否用你的 Visual Studio 编译成功。WSL2 更稳妥",
+            _(
+                "upstream does not support Windows: the sources are edited for MSVC as users have reported to work; "
+                "whether this compiles with your Visual Studio is not known beforehand. WSL2 is the safer way"
             )
         )
     return said

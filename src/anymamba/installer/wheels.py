@@ -9,7 +9,7 @@ from anymamba.doctor.compat import wheels as compat
 from anymamba.doctor.compat.wheels import GITHUB
 from anymamba.installer.machine import Machine
 from anymamba.installer.releases import MODULES, Release
-from anymamba.language import say
+from anymamba.language import _
 
 
 def wheel_for(machine: Machine, release: Release) -> tuple[str | None, str]:
@@ -49,24 +49,29 @@ def fits(machine: Machine, file: str) -> tuple[bool, str]:
     """Whether a wheel file of the user's is made for this machine, by its name: (ok, why not)."""
     name = parts(file)
     if name is None:
-        return False, say(
-            "it is no wheel file of mamba-ssm or causal-conv1d", "不是 mamba-ssm 或 causal-conv1d 的 wheel 文件"
-        )
+        return False, _("it is no wheel file of mamba-ssm or causal-conv1d")
     if not {f"cp3{machine.python_minor}", "py3"} & set(name.python.split(".")):
-        return False, say("it is made for Python {}, here is 3.{}", "它面向 Python {}，本机为 3.{}").format(
-            name.python, machine.python_minor
+        return False, _("it is made for Python {python}, here is 3.{python_minor}").format(
+            python=name.python, python_minor=machine.python_minor
         )
     system = "win_amd64" if machine.kind == "windows" else machine.processor
     if name.platform != "any" and not name.platform.endswith(system):
-        return False, say("it is made for {}, here is {}", "它面向 {}，本机为 {}").format(name.platform, system)
+        return False, _("it is made for {platform}, here is {system}").format(platform=name.platform, system=system)
     made_for = re.fullmatch(r"cu(\d\d)\d*torch(\d+\.\d+)[\d.]*cxx11abi(TRUE|FALSE)", name.made_for)
     if not made_for:
         return True, ""
     there = (str(machine.torch_cuda[0]), machine.torch_minor, machine.abi or made_for.group(3))
     if made_for.groups() != there:
-        return False, say(
-            "it is made for CUDA {}, torch {}, C++11 ABI {}; here are {}, {}, {}",
-            "它面向 CUDA {}、torch {}、C++11 ABI {}；本机为 {}、{}、{}",
-        ).format(*made_for.groups(), *there)
+        return False, _(
+            "it is made for CUDA {made_for_cuda}, torch {made_for_torch}, C++11 ABI {made_for_abi}; here are {cuda}, "
+            "{torch}, {abi}"
+        ).format(
+            made_for_cuda=made_for.group(1),
+            made_for_torch=made_for.group(2),
+            made_for_abi=made_for.group(3),
+            cuda=there[0],
+            torch=there[1],
+            abi=there[2],
+        )
     return True, ""
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from anymamba.errors import AnymambaError, warn_once
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import families, files, identity
 from anymamba.models.config import Config
 
@@ -98,20 +98,19 @@ class Cache:
             if reason:
                 raise AnymambaError(
                     "state",
-                    say(f"{path} is the state of another model", f"{path} 是其他模型的状态"),
-                    why=say(f"layer {index}: ", f"第 {index} 层：") + reason,
-                    fix=say("load it with the model that saved it", "请使用保存它的模型加载"),
+                    _("{path} is the state of another model").format(path=path),
+                    why=_("layer {index}: ").format(index=index) + reason,
+                    fix=_("load it with the model that saved it"),
                 )
         others = saved.keys() - {name for name, _ in self._tensors()}
         if others:
             count = len({name.rpartition(".")[0] for name in saved})
             raise AnymambaError(
                 "state",
-                say(
-                    f"{path} has the state of {count} layers, this model {len(self.layers)}",
-                    f"{path} 包含 {count} 层的状态，本模型有 {len(self.layers)} 层",
+                _("{path} has the state of {count} layers, this model {model_layers}").format(
+                    path=path, count=count, model_layers=len(self.layers)
                 ),
-                why=say("it has, and this model has not: ", "其中有而本模型没有：") + ", ".join(sorted(others)[:3]),
+                why=_("it has, and this model has not: ") + ", ".join(sorted(others)[:3]),
             )
         self._check_weights(path, metadata.get("weights"))
         self.tokens = int(metadata.get("tokens", 0))
@@ -126,20 +125,19 @@ class Cache:
         if description is None:
             warn_once(
                 f"state without weights {path}",
-                say(
-                    f"{path} does not say which weights made it (an earlier version saved it): only its shapes were compared. "
-                    "Save it again with the model that made it",
-                    f"{path} 未记录由哪个模型的权重产生（由较早的版本保存）：只比较了形状。请用产生它的模型重新保存",
-                ),
+                _(
+                    "{path} does not say which weights made it (an earlier version saved it): only its shapes were "
+                    "compared. Save it again with the model that made it"
+                ).format(path=path),
             )
             return
         ok, reason = identity.check(self._model, json.loads(description))
         if not ok:
             raise AnymambaError(
                 "state",
-                say(f"{path} is the state of another model", f"{path} 是其他模型的状态"),
+                _("{path} is the state of another model").format(path=path),
                 why=reason,
-                fix=say("load it with the model that saved it", "请使用保存它的模型加载"),
+                fix=_("load it with the model that saved it"),
             )
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -166,8 +164,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise AnymambaError(
             "state",
-            say(f"there is no file {path}", f"没有文件 {path}"),
-            why=say("the folder has: ", "目录中有：") + files.listing(path.parent),
+            _("there is no file {path}").format(path=path),
+            why=_("the folder has: ") + files.listing(path.parent),
         )
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -176,9 +174,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except Exception as error:
         raise AnymambaError(
             "state",
-            say(f"{path} is no safetensors file, or was cut short", f"{path} 不是 safetensors 文件或已被截断"),
+            _("{path} is no safetensors file, or was cut short").format(path=path),
             why=str(error),
         ) from error
     if metadata.get("format") != "anymamba recurrent state":
-        raise AnymambaError("state", say(f"{path} holds no recurrent state", f"{path} 中没有循环状态"))
+        raise AnymambaError("state", _("{path} holds no recurrent state").format(path=path))
     return tensors, metadata

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from anymamba.errors import ArgumentError, UnsupportedError
-from anymamba.language import say
+from anymamba.language import _
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,16 +55,13 @@ class Config:
             if not isinstance(value, int) or value < 1:
                 raise ArgumentError(
                     "config",
-                    say(
-                        f"{name} must be a positive whole number, not {value!r}",
-                        f"{name} 必须是正整数，而不是 {value!r}",
-                    ),
+                    _("{name} must be a positive whole number, not {value!r}").format(name=name, value=value),
                 )
         if self.hidden_act not in ("silu", "swish"):
             raise UnsupportedError(
                 "config",
-                say(f"hidden_act {self.hidden_act!r} is not supported", f"不支持 hidden_act {self.hidden_act!r}"),
-                why=say("the kernels of Mamba gate and convolve with SiLU", "Mamba 的内核使用 SiLU 门控与卷积"),
+                _("hidden_act {hidden_act!r} is not supported").format(hidden_act=self.hidden_act),
+                why=_("the kernels of Mamba gate and convolve with SiLU"),
             )
 
     @property
@@ -81,9 +78,8 @@ class Config:
         """Takes this activation of A, whatever the checkpoint says. Raises ArgumentError but for Mamba-3, which alone has a choice."""
         raise ArgumentError(
             "usage",
-            say(
-                f"--a-activation {name}: this model is {self.model_type}, and only mamba3 has a choice of it",
-                f"--a-activation {name}：该模型是 {self.model_type}，只有 mamba3 可以选择",
+            _("--a-activation {name}: this model is {model_type}, and only mamba3 has a choice of it").format(
+                name=name, model_type=self.model_type
             ),
         )
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.config import Config
 from anymamba.models.family import Family, LayerKind
 from anymamba.models.names import TensorNames
@@ -37,9 +37,8 @@ def check_model(family: Family[Any], config: Config, model: nn.Module) -> None:
         if names.ours(names.saved(name)) != name:
             raise broken(
                 family.config.__module__,
-                say(
-                    f"names lead back: {name} is saved as {names.saved(name)}, which is read as {names.ours(names.saved(name))}",
-                    f"names 可逆：{name} 保存为 {names.saved(name)}，却读作 {names.ours(names.saved(name))}",
+                _("names lead back: {name} is saved as {saved}, which is read as {ours}").format(
+                    name=name, saved=names.saved(name), ours=names.ours(names.saved(name))
                 ),
             )
 
@@ -48,54 +47,59 @@ def broken(where: str, rule: str) -> AnymambaError:
     """The error for a family of module ``where`` that does not keep this rule."""
     return AnymambaError(
         "family",
-        say(f"the model family in {where} breaks the contract of families", f"{where} 中的模型系列违反了系列约定"),
-        why=say("the rule: ", "规则：") + rule,
-        fix=say("see anymamba/models/family.py, or tell its author", "见 anymamba/models/family.py，或告知其作者"),
+        _("the model family in {where} breaks the contract of families").format(where=where),
+        why=_("the rule: ") + rule,
+        fix=_("see anymamba/models/family.py, or tell its author"),
     )
 
 
 def _rules(family: Any, name: str | None) -> Iterator[tuple[bool, str]]:
     """(whether it is kept, the rule). Later rules build on earlier ones."""
-    yield isinstance(family, Family), say("the file ends in FAMILY = Family(...)", "文件以 FAMILY = Family(...) 结尾")
+    yield isinstance(family, Family), _("the file ends in FAMILY = Family(...)")
     config = family.config
     whole = isinstance(config, type) and issubclass(config, Config) and dataclasses.is_dataclass(config)
-    yield whole, say("FAMILY.config is a dataclass that derives from Config", "FAMILY.config 是继承自 Config 的 dataclass")
+    yield whole, _("FAMILY.config is a dataclass that derives from Config")
     for field in ("model_type", "architecture"):
         own = isinstance(vars(config).get(field), str)
-        yield own, say(f"{config.__name__} has a {field} of its own", f"{config.__name__} 有自己的 {field}")
+        yield own, _("{config} has a {field} of its own").format(config=config.__name__, field=field)
     if name is not None:
         same = config.model_type == name
-        yield same, say(f"{name!r} is its model_type, not {config.model_type!r}", f"{name!r} 即其 model_type，而非 {config.model_type!r}")
-    yield bool(family.sizes), say("sizes has one size at least", "sizes 至少有一种规模")
+        yield same, _("{name!r} is its model_type, not {model_type!r}").format(name=name, model_type=config.model_type)
+    yield bool(family.sizes), _("sizes has one size at least")
     for size, fields in family.sizes.items():
         unknown = sorted(set(fields) - {one.name for one in dataclasses.fields(config)})
-        yield not unknown, say(f"size {size!r} has fields of the configuration only: {unknown}", f"规模 {size!r} 只含配置的字段：{unknown}")
+        yield (
+            not unknown,
+            _("size {size!r} has fields of the configuration only: {unknown}").format(size=size, unknown=unknown),
+        )
     small = config(**next(iter(family.sizes.values())))
-    yield config.from_dict(small.to_dict()).to_dict() == small.to_dict(), say(
-        f"{config.__name__}.from_dict reads what to_dict writes", f"{config.__name__}.from_dict 能读回 to_dict 的内容"
+    yield (
+        config.from_dict(small.to_dict()).to_dict() == small.to_dict(),
+        _("{config}.from_dict reads what to_dict writes").format(config=config.__name__),
     )
     kinds = list(family.layers(small))
     right = len(kinds) == small.num_hidden_layers and all(isinstance(kind, LayerKind) for kind in kinds)
-    yield right, say("layers returns one LayerKind for each of num_hidden_layers", "layers 为每一层返回一个 LayerKind")
+    yield right, _("layers returns one LayerKind for each of num_hidden_layers")
     for kind in dict.fromkeys(kinds):
         mixer = kind.mixer
-        yield isinstance(mixer, type) and issubclass(mixer, Mixer), say(
-            f"{getattr(mixer, '__name__', mixer)} derives from Mixer", f"{getattr(mixer, '__name__', mixer)} 继承自 Mixer"
+        yield (
+            isinstance(mixer, type) and issubclass(mixer, Mixer),
+            _("{getattr} derives from Mixer").format(getattr=getattr(mixer, "__name__", mixer)),
         )
         for method in ("forward", "init_parameters", "make_state"):
             defined = any(method in vars(parent) for parent in mixer.__mro__[: mixer.__mro__.index(Mixer)])
-            yield defined, say(f"{mixer.__name__} defines {method}", f"{mixer.__name__} 定义了 {method}")
+            yield defined, _("{mixer} defines {method}").format(mixer=mixer.__name__, method=method)
 
 
 def _block_rules(kind: LayerKind[Any], config: Config, block: nn.Module) -> Iterator[tuple[bool, str]]:
     layers = {name for name, module in block.named_modules() if isinstance(module, nn.Linear)}
     stated = {layer.name for layer in kind.linear_layers}
     odd = ", ".join(sorted(stated - layers))
-    yield not odd, say(f"linear_layers are linear layers of the block, not {odd}", f"linear_layers 是块中的线性层，{odd} 不是")
+    yield not odd, _("linear_layers are linear layers of the block, not {odd}").format(odd=odd)
     odd = ", ".join(sorted(layers - stated))
-    yield not odd, say(f"linear_layers has every linear layer of the block, {odd} too", f"linear_layers 列出块中所有线性层，包括 {odd}")
+    yield not odd, _("linear_layers has every linear layer of the block, {odd} too").format(odd=odd)
     state = kind.mixer.make_state(config, 3, "meta", torch.float32)
-    yield isinstance(state, State), say("make_state returns a State", "make_state 返回 State")
+    yield isinstance(state, State), _("make_state returns a State")
     shapes = [tuple(tensor.shape) for tensor in state.tensors().values()]
     right = bool(shapes) and all(shape[:1] == (3,) for shape in shapes)
-    yield right, say(f"a state of 3 rows has tensors with 3 first, not {shapes}", f"3 行的状态，其张量首轴为 3，而非 {shapes}")
+    yield right, _("a state of 3 rows has tensors with 3 first, not {shapes}").format(shapes=shapes)

@@ -16,7 +16,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from anymamba.errors import AnymambaError, ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import FAMILIES
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def family(name: str) -> Family[Any]:
         if module is None:
             raise ArgumentError(
                 "usage",
-                say(f"there is no model family {name!r}", f"没有模型系列 {name!r}"),
-                fix=say("known: ", "可选：") + ", ".join(names()),
+                _("there is no model family {name!r}").format(name=name),
+                fix=_("known: ") + ", ".join(names()),
             )
         _checked[name] = _loaded(name, module)
     return _checked[name]
@@ -77,7 +77,7 @@ def register(new: Family[Any]) -> None:
     where = getattr(getattr(new, "config", None), "__module__", "register()")
     contract.check(new, where)
     if new.name in names() and _checked.get(new.name) is not new:
-        raise contract.broken(where, say(f"the name {new.name!r} is free", f"名称 {new.name!r} 未被占用"))
+        raise contract.broken(where, _("the name {name!r} is free").format(name=new.name))
     _checked[new.name] = new
 
 
@@ -96,7 +96,7 @@ def _loaded(name: str, module: str) -> Family[Any]:
     except Exception as error:
         raise AnymambaError(
             "family",
-            say(f"the model family {name!r} cannot be imported from {module}", f"无法从 {module} 导入模型系列 {name!r}"),
+            _("the model family {name!r} cannot be imported from {module}").format(name=name, module=module),
             why=f"{type(error).__name__}: {error}",
         ) from error
     contract.check(found, module, name)

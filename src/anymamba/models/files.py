@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 
 def read_json(path: Path, missing: Any = None) -> Any:
@@ -26,11 +26,9 @@ def read_json(path: Path, missing: Any = None) -> Any:
     except ValueError as error:
         raise AnymambaError(
             "checkpoint",
-            say(f"{path} is not valid JSON", f"{path} 不是有效的 JSON"),
+            _("{path} is not valid JSON").format(path=path),
             why=str(error),
-            fix=say(
-                "the file was cut short or edited: copy or download it again", "文件可能被截断或改动：请重新复制或下载"
-            ),
+            fix=_("the file was cut short or edited: copy or download it again"),
         ) from error
 
 
@@ -41,10 +39,10 @@ def write_json(path: Path, document: Any) -> None:
 def listing(folder: Path) -> str:
     """The names in a folder, for an error message."""
     if not folder.is_dir():
-        return say("no such folder", "目录不存在")
+        return _("no such folder")
     names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
-    more = say(f" and {len(names) - 20} more", f" 等共 {len(names)} 个") if len(names) > 20 else ""
-    return (", ".join(names[:20]) + more) or say("nothing", "空")
+    more = _(" and {count} more").format(count=len(names) - 20) if len(names) > 20 else ""
+    return (", ".join(names[:20]) + more) or _("nothing")
 
 
 def newest_step(folder: Path) -> Path:
@@ -73,23 +71,20 @@ def download(name: str, patterns: Sequence[str]) -> Path:
         if type(error).__name__ == "GatedRepoError":
             raise AnymambaError(
                 "checkpoint",
-                say(f"{name} is gated: its owner lets in who has accepted the licence", f"{name} 须经授权：接受其许可后才能下载"),
+                _("{name} is gated: its owner lets in who has accepted the licence").format(name=name),
                 why=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
-                fix=say(
-                    f"accept it at https://huggingface.co/{name}, then run `hf auth login`; or name a local folder that has the files",
-                    f"在 https://huggingface.co/{name} 接受许可，再运行 `hf auth login`；或给出含有这些文件的本地目录",
-                ),
+                fix=_(
+                    "accept it at https://huggingface.co/{name}, then run `hf auth login`; or name a local folder "
+                    "that has the files"
+                ).format(name=name),
             ) from error
         raise AnymambaError(
             "checkpoint",
-            say(
-                f"{name} is no folder here, and cannot be downloaded from the Hugging Face hub",
-                f"本地没有 {name} 目录，也无法从 Hugging Face hub 下载",
-            ),
+            _("{name} is no folder here, and cannot be downloaded from the Hugging Face hub").format(name=name),
             why=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
-            fix=say(
-                "check the spelling, the connection (HF_ENDPOINT for a mirror) and, for a private model, `hf auth login`",
-                "请检查拼写与网络（可用 HF_ENDPOINT 指定镜像）；私有模型请先运行 `hf auth login`",
+            fix=_(
+                "check the spelling, the connection (HF_ENDPOINT for a mirror) and, for a private model, `hf auth "
+                "login`"
             ),
         ) from error
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from anymamba.errors import warn_once
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.lm import LanguageModel
 from anymamba.models.trunk.watch import Watch, readable
 
@@ -30,14 +30,14 @@ def supports(model: LanguageModel) -> tuple[bool, str]:
     """(True, why) or (False, why not)."""
     device = model.device
     if device.type != "cuda":
-        return False, say("CUDA graphs need a CUDA or ROCm device", "CUDA graph 需要 CUDA 或 ROCm 设备")
+        return False, _("CUDA graphs need a CUDA or ROCm device")
     ok, reason = readable(model)
     if not ok:
-        return False, say(f"a graph would run no module again: {reason}", f"重放 CUDA graph 时不会再运行任何模块：{reason}")
+        return False, _("a graph would run no module again: {reason}").format(reason=reason)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if parameters > LARGEST:
-        return False, say("the kernels of a large model hide their launches", "大模型的内核足以掩盖启动开销")
-    return True, say("forward and backward are replayed as a CUDA graph", "前向与反向以 CUDA graph 重放")
+        return False, _("the kernels of a large model hide their launches")
+    return True, _("forward and backward are replayed as a CUDA graph")
 
 
 class GraphedPass:
@@ -85,13 +85,13 @@ class GraphedPass:
             captured = _Captured(self._model, self._autocast, input_ids, targets)
             free, whole = torch.cuda.mem_get_info(self._model.device)
             if free < SPARE * whole:
-                raise RuntimeError(say("too little memory is left beside it", "剩余显存不足"))
+                raise RuntimeError(_("too little memory is left beside it"))
             return captured
         except Exception as error:  # noqa: BLE001 - whatever cannot be captured can still be launched step by step
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warn_once(
                 f"graphed pass {reason}",
-                say(f"training without a CUDA graph, which is slower: {reason}", f"训练未使用 CUDA graph，速度较慢：{reason}"),
+                _("training without a CUDA graph, which is slower: {reason}").format(reason=reason),
             )
             # a capture that broke off leaves the generator waiting for its end: no random number could be drawn any more
             generator.graphsafe_set_state(before)
@@ -124,7 +124,7 @@ class _Captured:
         stream = torch.cuda.Stream(input_ids.device)
         stream.wait_stream(torch.cuda.current_stream(input_ids.device))
         with torch.cuda.stream(stream):
-            for _ in range(2):  # compilation, self-checks and library handles must not be captured
+            for __ in range(2):  # compilation, self-checks and library handles must not be captured
                 run()
             for leaf in leaves.values():
                 leaf.grad = None
@@ -135,5 +135,5 @@ class _Captured:
             self.loss = run()
         gradients = [leaf.grad for leaf in leaves.values()]
         if any(gradient is None for gradient in gradients):
-            raise RuntimeError(say("a parameter takes no part in the loss", "有参数未参与损失计算"))
+            raise RuntimeError(_("a parameter takes no part in the loss"))
         self.gradients: list[Tensor] = [gradient for gradient in gradients if gradient is not None]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from anymamba.errors import AnymambaError, UnsupportedError
-from anymamba.language import say
+from anymamba.language import _, ngettext
 from anymamba.models import FAMILIES, families, files, original, weights
 from anymamba.models.config import Config
 from anymamba.models.family import Family
@@ -74,14 +74,14 @@ def find(source: str | Path) -> Path:
     if path.exists():
         raise AnymambaError(
             "checkpoint",
-            say(f"{path} is a file", f"{path} 是文件"),
-            fix=say(f"name the folder of the checkpoint: {path.parent}", f"请给出检查点目录：{path.parent}"),
+            _("{path} is a file").format(path=path),
+            fix=_("name the folder of the checkpoint: {folder}").format(folder=path.parent),
         )
     if not files.looks_like_hub_name(str(source)):
         raise AnymambaError(
             "checkpoint",
-            say(f"there is no folder {path}", f"没有目录 {path}"),
-            why=say(f"{path.parent} has: ", f"{path.parent} 中有：") + files.listing(path.parent),
+            _("there is no folder {path}").format(path=path),
+            why=_("{folder} has: ").format(folder=path.parent) + files.listing(path.parent),
         )
     return files.download(str(source), ["*.json", "*.safetensors", "pytorch_model*.bin", "tokenizer*", "*.jinja"])
 
@@ -106,9 +106,9 @@ def load_config(folder: Path) -> Config:
         original.refuse("ssm_cfg.layer", original.layer_of(values), known)
     raise AnymambaError(
         "checkpoint",
-        say(f"{folder} is no checkpoint: it has no config.json", f"{folder} 不是检查点：缺少 config.json"),
-        why=say("it has: ", "现有文件：") + files.listing(folder),
-        fix=say("name the folder that has config.json and the weights", "请给出包含 config.json 和权重的目录"),
+        _("{folder} is no checkpoint: it has no config.json").format(folder=folder),
+        why=_("it has: ") + files.listing(folder),
+        fix=_("name the folder that has config.json and the weights"),
     )
 
 
@@ -117,11 +117,10 @@ def family_named(model_type: Any, where: Path | str) -> Family[Any]:
     if model_type not in FAMILIES and model_type not in families.names():
         raise UnsupportedError(
             "checkpoint",
-            say(
-                f"{where}: model_type {model_type!r} is not a model of anymamba",
-                f"{where}：anymamba 没有 model_type {model_type!r}",
+            _("{where}: model_type {model_type!r} is not a model of anymamba").format(
+                where=where, model_type=model_type
             ),
-            fix=say("known: ", "支持：") + ", ".join(families.names()),
+            fix=_("known: ") + ", ".join(families.names()),
         )
     return families.family(model_type)
 
@@ -177,11 +176,10 @@ def write(
     if needed > free:
         raise AnymambaError(
             "disk",
-            say(
-                f"the weights need {needed / 1e9:.2f} GB, {folder} has {free / 1e9:.2f} GB free",
-                f"权重需要 {needed / 1e9:.2f} GB，{folder} 仅剩 {free / 1e9:.2f} GB",
+            _("the weights need {needed:.2f} GB, {folder} has {free:.2f} GB free").format(
+                needed=needed / 1e9, folder=folder, free=free / 1e9
             ),
-            fix=say("free some space or choose another folder", "请清理空间或更换目录"),
+            fix=_("free some space or choose another folder"),
         )
     names = TensorNames(families.family_of(config), config)
     weights.write({names.saved(name): tensor.to("cpu").contiguous() for name, tensor in tensors.items()}, folder, shard_bytes)
@@ -195,17 +193,11 @@ def _check_names(tensors: Mapping[str, Tensor], config: Config) -> None:
     if missing or other:
         raise AnymambaError(
             "checkpoint",
-            say(f"the model is not saved: it has {other[0]}", f"模型未保存：其中有 {other[0]}")
+            _("the model is not saved: it has {name}").format(name=other[0])
             if other
-            else say(f"the model is not saved: it lacks {missing[0]}", f"模型未保存：缺少 {missing[0]}"),
-            why=say(
-                "adapters, wrappers or parametrisations gave its weights names that no program would load",
-                "适配器、包装或参数化改变了权重名称，其他程序无法加载",
-            ),
-            fix=say(
-                "merge them first (PEFT: merge_and_unload), or save the adapters alone (PEFT: save_pretrained)",
-                "请先合并（PEFT：merge_and_unload），或仅保存适配器（PEFT：save_pretrained）",
-            ),
+            else _("the model is not saved: it lacks {name}").format(name=missing[0]),
+            why=_("adapters, wrappers or parametrisations gave its weights names that no program would load"),
+            fix=_("merge them first (PEFT: merge_and_unload), or save the adapters alone (PEFT: save_pretrained)"),
         )
 
 
@@ -228,11 +220,10 @@ def check_vocabulary(config: Config, tokenizer: Tokenizer) -> None:
     if tokenizer.vocab_size > config.vocab_size:
         raise AnymambaError(
             "vocabulary",
-            say(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}",
-                f"分词器有 {tokenizer.vocab_size} 个词元，模型只有 {config.vocab_size} 个",
+            _("the tokenizer has {tokenizer_vocab_size} tokens, the model {config_vocab_size}").format(
+                tokenizer_vocab_size=tokenizer.vocab_size, config_vocab_size=config.vocab_size
             ),
-            fix=say("use the tokenizer that the model was trained with", "请使用训练该模型时的分词器"),
+            fix=_("use the tokenizer that the model was trained with"),
         )
 
 
@@ -255,7 +246,11 @@ def _fill(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device:
         if tensor.shape != parameter.shape:
             if name in (TABLE, HEAD) and tensor.shape[1:] == parameter.shape[1:]:
                 raise _vocabulary_mismatch(folder, saved_name, tensor, model.config)
-            misshaped.append(f"{saved_name} {tuple(tensor.shape)}, {say('expected', '应为')} {tuple(parameter.shape)}")
+            misshaped.append(
+                _("{name} {shape}, expected {expected}").format(
+                    name=saved_name, shape=tuple(tensor.shape), expected=tuple(parameter.shape)
+                )
+            )
         else:
             # a copy, aligned and not tied to the file, which may be replaced while the model lives
             _assign(model, name, tensor.to(device=device, dtype=dtype, copy=True))
@@ -277,24 +272,25 @@ def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
 def _vocabulary_mismatch(folder: Path, name: str, tensor: Tensor, config: Config) -> AnymambaError:
     return AnymambaError(
         "vocabulary",
-        say(
-            f"{folder}: {name} has {tensor.shape[0]} rows, config.json says vocab_size {config.vocab_size}",
-            f"{folder}：{name} 有 {tensor.shape[0]} 行，而 config.json 的 vocab_size 为 {config.vocab_size}",
-        ),
-        why=say("weights and configuration come from different models", "权重与配置来自不同的模型"),
+        ngettext(
+            "{folder}: {name} has {rows} row, config.json says vocab_size {vocab_size}",
+            "{folder}: {name} has {rows} rows, config.json says vocab_size {vocab_size}",
+            tensor.shape[0],
+        ).format(folder=folder, name=name, rows=tensor.shape[0], vocab_size=config.vocab_size),
+        why=_("weights and configuration come from different models"),
     )
 
 
 def _key_mismatch(folder: Path, missing: list[str], unexpected: list[str], misshaped: list[str]) -> AnymambaError:
     parts = [
-        (say("missing", "缺少"), missing),
-        (say("unexpected", "多余"), unexpected),
-        (say("of another shape", "形状不符"), misshaped),
+        (_("missing"), missing),
+        (_("unexpected"), unexpected),
+        (_("of another shape"), misshaped),
     ]
     why = "; ".join(f"{title} ({len(names)}): {_some(names)}" for title, names in parts if names)
     return AnymambaError(
         "checkpoint",
-        say(f"the weights in {folder} are not those of its configuration", f"{folder} 中的权重与其配置不符"),
+        _("the weights in {folder} are not those of its configuration").format(folder=folder),
         why=why,
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anymamba.language import say
+from anymamba.language import _
 
 SAMPLES = 16
 """Values of a tensor that are kept in the description."""
@@ -42,7 +42,7 @@ def check(model: nn.Module, description: dict[str, Any]) -> tuple[bool, str]:
     """(True, how it was found out), or (False, what differs)."""
     own = of(model)
     if own["digest"] == description.get("digest"):
-        return True, say("the same weights", "权重相同")
+        return True, _("the same weights")
     theirs = {name: (dtype, shape, values) for name, dtype, shape, values in description.get("tensors", [])}
     rounded = False
     with torch.inference_mode():
@@ -50,17 +50,17 @@ def check(model: nn.Module, description: dict[str, Any]) -> tuple[bool, str]:
             if name not in theirs:
                 if name == "lm_head.weight":  # int8 gives a head of its own to a model that shared it with the embedding
                     continue
-                return False, say(f"it was made without a tensor {name}", f"保存时的模型没有张量 {name}")
+                return False, _("it was made without a tensor {name}").format(name=name)
             dtype, shape, values = theirs[name]
             if list(tensor.shape) != shape:
                 here = list(tensor.shape)
-                return False, say(f"{name} had the shape {shape}, here {here}", f"{name} 的形状原为 {shape}，此处为 {here}")
+                return False, _("{name} had the shape {shape}, here {here}").format(name=name, shape=shape, here=here)
             rounded |= str(tensor.dtype) != "torch." + dtype
             if not _near(tensor, scale, dtype, torch.tensor(values)):
-                return False, say(f"{name} has other values", f"{name} 的数值不同")
+                return False, _("{name} has other values").format(name=name)
     if not rounded:
-        return False, say("some weights have other values", "部分权重的数值不同")
-    return True, say("the same weights, rounded", "权重相同，仅舍入不同")
+        return False, _("some weights have other values")
+    return True, _("the same weights, rounded")
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor, Tensor | None]]:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from anymamba import ops
 from anymamba.errors import ArgumentError, warn_once
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import contract
 from anymamba.models.cache import Cache
 from anymamba.models.config import Config
@@ -223,9 +223,7 @@ class LanguageModel(nn.Module):
         documents = None
         if seq_idx is not None:
             if cache is not None:
-                raise ArgumentError(
-                    "usage", say("seq_idx and cache cannot be used together", "seq_idx 与 cache 不能同时使用")
-                )
+                raise ArgumentError("usage", _("seq_idx and cache cannot be used together"))
             documents = find_documents(seq_idx, input_ids)
         learning = labels is not None or targets is not None
         shared = SharedGradient() if learning and not return_logits and shares_gradient(self) else None
@@ -265,10 +263,9 @@ class LanguageModel(nn.Module):
         if not torch.compiler.is_compiling():  # a graph cannot speak
             warn_once(
                 f"loss from logits: {reason}",
-                say(
-                    f"the loss keeps the logits of all tokens in memory, since lm_head itself has to run: {reason}",
-                    f"计算损失时会将所有词元的 logits 保存在内存中，因为必须运行 lm_head 本身：{reason}",
-                ),
+                _(
+                    "the loss keeps the logits of all tokens in memory, since lm_head itself has to run: {reason}"
+                ).format(reason=reason),
             )
         return call(self, "lm_head", hidden, self._vocabulary())
 
@@ -287,9 +284,8 @@ def _check_ids(input_ids: Tensor, vocabulary: int) -> None:
     if input_ids.dim() != 2 or input_ids.is_floating_point():
         raise ArgumentError(
             "shape",
-            say(
-                f"input_ids must be integers of shape (batch, length), not {input_ids.dtype} {tuple(input_ids.shape)}",
-                f"input_ids 必须是形状为 (batch, length) 的整数，而不是 {input_ids.dtype} {tuple(input_ids.shape)}",
+            _("input_ids must be integers of shape (batch, length), not {dtype} {shape}").format(
+                dtype=input_ids.dtype, shape=tuple(input_ids.shape)
             ),
         )
     # looking at values on another device would make it wait for them; there, and in a graph, the embedding's own check has to do
@@ -298,11 +294,10 @@ def _check_ids(input_ids: Tensor, vocabulary: int) -> None:
         if low < 0 or high >= vocabulary:
             raise ArgumentError(
                 "vocabulary",
-                say(
-                    f"token id {low if low < 0 else high} is outside the model's vocabulary of {vocabulary}",
-                    f"token id {low if low < 0 else high} 超出模型词表大小 {vocabulary}",
+                _("token id {token} is outside the model's vocabulary of {vocabulary}").format(
+                    token=low if low < 0 else high, vocabulary=vocabulary
                 ),
-                fix=say("use the tokenizer that the model was trained with", "请使用训练该模型时的分词器"),
+                fix=_("use the tokenizer that the model was trained with"),
             )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from anymamba import ops
 from anymamba.errors import ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import plain
 from anymamba.models.config import Config
 from anymamba.models.family import Family, LayerKind, LinearLayer, alike
@@ -53,18 +53,16 @@ class Mamba2Config(Config):
         if self.d_inner != self.num_heads * self.head_dim:
             raise ArgumentError(
                 "config",
-                say(
-                    f"expand * hidden_size is {self.d_inner}, num_heads * head_dim {self.num_heads} * {self.head_dim}: "
-                    "they must be equal",
-                    f"expand * hidden_size 为 {self.d_inner}，num_heads * head_dim 为 {self.num_heads} * {self.head_dim}：两者必须相等",
-                ),
+                _(
+                    "expand * hidden_size is {d_inner}, num_heads * head_dim {num_heads} * {head_dim}: they must be "
+                    "equal"
+                ).format(d_inner=self.d_inner, num_heads=self.num_heads, head_dim=self.head_dim),
             )
         if self.num_heads % self.n_groups:
             raise ArgumentError(
                 "config",
-                say(
-                    f"num_heads {self.num_heads} is not a multiple of n_groups {self.n_groups}",
-                    f"num_heads {self.num_heads} 不是 n_groups {self.n_groups} 的倍数",
+                _("num_heads {num_heads} is not a multiple of n_groups {n_groups}").format(
+                    num_heads=self.num_heads, n_groups=self.n_groups
                 ),
             )
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from anymamba import ops
 from anymamba.errors import ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.config import Config
 from anymamba.models.family import Family, LayerKind, LinearLayer
 from anymamba.models.mamba import random_dt_bias
@@ -60,31 +60,28 @@ class Mamba3Config(Config):
         if inner % self.head_dim or heads % self.n_groups:
             raise ArgumentError(
                 "config",
-                say(
-                    f"head_dim {self.head_dim} must divide expand * hidden_size {inner}, and n_groups {self.n_groups} the {heads} heads",
-                    f"head_dim {self.head_dim} 必须整除 expand * hidden_size {inner}，n_groups {self.n_groups} 必须整除 {heads} 个头",
-                ),
+                _(
+                    "head_dim {head_dim} must divide expand * hidden_size {inner}, and n_groups {n_groups} the "
+                    "{heads} heads"
+                ).format(head_dim=self.head_dim, inner=inner, n_groups=self.n_groups, heads=heads),
             )
         if self.rope_fraction not in (0.5, 1.0) or self.num_angles < 1:
             raise ArgumentError(
                 "config",
-                say(
-                    f"rope_fraction must be 0.5 or 1, with at least one pair, not {self.rope_fraction} of state_size {self.state_size}",
-                    f"rope_fraction 必须为 0.5 或 1，且至少有一对，而不是 state_size {self.state_size} 的 {self.rope_fraction}",
-                ),
+                _(
+                    "rope_fraction must be 0.5 or 1, with at least one pair, not {rope_fraction} of state_size "
+                    "{state_size}"
+                ).format(rope_fraction=self.rope_fraction, state_size=self.state_size),
             )
         if self.state_size % 2:
             raise ArgumentError(
                 "config",
-                say(
-                    f"state_size must be even, since its pairs turn, not {self.state_size}",
-                    f"state_size 必须为偶数（成对旋转），而不是 {self.state_size}",
-                ),
+                _("state_size must be even, since its pairs turn, not {state_size}").format(state_size=self.state_size),
             )
         if not isinstance(self.mimo_rank, int) or self.mimo_rank < 1:
             raise ArgumentError(
                 "config",
-                say(f"mimo_rank must be at least 1, not {self.mimo_rank!r}", f"mimo_rank 至少为 1，而不是 {self.mimo_rank!r}"),
+                _("mimo_rank must be at least 1, not {mimo_rank!r}").format(mimo_rank=self.mimo_rank),
             )
         if self.a_activation is not None:
             check_activation("a_activation", self.a_activation)
@@ -138,8 +135,8 @@ def check_activation(name: str, value: str) -> None:
     if value not in ACTIVATIONS:
         raise ArgumentError(
             "usage",
-            say(f"{name} {value!r} is not known", f"未知的 {name}：{value!r}"),
-            fix=say("known: ", "可用：") + ", ".join(ACTIVATIONS),
+            _("{name} {value!r} is not known").format(name=name, value=value),
+            fix=_("known: ") + ", ".join(ACTIVATIONS),
         )
 
 

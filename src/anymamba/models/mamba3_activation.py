@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anymamba.errors import warn_once
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.tokenizer import Tokenizer, byte_tokenizer
 from anymamba.reference.mamba3_decay import ACTIVATIONS
 
@@ -57,12 +57,11 @@ def decide(logits: Logits, vocabulary: int, device: torch.device, tokenizer: Tok
     if not passages:
         warn_once(
             f"activation of A presumed: {presumed}",
-            say(
-                "this Mamba-3 checkpoint does not say which activation of A it was trained with, and without its tokenizer neither can "
-                f"be tried: {presumed} is presumed; name the tokenizer (--tokenizer), or the activation (--a-activation)",
-                "该 Mamba-3 检查点没有说明训练时 A 的激活函数，缺少分词器也无法试出："
-                f"假定为 {presumed}；请给出分词器（--tokenizer）或激活函数（--a-activation）",
-            ),
+            _(
+                "this Mamba-3 checkpoint does not say which activation of A it was trained with, and without its "
+                "tokenizer neither can be tried: {presumed} is presumed; name the tokenizer (--tokenizer), or the "
+                "activation (--a-activation)"
+            ).format(presumed=presumed),
         )
         return presumed
     losses = {name: [_loss(logits, ids, device, name) for ids in passages] for name in ACTIVATIONS}
@@ -72,22 +71,18 @@ def decide(logits: Logits, vocabulary: int, device: torch.device, tokenizer: Tok
     if loss > uniform:
         warn_once(
             f"activation of A implausible: {loss} {other_loss}",
-            say(
-                "this Mamba-3 checkpoint does not say which activation of A it was trained with, and with neither it reads a short text "
-                f"better than a uniform guess ({uniform:.2f} nats a token): {name} {loss:.2f}, {other} {other_loss:.2f}; {name} is taken, "
-                "--a-activation overrides; was the model trained, and is the tokenizer its own?",
-                f"该 Mamba-3 检查点没有说明训练时 A 的激活函数，两种激活读一段短文都不如均匀猜测（每词元 {uniform:.2f} 纳特）："
-                f"{name} 为 {loss:.2f}，{other} 为 {other_loss:.2f}；采用 {name}，可用 --a-activation 指定；"
-                "模型是否已经训练，分词器是否属于该模型？",
-            ),
+            _(
+                "this Mamba-3 checkpoint does not say which activation of A it was trained with, and with neither it "
+                "reads a short text better than a uniform guess ({uniform:.2f} nats a token): {name} {loss:.2f}, "
+                "{other} {other_loss:.2f}; {name} is taken, --a-activation overrides; was the model trained, and is "
+                "the tokenizer its own?"
+            ).format(uniform=uniform, name=name, loss=loss, other=other, other_loss=other_loss),
         )
         return name
-    text = say(
-        f"activation of A: {name}, tried because this Mamba-3 checkpoint does not say (loss on a short text {loss:.3f}, with {other} "
-        f"{other_loss:.3f}); --a-activation overrides",
-        f"A 的激活函数：{name}；该 Mamba-3 检查点未说明，由试读一段短文得出（损失 {loss:.3f}，{other} 为 {other_loss:.3f}）；"
-        "可用 --a-activation 指定",
-    )
+    text = _(
+        "activation of A: {name}, tried because this Mamba-3 checkpoint does not say (loss on a short text "
+        "{loss:.3f}, with {other} {other_loss:.3f}); --a-activation overrides"
+    ).format(name=name, loss=loss, other=other, other_loss=other_loss)
     print(text, file=sys.stderr, flush=True)
     return name
 

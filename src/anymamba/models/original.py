@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from anymamba.errors import UnsupportedError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.config import Config
 from anymamba.models.family import OriginalForm
 
@@ -80,10 +80,7 @@ def refuse(name: str, value: Any, allowed: list[Any]) -> None:
     if value not in allowed:
         raise UnsupportedError(
             "checkpoint",
-            say(f"{name} = {value!r} is not supported", f"不支持 {name} = {value!r}"),
-            why=say(
-                "anymamba has models of Mamba-1, Mamba-2 or Mamba-3 mixers alone, with RMS norms",
-                "anymamba 仅支持由 Mamba-1、Mamba-2 或 Mamba-3 与 RMS 归一化组成的模型",
-            ),
-            fix=say("possible: ", "可能的取值：") + ", ".join(str(one) for one in allowed),
+            _("{name} = {value!r} is not supported").format(name=name, value=value),
+            why=_("anymamba has models of Mamba-1, Mamba-2 or Mamba-3 mixers alone, with RMS norms"),
+            fix=_("possible: ") + ", ".join(str(one) for one in allowed),
         )

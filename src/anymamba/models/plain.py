@@ -17,7 +17,7 @@ from torch.nn.modules import module as global_hooks
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils.hooks import RemovableHandle
 
-from anymamba.language import say
+from anymamba.language import _
 
 Kind = TypeVar("Kind", bound=type[nn.Module])
 
@@ -57,7 +57,7 @@ def obstacle(module: nn.Module) -> str:
     kind = type(module)
     forward = _forwards.get(kind)
     if forward is None:
-        return say(f"it is a {kind.__name__}", f"它是 {kind.__name__}")
+        return _("it is a {kind}").format(kind=kind.__name__)
     return _changed(module, kind, forward) or hooked(module)
 
 
@@ -69,7 +69,7 @@ def weights(module: nn.Module) -> tuple[Weights | None, str]:
     if forward is None:
         base = parametrised(module)
         if base is None:
-            return None, say(f"it is a {kind.__name__}", f"它是 {kind.__name__}")
+            return None, _("it is a {kind}").format(kind=kind.__name__)
         forward = _forwards[base]
     reason = _changed(module, kind, forward)
     if reason:
@@ -79,7 +79,7 @@ def weights(module: nn.Module) -> tuple[Weights | None, str]:
         computed = _weight_norm(module)
         return (None, reason) if computed is None else (Weights(computed, getattr(module, "bias", None)), "")
     if kind in _computed:  # its own product is the fast one; a loss, which needs the weight, asks ``computed``
-        return None, say(f"it is a {kind.__name__}", f"它是 {kind.__name__}")
+        return None, _("it is a {kind}").format(kind=kind.__name__)
     taken = Weights(module.weight, getattr(module, "bias", None))  # type: ignore[arg-type]
     reason = own_products(taken.weight)
     return (None, reason) if reason else (taken, "")
@@ -130,24 +130,24 @@ def parametrised(module: nn.Module) -> type | None:
 
 def _changed(module: nn.Module, kind: type, forward: Callable[..., Any]) -> str:
     if "forward" in module.__dict__ or kind.forward is not forward:  # type: ignore[attr-defined]
-        return say("its forward was replaced", "它的 forward 已被替换")
+        return _("its forward was replaced")
     if nn.Module.__call__ is not _call and not torch.compiler.is_compiling():  # torch.export replaces it
-        return say("nn.Module.__call__ was replaced", "nn.Module.__call__ 已被替换")
+        return _("nn.Module.__call__ was replaced")
     return ""
 
 
 def hooked(module: nn.Module) -> str:
     if module._forward_hooks:
-        return say("it has a forward hook", "它带有前向钩子")
+        return _("it has a forward hook")
     if module._forward_pre_hooks:
-        return say("it has a forward pre-hook", "它带有前向预钩子")
+        return _("it has a forward pre-hook")
     if module._backward_hooks or module._backward_pre_hooks:
-        return say("it has a backward hook", "它带有反向钩子")
+        return _("it has a backward hook")
     if (
         global_hooks._global_forward_hooks or global_hooks._global_forward_pre_hooks
         or global_hooks._global_backward_hooks or global_hooks._global_backward_pre_hooks
     ):  # fmt: skip
-        return say("a hook is registered for all modules", "已为所有模块注册了钩子")
+        return _("a hook is registered for all modules")
     return ""
 
 
@@ -166,4 +166,4 @@ def own_products(weight: Tensor) -> str:
     # while a graph is captured, tensors that only stand for plain ones
     if kind is nn.Parameter or kind is Tensor or kind.__name__ in ("FakeTensor", "FunctionalTensor") or torch.compiler.is_compiling():
         return ""
-    return say(f"its weight is a {kind.__name__}", f"它的权重是 {kind.__name__}")
+    return _("its weight is a {kind}").format(kind=kind.__name__)

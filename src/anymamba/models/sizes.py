@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from anymamba.errors import ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import families
 from anymamba.models.config import Config
 
@@ -36,8 +36,8 @@ def config_of_size(
     if size not in chosen.sizes:
         raise ArgumentError(
             "usage",
-            say(f"there is no model size {size!r} of {family}", f"{family} 没有规模 {size!r}"),
-            fix=say("known: ", "可选：") + ", ".join(chosen.sizes),
+            _("there is no model size {size!r} of {family}").format(size=size, family=family),
+            fix=_("known: ") + ", ".join(chosen.sizes),
         )
     ids: dict[str, Any] = {"eos_token_id": eos_token_id, "bos_token_id": bos_token_id, "pad_token_id": pad_token_id}
     rows = -(-vocab_size // chosen.vocabulary_multiple) * chosen.vocabulary_multiple

@@ -16,7 +16,7 @@ import numpy as np
 import tokenizers
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import files
 
 END_OF_TEXT = "<|endoftext|>"
@@ -148,11 +148,8 @@ class Tokenizer:
         if not self.chat_template:
             raise AnymambaError(
                 "tokenizer",
-                say("this tokenizer has no chat template", "该分词器没有对话模板"),
-                fix=say(
-                    "use a model that was tuned on instructions (`anymamba train --help`, stage 2)",
-                    "请使用经过指令微调的模型（见 `anymamba train --help` 第二阶段）",
-                ),
+                _("this tokenizer has no chat template"),
+                fix=_("use a model that was tuned on instructions (`anymamba train --help`, stage 2)"),
             )
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals["raise_exception"] = _refuse
@@ -166,7 +163,7 @@ class Tokenizer:
         except TemplateError as error:
             raise AnymambaError(
                 "tokenizer",
-                say("the chat template rejects this conversation", "对话模板拒绝了这段对话"),
+                _("the chat template rejects this conversation"),
                 why=str(error),
             ) from error
 
@@ -226,8 +223,8 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
     if not (path / "tokenizer.json").is_file():
         raise AnymambaError(
             "tokenizer",
-            say(f"no tokenizer.json in {source}", f"{source} 中没有 tokenizer.json"),
-            why=say("it has: ", "现有文件：") + files.listing(path),
+            _("no tokenizer.json in {source}").format(source=source),
+            why=_("it has: ") + files.listing(path),
             fix=_where_it_is(path),
         )
     return _read(path / "tokenizer.json", path)
@@ -238,18 +235,12 @@ def _where_it_is(folder: Path) -> str:
     values = files.read_json(folder / "config.json", missing={})
     ssm = values.get("ssm_cfg") if isinstance(values, dict) else None
     if isinstance(ssm, dict) and ssm.get("layer") == "Mamba3":
-        return say(
-            "name the tokenizer with --tokenizer. state-spaces/mamba3-* were trained with that of Llama 3.1, gated by Meta: accept its "
-            "licence at https://huggingface.co/meta-llama/Llama-3.1-8B, run `hf auth login`, then --tokenizer meta-llama/Llama-3.1-8B, "
-            "or a folder that has its tokenizer.json",
-            "请用 --tokenizer 指定分词器。state-spaces/mamba3-* 使用 Llama 3.1 的分词器，须经 Meta 授权："
-            "在 https://huggingface.co/meta-llama/Llama-3.1-8B 接受许可，运行 `hf auth login`，再给出 --tokenizer meta-llama/Llama-3.1-8B；"
-            "或给出含有其 tokenizer.json 的目录",
+        return _(
+            "name the tokenizer with --tokenizer. state-spaces/mamba3-* were trained with that of Llama 3.1, gated by "
+            "Meta: accept its licence at https://huggingface.co/meta-llama/Llama-3.1-8B, run `hf auth login`, then "
+            "--tokenizer meta-llama/Llama-3.1-8B, or a folder that has its tokenizer.json"
         )
-    return say(
-        "name the tokenizer with --tokenizer (state-spaces/mamba-* and mamba2-* use EleutherAI/gpt-neox-20b)",
-        "请用 --tokenizer 指定分词器（state-spaces/mamba-* 与 mamba2-* 使用 EleutherAI/gpt-neox-20b）",
-    )
+    return _("name the tokenizer with --tokenizer (state-spaces/mamba-* and mamba2-* use EleutherAI/gpt-neox-20b)")
 
 
 def has_tokenizer(folder: str | Path) -> bool:
@@ -263,7 +254,7 @@ def _read(file: Path, folder: Path) -> Tokenizer:
     except Exception as error:
         raise AnymambaError(
             "tokenizer",
-            say(f"{file} is not a tokenizer of the `tokenizers` library", f"{file} 不是 `tokenizers` 库的分词器文件"),
+            _("{file} is not a tokenizer of the `tokenizers` library").format(file=file),
             why=str(error),
         ) from error
     # truncation and padding that a training script left in the file would silently cut long texts

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import files
 
 SINGLE = "model.safetensors", "consolidated.safetensors", "pytorch_model.bin"
@@ -41,9 +41,9 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / SINGLE[2]]
     raise AnymambaError(
         "checkpoint",
-        say(f"no weights in {folder}", f"{folder} 中没有权重文件"),
-        why=say("it has: ", "现有文件：") + files.listing(folder),
-        fix=say("expected one of: ", "应有以下之一：") + ", ".join(SINGLE + INDEXED),
+        _("no weights in {folder}").format(folder=folder),
+        why=_("it has: ") + files.listing(folder),
+        fix=_("expected one of: ") + ", ".join(SINGLE + INDEXED),
     )
 
 
@@ -80,9 +80,9 @@ def _shards(folder: Path, index: str) -> list[Path]:
     if missing or not names:
         raise AnymambaError(
             "checkpoint",
-            say(f"{folder / index} names files that are missing", f"{folder / index} 所列的文件缺失"),
-            why=say("missing: ", "缺失：") + ", ".join(missing or [say("all", "全部")]),
-            fix=say("copy or download the whole folder", "请复制或下载完整目录"),
+            _("{index} names files that are missing").format(index=folder / index),
+            why=_("missing: ") + ", ".join(missing or [_("all")]),
+            fix=_("copy or download the whole folder"),
         )
     return [folder / name for name in names]
 
@@ -102,28 +102,22 @@ def _read_pickle(file: Path) -> Iterator[tuple[str, Tensor]]:
     except pickle.UnpicklingError as error:
         raise AnymambaError(
             "checkpoint",
-            say(f"{file} holds more than tensors, and is not opened", f"{file} 包含张量以外的内容，未予打开"),
-            why=say(
-                "opening such a file can run any program that its author put in",
-                "打开这类文件可能会执行作者放入的任意程序",
-            )
+            _("{file} holds more than tensors, and is not opened").format(file=file),
+            why=_("opening such a file can run any program that its author put in")
             + f" ({str(error).splitlines()[0]})",
-            fix=say("use the model's safetensors files", "请使用该模型的 safetensors 文件"),
+            fix=_("use the model's safetensors files"),
         ) from error
     except Exception as error:
         raise _broken(file, error) from error
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise AnymambaError("checkpoint", say(f"{file} is no table of tensors", f"{file} 不是张量表"))
+        raise AnymambaError("checkpoint", _("{file} is no table of tensors").format(file=file))
     yield from content.items()
 
 
 def _broken(file: Path, error: Exception) -> AnymambaError:
     return AnymambaError(
         "checkpoint",
-        say(
-            f"{file} ({file.stat().st_size} bytes) is cut short or not a weights file",
-            f"{file}（{file.stat().st_size} 字节）已被截断或不是权重文件",
-        ),
+        _("{file} ({size} bytes) is cut short or not a weights file").format(file=file, size=file.stat().st_size),
         why=str(error).splitlines()[0] if str(error) else type(error).__name__,
-        fix=say("copy or download it again", "请重新复制或下载"),
+        fix=_("copy or download it again"),
     )

@@ -26,7 +26,7 @@ from anymamba.backends import REGISTRY, Entry, dispatch, probes, selfcheck
 from anymamba.backends.call import Call
 from anymamba.backends.observers import call_of
 from anymamba.backends.opspec import spec_of
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.numerics import interpreted_bfloat16
 from anymamba.numerics.cases import CASES, Case
 from anymamba.numerics.document import finite
@@ -198,12 +198,12 @@ def _judge(
                 allowed = 2 * max(base, getattr((yardstick or {}).get(name, plain[name]), kind)) + rounding
             share = mine / allowed if mine == mine else math.inf
             if share > worst[0]:
-                worst = share, name if kind == "largest" else say(f"scale of {name}", f"{name} 的尺度"), mine, allowed
+                worst = share, name if kind == "largest" else _("scale of {name}").format(name=name), mine, allowed
     share, name, found, allowed = worst
     reason = (
         ""
         if share <= 1
-        else say(f"{name} is off by {found:.2g}, allowed {allowed:.2g}", f"{name} 误差 {found:.2g}，允许 {allowed:.2g}")
+        else _("{name} is off by {value:.2g}, allowed {allowed:.2g}").format(name=name, value=found, allowed=allowed)
     )
     return Row(case.op, case.name, backend, _name(dtype), found, allowed, name, share <= 1, reason)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from anymamba.errors import AnymambaError, ArgumentError, ArgumentTypeError
-from anymamba.language import say
+from anymamba.language import _
 
 Projection = Callable[[Tensor], Tensor]
 """A module called in place of a product with its weight: (..., in) to (..., out)."""
@@ -26,14 +26,18 @@ def projected(op: str, name: str, module: Projection, x: Tensor, weight: Tensor)
         raise _elsewhere(op, name, str(error)) from error
     if not isinstance(y, Tensor):
         kind = type(y).__name__
-        raise ArgumentTypeError("dtype", say(f"{op}: {name} returned a {kind}, expected a tensor", f"{op}：{name} 返回了 {kind}，应为张量"))
+        raise ArgumentTypeError(
+            "dtype", _("{op}: {name} returned a {kind}, expected a tensor").format(op=op, name=name, kind=kind)
+        )
     expected = (*x.shape[:-1], weight.shape[0])
     if y.shape != expected:
         found = tuple(y.shape)
         raise ArgumentError(
             "shape",
-            say(f"{op}: {name} returned shape {found}, expected {expected}", f"{op}：{name} 返回的形状为 {found}，应为 {expected}"),
-            why=say("a wrapper, a hook or an adapter on it changes the shape", "其上的包装、钩子或适配器改变了形状"),
+            _("{op}: {name} returned shape {value}, expected {expected}").format(
+                op=op, name=name, value=found, expected=expected
+            ),
+            why=_("a wrapper, a hook or an adapter on it changes the shape"),
         )
     if y.device != x.device:
         raise _elsewhere(op, name, f"{y.device}, {x.device}")
@@ -43,7 +47,7 @@ def projected(op: str, name: str, module: Projection, x: Tensor, weight: Tensor)
 def _elsewhere(op: str, name: str, why: str) -> AnymambaError:
     return ArgumentTypeError(
         "device",
-        say(f"{op}: {name} or an adapter on it is on another device", f"{op}：{name} 或其适配器位于另一设备"),
+        _("{op}: {name} or an adapter on it is on another device").format(op=op, name=name),
         why=why,
-        fix=say("move the whole model with model.to(device) after attaching adapters", "挂上适配器后用 model.to(device) 移动整个模型"),
+        fix=_("move the whole model with model.to(device) after attaching adapters"),
     )

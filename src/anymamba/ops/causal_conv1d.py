@@ -13,7 +13,7 @@ from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Bench, Build, OpSpec, Random, on_cuda, register
 from anymamba.errors import ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.ops import checks, compiled
 from anymamba.ops.inputs import BORDERS, chosen, sequence
 from anymamba.ops.inputs import documents as packed
@@ -73,11 +73,10 @@ def causal_conv1d_fn(
     if seq_idx is not None and return_final_states:
         raise ArgumentError(
             "value",
-            say(
-                f"{op}: return_final_states cannot be combined with seq_idx of shape {tuple(seq_idx.shape)}",
-                f"{op}：return_final_states 不能与形状为 {tuple(seq_idx.shape)} 的 seq_idx 同时使用",
+            _("{op}: return_final_states cannot be combined with seq_idx of shape {shape}").format(
+                op=op, shape=tuple(seq_idx.shape)
             ),
-            fix=say("use causal_conv1d_varlen_states for packed sequences", "对打包序列请使用 causal_conv1d_varlen_states"),
+            fix=_("use causal_conv1d_varlen_states for packed sequences"),
         )
     arguments = (
         x, weight, bias, seq_idx, initial_states, bool(return_final_states), final_states_out, activation,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anymamba.backends.transforms import transformed
 from anymamba.errors import AnymambaError, ArgumentError, ArgumentTypeError, UnsupportedError
-from anymamba.language import say
+from anymamba.language import _, ngettext
 from anymamba.ops.debug import values_checked
 
 _BUFFERS = {"state", "conv_state", "final_states_out"}
@@ -41,7 +41,7 @@ def tensors(
             if not isinstance(tensor, Tensor):
                 raise _not_a_tensor(op, name, tensor)
             if not (tensor.is_floating_point() or (complex_allowed and tensor.is_complex())):
-                raise _wrong_dtype(op, name, tensor, say("a floating dtype", "浮点类型"))
+                raise _wrong_dtype(op, name, tensor, _("a floating dtype"))
             if device is None:
                 device, first = tensor.device, name
             elif tensor.device != device:
@@ -86,7 +86,9 @@ def wrong_shape(op: str, name: str, tensor: Tensor, expected: str) -> ArgumentEr
     found = tuple(tensor.shape)
     return ArgumentError(
         "shape",
-        say(f"{op}: {name} has shape {found}, expected {expected}", f"{op}：{name} 的形状为 {found}，应为 {expected}"),
+        _("{op}: {name} has shape {value}, expected {expected}").format(
+            op=op, name=name, value=found, expected=expected
+        ),
     )
 
 
@@ -95,9 +97,8 @@ def divides(op: str, groups_name: str, groups: int, whole_name: str, whole: int)
     if groups < 1 or whole % groups:
         raise ArgumentError(
             "shape",
-            say(
-                f"{op}: {groups_name} = {groups} must be at least 1 and divide {whole_name} = {whole}",
-                f"{op}：{groups_name} = {groups} 必须不小于 1 且整除 {whole_name} = {whole}",
+            _("{op}: {groups_name} = {groups} must be at least 1 and divide {whole_name} = {whole}").format(
+                op=op, groups_name=groups_name, groups=groups, whole_name=whole_name, whole=whole
             ),
         )
 
@@ -112,7 +113,10 @@ def value(op: str, name: str, found: object, ok: bool, expected: str) -> None:
     """Raises ArgumentError that names the value unless ok."""
     if not ok:
         raise ArgumentError(
-            "value", say(f"{op}: {name} is {found!r}, expected {expected}", f"{op}：{name} 为 {found!r}，应为 {expected}")
+            "value",
+            _("{op}: {name} is {value!r}, expected {expected}").format(
+                op=op, name=name, value=found, expected=expected
+            ),
         )
 
 
@@ -121,10 +125,7 @@ def activation(op: str, found: str | None) -> None:
     if found not in (None, "silu", "swish"):
         raise UnsupportedError(
             "value",
-            say(
-                f"{op}: activation is {found!r}, expected None, 'silu' or 'swish'",
-                f"{op}：activation 为 {found!r}，应为 None、'silu' 或 'swish'",
-            ),
+            _("{op}: activation is {value!r}, expected None, 'silu' or 'swish'").format(op=op, value=found),
         )
 
 
@@ -153,14 +154,14 @@ def finite(op: str, name: str, tensor: Tensor) -> None:
         at, found = tensor[where].item(), tuple(tensor.shape)
         raise ArgumentError(
             "value",
-            say(
-                f"{op}: {name} of shape {found} holds {count} non-finite values, the first is {at} at {where}; expected finite numbers",
-                f"{op}：形状为 {found} 的 {name} 含有 {count} 个非有限值，第一个是位于 {where} 的 {at}；应为有限数",
-            ),
-            why=say(
-                "values upstream of this op overflowed: a diverging loss, or float16 out of range",
-                "此算子之前的数值已溢出：损失发散，或超出 float16 的范围",
-            ),
+            ngettext(
+                "{op}: {name} of shape {value} holds {count} non-finite value, which is {at} at {where}; expected "
+                "finite numbers",
+                "{op}: {name} of shape {value} holds {count} non-finite values, the first is {at} at {where}; "
+                "expected finite numbers",
+                count,
+            ).format(op=op, name=name, value=found, count=count, at=at, where=where),
+            why=_("values upstream of this op overflowed: a diverging loss, or float16 out of range"),
         )
 
 
@@ -182,13 +183,13 @@ def borders(op: str, name: str, tensor: Tensor, tokens: int, all_tokens: bool = 
         found = tensor.tolist()
         ok = (found[0] == 0 and found[-1] == tokens) if all_tokens else (found[0] >= 0 and found[-1] <= tokens)
         ok = ok and all(a <= b for a, b in zip(found[:-1], found[1:]))
-        value(op, name, found, ok, say(f"ascending, from 0 to {tokens}", f"从 0 到 {tokens} 递增"))
+        value(op, name, found, ok, _("ascending, from 0 to {tokens}").format(tokens=tokens))
 
 
 def real(op: str, name: str, tensor: Tensor | None) -> None:
     """Not complex, for the arguments of an op that also takes complex ones. Raises ArgumentTypeError."""
     if tensor is not None and tensor.is_complex():
-        raise _wrong_dtype(op, name, tensor, say("a real floating dtype", "实数浮点类型"))
+        raise _wrong_dtype(op, name, tensor, _("a real floating dtype"))
 
 
 def mixed(first: Tensor, *others: Tensor | None) -> bool:
@@ -239,13 +240,16 @@ def _values_readable(tensor: Tensor) -> bool:
 
 def _not_a_tensor(op: str, name: str, found: object) -> AnymambaError:
     kind = type(found).__name__
-    return ArgumentTypeError("dtype", say(f"{op}: {name} is {kind}, expected a tensor", f"{op}：{name} 是 {kind}，应为张量"))
+    return ArgumentTypeError(
+        "dtype", _("{op}: {name} is {kind}, expected a tensor").format(op=op, name=name, kind=kind)
+    )
 
 
 def _wrong_dtype(op: str, name: str, tensor: Tensor, expected: str) -> AnymambaError:
     found = f"{tuple(tensor.shape)}, {tensor.dtype}"
     return ArgumentTypeError(
-        "dtype", say(f"{op}: {name} is {found}; expected {expected}", f"{op}：{name} 为 {found}；应为 {expected}")
+        "dtype",
+        _("{op}: {name} is {value}; expected {expected}").format(op=op, name=name, value=found, expected=expected),
     )
 
 
@@ -253,8 +257,7 @@ def _other_device(op: str, name: str, tensor: Tensor, first: str, device: torch.
     found = tuple(tensor.shape)
     return ArgumentTypeError(
         "device",
-        say(
-            f"{op}: {name} {found} is on {tensor.device}, {first} on {device}; expected all on one device",
-            f"{op}：{name} {found} 位于 {tensor.device}，而 {first} 位于 {device}；应位于同一设备",
+        _("{op}: {name} {value} is on {device}, {first} on {first_device}; expected all on one device").format(
+            op=op, name=name, value=found, device=tensor.device, first=first, first_device=device
         ),
     )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from anymamba.errors import AnymambaError, ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 
 _SCHEMA_TYPES = {
     "Tensor": "Tensor",
@@ -185,15 +185,9 @@ def _in_place_under_vmap(op: str, changes: str | None, error: RuntimeError) -> A
         return None
     return ArgumentError(
         "value",
-        say(
-            f"{op} changes {changes} in place, so vmap has to map over {changes} too",
-            f"{op} 会就地修改 {changes}，因此 vmap 也必须对 {changes} 进行映射",
-        ),
+        _("{op} changes {changes} in place, so vmap has to map over {changes} too").format(op=op, changes=changes),
         why=str(error),
-        fix=say(
-            f"give {changes} one copy a mapped call, and its dimension in in_dims",
-            f"为每次映射调用提供 {changes} 的副本，并在 in_dims 中给出其维度",
-        ),
+        fix=_("give {changes} one copy a mapped call, and its dimension in in_dims").format(changes=changes),
     )
 
 

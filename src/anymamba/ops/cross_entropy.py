@@ -10,7 +10,7 @@ from torch import Tensor
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.ops import checks, compiled
 
 
@@ -40,7 +40,7 @@ def log_softmax_and_slope(logits: Tensor, targets: Tensor, slope: bool, *, backe
     checks.value(op, "vocabulary", vocabulary, vocabulary >= 1, ">= 1")
     row, column = logits.stride()
     apart = (vocabulary == 1 or column == 1) and (tokens <= 1 or row >= vocabulary)
-    checks.value(op, "logits.stride()", (row, column), apart, say("(>= vocabulary, 1)", "(>= 词表大小, 1)"))
+    checks.value(op, "logits.stride()", (row, column), apart, _("(>= vocabulary, 1)"))
     checks.indices_below(op, "targets", targets, vocabulary, "vocabulary", padding=False)
     if not tokens:
         return torch.empty(0, dtype=compiled.state_dtype(logits), device=logits.device)

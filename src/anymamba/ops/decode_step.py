@@ -13,7 +13,7 @@ from anymamba.backends import REGISTRY, dispatch
 from anymamba.backends.decode_model import ByChannel, ByHead, DecodeModel, OwnStep, Recurrence, Stepper, Tensors
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.errors import warn_once
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.ops import checks
 from anymamba.reference import decode_step as exact
 
@@ -94,7 +94,7 @@ def _reasons(call: Any, requested: str | None) -> list[str]:
         if not dispatch.meant_for(entry, call.device):
             continue
         if requested not in (None, name):
-            reasons.append(say(f"backend {requested!r} was asked for", f"用户指定了后端 {requested!r}"))
+            reasons.append(_("backend {requested!r} was asked for").format(requested=requested))
             continue
         ok, reason = dispatch.verdict(entry, call)
         if not ok:
@@ -105,7 +105,7 @@ def _reasons(call: Any, requested: str | None) -> list[str]:
 
 
 def _say_slower(reason: str) -> None:
-    warn_once("stepper" + reason, say(f"generation takes the slower path: {reason}", f"生成将使用较慢的路径：{reason}"))
+    warn_once("stepper" + reason, _("generation takes the slower path: {reason}").format(reason=reason))
 
 
 def build(

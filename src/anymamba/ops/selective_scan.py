@@ -13,7 +13,7 @@ from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Bench, Build, OpSpec, Random, on_cuda, register
 from anymamba.errors import ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.ops import checks, compiled
 from anymamba.ops.inputs import BORDERS, chosen, sequence
 from anymamba.ops.inputs import documents as packed
@@ -150,8 +150,10 @@ def _documents_between(op: str, cu_seqlens: Tensor, seq_idx: Tensor | None, batc
     """seq_idx (1, length) of documents with these borders."""
     if seq_idx is not None or batch != 1:
         found = f"cu_seqlens {tuple(cu_seqlens.shape)}, seq_idx {None if seq_idx is None else tuple(seq_idx.shape)}, batch = {batch}"
-        wanted = say("cu_seqlens alone, batch = 1", "仅 cu_seqlens，且 batch = 1")
-        raise ArgumentError("value", say(f"{op}: {found}; expected {wanted}", f"{op}：{found}；应为 {wanted}"))
+        wanted = _("cu_seqlens alone, batch = 1")
+        raise ArgumentError(
+            "value", _("{op}: {value}; expected {expected}").format(op=op, value=found, expected=wanted)
+        )
     checks.borders(op, "cu_seqlens", cu_seqlens, length, all_tokens=True)
     tokens = torch.arange(length, dtype=cu_seqlens.dtype, device=cu_seqlens.device)
     return torch.searchsorted(cu_seqlens[1:].contiguous(), tokens, right=True).to(torch.int32)[None]

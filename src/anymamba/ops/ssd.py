@@ -13,7 +13,7 @@ from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Bench, Build, OpSpec, Random, on_cuda, register
 from anymamba.errors import ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.ops import checks, compiled
 from anymamba.ops.inputs import BORDERS, chosen
 from anymamba.ops.inputs import documents as packed
@@ -141,9 +141,8 @@ def _check_varlen(op: str, cu_seqlens: Tensor | None, batch: int, length: int) -
         wanted = "cu_seqlens (sequences + 1,), batch = 1"
         raise ArgumentError(
             "value",
-            say(
-                f"{op}: return_varlen_states with {found}; expected {wanted}",
-                f"{op}：return_varlen_states 时 {found}；应为 {wanted}",
+            _("{op}: return_varlen_states with {value}; expected {expected}").format(
+                op=op, value=found, expected=wanted
             ),
         )
     checks.borders(op, "cu_seqlens", cu_seqlens, length)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 
-from anymamba.language import say
+from anymamba.language import _
 
 OPS: dict[str, str] = {
     "causal_conv1d_fn": "anymamba.backends.cpu.causal_conv1d",
@@ -36,14 +36,14 @@ def available() -> tuple[bool, str]:
     try:
         from anymamba.backends.cpu.target import host
     except Exception as error:  # noqa: BLE001 - a broken llvmlite fails in many ways; its own words are the reason
-        fix = say("pip install --force-reinstall llvmlite", "pip install --force-reinstall llvmlite")
+        fix = _("pip install --force-reinstall llvmlite")
         return False, f"llvmlite: {type(error).__name__}: {error} ({fix})"
     try:
         target = host()
         target.machine()
     except Exception as error:  # noqa: BLE001
-        return False, say("no code for this processor: ", "无法为此处理器生成代码：") + f"{type(error).__name__}: {error}"
-    return True, say(f"compiled for {target}", f"为 {target} 编译")
+        return False, _("no code for this processor: ") + f"{type(error).__name__}: {error}"
+    return True, _("compiled for {target}").format(target=target)
 
 
 def versions() -> str:

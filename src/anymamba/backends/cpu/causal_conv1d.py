@@ -15,7 +15,7 @@ from anymamba.backends.cpu import causal_conv1d_step as step
 from anymamba.backends.cpu.compile import Program
 from anymamba.backends.cpu.emit import dtype_name
 from anymamba.backends.transforms import first_derivative_only
-from anymamba.language import say
+from anymamba.language import _
 
 WIDEST = 32
 """Taps are unrolled; beyond this, code size and registers would cost more than the kernel saves."""
@@ -26,12 +26,12 @@ _TOGETHER = 8
 
 def supports(call: Call) -> tuple[bool, str]:
     if call.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return False, say(f"no kernels for {call.dtype}", f"没有 {call.dtype} 的内核")
+        return False, _("no kernels for {dtype}").format(dtype=call.dtype)
     if call.size("width") > WIDEST:
-        return False, say(f"width {call.size('width')} is over {WIDEST}", f"width {call.size('width')} 超过 {WIDEST}")
+        return False, _("width {width} is over {widest}").format(width=call.size("width"), widest=WIDEST)
     if "mixed_dtype" in call.features:
-        return False, say("states have another dtype than x", "状态与 x 的数据类型不同")
-    return True, say("compiled kernels", "已编译内核")
+        return False, _("states have another dtype than x")
+    return True, _("compiled kernels")
 
 
 def causal_conv1d_fn(

@@ -21,7 +21,7 @@ from anymamba.backends.cpu import target as targets
 from anymamba.backends.cpu import threads
 from anymamba.backends.cpu.emit import Kernel
 from anymamba.backends.cpu.target import Target
-from anymamba.language import say
+from anymamba.language import _
 
 
 class Program:
@@ -94,10 +94,9 @@ def _code(name: str, build: Callable[..., None], options: tuple[Any, ...], targe
     if kept is None:
         folder = cachefolder.cache_folder()
         announce.once(
-            say(
-                f"compiling kernels for this processor, which takes some seconds; {folder} keeps them for the next start",
-                f"正在为此处理器编译内核，需要几秒钟；结果保存在 {folder}，供下次启动使用",
-            )
+            _(
+                "compiling kernels for this processor, which takes some seconds; {folder} keeps them for the next start"
+            ).format(folder=folder)
         )
         kernel, content = compile_kernel(build, options, target)
         kept = kernel.names, kernel.scratch_bytes, content

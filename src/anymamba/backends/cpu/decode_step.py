@@ -18,7 +18,7 @@ from anymamba.backends.cpu.compile import Program
 from anymamba.backends.cpu.emit import dtype_name
 from anymamba.backends.cpu.sequence import Sequence
 from anymamba.backends.decode_model import ByChannel, ByHead, DecodeModel, Recurrence, Tensors, one_step
-from anymamba.language import say
+from anymamba.language import _
 
 
 def supports(call: Call) -> tuple[bool, str]:
@@ -27,8 +27,8 @@ def supports(call: Call) -> tuple[bool, str]:
     other = sorted(feature for feature in call.features if feature.endswith("_weights") and feature not in known)
     if other:
         names = ", ".join(feature.removesuffix("_weights") for feature in other)
-        return False, say(f"no fused step for weights in {names}", f"没有适用于 {names} 权重的融合单步")
-    return True, say("the whole step is one sequence of JIT kernels", "整个单步由一串 JIT 内核完成")
+        return False, _("no fused step for weights in {names}").format(names=names)
+    return True, _("the whole step is one sequence of JIT kernels")
 
 
 def variant(call: Call) -> str:
@@ -66,7 +66,7 @@ class CpuStepper:
     name = "cpu sequence"
 
     def __init__(self, model: DecodeModel) -> None:
-        self.why = say("the whole step is one sequence of JIT kernels", "整个单步由一串 JIT 内核完成")
+        self.why = _("the whole step is one sequence of JIT kernels")
         self._model = model
         self._tasks = 2 * torch.get_num_threads()
         self._texts = model.batch

@@ -14,7 +14,7 @@ from anymamba.backends.cpu import norm_kernels as kernels
 from anymamba.backends.cpu.compile import Program
 from anymamba.backends.cpu.emit import dtype_name
 from anymamba.backends.transforms import first_derivative_only
-from anymamba.language import say
+from anymamba.language import _
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -24,11 +24,11 @@ _ALONE = 2**15
 
 def supports(call: Call) -> tuple[bool, str]:
     if call.dtype not in _DTYPES:
-        return False, say(f"no kernels for {call.dtype}", f"没有 {call.dtype} 的内核")
+        return False, _("no kernels for {dtype}").format(dtype=call.dtype)
     for name in ("x1", "weight1", "rowscale", "dropout"):
         if name in call.features:
-            return False, say(f"{name} is not fused", f"未融合 {name}")
-    return True, say("compiled kernels", "已编译内核")
+            return False, _("{name} is not fused").format(name=name)
+    return True, _("compiled kernels")
 
 
 def layer_norm_fn(

@@ -11,13 +11,13 @@ from anymamba.backends.call import Call
 from anymamba.backends.cpu import norm_gated_kernels as kernels
 from anymamba.backends.cpu.norm import as_rows, blocks_of, dtype_of, program, workers_for
 from anymamba.backends.transforms import first_derivative_only
-from anymamba.language import say
+from anymamba.language import _
 
 
 def supports(call: Call) -> tuple[bool, str]:
     if call.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return False, say(f"no kernels for {call.dtype}", f"没有 {call.dtype} 的内核")
-    return True, say("compiled kernels", "已编译内核")
+        return False, _("no kernels for {dtype}").format(dtype=call.dtype)
+    return True, _("compiled kernels")
 
 
 def layernorm_fn(

@@ -17,7 +17,7 @@ from anymamba.backends.cpu.selective_scan_task import PADDING, TILE, Options, bl
 from anymamba.backends.cpu.target import host
 from anymamba.backends.documents import starts
 from anymamba.backends.transforms import first_derivative_only
-from anymamba.language import say
+from anymamba.language import _
 
 LARGEST_STATE = 256
 
@@ -25,16 +25,16 @@ LARGEST_STATE = 256
 def supports(call: Call) -> tuple[bool, str]:
     """float32, bfloat16 and float16 with real A and input-dependent B and C."""
     if call.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return False, say(f"no kernel for {dtype_name(call.dtype)}", f"没有 {dtype_name(call.dtype)} 的内核")
+        return False, _("no kernel for {dtype}").format(dtype=dtype_name(call.dtype))
     if call.dtype is torch.float16 and not host().f16:
-        return False, say("this processor does not convert float16", "此处理器不支持 float16 转换")
+        return False, _("this processor does not convert float16")
     if "complex_A" in call.features:
-        return False, say("A is complex", "A 为复数")
+        return False, _("A is complex")
     if call.features & {"constant_B", "constant_C"}:
-        return False, say("B or C does not depend on the input", "B 或 C 与输入无关")
+        return False, _("B or C does not depend on the input")
     if call.size("d_state") > LARGEST_STATE:
-        return False, say(f"d_state is above {LARGEST_STATE}", f"d_state 大于 {LARGEST_STATE}")
-    return True, say("compiled for this processor", "为此处理器编译")
+        return False, _("d_state is above {largest}").format(largest=LARGEST_STATE)
+    return True, _("compiled for this processor")
 
 
 def variant(call: Call) -> str:

@@ -14,7 +14,7 @@ from anymamba.backends.cpu.compile import Program
 from anymamba.backends.cpu.emit import Kernel, Pointer, Value, dtype_name
 from anymamba.backends.cpu.target import host
 from anymamba.backends.cpu.vecmath import LOG2E, exp2, silu, softplus
-from anymamba.language import say
+from anymamba.language import _
 
 _WORTH_THREADS = 1 << 14
 """State values from which on more than one core is faster."""
@@ -23,10 +23,10 @@ _WORTH_THREADS = 1 << 14
 def supports(call: Call) -> tuple[bool, str]:
     """Every option, in float32, bfloat16 and float16."""
     if call.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return False, say(f"no kernel for {dtype_name(call.dtype)}", f"没有 {dtype_name(call.dtype)} 的内核")
+        return False, _("no kernel for {dtype}").format(dtype=dtype_name(call.dtype))
     if call.dtype is torch.float16 and not host().f16:
-        return False, say("this processor does not convert float16", "此处理器不支持 float16 转换")
-    return True, say("compiled for this processor", "为此处理器编译")
+        return False, _("this processor does not convert float16")
+    return True, _("compiled for this processor")
 
 
 def selective_state_update(

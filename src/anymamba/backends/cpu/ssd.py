@@ -17,15 +17,15 @@ from anymamba.backends.cpu.emit import dtype_name
 from anymamba.backends.cpu.ssd_tiles import CHUNK, Decays
 from anymamba.backends.cpu.target import host
 from anymamba.backends.transforms import first_derivative_only
-from anymamba.language import say
+from anymamba.language import _
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def supports(call: Call) -> tuple[bool, str]:
     if call.dtype not in DTYPES:
-        return False, say(f"no kernels for {call.dtype}", f"没有 {call.dtype} 的内核")
-    return True, say("compiled kernels, every option", "已编译内核，支持所有选项")
+        return False, _("no kernels for {dtype}").format(dtype=call.dtype)
+    return True, _("compiled kernels, every option")
 
 
 def mamba_chunk_scan_combined(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import llvmlite.binding as llvm
 
-from anymamba.language import say
+from anymamba.language import _
 
 WIDTH_VARIABLE = "ANYMAMBA_CPU_WIDTH"
 """16, 8 or 4: compile for AVX-512, AVX2 or SSE4.2 (on arm64 only 4, NEON) instead of the best the host has."""
@@ -76,9 +76,8 @@ def _host(wanted: str) -> Target:
         return widest
     if int(wanted) > widest.width or int(wanted) not in _X86_LEVELS or "86" not in triple:
         raise ValueError(
-            say(
-                f"{WIDTH_VARIABLE}={wanted}, but this processor ({cpu}) has {widest.width} float32 lanes",
-                f"{WIDTH_VARIABLE}={wanted}，但此处理器（{cpu}）的向量为 {widest.width} 个 float32",
+            _("{variable}={expected}, but this processor ({cpu}) has {lanes} float32 lanes").format(
+                variable=WIDTH_VARIABLE, expected=wanted, cpu=cpu, lanes=widest.width
             )
         )
     name, features = _X86_LEVELS[int(wanted)]

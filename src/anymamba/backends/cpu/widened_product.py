@@ -12,7 +12,7 @@ from anymamba.backends.cpu import target as targets
 from anymamba.backends.cpu import widened_product_kernels as kernels
 from anymamba.backends.cpu.compile import Program
 from anymamba.backends.cpu.emit import dtype_name
-from anymamba.language import say
+from anymamba.language import _
 
 ROOM = 2**16
 """float32 of widened weights in a task, 256 KiB: they stay in the second cache beside the rows that pass by."""
@@ -27,10 +27,10 @@ def supports(call: Call) -> tuple[bool, str]:
     weights = next(name.removeprefix("weight_") for name in call.features if name.removeprefix("weight_") in _WEIGHTS | {"float64"})
     for dtype in (dtype_name(call.dtype), weights):
         if dtype not in _WEIGHTS:
-            return False, say(f"no kernels for {dtype}", f"没有 {dtype} 的内核")
+            return False, _("no kernels for {dtype}").format(dtype=dtype)
         if dtype == "float16" and not targets.host().f16:
-            return False, say("the processor does not convert float16", "处理器不支持 float16 转换")
-    return True, say("compiled kernels", "已编译内核")
+            return False, _("the processor does not convert float16")
+    return True, _("compiled kernels")
 
 
 def widened_product(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 
 from anymamba.backends.machine import library_version
-from anymamba.language import say
+from anymamba.language import _
 
 OPS: dict[str, str] = {
     "selective_scan_fn": "anymamba.backends.cuda.selective_scan",
@@ -19,7 +19,7 @@ OPS: dict[str, str] = {
 def available() -> tuple[bool, str]:
     """Is there an NVIDIA GPU that PyTorch can use, and an NVRTC that compiles for it."""
     if torch.version.hip is not None or not torch.cuda.is_available():
-        return False, say("no NVIDIA GPU that PyTorch can use", "没有 PyTorch 可用的 NVIDIA GPU")
+        return False, _("no NVIDIA GPU that PyTorch can use")
     from anymamba.backends.cuda import nvrtc
 
     return nvrtc.usable(torch.device("cuda", torch.cuda.current_device()))

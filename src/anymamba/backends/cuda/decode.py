@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anymamba.backends.accelerator import processors, shared_memory
 from anymamba.backends.cuda import nvrtc
-from anymamba.language import say
+from anymamba.language import _
 
 TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16", torch.int8: "int8"}
 
@@ -93,17 +93,17 @@ def suits(model: Model, device: torch.device) -> tuple[bool, str]:
     kinds = {weight.dtype for weight in weights} | {x.by_columns.weight.dtype for x in model.layers if x.by_columns is not None}
     if len(kinds) > 1 or not kinds <= set(TYPES):
         names = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
-        return False, say(f"no fused step for weights in {names}", f"没有适用于 {names} 权重的融合单步")
+        return False, _("no fused step for weights in {names}").format(names=names)
     entries = 16 // weights[0].element_size()
     if any(weight.shape[1] % entries or weight.data_ptr() % 16 or not weight.is_contiguous() for weight in weights):
-        return False, say(f"rows of the matrices must be multiples of {entries} long", f"矩阵每行长度必须是 {entries} 的倍数")
+        return False, _("rows of the matrices must be multiples of {entries} long").format(entries=entries)
     n = sizes["N"]
     fits = n in (2, 4, 8, 16, 32) if model.family == "mamba1" else n in (32, 64, 128, 256)
     if not fits:
-        return False, say(f"no fused step for d_state {n}", f"没有适用于 d_state {n} 的融合单步")
+        return False, _("no fused step for d_state {n}").format(n=n)
     if not _depth(model, processors(device), shared_memory(device)):
-        return False, say("the vectors do not fit in shared memory", "向量放不进共享内存")
-    return True, say("the whole step is one CUDA kernel", "整个单步是一个 CUDA 内核")
+        return False, _("the vectors do not fit in shared memory")
+    return True, _("the whole step is one CUDA kernel")
 
 
 class Step:

@@ -11,7 +11,7 @@ from torch import Tensor
 from anymamba.backends.call import Call
 from anymamba.backends.cuda import decode
 from anymamba.backends.decode_model import ByChannel, ByHead, DecodeModel, Recurrence, Tensors, one_step
-from anymamba.language import say
+from anymamba.language import _
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 
@@ -20,20 +20,17 @@ def supports(call: Call) -> tuple[bool, str]:
     """One text, blocks that are all alike, and sizes for which there is a kernel and room in shared memory."""
     batch = call.size("batch", 1)
     if batch != 1:
-        return False, say(
-            f"the fused CUDA step serves one text, not a batch of {batch}",
-            f"融合的 CUDA 单步只支持单个文本，不支持批大小 {batch}",
-        )
+        return False, _("the fused CUDA step serves one text, not a batch of {batch}").format(batch=batch)
     if "other_states" in call.features:
-        return False, say("the fused CUDA step keeps the state in float32", "融合的 CUDA 单步以 float32 保存状态")
+        return False, _("the fused CUDA step keeps the state in float32")
     if "mixed_recurrences" in call.features:
-        return False, say("the fused CUDA step is for blocks that are all alike", "融合的 CUDA 单步要求所有块相同")
+        return False, _("the fused CUDA step is for blocks that are all alike")
     if "unaligned" in call.features:
-        return False, say("the weights are not contiguous at 16-byte borders", "权重不连续或未按 16 字节对齐")
+        return False, _("the weights are not contiguous at 16-byte borders")
     kinds = sorted(feature.removesuffix("_weights") for feature in call.features if feature.endswith("_weights"))
     if len(kinds) != 1 or kinds[0] not in _DTYPES:
         names = ", ".join(kinds)
-        return False, say(f"no fused step for weights in {names}", f"没有适用于 {names} 权重的融合单步")
+        return False, _("no fused step for weights in {names}").format(names=names)
     return decode.suits(_outline(call), call.device)
 
 
@@ -66,7 +63,7 @@ class CudaStepper:
     name = "cuda kernel"
 
     def __init__(self, model: DecodeModel) -> None:
-        self.why = say("the whole step is one CUDA kernel", "整个单步是一个 CUDA 内核")
+        self.why = _("the whole step is one CUDA kernel")
         self._advance, self._device = model.advance, model.embedding.device
         self._step = decode.Step(_described(model), self._device)
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.cuda import selective_scan
-from anymamba.language import say
+from anymamba.language import _
 
 
 def supports(call: Call) -> tuple[bool, str]:
     """What the scan can and Triton's mixer too."""
     if importlib.util.find_spec("triton") is None:
-        return False, say("its convolution needs triton, which is not installed", "其卷积需要 triton，而 triton 未安装")
+        return False, _("its convolution needs triton, which is not installed")
     from anymamba.backends.triton import mamba_inner
 
     ok, reason = mamba_inner.supports(call)

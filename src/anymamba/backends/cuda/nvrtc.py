@@ -22,7 +22,7 @@ from anymamba import announce
 from anymamba.backends.cuda import nvrtc_program
 from anymamba.backends.refusal import NotCompiled
 from anymamba.cachefolder import cache_folder, read_bytes, write_bytes
-from anymamba.language import say
+from anymamba.language import _
 
 FOLDER = Path(__file__).parent / "kernels"
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
@@ -72,7 +72,7 @@ def compile_source(text: str, capability: tuple[int, int]) -> bytes:
     try:
         done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=_PATIENCE)
     except subprocess.TimeoutExpired:
-        raise NotCompiled(say(f"NVRTC did not end within {_PATIENCE} s", f"NVRTC 在 {_PATIENCE} 秒内没有结束")) from None
+        raise NotCompiled(_("NVRTC did not end within {seconds} s").format(seconds=_PATIENCE)) from None
     except OSError:  # there is no Python to start, as in a program that embeds one
         return _compile_here(nvrtc, text, capability)
     words = done.stderr.decode(errors="replace").strip()
@@ -83,7 +83,7 @@ def compile_source(text: str, capability: tuple[int, int]) -> bytes:
     if done.returncode == 2:  # found here by a name that only this process resolves
         return _compile_here(nvrtc, text, capability)
     how = f"{done.returncode} {words[-200:]}".strip()
-    raise NotCompiled(say(f"NVRTC crashed while it compiled ({how})", f"NVRTC 在编译时崩溃（{how}）"))
+    raise NotCompiled(_("NVRTC crashed while it compiled ({how})").format(how=how))
 
 
 def _compile_here(nvrtc: ctypes.CDLL, text: str, capability: tuple[int, int]) -> bytes:
@@ -126,10 +126,9 @@ class Kernel:
         code = read_bytes(name)
         if code is None:
             announce.once(
-                say(
-                    f"compiling kernels for this GPU, which takes some seconds; {cache_folder()} keeps them for the next start",
-                    f"正在为此 GPU 编译内核，需要几秒钟；结果保存在 {cache_folder()}，供下次启动使用",
-                )
+                _(
+                    "compiling kernels for this GPU, which takes some seconds; {folder} keeps them for the next start"
+                ).format(folder=cache_folder())
             )
             code = compile_source(text, capability)
             write_bytes(name, code)
@@ -214,16 +213,15 @@ def kernel(file: str, entry: str, defines: Mapping[str, object], device: torch.d
 def usable(device: torch.device) -> tuple[bool, str]:
     """Can kernels be compiled for this device and launched there."""
     if device.type != "cuda" or torch.version.hip is not None:
-        return False, say("not an NVIDIA GPU", "不是 NVIDIA GPU")
+        return False, _("not an NVIDIA GPU")
     major, minor = torch.cuda.get_device_capability(device)
     if major < 8:
-        return False, say(
-            f"this GPU has compute capability {major}.{minor}; the kernels need 8.0",
-            f"该 GPU 的计算能力为 {major}.{minor}，内核需要 8.0",
+        return False, _("this GPU has compute capability {major}.{minor}; the kernels need 8.0").format(
+            major=major, minor=minor
         )
     try:
         library()
         _driver()
     except OSError as error:
-        return False, say(f"NVRTC cannot be used: {error}", f"无法使用 NVRTC：{error}")
-    return True, say("NVRTC compiles CUDA C++ here", "NVRTC 可在此编译 CUDA C++")
+        return False, _("NVRTC cannot be used: {error}").format(error=error)
+    return True, _("NVRTC compiles CUDA C++ here")

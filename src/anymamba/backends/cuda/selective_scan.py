@@ -16,7 +16,7 @@ from anymamba.backends.cuda import selective_scan_rows_launch as by_rows
 from anymamba.backends.cuda.selective_scan_variants import probe, variant
 from anymamba.backends.refusal import NotCompiled
 from anymamba.backends.scan_node import Scan, groups_differ, selective_scan
-from anymamba.language import say
+from anymamba.language import _
 
 __all__ = ["LEFT_TO_REST", "SCAN", "probe", "selective_scan_fn", "supports", "variant"]
 
@@ -32,16 +32,16 @@ def supports(call: Call) -> tuple[bool, str]:
         return ok, reason
     if call.dtype not in by_rows.TYPES:
         name = str(call.dtype).removeprefix("torch.")
-        return False, say(f"has float32, bfloat16 and float16 kernels, not {name}", f"内核支持 float32、bfloat16、float16，不支持 {name}")
+        return False, _("has float32, bfloat16 and float16 kernels, not {name}").format(name=name)
     if call.features & LEFT_TO_REST:
-        return False, say("initial states and packed documents are left to Triton", "初始状态与打包文档交由 Triton 计算")
+        return False, _("initial states and packed documents are left to Triton")
     if "complex_A" in call.features:
-        return False, say("has no kernel for complex A", "没有复数 A 的内核")
+        return False, _("has no kernel for complex A")
     other = sorted(feature for feature in call.features if feature.startswith("float64_"))
     if other:
-        return False, say(f"has no kernel for {', '.join(other)}", f"没有适用于 {', '.join(other)} 的内核")
+        return False, _("has no kernel for {other}").format(other=", ".join(other))
     if call.size("d_state") > LARGEST_STATE:
-        return False, say(f"d_state is at most {LARGEST_STATE}", f"d_state 最大为 {LARGEST_STATE}")
+        return False, _("d_state is at most {largest}").format(largest=LARGEST_STATE)
     return True, reason
 
 

@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 
 from anymamba.backends.machine import library_version
-from anymamba.language import say
+from anymamba.language import _
 
 OPS: dict[str, str] = {
     "causal_conv1d_fn": "anymamba.backends.official.causal_conv1d",
@@ -31,12 +31,10 @@ OPS: dict[str, str] = {
 def available() -> tuple[bool, str]:
     """Is one of the two packages here, really theirs and not our drop-in, and is there a GPU for it."""
     if not torch.cuda.is_available():
-        return False, say(
-            "mamba-ssm and causal-conv1d need a CUDA or ROCm GPU", "mamba-ssm 与 causal-conv1d 需要 CUDA 或 ROCm GPU"
-        )
+        return False, _("mamba-ssm and causal-conv1d need a CUDA or ROCm GPU")
     found = [f"{name} {version}" for name in ("mamba-ssm", "causal-conv1d") if (version := library_version(name))]
     if not found:
-        return False, say("neither mamba-ssm nor causal-conv1d is installed", "未安装 mamba-ssm 和 causal-conv1d")
+        return False, _("neither mamba-ssm nor causal-conv1d is installed")
     return True, ", ".join(found)
 
 
@@ -60,11 +58,11 @@ def importable(module: str, *names: str) -> tuple[bool, str]:
         return False, f"{module}: {type(error).__name__}: {error}"
     missing = [name for name in names if getattr(found, name, None) is None]
     if missing:
-        return False, say(f"{module} has no ", f"{module} 缺少 ") + ", ".join(missing)
-    return True, say(f"{module} imports", f"{module} 可以导入")
+        return False, _("{module} has no ").format(module=module) + ", ".join(missing)
+    return True, _("{module} imports").format(module=module)
 
 
 def without(features: frozenset[str], *unsupported: str) -> tuple[bool, str]:
     """(False, which) if the call uses an option that upstream does not have."""
     used = sorted(features.intersection(unsupported))
-    return (False, say("upstream has no ", "官方实现不支持 ") + ", ".join(used)) if used else (True, "")
+    return (False, _("upstream has no ") + ", ".join(used)) if used else (True, "")

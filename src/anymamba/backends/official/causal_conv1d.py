@@ -8,18 +8,16 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.official import importable, upstream
-from anymamba.language import say
+from anymamba.language import _
 
 
 def supports(call: Call) -> tuple[bool, str]:
     if call.size("width") not in (2, 3, 4):
-        return False, say(
-            f"width {call.size('width')}; upstream has 2, 3 and 4", f"卷积宽度 {call.size('width')}；官方只支持 2、3、4"
-        )
+        return False, _("width {width}; upstream has 2, 3 and 4").format(width=call.size("width"))
     if "mixed_dtype" in call.features:
-        return False, say("activations of different dtypes", "激活值的数据类型不同")
+        return False, _("activations of different dtypes")
     if "seq_idx" in call.features and call.features & {"initial_states", "return_final_states"}:
-        return False, say("seq_idx together with states", "seq_idx 与状态同时使用")
+        return False, _("seq_idx together with states")
     return importable("causal_conv1d", call.op)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.official import importable, upstream, without
-from anymamba.language import say
+from anymamba.language import _
 
 _MODULE = "mamba_ssm.ops.selective_scan_interface"
 
@@ -18,10 +18,7 @@ def supports(call: Call) -> tuple[bool, str]:
     if not ok:
         return ok, reason
     if call.size("d_state") > 256:
-        return False, say(
-            f"d_state {call.size('d_state')}; upstream ends at 256",
-            f"d_state 为 {call.size('d_state')}；官方上限为 256",
-        )
+        return False, _("d_state {d_state}; upstream ends at 256").format(d_state=call.size("d_state"))
     # from 2026 on mamba-ssm builds without this extension unless MAMBA_KEEP_CUDA_BUILD=TRUE: the wrapper alone proves nothing
     ok, reason = importable("selective_scan_cuda", "fwd", "bwd")
     return importable(_MODULE, "selective_scan_fn") if ok else (ok, reason)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from anymamba.backends.call import Call
-from anymamba.language import say
+from anymamba.language import _
 
 OPS: dict[str, str] = {
     "causal_conv1d_fn": "anymamba.backends.torch.causal_conv1d",
@@ -31,12 +31,12 @@ OPS: dict[str, str] = {
 
 
 def available() -> tuple[bool, str]:
-    return True, say("runs on every device", "可在所有设备上运行")
+    return True, _("runs on every device")
 
 
 def supports(call: Call) -> tuple[bool, str]:
     """Every option of every op; the op modules import this name."""
-    return True, say("plain PyTorch, every option", "纯 PyTorch，支持所有选项")
+    return True, _("plain PyTorch, every option")
 
 
 def versions() -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anymamba.backends.decode_model import OwnStep, Stepper
 from anymamba.backends.torch import supports as supports
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.reference.decode_step import decode_step as decode_step
 
 
@@ -19,7 +19,7 @@ def stepper_of(own: OwnStep, graph: bool, why: str) -> tuple[Stepper, str]:
     if not graph:
         return ModelStepper(own, why), ""
     if own.device.type != "cuda":
-        reason = say("CUDA graphs need a CUDA or ROCm device", "CUDA graph 需要 CUDA 或 ROCm 设备")
+        reason = _("CUDA graphs need a CUDA or ROCm device")
         return ModelStepper(own, "; ".join(part for part in (why, reason) if part)), ""
     try:
         return GraphStepper(own), ""
@@ -50,7 +50,7 @@ class GraphStepper:
     name = "cuda graph"
 
     def __init__(self, own: OwnStep) -> None:
-        self.why = say("the step is replayed as a CUDA graph", "以 CUDA graph 重放单步")
+        self.why = _("the step is replayed as a CUDA graph")
         self._advance = own.advance
         self._ids = torch.zeros(own.rows, 1, dtype=torch.long, device=own.device)
         before = [tensor.clone() for tensor in own.state]
@@ -58,7 +58,7 @@ class GraphStepper:
         stream.wait_stream(torch.cuda.current_stream(own.device))
         with torch.cuda.stream(stream):
             # warm-up: JIT compilation, autotuning and library handles must not be captured
-            for _ in range(2):
+            for __ in range(2):
                 own.forward(self._ids)
         torch.cuda.current_stream(own.device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()

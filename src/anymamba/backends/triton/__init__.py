@@ -11,7 +11,7 @@ import importlib.util
 import torch
 
 from anymamba.backends.machine import library_version
-from anymamba.language import say
+from anymamba.language import _
 
 OPS: dict[str, str] = {
     "causal_conv1d_fn": "anymamba.backends.triton.causal_conv1d",
@@ -37,22 +37,21 @@ replayed as a graph."""
 def available() -> tuple[bool, str]:
     """Is there a triton and a GPU that it drives, or is its interpreter asked for."""
     if importlib.util.find_spec("triton") is None:
-        return False, say("triton is not installed", "未安装 triton")
+        return False, _("triton is not installed")
     from anymamba.backends.triton.launch import interpreted
 
     if interpreted():
-        return True, say("Triton's interpreter (TRITON_INTERPRET=1), for tests", "Triton 解释器（TRITON_INTERPRET=1），仅供测试")
+        return True, _("Triton's interpreter (TRITON_INTERPRET=1), for tests")
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
         if torch.version.hip is None and major < 8:
-            return False, say(
-                f"this GPU has compute capability {major}.{minor}; the kernels need 8.0",
-                f"该 GPU 的计算能力为 {major}.{minor}，内核需要 8.0",
+            return False, _("this GPU has compute capability {major}.{minor}; the kernels need 8.0").format(
+                major=major, minor=minor
             )
-        return True, say(f"compiles for {torch.cuda.get_device_name()}", f"为 {torch.cuda.get_device_name()} 编译")
+        return True, _("compiles for {gpu}").format(gpu=torch.cuda.get_device_name())
     if hasattr(torch, "xpu") and torch.xpu.is_available():
-        return True, say("compiles for the Intel GPU", "为 Intel GPU 编译")
-    return False, say("no GPU that PyTorch can use", "没有 PyTorch 可用的 GPU")
+        return True, _("compiles for the Intel GPU")
+    return False, _("no GPU that PyTorch can use")
 
 
 def versions() -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import triton
 
 from anymamba import announce
-from anymamba.language import say
+from anymamba.language import _
 
 
 def announce_compilation() -> None:
@@ -17,11 +17,8 @@ def announce_compilation() -> None:
         compilation.listener = _compiled
 
 
-def _compiled(*, cache_hit: bool, **_: Any) -> None:
+def _compiled(*, cache_hit: bool, **__: Any) -> None:
     if not cache_hit:
         announce.once(
-            say(
-                "Triton compiles kernels for this GPU, which takes some seconds; it keeps them for the next start",
-                "Triton 正在为此 GPU 编译内核，需要几秒钟；结果会保留供下次启动使用",
-            )
+            _("Triton compiles kernels for this GPU, which takes some seconds; it keeps them for the next start")
         )

@@ -15,7 +15,7 @@ from anymamba.backends.triton.causal_conv1d_rows import conv_rows_backward, conv
 from anymamba.backends.triton.causal_conv1d_sums import conv_sums
 from anymamba.backends.triton.causal_conv1d_update_kernels import causal_conv1d_update_kernel
 from anymamba.backends.triton.launch import is_nvidia, lanes, on_device, power_of_2, processors, runs_here
-from anymamba.language import say
+from anymamba.language import _
 
 LARGEST_WIDTH = 8
 """The taps are unrolled and live in registers."""
@@ -53,7 +53,7 @@ def supports(call: Call) -> tuple[bool, str]:
     """Every option; 1 to 8 taps."""
     ok, reason = runs_here(call)
     if ok and not 1 <= call.size("width") <= LARGEST_WIDTH:
-        return False, say(f"has kernels for 1 to {LARGEST_WIDTH} taps", f"内核支持 1 到 {LARGEST_WIDTH} 个抽头")
+        return False, _("has kernels for 1 to {largest} taps").format(largest=LARGEST_WIDTH)
     return ok, reason
 
 

@@ -17,7 +17,7 @@ from anymamba.backends.accelerator import (
     shared_memory,
 )
 from anymamba.backends.call import Call
-from anymamba.language import say
+from anymamba.language import _
 
 __all__ = [
     "has_float64", "interpreted", "is_nvidia", "lanes", "matrix_unit_for_float32", "on_device", "power_of_2", "processors", "runs_here",
@@ -53,8 +53,8 @@ def power_of_2(size: int) -> int:
 def runs_here(call: Call) -> tuple[bool, str]:
     """What every op asks first: a device and a dtype that the kernels know."""
     if call.device.type == "cpu" and not interpreted():
-        return False, say("kernels are for GPU tensors", "内核仅用于 GPU 张量")
+        return False, _("kernels are for GPU tensors")
     if call.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         name = str(call.dtype).removeprefix("torch.")
-        return False, say(f"has float32, bfloat16 and float16 kernels, not {name}", f"内核支持 float32、bfloat16、float16，不支持 {name}")
-    return True, say("Triton kernel", "Triton 内核")
+        return False, _("has float32, bfloat16 and float16 kernels, not {name}").format(name=name)
+    return True, _("Triton kernel")

@@ -17,7 +17,7 @@ from anymamba.backends.transforms import first_derivative_only
 from anymamba.backends.triton.causal_conv1d import LARGEST_WIDTH, conv_backward, conv_forward, conv_plan
 from anymamba.backends.triton.launch import runs_here
 from anymamba.backends.triton.selective_scan import SCAN
-from anymamba.language import say
+from anymamba.language import _
 
 _COMPOSED = {"B", "C", "B_proj_bias", "C_proj_bias", "b_rms_weight", "c_rms_weight", "dt_rms_weight", "complex_A"}
 
@@ -29,9 +29,9 @@ def supports(call: Call) -> tuple[bool, str]:
         return ok, reason
     missing = sorted(call.features & _COMPOSED)
     if missing:
-        return False, say(f"composes {', '.join(missing)} of other ops", f"{', '.join(missing)} 由其他算子组合实现")
+        return False, _("composes {names} of other ops").format(names=", ".join(missing))
     if call.size("d_state") > 256 or not 1 <= call.size("width") <= LARGEST_WIDTH:
-        return False, say("d_state or the width of the convolution is too large", "d_state 或卷积宽度过大")
+        return False, _("d_state or the width of the convolution is too large")
     return True, reason
 
 

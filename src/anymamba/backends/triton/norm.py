@@ -11,7 +11,7 @@ from anymamba.backends.call import Call
 from anymamba.backends.transforms import first_derivative_only
 from anymamba.backends.triton.launch import power_of_2, runs_here
 from anymamba.backends.triton.norm_rows import as_rows, norm_backward, norm_forward
-from anymamba.language import say
+from anymamba.language import _
 
 
 def supports(call: Call) -> tuple[bool, str]:
@@ -20,7 +20,7 @@ def supports(call: Call) -> tuple[bool, str]:
     missing = call.features & {"x1", "weight1", "bias1", "rowscale", "dropout"}
     if ok and missing:
         names = ", ".join(sorted(missing))
-        return False, say(f"has no kernel for {names}", f"没有支持 {names} 的内核")
+        return False, _("has no kernel for {names}").format(names=names)
     return ok, reason
 
 

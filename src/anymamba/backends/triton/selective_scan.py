@@ -15,7 +15,7 @@ from anymamba.backends.triton.selective_scan_backward import (
 from anymamba.backends.triton.selective_scan_documents import marks_of
 from anymamba.backends.triton.selective_scan_forward import selective_scan_forward_kernel
 from anymamba.backends.triton.selective_scan_plan import Plan, backward_plan, forward_plan
-from anymamba.language import say
+from anymamba.language import _
 
 
 def supports(call: Call) -> tuple[bool, str]:
@@ -24,11 +24,11 @@ def supports(call: Call) -> tuple[bool, str]:
     if not ok:
         return ok, reason
     if "complex_A" in call.features:
-        return False, say("has no kernel for complex A", "没有复数 A 的内核")
+        return False, _("has no kernel for complex A")
     if call.features & {"constant_B", "constant_C"}:
-        return False, say("has no kernel for B or C constant in time", "没有 B 或 C 不随时间变化的内核")
+        return False, _("has no kernel for B or C constant in time")
     if call.size("d_state") > 256:
-        return False, say("d_state is at most 256", "d_state 最大为 256")
+        return False, _("d_state is at most 256")
     return True, reason
 
 

@@ -10,14 +10,14 @@ from torch import Tensor
 from anymamba.backends.call import Call
 from anymamba.backends.triton.elementary import LOG2E, silu, softplus
 from anymamba.backends.triton.launch import on_device, power_of_2, runs_here
-from anymamba.language import say
+from anymamba.language import _
 
 
 def supports(call: Call) -> tuple[bool, str]:
     """Every option, real A."""
     ok, reason = runs_here(call)
     if ok and "complex_A" in call.features:
-        return False, say("has no kernel for complex A", "没有复数 A 的内核")
+        return False, _("has no kernel for complex A")
     return ok, reason
 
 

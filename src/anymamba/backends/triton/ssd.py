@@ -18,16 +18,16 @@ from anymamba.backends.triton.ssd_backward_ends import ssd_exponents_backward_ke
 from anymamba.backends.triton.ssd_documents import number_documents
 from anymamba.backends.triton.ssd_forward import ssd_output_kernel, ssd_steps_kernel, ssd_walk_kernel
 from anymamba.backends.triton.ssd_plan import Plan, backward_plan, forward_plan
-from anymamba.language import say
+from anymamba.language import _
 
 
 def supports(call: Call) -> tuple[bool, str]:
     """Every option; heads of up to 128 channels, up to 256 states."""
     ok, reason = runs_here(call)
     if ok and (call.size("headdim") > 128 or call.size("d_state") > 256):
-        return False, say("headdim is at most 128 and d_state at most 256", "headdim 最大为 128，d_state 最大为 256")
+        return False, _("headdim is at most 128 and d_state at most 256")
     if ok and call.grad and "return_varlen_states" in call.features:
-        return False, say("varlen states pass no gradient on here", "此处 varlen 状态不传递梯度")
+        return False, _("varlen states pass no gradient on here")
     return ok, reason
 
 

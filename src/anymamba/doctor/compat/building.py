@@ -6,7 +6,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from anymamba.doctor.compat.host import Host, number
 from anymamba.doctor.compat.table import Release, numbers, runs
-from anymamba.language import say
+from anymamba.language import _
 
 # (compute capability, CUDA version from which on nvcc knows it)
 SINCE = ((121, (12, 9)), (120, (12, 8)), (110, (13, 0)), (103, (12, 9)), (100, (12, 8)), (89, (11, 8)), (80, (11, 0)))
@@ -41,15 +41,15 @@ def toolkit_for(host: Host, cuda: Tuple[int, int]) -> Toolkit:
 def why_not(host: Host, release: Release, cuda: str) -> Optional[str]:
     """Why no nvcc of this CUDA version can compile the release for the GPUs of the machine; None where it can."""
     if numbers(cuda)[:2] >= (13, 0) and any(arch < 75 for arch in release.archs["always"]):
-        return say(
-            "{} {} asks nvcc for GPUs that CUDA 13 no longer knows", "{} {} 要求 nvcc 编译 CUDA 13 已不支持的显卡架构"
-        ).format(release.package, release.version)
+        return _("{package} {release} asks nvcc for GPUs that CUDA 13 no longer knows").format(
+            package=release.package, release=release.version
+        )
     codes = release.codes(cuda)
     for arch in host.architectures:
         if not runs(codes, arch):
-            return say(
-                "{} {} compiles no code for {} with CUDA {}", "{} {} 用 CUDA {3} 不会编译适用于 {2} 的代码"
-            ).format(release.package, release.version, capability(arch), cuda)
+            return _("{package} {release} compiles no code for {capability} with CUDA {cuda}").format(
+                package=release.package, release=release.version, capability=capability(arch), cuda=cuda
+            )
     return None
 
 
@@ -58,23 +58,23 @@ def cautions(host: Host, torch_version: str, cuda: str) -> List[str]:
     said = []
     if number(torch_version) >= CPP20:
         said.append(
-            say(
-                "torch {} is written in C++20 and the packages' setup.py asks for C++17: nobody is known to have compiled them together",
-                "torch {} 使用 C++20，而这些包的 setup.py 要求 C++17：尚无已知的编译成功先例",
-            ).format(torch_version)
+            _(
+                "torch {torch_version} is written in C++20 and the packages' setup.py asks for C++17: nobody is known "
+                "to have compiled them together"
+            ).format(torch_version=torch_version)
         )
     if 103 in host.architectures and numbers(cuda)[:2] >= (13, 0):
         said.append(
-            say(
-                "causal-conv1d compiled for compute capability 10.3 by nvcc 13 computes wrong numbers (its issue 105): compare results",
-                "用 nvcc 13 为计算能力 10.3 编译的 causal-conv1d 结果有误（其 issue 105）：请核对数值",
+            _(
+                "causal-conv1d compiled for compute capability 10.3 by nvcc 13 computes wrong numbers (its issue "
+                "105): compare results"
             )
         )
     if host.kind == "windows":
         said.append(
-            say(
-                "upstream does not support Windows: the sources are edited for MSVC first, which `anymamba install` does; WSL2 is safer",
-                "上游不支持 Windows：须先针对 MSVC 修改源码（由 `anymamba install` 完成）；WSL2 更稳妥",
+            _(
+                "upstream does not support Windows: the sources are edited for MSVC first, which `anymamba install` "
+                "does; WSL2 is safer"
             )
         )
     return said

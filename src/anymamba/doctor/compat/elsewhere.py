@@ -7,7 +7,7 @@ from typing import Any, Dict
 
 from anymamba.doctor.compat import table
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 
 NEEDED = ("system", "python", "torch", "gpu", "cuda", "compiler", "packages")
 
@@ -22,23 +22,20 @@ def facts_of(name: str) -> Dict[str, Any]:
     except (OSError, ValueError) as error:
         raise AnymambaError(
             "usage",
-            say("{} cannot be read: {}", "无法读取 {}：{}").format(name, error),
+            _("{name} cannot be read: {error}").format(name=name, error=error),
             None,
-            say(
-                "give a file that `anymamba doctor --json` wrote on that machine, or one of: {}",
-                "请给出在该机器上用 `anymamba doctor --json` 生成的文件，或以下之一：{}",
-            ).format(", ".join(table.images())),
+            _("give a file that `anymamba doctor --json` wrote on that machine, or one of: {images}").format(
+                images=", ".join(table.images())
+            ),
         ) from error
     facts = document.get("facts", document) if isinstance(document, dict) else {}
     missing = [key for key in NEEDED if not isinstance(facts.get(key), dict)]
     if missing:
         raise AnymambaError(
             "usage",
-            say("{} lacks: {}", "{} 缺少：{}").format(name, ", ".join(missing)),
+            _("{name} lacks: {names}").format(name=name, names=", ".join(missing)),
             None,
-            say(
-                "make it with `anymamba doctor --json` on that machine", "请在该机器上用 `anymamba doctor --json` 生成"
-            ),
+            _("make it with `anymamba doctor --json` on that machine"),
         )
     return dict(facts)
 

@@ -13,7 +13,7 @@ from anymamba.doctor.compat import building, table
 from anymamba.doctor.compat.host import Host
 from anymamba.doctor.compat.table import Release
 from anymamba.doctor.compat.trios import trios, why_none
-from anymamba.language import LANGUAGES, say, set_language
+from anymamba.language import LANGUAGES, _, set_language
 
 GPUS = (
     (60, "P100"),
@@ -52,13 +52,11 @@ def page(language: str) -> str:
 
 def _head() -> List[str]:
     return [
-        "# " + say("Which versions go together", "哪些版本可以配合"),
+        "# " + _("Which versions go together"),
         "",
-        say(
-            "torch, mamba-ssm and causal-conv1d have to fit each other, Python, CUDA, the C++ ABI and the GPU. The command works it out for"
-            " a machine, or for a program, and prints what to type:",
-            "torch、mamba-ssm 与 causal-conv1d 必须彼此相配，并与 Python、CUDA、C++ ABI 和显卡相配。以下命令会为一台机器或一个程序算出答案"
-            "，并给出该输入的命令：",
+        _(
+            "torch, mamba-ssm and causal-conv1d have to fit each other, Python, CUDA, the C++ ABI and the GPU. The "
+            "command works it out for a machine, or for a program, and prints what to type:"
         ),
         "",
         "```bash",
@@ -66,9 +64,7 @@ def _head() -> List[str]:
         "anymamba doctor --compat requirements.txt",
         "```",
         "",
-        say("Facts of {}. Wheels are published for Linux only.", "数据截至 {}。只发布了 Linux 版 wheel。").format(
-            table.document()["checked"]
-        ),
+        _("Facts of {checked}. Wheels are published for Linux only.").format(checked=table.document()["checked"]),
         "",
     ]
 
@@ -84,13 +80,13 @@ def _table(titles: List[str], rows: Iterable[List[str]]) -> List[str]:
 def _releases(package: str) -> List[str]:
     titles = [
         package,
-        say("wheels: torch, CUDA", "wheel：torch、CUDA"),
+        _("wheels: torch, CUDA"),
         "Python",
         "C++11 ABI",
-        say("processors", "处理器"),
+        _("processors"),
     ]
-    titles += ["causal-conv1d", say("needs", "需要")] if package == "mamba-ssm" else []
-    titles.append(say("compiles from PyPI", "可从 PyPI 编译"))
+    titles += ["causal-conv1d", _("needs")] if package == "mamba-ssm" else []
+    titles.append(_("compiles from PyPI"))
     return ["## " + package, "", *_table(titles, (_release(item) for item in reversed(table.releases(package))))]
 
 
@@ -114,7 +110,7 @@ def _release(item: Release) -> List[str]:
             item.conv.replace("<", "&lt;") or "-",
             ", ".join(name + wanted for name, wanted in item.needs.items()).replace("<", "&lt;") or "-",
         ]
-    return [*cells, say("yes", "是") if item.sources else say("no: from git", "否：须从 git")]
+    return [*cells, _("yes") if item.sources else _("no: from git")]
 
 
 def _range(minors: List[str]) -> str:
@@ -129,20 +125,17 @@ def _torches() -> List[str]:
         abi = item.abi + "".join("; {}: {}".format(build, other) for build, other in item.abi_of.items())
         builds = ", ".join("**{}**".format(build) if build == item.pypi else build for build in item.cuda)
         rows.append([item.newest, builds, "3.{}–3.{}".format(*item.pythons), item.triton or "-", abi])
-    note = say(
-        "In bold: what a plain `pip install torch` gives on Linux.",
-        "粗体：在 Linux 上直接 `pip install torch` 得到的版本。",
-    )
+    note = _("In bold: what a plain `pip install torch` gives on Linux.")
     return ["## torch", "", note, "", *_table(titles, rows)]
 
 
 def _gpus() -> List[str]:
     titles = [
-        say("compute capability", "计算能力"),
-        say("GPUs", "显卡"),
+        _("compute capability"),
+        _("GPUs"),
         "mamba-ssm",
         "causal-conv1d",
-        say("torch's builds", "torch 的版本"),
+        _("torch's builds"),
     ]
     rows = []
     for arch, names in GPUS:
@@ -159,11 +152,8 @@ def _gpus() -> List[str]:
                 ", ".join(builds) or "-",
             ]
         )
-    note = say(
-        "Releases whose setup.py compiles for the GPU, with CUDA 11.8, 12.9 or 13.0.",
-        "setup.py 在 CUDA 11.8、12.9 或 13.0 下会为该显卡编译的版本。",
-    )
-    return ["## " + say("GPUs", "显卡"), "", note, "", *_table(titles, rows)]
+    note = _("Releases whose setup.py compiles for the GPU, with CUDA 11.8, 12.9 or 13.0.")
+    return ["## " + _("GPUs"), "", note, "", *_table(titles, rows)]
 
 
 def _made_for(package: str, arch: int) -> str:
@@ -173,31 +163,31 @@ def _made_for(package: str, arch: int) -> str:
         if any(table.runs(item.codes(cuda), arch) for cuda in ("11.8", "12.9", "13.0"))
     ]
     if not fitting:
-        return say("none", "无")
+        return _("none")
     newest = fitting[-1].version == table.releases(package)[-1].version
     return "≥ " + fitting[0].version if newest else "{}–{}".format(fitting[0].version, fitting[-1].version)
 
 
 def _images() -> List[str]:
-    titles = [say("image", "镜像"), say("brings", "自带"), say("best", "最合适")]
+    titles = [_("image"), _("brings"), _("best")]
     rows = []
     for image in table.document()["images"]:
         host = Host(image["facts"])
         found = trios(host)
         brings = "torch {}, Python 3.{}, CUDA {}".format(host.torch["version"], host.python_minor, host.torch["cuda"])
-        best = say("torch {}, mamba-ssm {}, causal-conv1d {}: {}", "torch {}、mamba-ssm {}、causal-conv1d {}：{}")
-        route = {"wheel": say("wheels", "wheel"), "source": say("compiled", "编译")}
+        best = _("torch {}, mamba-ssm {}, causal-conv1d {}: {}")
+        route = {"wheel": _("wheels"), "source": _("compiled")}
         cell = (
             best.format(found[0].torch, found[0].mamba.version, found[0].conv.version, route[found[0].route])
             if found
             else why_none(host) or "-"
         )
         rows.append(["{} (`--for {}`)".format(image["title"], image["name"]), brings, cell])
-    return ["## " + say("Notebooks and containers", "笔记本服务与容器"), "", *_table(titles, rows)]
+    return ["## " + _("Notebooks and containers"), "", *_table(titles, rows)]
 
 
 def _sources() -> List[str]:
-    lines = ["## " + say("Where this is from", "出处"), ""]
+    lines = ["## " + _("Where this is from"), ""]
     for name, source in table.document()["sources"].items():
         words = ["<{}>".format(word) if word.startswith("https://") else word for word in source.split()]
         lines.append("- {}: {}".format(name, " ".join(words)))

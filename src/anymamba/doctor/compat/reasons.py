@@ -9,7 +9,7 @@ from anymamba.doctor.compat.building import Toolkit
 from anymamba.doctor.compat.host import Host
 from anymamba.doctor.compat.table import PREFERRED, Release, Torch
 from anymamba.doctor.compat.wheels import Build, wheel_for
-from anymamba.language import say
+from anymamba.language import _, pgettext
 
 WHEEL, SOURCE = "wheel", "source"
 NOTEBOOKS = ("Colab", "Kaggle")
@@ -29,54 +29,48 @@ def why(
 ) -> Iterator[str]:
     """Sentences; asked: whether the program named the release of mamba-ssm itself."""
     if item.torch_index is None:
-        yield say("your torch {} stays", "保留现有的 torch {}").format(item.version)
+        yield _("your torch {version} stays").format(version=item.version)
     elif host.torch_kind == "missing":
-        yield say("torch {} has to be installed", "须安装 torch {}").format(item.version)
+        yield _("torch {version} has to be installed").format(version=item.version)
     elif host.torch_kind == "cpu":
-        yield say("your torch {} has no CUDA", "现有的 torch {} 不带 CUDA").format(host.torch["version"])
+        yield _("your torch {version} has no CUDA").format(version=host.torch["version"])
     elif item.build.minor != host.torch_minor:
-        yield say("your torch {} is replaced by {}", "现有的 torch {} 换成 {}").format(
-            host.torch["version"], item.version
+        yield _("your torch {torch_version} is replaced by {item_version}").format(
+            torch_version=host.torch["version"], item_version=item.version
         )
     if item.build.python != host.python_minor:
-        yield say("in a new environment with Python 3.{}", "在新的 Python 3.{} 环境中").format(item.build.python)
+        yield _("in a new environment with Python 3.{python}").format(python=item.build.python)
     if route == WHEEL:
-        yield say(
-            "wheels of both are published for Python 3.{}, torch {}, CUDA {}: nothing is compiled",
-            "两者都有适用于 Python 3.{}、torch {}、CUDA {} 的 wheel：无需编译",
-        ).format(item.build.python, item.build.minor, item.build.cuda[0])
+        yield _(
+            "wheels of both are published for Python 3.{python}, torch {minor}, CUDA {cuda}: nothing is compiled"
+        ).format(python=item.build.python, minor=item.build.minor, cuda=item.build.cuda[0])
     else:
         file, missing = wheel_for(host, mamba, None if item.torch_index is None else item.build)
-        yield say("compiled", "需要编译") if file else say("compiled: {}", "需要编译：{}").format(missing)
+        yield pgettext("what has to be done", "compiled") if file else _("compiled: {names}").format(names=missing)
         if toolkit is not None and toolkit.nvcc is not None:
-            yield say("with the nvcc {} that is here", "使用本机的 nvcc {}").format(toolkit.cuda)
+            yield _("with the nvcc {cuda} that is here").format(cuda=toolkit.cuda)
         elif toolkit is not None:
-            yield say("an nvcc for CUDA {} has to be installed first", "须先安装 CUDA {} 的 nvcc").format(toolkit.cuda)
+            yield _("an nvcc for CUDA {cuda} has to be installed first").format(cuda=toolkit.cuda)
         source = table.built(item.build.minor, mamba.version, conv.version)
         if source:
-            yield say("compiled with torch {} before: {}", "已有人用 torch {} 编译成功：{}").format(
-                item.build.minor, source
-            )
+            yield _("compiled with torch {minor} before: {source}").format(minor=item.build.minor, source=source)
         if host.kind == "windows":
             return
-        yield say(
-            "`anymamba install causal-conv1d=={} mamba-ssm=={}` does the same for this GPU alone, in a fraction of the time",
-            "`anymamba install causal-conv1d=={} mamba-ssm=={}` 只为本机显卡编译，用时少得多",
-        ).format(conv.version, mamba.version)
+        yield _(
+            "`anymamba install causal-conv1d=={conv_version} mamba-ssm=={mamba_version}` does the same for this GPU "
+            "alone, in a fraction of the time"
+        ).format(conv_version=conv.version, mamba_version=mamba.version)
     if asked:
         return
     if mamba.version == PREFERRED["mamba-ssm"]:
-        yield say(
-            "mamba-ssm {}: the newest without pinned tilelang and apache-tvm-ffi",
-            "mamba-ssm {}：不固定 tilelang 与 apache-tvm-ffi 的最新版本",
-        ).format(mamba.version)
+        yield _("mamba-ssm {version}: the newest without pinned tilelang and apache-tvm-ffi").format(
+            version=mamba.version
+        )
     elif "tilelang" in mamba.needs:
-        yield say("mamba-ssm {}: the newest, with Mamba-3", "mamba-ssm {}：最新版本，含 Mamba-3").format(mamba.version)
+        yield _("mamba-ssm {version}: the newest, with Mamba-3").format(version=mamba.version)
     for arch in host.architectures:
         if arch < 75 and "tilelang" not in mamba.needs:
-            yield say("newer releases have no code for {}", "更新的版本没有适用于 {} 的代码").format(
-                building.capability(arch)
-            )
+            yield _("newer releases have no code for {capability}").format(capability=building.capability(arch))
 
 
 def cautions(host: Host, item: Candidate, mamba: Release, route: str, toolkit: Optional[Toolkit]) -> Iterator[str]:
@@ -84,14 +78,11 @@ def cautions(host: Host, item: Candidate, mamba: Release, route: str, toolkit: O
     if route == SOURCE:
         yield from building.cautions(host, item.version, toolkit.cuda if toolkit else "")
     elif any(arch >= 100 for arch in host.architectures):
-        yield say(
-            "users found no code for Blackwell in published wheels (issue 1019 of mamba): if it says “no kernel image”, compile",
-            "有用户发现已发布的 wheel 中没有 Blackwell 代码（mamba 的 issue 1019）：若提示 “no kernel image”，请自行编译",
+        yield _(
+            "users found no code for Blackwell in published wheels (issue 1019 of mamba): if it says “no kernel "
+            "image”, compile"
         )
     if "tilelang" in mamba.needs:
-        yield say(
-            "it pins tilelang 0.1.8 and apache-tvm-ffi up to 0.1.9: other programs here may want others",
-            "它固定 tilelang 0.1.8 与不高于 0.1.9 的 apache-tvm-ffi：其他程序可能需要别的版本",
-        )
+        yield _("it pins tilelang 0.1.8 and apache-tvm-ffi up to 0.1.9: other programs here may want others")
     if item.torch_index is not None and host.container in NOTEBOOKS and item.build.python == host.python_minor:
-        yield say("restart the runtime after torch was replaced", "更换 torch 后请重启运行时")
+        yield _("restart the runtime after torch was replaced")

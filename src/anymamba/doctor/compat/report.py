@@ -11,7 +11,7 @@ from anymamba.doctor.compat.host import Host
 from anymamba.doctor.compat.requirements import WrittenFor
 from anymamba.doctor.compat.trios import Trio, Wish, trios, why_none
 from anymamba.doctor.shells import shell_of
-from anymamba.language import say
+from anymamba.language import _
 
 
 class Answer:
@@ -30,34 +30,19 @@ class Answer:
 
     def _nothing(self, wish: Wish) -> str:
         if wish.mamba or wish.torch:
-            return say("nothing that this program asks for runs on this machine", "该程序所要求的版本都无法在本机运行")
-        return say("no release goes with what is here", "没有与本机相配的版本")
+            return _("nothing that this program asks for runs on this machine")
+        return _("no release goes with what is here")
 
     def notes(self) -> List[str]:
         """What to know besides."""
         host, said = self.host, []
         if "gpu" in host.facts.get("late", ()):
-            said.append(say("the GPU was not looked at: nvidia-smi took too long", "未检查显卡：nvidia-smi 超时"))
+            said.append(_("the GPU was not looked at: nvidia-smi took too long"))
         elif not host.architectures and not host.facts["gpu"]["amd"] and host.kind != "macos":
-            said.append(
-                say(
-                    "no GPU is visible here, and these packages compute on GPUs only",
-                    "本机没有可见的显卡，而这些包只能在显卡上计算",
-                )
-            )
+            said.append(_("no GPU is visible here, and these packages compute on GPUs only"))
         if self.program is not None and len({version.split(".")[0] for version in self.program.mamba}) > 1:
-            said.append(
-                say(
-                    "mamba-ssm 2.0 renamed modules: code written before June 2024 may need 1.2.2",
-                    "mamba-ssm 2.0 更改了部分模块名：2024 年 6 月之前的代码可能需要 1.2.2",
-                )
-            )
-        said.append(
-            say(
-                "anymamba needs none of these: `anymamba run PROGRAM.py` runs a program that imports mamba_ssm",
-                "anymamba 不需要这些包：`anymamba run PROGRAM.py` 可直接运行导入 mamba_ssm 的程序",
-            )
-        )
+            said.append(_("mamba-ssm 2.0 renamed modules: code written before June 2024 may need 1.2.2"))
+        said.append(_("anymamba needs none of these: `anymamba run PROGRAM.py` runs a program that imports mamba_ssm"))
         return said
 
 
@@ -116,18 +101,16 @@ def render_json(answer: Answer) -> str:
 
 
 def render(answer: Answer) -> str:
-    lines = [say("What goes together on: {}", "适用于：{}").format(_machine(answer.host)), ""]
+    lines = [_("What goes together on: {machine}").format(machine=_machine(answer.host)), ""]
     lines += _program(answer)
     if answer.none:
-        lines += [say("Nothing: {}.", "没有可用的组合：{}。").format(answer.none), ""]
+        lines += [_("Nothing: {none}.").format(none=answer.none), ""]
     for number, trio in enumerate(answer.trios, 1):
         lines += _lines(number, answer.host, trio)
     lines += ["  " + note for note in answer.notes()]
     lines.append(
         "  "
-        + say(
-            'facts of {}; sources: --compat --json, under "table"', '数据截至 {}；来源见 --compat --json 的 "table"'
-        ).format(table.document()["checked"])
+        + _('facts of {checked}; sources: --compat --json, under "table"').format(checked=table.document()["checked"])
     )
     return "\n".join(lines) + "\n"
 
@@ -141,7 +124,7 @@ def _machine(host: Host) -> str:
         "Python 3.{}".format(host.python_minor),
     ]
     parts.append("torch {}".format(host.torch["version"] if host.torch.get("installed") else "-"))
-    parts.append(", ".join(dict.fromkeys(cards)) or say("no GPU visible", "没有可见的显卡"))
+    parts.append(", ".join(dict.fromkeys(cards)) or _("no GPU visible"))
     return ", ".join(dict.fromkeys(filter(None, parts)))
 
 
@@ -150,17 +133,17 @@ def _program(answer: Answer) -> List[str]:
     if program is None:
         return []
     name = program.file or answer.name
-    where = say("{}, line {}", "{} 第 {} 行").format(name, program.line) if program.line else answer.name
+    where = _("{name}, line {line}").format(name=name, line=program.line) if program.line else answer.name
     if not program.mamba:
-        return [say("{}: {}.", "{}：{}。").format(where, program.reason), ""]
+        return [_("{where}: {reason}.").format(where=where, reason=program.reason), ""]
     first, last = program.mamba[0], program.mamba[-1]
     if program.certain:
-        what = say("written for mamba-ssm {}", "为 mamba-ssm {} 编写").format(first)
+        what = _("written for mamba-ssm {first}").format(first=first)
     elif first == last:
-        what = say("goes with mamba-ssm {}", "适合 mamba-ssm {}").format(first)
+        what = _("goes with mamba-ssm {first}").format(first=first)
     else:
-        what = say("takes mamba-ssm {} to {}", "可用 mamba-ssm {} 至 {}").format(first, last)
-    return [say("{}: {} ({}).", "{}：{}（{}）。").format(where, what, program.reason), ""]
+        what = _("takes mamba-ssm {first} to {last}").format(first=first, last=last)
+    return [_("{where}: {what} ({reason}).").format(where=where, what=what, reason=program.reason), ""]
 
 
 def _lines(number: int, host: Host, trio: Trio) -> List[str]:
@@ -173,7 +156,7 @@ def _lines(number: int, host: Host, trio: Trio) -> List[str]:
         *triton,
         *needs,
     ]
-    route = say("wheels", "wheel") if trio.route == "wheel" else say("compiled", "编译")
+    route = _("wheels") if trio.route == "wheel" else _("compiled")
     lines = ["{}. {}  [{}]".format(number, ", ".join(parts), route)]
     lines += ["   - " + text for text in trio.why]
     lines += ["   ! " + text for text in trio.cautions]

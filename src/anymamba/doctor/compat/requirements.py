@@ -10,7 +10,7 @@ from typing import Dict, List, NamedTuple, Tuple
 
 from anymamba.doctor.compat import program, table
 from anymamba.doctor.compat.trios import Wish
-from anymamba.language import say
+from anymamba.language import _
 
 NAMES = ("mamba-ssm", "causal-conv1d", "torch", "triton", "transformers", "python", "cuda")
 _ALIASES = {
@@ -97,25 +97,25 @@ def _conclude(named: Dict[str, str], where: Dict[str, Tuple[str, int]], eras: Li
     if pinned:
         fitting = [version for version in every if table.fits(version, pinned)]
         if not fitting:
-            reason = say("it says mamba-ssm {}, and there is no such release", "它写明 mamba-ssm {}，但没有这样的版本")
+            reason = _("it says mamba-ssm {}, and there is no such release")
             return WrittenFor(named, (), False, reason.format(pinned), line, file)
-        reason = say("it says mamba-ssm {}", "它写明 mamba-ssm {}").format(pinned)
+        reason = _("it says mamba-ssm {pinned}").format(pinned=pinned)
         if len(fitting) == 1:
             return WrittenFor(named, tuple(fitting), True, reason, line, file)
     elif "mamba-ssm" in named or "causal-conv1d" in named or "torch" in named or eras:
         told, clue = _by_its_time(named)
         fitting = list(told)
-        without = say("it says mamba-ssm without a version", "它写明 mamba-ssm，未指定版本")
-        reason = (without if "mamba-ssm" in named else say("it does not name mamba-ssm", "它没有写 mamba-ssm")) + clue
+        without = _("it says mamba-ssm without a version")
+        reason = (without if "mamba-ssm" in named else _("it does not name mamba-ssm")) + clue
     else:
-        nothing = say("it names none of: {}", "它没有写以下任何一个：{}").format("mamba-ssm, causal-conv1d, torch")
+        nothing = _("it names none of: {value}").format(value="mamba-ssm, causal-conv1d, torch")
         return WrittenFor(named, (), False, nothing, 0)
     for era in eras:
         narrower = [version for version in fitting if table.fits(version, era.requirement)]
         if narrower:
             fitting = narrower
-            reason += say("; {} line {} ({}) needs {}", "；{} 第 {} 行（{}）需要 {}").format(
-                era.name, era.line, era.words, era.requirement
+            reason += _("; {name} line {line} ({words}) needs {requirement}").format(
+                name=era.name, line=era.line, words=era.words, requirement=era.requirement
             )
     return WrittenFor(named, tuple(fitting), False, reason, line, file)
 
@@ -137,7 +137,7 @@ def _by_its_time(named: Dict[str, str]) -> Tuple[Tuple[str, ...], str]:
         said.append("torch " + torch)
     if not said:
         return tuple(item.version for item in fitting), ""
-    clue = say("; these go with its {}", "；与其 {} 相配的有这些").format(", ".join(said))
+    clue = _("; these go with its {said}").format(said=", ".join(said))
     return tuple(item.version for item in fitting), clue
 
 
@@ -169,7 +169,7 @@ def _locked(before: str, line: str) -> List[Tuple[str, str]]:
 
 def _in_line(line: str) -> List[Tuple[str, str]]:
     result: List[Tuple[str, str]] = []
-    for module, version, cuda, torch, _, python in _WHEEL.findall(line):
+    for module, version, cuda, torch, __, python in _WHEEL.findall(line):
         result += [(module.lower().replace("_", "-"), "=={}".format(version)), ("torch", "=={}.*".format(torch))]
         result += [("python", "==3.{}.*".format(python)), ("cuda", "=={}.*".format(cuda[:2]))]
     if result:

@@ -10,7 +10,7 @@ from anymamba.doctor.compat.host import Host, number
 from anymamba.doctor.compat.reasons import SOURCE, WHEEL, Candidate, cautions, why
 from anymamba.doctor.compat.table import PREFERRED, Release, Torch, numbers
 from anymamba.doctor.compat.wheels import Build, address, wheel_for
-from anymamba.language import say
+from anymamba.language import _
 
 # processor cores from which on compiling both packages is a matter of minutes
 MANY_CORES = 8
@@ -102,17 +102,14 @@ def _in_wsl(host: Host, wish: Wish) -> List[Trio]:
     facts["python"] = {"version": "3.12.3", "minor": 12, "environment": "venv", "pip": "24.0"}
     facts["libraries"] = {"glibc": "2.39"}
     facts["cuda"] = dict(host.facts["cuda"], nvccs=[], used=None, home=None)
-    where = say("in WSL2, where the Linux wheels run on the same GPU", "在 WSL2 中，Linux wheel 可使用同一块显卡")
+    where = _("in WSL2, where the Linux wheels run on the same GPU")
     return [trio._replace(wsl=True, why=(where, *trio.why)) for trio in trios(Host(facts), wish)[:1]]
 
 
 def why_none(host: Host, wish: Wish = ANY) -> Optional[str]:
     """What no choice of versions changes; None where something may go."""
     if host.kind == "macos":
-        return say(
-            "mamba-ssm and causal-conv1d need CUDA or ROCm; macOS has neither",
-            "mamba-ssm 与 causal-conv1d 需要 CUDA 或 ROCm，macOS 两者都没有",
-        )
+        return _("mamba-ssm and causal-conv1d need CUDA or ROCm; macOS has neither")
     for arch in host.architectures:
         codes = {
             code
@@ -120,11 +117,9 @@ def why_none(host: Host, wish: Wish = ANY) -> Optional[str]:
             for code in release.codes("12.9") + release.codes("13.0")
         }
         if not table.runs(sorted(codes), arch):
-            return say(
-                "no release{} has code for this GPU's compute capability {}, compiled or not",
-                "没有任何版本{}包含适用于该显卡计算能力 {} 的代码，自行编译也不行",
-            ).format(
-                say(" that this program takes", "（该程序可用的）") if wish.mamba else "", building.capability(arch)
+            return _("no release{say} has code for this GPU's compute capability {capability}, compiled or not").format(
+                say=_(" that this program takes") if wish.mamba else "",
+                capability=building.capability(arch),
             )
     return None
 

@@ -6,7 +6,7 @@ from typing import NamedTuple, Optional, Tuple
 
 from anymamba.doctor.compat.host import Host
 from anymamba.doctor.compat.table import MODULES, REPOSITORIES, Release
-from anymamba.language import say
+from anymamba.language import _
 
 GITHUB = "https://github.com"
 
@@ -33,44 +33,40 @@ def wheel_for(host: Host, release: Release, build: Optional[Build] = None) -> Tu
     build = build or Build.of(host)
     rows = [row for row in release.wheels if row.machine == host.processor]
     if not rows:
-        return None, say("no wheels of {} for {} processors", "{} 没有适用于 {} 处理器的 wheel").format(
-            release.version, host.processor
+        return None, _("no wheels of {release} for {processor} processors").format(
+            release=release.version, processor=host.processor
         )
     rows = [row for row in rows if row.torch == build.minor]
     if not rows:
         version = build.minor if build.minor != host_minor(host) else host.torch["version"]
-        return None, say("no wheels of {} for torch {}", "{} 没有适用于 torch {} 的 wheel").format(
-            release.version, version
-        )
+        return None, _("no wheels of {release} for torch {version}").format(release=release.version, version=version)
     rows = [row for row in rows if row.pythons[0] <= build.python <= row.pythons[1]]
     if not rows:
-        return None, say(
-            "no wheels of {} for Python 3.{} with torch {}", "{} 没有适用于 Python 3.{}、torch {} 的 wheel"
-        ).format(release.version, build.python, build.minor)
+        return None, _("no wheels of {release} for Python 3.{python} with torch {minor}").format(
+            release=release.version, python=build.python, minor=build.minor
+        )
     named = [(row, name) for row in rows for name in row.cuda if name[:2] == str(build.cuda[0])]
     if not named:
-        return None, say(
-            "no wheels of {} for torch {} with CUDA {}", "{} 没有适用于 torch {}、CUDA {} 的 wheel"
-        ).format(release.version, build.minor, "{}.{}".format(*build.cuda))
+        return None, _("no wheels of {release} for torch {minor} with CUDA {format}").format(
+            release=release.version, minor=build.minor, format="{}.{}".format(*build.cuda)
+        )
     fitting = [(row, name) for row, name in named if build.abi in row.abi]
     if not fitting:
-        return None, say(
-            "no wheels of {} for this torch's C++11 ABI ({})", "{} 没有适用于该 torch 的 C++11 ABI（{}）的 wheel"
-        ).format(release.version, build.abi)
+        return None, _("no wheels of {release} for this torch's C++11 ABI ({abi})").format(
+            release=release.version, abi=build.abi
+        )
     row, cuda = fitting[0]
     if row.nightly:
-        return None, say(
-            "the wheels of {} for torch {} were built with a torch before its release",
-            "{} 面向 torch {} 的 wheel 是用其发布前的版本构建的",
-        ).format(release.version, build.minor)
+        return None, _("the wheels of {release} for torch {minor} were built with a torch before its release").format(
+            release=release.version, minor=build.minor
+        )
     tag = "cp3{}".format(build.python)
     name = "{}-{}+cu{}torch{}cxx11abi{}-{}-{}-linux_{}.whl".format(
         MODULES[release.package], release.version, cuda, build.minor, build.abi, tag, tag, host.processor
     )
-    return name, say(
-        "a wheel is published for Python 3.{}, torch {}, CUDA {}",
-        "有适用于 Python 3.{}、torch {}、CUDA {} 的预编译 wheel",
-    ).format(build.python, build.minor, build.cuda[0])
+    return name, _("a wheel is published for Python 3.{python}, torch {minor}, CUDA {cuda}").format(
+        python=build.python, minor=build.minor, cuda=build.cuda[0]
+    )
 
 
 def host_minor(host: Host) -> str:
@@ -86,31 +82,25 @@ def address(release: Release, name: str, github: str = GITHUB) -> str:
 def _place(host: Host, release: Release) -> Optional[str]:
     """What no torch changes."""
     if host.kind not in ("linux", "wsl"):
-        return say("wheels are published for Linux only", "只发布了 Linux 版 wheel")
+        return _("wheels are published for Linux only")
     if host.tegra:
-        return say(
-            "the ARM wheels are built for servers, not for Jetson's CUDA",
-            "ARM wheel 面向服务器构建，不适用于 Jetson 的 CUDA",
-        )
+        return _("the ARM wheels are built for servers, not for Jetson's CUDA")
     if not release.wheels:
-        return say("no wheels of {} are published", "没有发布 {} 的 wheel").format(release.version)
+        return _("no wheels of {release} are published").format(release=release.version)
     if host.glibc != (0, 0) and host.glibc < release.glibc:
-        return say("its wheels need glibc {}.{}, here is {}.{}", "其 wheel 需要 glibc {}.{}，本机为 {}.{}").format(
-            *(release.glibc + host.glibc)
+        return _("its wheels need glibc {needed_major}.{needed_minor}, here is {major}.{minor}").format(
+            needed_major=release.glibc[0], needed_minor=release.glibc[1], major=host.glibc[0], minor=host.glibc[1]
         )
     return None
 
 
 def _own_torch(host: Host) -> Optional[str]:
     if host.torch_kind == "missing":
-        return say("torch is not installed", "没有安装 torch")
+        return _("torch is not installed")
     if host.torch_kind == "rocm":
-        return say("no wheels are published for ROCm", "没有发布 ROCm 版 wheel")
+        return _("no wheels are published for ROCm")
     if host.torch_kind == "cpu":
-        return say("torch {} has no CUDA", "torch {} 不带 CUDA").format(host.torch["version"])
+        return _("torch {version} has no CUDA").format(version=host.torch["version"])
     if host.ngc:
-        return say(
-            "this container has a torch of its own, and published wheels are built for others",
-            "该容器自带特殊版本的 torch，已发布的 wheel 针对的是其他版本",
-        )
+        return _("this container has a torch of its own, and published wheels are built for others")
     return None

@@ -6,7 +6,7 @@ from typing import Any, Dict, List
 
 from anymamba.doctor.finding import Finding, Section
 from anymamba.doctor.machine import backends, transformers
-from anymamba.language import say
+from anymamba.language import _, ngettext
 
 # finding -> the area whose line turns red
 _AREA = {
@@ -35,9 +35,7 @@ def _late(facts: Dict[str, Any], area: str) -> bool:
 
 
 def _not_looked_at(facts: Dict[str, Any]) -> str:
-    return say(
-        "not looked at: took longer than {:g} s (--wait 60 waits for it)", "未检查：超过 {:g} 秒（--wait 60 可等待更久）"
-    ).format(facts["seconds"])
+    return _("not looked at: took longer than {seconds:g} s (--wait 60 waits for it)").format(seconds=facts["seconds"])
 
 
 def sections(facts: Dict[str, Any], findings: List[Finding]) -> List[Section]:
@@ -63,12 +61,14 @@ def _system(facts: Dict[str, Any]) -> Section:
     if system["container"]:
         summary += ", {}".format(system["container"])
     details = [
-        say("{} processor cores, {} GB of memory", "{} 个处理器核心，{} GB 内存").format(
-            system["cores"], system["memory_gb"]
-        ),
-        say("{} GB free for temporary files", "临时目录剩余 {} GB").format(system["temporary_free_gb"]),
+        ngettext(
+            "{cores} processor core, {memory_gb} GB of memory",
+            "{cores} processor cores, {memory_gb} GB of memory",
+            system["cores"],
+        ).format(cores=system["cores"], memory_gb=system["memory_gb"]),
+        _("{temporary_free_gb} GB free for temporary files").format(temporary_free_gb=system["temporary_free_gb"]),
     ]
-    return Section("system", "ok", say("System", "系统"), summary, tuple(details))
+    return Section("system", "ok", _("System"), summary, tuple(details))
 
 
 def _python(facts: Dict[str, Any]) -> Section:
@@ -83,29 +83,34 @@ def _python(facts: Dict[str, Any]) -> Section:
 def _torch(facts: Dict[str, Any]) -> Section:
     torch = facts["torch"]
     if not torch["installed"]:
-        return Section("torch", "warning", "torch", say("not installed", "未安装"))
+        return Section("torch", "warning", "torch", _("not installed"))
     build = {"cuda": "CUDA {}".format(torch["cuda"]), "rocm": "ROCm {}".format(torch["hip"]), "cpu": "CPU"}[
         torch["kind"]
     ]
     summary = "{}, {}".format(torch["version"], build)
     if torch.get("error"):
         answer = (torch["error"], torch.get("output", "").strip())
-        summary = "{}, {}".format(summary, say("does not import", "无法导入"))
+        summary = "{}, {}".format(summary, _("does not import"))
         return Section("torch", "bad", "torch", summary, tuple(filter(None, answer)))
     if _late(facts, "torch"):
-        return Section("torch", "info", "torch", say("{}; import {}", "{}；导入{}").format(summary, _not_looked_at(facts)))
+        return Section(
+            "torch",
+            "info",
+            "torch",
+            _("{summary}; import {not_looked_at}").format(summary=summary, not_looked_at=_not_looked_at(facts)),
+        )
     details = []
     if "import_seconds" in torch:
-        details.append(say("imports in {} s", "导入用时 {} 秒").format(torch["import_seconds"]))
+        details.append(_("imports in {import_seconds} s").format(import_seconds=torch["import_seconds"]))
         details.append("C++11 ABI: {}".format(torch["abi"]))
     if torch.get("archs"):
-        details.append(say("compiled for ", "编译目标：") + " ".join(torch["archs"]))
+        details.append(_("compiled for ") + " ".join(torch["archs"]))
     return Section("torch", "ok", "torch", summary, tuple(details))
 
 
 def _gpu(facts: Dict[str, Any]) -> Section:
     gpu = facts["gpu"]
-    title = say("GPU", "显卡")
+    title = _("GPU")
     if gpu["nvidia"]:
         names = ", ".join(
             "{} (sm_{}, {})".format(item["name"], item["capability"].replace(".", ""), item["memory"])
@@ -116,7 +121,7 @@ def _gpu(facts: Dict[str, Any]) -> Section:
             "ok",
             title,
             names,
-            (say("driver {}, up to CUDA {}", "驱动 {}，最高支持 CUDA {}").format(gpu["driver"], gpu["cuda"]),),
+            (_("driver {driver}, up to CUDA {cuda}").format(driver=gpu["driver"], cuda=gpu["cuda"]),),
         )
     if _late(facts, "gpu"):
         return Section("gpu", "info", title, _not_looked_at(facts))
@@ -128,13 +133,13 @@ def _gpu(facts: Dict[str, Any]) -> Section:
         "gpu",
         "info",
         title,
-        say("none; the official packages need one, anymamba does not", "没有；官方包需要显卡，anymamba 不需要"),
+        _("none; the official packages need one, anymamba does not"),
     )
 
 
 def _cuda(facts: Dict[str, Any]) -> Section:
     cuda = facts["cuda"]
-    title = say("CUDA toolkit", "CUDA 工具包")
+    title = _("CUDA toolkit")
     details = ["{}: {}".format(item["path"], item["version"] or item["error"]) for item in cuda["nvccs"]]
     details.append("CUDA_HOME={}".format(cuda["home"] or ""))
     if cuda["hipcc"] or cuda["rocm"]:
@@ -144,7 +149,7 @@ def _cuda(facts: Dict[str, Any]) -> Section:
             "cuda",
             "warning",
             title,
-            say("CUDA_HOME={} has no bin/nvcc", "CUDA_HOME={} 下没有 bin/nvcc").format(cuda["home"]),
+            _("CUDA_HOME={home} has no bin/nvcc").format(home=cuda["home"]),
             tuple(details),
         )
     if cuda["used"]:
@@ -152,8 +157,8 @@ def _cuda(facts: Dict[str, Any]) -> Section:
             "cuda",
             "ok",
             title,
-            say("nvcc {} would be used ({})", "将使用 nvcc {}（{}）").format(
-                cuda["used"]["version"], cuda["used"]["path"]
+            _("nvcc {version} would be used ({path})").format(
+                version=cuda["used"]["version"], path=cuda["used"]["path"]
             ),
             tuple(details),
         )
@@ -163,18 +168,18 @@ def _cuda(facts: Dict[str, Any]) -> Section:
         "cuda",
         "info",
         title,
-        say("no nvcc; only needed to compile the official packages", "没有 nvcc；只有编译官方包才需要"),
+        _("no nvcc; only needed to compile the official packages"),
         tuple(details),
     )
 
 
 def _compiler(facts: Dict[str, Any]) -> Section:
     found = facts["compiler"]
-    title = say("Compiler", "编译器")
+    title = _("Compiler")
     if found["gcc"]:
         summary = "g++ {}".format(found["gcc"]["version"])
         if found["limit"]:
-            summary += say(" (this nvcc accepts up to {})", "（该 nvcc 最高支持 {}）").format(found["limit"] - 1)
+            summary += _(" (this nvcc accepts up to {newest})").format(newest=found["limit"] - 1)
         return Section("compiler", "ok", title, summary, (found["gcc"]["path"],))
     if found["msvc"]:
         return Section("compiler", "ok", title, "Visual C++", (found["msvc"],))
@@ -184,7 +189,7 @@ def _compiler(facts: Dict[str, Any]) -> Section:
         "compiler",
         "info",
         title,
-        say("none; only needed to compile the official packages", "没有；只有编译官方包才需要"),
+        _("none; only needed to compile the official packages"),
     )
 
 
@@ -193,16 +198,14 @@ def _libraries(facts: Dict[str, Any]) -> Section:
     parts = [
         name for name in ("glibc {}".format(found["glibc"]) if found["glibc"] else "", found["libstdcxx"] or "") if name
     ]
-    return Section("libraries", "ok" if parts else "info", say("C libraries", "C 运行库"), ", ".join(parts) or "-")
+    return Section("libraries", "ok" if parts else "info", _("C libraries"), ", ".join(parts) or "-")
 
 
 def _triton(facts: Dict[str, Any]) -> Section:
     triton = facts["triton"]
     if triton["installed"]:
         return Section("triton", "ok", "Triton", "{} {}".format(triton["name"], triton["version"]))
-    return Section(
-        "triton", "info", "Triton", say("not installed; needed for GPU kernels only", "未安装；只有 GPU 内核需要")
-    )
+    return Section("triton", "info", "Triton", _("not installed; needed for GPU kernels only"))
 
 
 def _packages(facts: Dict[str, Any]) -> Section:
@@ -211,23 +214,19 @@ def _packages(facts: Dict[str, Any]) -> Section:
     parts = []
     for module, name in (("mamba_ssm", "mamba-ssm"), ("causal_conv1d", "causal-conv1d")):
         package = packages[module]
-        parts.append(
-            "{} {}".format(
-                name, package["version"] or (say("(no metadata)", "（无元数据）") if package["installed"] else "-")
-            )
-        )
+        parts.append("{} {}".format(name, package["version"] or (_("(no metadata)") if package["installed"] else "-")))
     details = ["{}: {}".format(name, error) for name, error in packages["errors"].items()]
     details += [
         packages[module]["location"] for module in ("mamba_ssm", "causal_conv1d") if packages[module].get("location")
     ]
     if packages["errors"]:
-        return Section(
-            "packages", "bad", title, ", ".join(parts) + ", " + say("does not work", "无法使用"), tuple(details)
-        )
+        return Section("packages", "bad", title, ", ".join(parts) + ", " + _("does not work"), tuple(details))
     if packages["working"]:
-        return Section("packages", "ok", title, ", ".join(parts) + ", " + say("works", "可以使用"), tuple(details))
+        return Section("packages", "ok", title, ", ".join(parts) + ", " + _("works"), tuple(details))
     if _late(facts, "packages") and (packages["mamba_ssm"]["installed"] or packages["causal_conv1d"]["installed"]):
-        summary = say("{}; import {}", "{}；导入{}").format(", ".join(parts), _not_looked_at(facts))
+        summary = _("{parts}; import {not_looked_at}").format(
+            parts=", ".join(parts), not_looked_at=_not_looked_at(facts)
+        )
         return Section("packages", "info", title, summary, tuple(details))
     if packages["mamba_ssm"]["installed"] or packages["causal_conv1d"]["installed"]:
         return Section("packages", "warning", title, ", ".join(parts), tuple(details))
@@ -235,14 +234,14 @@ def _packages(facts: Dict[str, Any]) -> Section:
         "packages",
         "info",
         title,
-        say("not installed; anymamba runs without it", "未安装；anymamba 不需要它"),
+        _("not installed; anymamba runs without it"),
         tuple(details),
     )
 
 
 def _wheel(facts: Dict[str, Any]) -> Section:
     wheel = facts["wheel"]
-    title = say("Prebuilt wheel", "预编译 wheel")
+    title = _("Prebuilt wheel")
     if "reason" in wheel:
         return Section("wheel", "info", title, wheel["reason"])
     reachable = wheel.get("reachable")
@@ -251,26 +250,19 @@ def _wheel(facts: Dict[str, Any]) -> Section:
             "wheel",
             "ok",
             title,
-            say(
-                "exists for this torch (--online checks that it can be reached)",
-                "有适合当前 torch 的版本（--online 可检查能否下载）",
-            ),
+            _("exists for this torch (--online checks that it can be reached)"),
             tuple(wheel["urls"]),
         )
     failed = [url for url, answer in reachable.items() if answer != "ok"]
     state = "warning" if failed else "ok"
-    summary = (
-        say("cannot be reached: {}", "无法下载：{}").format(reachable[failed[0]])
-        if failed
-        else say("can be reached", "可以下载")
-    )
+    summary = _("cannot be reached: {reason}").format(reason=reachable[failed[0]]) if failed else _("can be reached")
     return Section("wheel", state, title, summary, tuple(wheel["urls"]))
 
 
 def _transformers(facts: Dict[str, Any]) -> Section:
     found = facts["transformers"]
     if not found["installed"]:
-        return Section("transformers", "info", "transformers", say("not installed", "未安装"))
+        return Section("transformers", "info", "transformers", _("not installed"))
     details = ("kernels {}".format(found["kernels"]),) if found["kernels"] else ()
     return Section(
         "transformers", "ok", "transformers", "{}: {}".format(found["version"], transformers.verdict(facts)), details
@@ -280,10 +272,10 @@ def _transformers(facts: Dict[str, Any]) -> Section:
 def _backends(facts: Dict[str, Any]) -> Section:
     found = facts["backends"]
     if _late(facts, "backends"):
-        what = say("backends {}; `anymamba backends` lists them", "后端{}；`anymamba backends` 可列出").format(_not_looked_at(facts))
+        what = _("backends {not_looked_at}; `anymamba backends` lists them").format(not_looked_at=_not_looked_at(facts))
         return Section("backends", "info", "anymamba", what)
     if "error" in found:
-        return Section("backends", "info", "anymamba", say("backends: {}", "后端：{}").format(found["error"]))
+        return Section("backends", "info", "anymamba", _("backends: {error}").format(error=found["error"]))
     chosen = backends.chosen(found)
     names = sorted(set(chosen.values()))
     details = []
@@ -298,6 +290,8 @@ def _backends(facts: Dict[str, Any]) -> Section:
         "backends",
         "ok",
         "anymamba",
-        say("{} ops, computed by {}", "{} 个算子，由 {} 计算").format(len(chosen), ", ".join(names)),
+        ngettext("{count} op, computed by {names}", "{count} ops, computed by {names}", len(chosen)).format(
+            count=len(chosen), names=", ".join(names)
+        ),
         tuple(details),
     )

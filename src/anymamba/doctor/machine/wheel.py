@@ -7,14 +7,14 @@ from typing import Any, Dict
 from anymamba.doctor.compat.host import Host
 from anymamba.doctor.compat.table import PREFERRED, release
 from anymamba.doctor.compat.wheels import address, wheel_for
-from anymamba.language import say
+from anymamba.language import _
 
 
 def gather(facts: Dict[str, Any], online: bool) -> Dict[str, Any]:
     """{"reason": why there is none} or {"urls": [...]}, with "reachable" when asked online."""
     host = Host(facts)
     if host.processor not in ("x86_64", "aarch64"):
-        return {"reason": say("no wheels for {} processors", "没有适用于 {} 处理器的 wheel").format(host.processor)}
+        return {"reason": _("no wheels for {processor} processors").format(processor=host.processor)}
     urls = []
     for package, version in PREFERRED.items():
         known = release(package, version)

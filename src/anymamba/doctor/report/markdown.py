@@ -9,16 +9,18 @@ from anymamba import __version__
 from anymamba.doctor.finding import Report
 from anymamba.doctor.report.privacy import scrub
 from anymamba.doctor.report.text import confidence_word, recognised
-from anymamba.language import say
+from anymamba.language import _, ngettext
 
 
 def render(report: Report) -> str:
     lines: List[str] = ["## anymamba doctor {}".format(__version__), ""]
     if report.kind == "log":
         lines += [
-            say("Log of {} lines ({}). Recognised: {}", "日志共 {} 行（{}）。识别到：{}").format(
-                report.source["lines"], report.source["encoding"], recognised(report)
-            ),
+            ngettext(
+                "Log of {lines} line ({encoding}). Recognised: {recognised}",
+                "Log of {lines} lines ({encoding}). Recognised: {recognised}",
+                report.source["lines"],
+            ).format(lines=report.source["lines"], encoding=report.source["encoding"], recognised=recognised(report)),
             "",
         ]
     for section in report.sections:
@@ -40,9 +42,9 @@ def render(report: Report) -> str:
                 + ["```", ""]
             )
     if not report.findings:
-        lines += [say("No issues found.", "未发现问题。"), ""]
+        lines += [_("No issues found."), ""]
     interesting = {key: value for key, value in report.source.get("recognised", {}).items() if value}
     if interesting:
-        lines += ["<details><summary>" + say("recognised", "识别结果") + "</summary>", "", "```json"]
+        lines += ["<details><summary>" + _("recognised") + "</summary>", "", "```json"]
         lines += [json.dumps(interesting, ensure_ascii=False, indent=1), "```", "", "</details>", ""]
     return scrub("\n".join(lines))

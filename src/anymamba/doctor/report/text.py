@@ -11,7 +11,7 @@ from typing import List
 
 from anymamba.doctor.finding import Finding, Report
 from anymamba.doctor.rule import BRANCH, CERTAIN, LIKELY, NO_DIAGNOSIS, NOTE
-from anymamba.language import say
+from anymamba.language import _
 
 _MARKS = {"ok": ("[✓]", "32"), "warning": ("[!]", "33"), "bad": ("[✗]", "31"), "info": ("[•]", "36")}
 
@@ -52,11 +52,11 @@ def render(report: Report, verbose: bool = False, colour: bool = False) -> str:
 
 def confidence_word(finding: Finding) -> str:
     if finding.confidence == NO_DIAGNOSIS:
-        return say("no diagnosis", "无法诊断")
+        return _("no diagnosis")
     return {
-        CERTAIN: say("certain", "确定"),
-        LIKELY: say("likely", "很可能"),
-    }.get(finding.confidence, say("possible", "可能"))
+        CERTAIN: _("certain"),
+        LIKELY: _("likely"),
+    }.get(finding.confidence, _("possible"))
 
 
 def _finding(number: int, finding: Finding, paint: _Painter) -> List[str]:
@@ -66,25 +66,23 @@ def _finding(number: int, finding: Finding, paint: _Painter) -> List[str]:
     lines += _wrap(finding.title, "   ", width)
     if finding.explained_by:
         lines += _wrap(
-            say("A consequence of {}: fix that first, then look again.", "这是 {} 的后果：先解决它，再看本条。").format(
-                finding.explained_by
+            _("A consequence of {explained_by}: fix that first, then look again.").format(
+                explained_by=finding.explained_by
             ),
             "   ",
             width,
         )
     elif finding.role in (BRANCH, NOTE):
-        lines += _wrap(
-            say("Worth knowing; by itself this stops nothing.", "供参考；这本身不会导致失败。"), "   ", width
-        )
+        lines += _wrap(_("Worth knowing; by itself this stops nothing."), "   ", width)
     for item in finding.evidence:
-        where = say("line {}", "第 {} 行").format(item.line) if item.line else say("here", "本机")
+        where = _("line {line}").format(line=item.line) if item.line else _("here")
         lines.append(paint("   {} | ".format(where), "2") + item.text)
-    lines += _wrap(say("Need to fix it? ", "需要修复吗？") + finding.needed, "   ", width)
+    lines += _wrap(_("Need to fix it? ") + finding.needed, "   ", width)
     for step_number, step in enumerate(finding.remedies, 1):
         lines += _wrap("{}) {}".format(step_number, step.text), "   ", width)
         lines += [paint("        " + command, "36") for command in step.commands]
     lines += _wrap(
-        say("More: anymamba doctor --explain {}", "详情：anymamba doctor --explain {}").format(finding.code),
+        _("More: anymamba doctor --explain {code}").format(code=finding.code),
         "   ",
         width,
     )
@@ -94,24 +92,21 @@ def _finding(number: int, finding: Finding, paint: _Painter) -> List[str]:
 def _last(report: Report) -> List[str]:
     late = report.facts.get("late", [])
     if report.healthy and late:
-        text = say("Nothing wrong with what was looked at; not looked at: {}.", "已检查的部分未发现问题；未检查：{}。")
+        text = _("Nothing wrong with what was looked at; not looked at: {}.")
         return [text.format(", ".join(late))]
     if report.healthy:
-        return [say("No issues found.", "未发现问题。")]
+        return [_("No issues found.")]
     real = [item for item in report.findings if item.role not in (BRANCH, NOTE)]
     if [item.cause for item in report.findings] == ["unknown"]:
         name = report.source.get("name", "-")
         return [
-            say(
-                "No diagnosis. What was recognised: {}. `anymamba doctor {} --markdown` writes a report without"
-                " private data.",
-                "无法诊断。已识别的内容：{}。`anymamba doctor {} --markdown` 可生成不含隐私数据的报告。",
-            ).format(recognised(report), name if name != "-" else "build.log")
+            _(
+                "No diagnosis. What was recognised: {recognised}. `anymamba doctor {name} --markdown` writes a report "
+                "without private data."
+            ).format(recognised=recognised(report), name=name if name != "-" else "build.log")
         ]
     return [
-        say("{} found, listed in the order in which to fix them.", "发现 {} 项，按应修复的顺序排列。").format(
-            len(real) or len(report.findings)
-        )
+        _("{count} found, listed in the order in which to fix them.").format(count=len(real) or len(report.findings))
     ]
 
 
@@ -125,8 +120,8 @@ def recognised(report: Report) -> str:
         if facts.get(key):
             parts.append("{} {}".format(name, facts[key]))
     if facts.get("failed_packages"):
-        parts.append(say("failed: ", "失败：") + ", ".join(facts["failed_packages"]))
-    return ", ".join(parts) or say("nothing", "无")
+        parts.append(_("failed: ") + ", ".join(facts["failed_packages"]))
+    return ", ".join(parts) or _("nothing")
 
 
 def _wrap(text: str, indent: str, width: int) -> List[str]:

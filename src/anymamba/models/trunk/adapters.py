@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import plain
 from anymamba.models.plain import Weights
 
@@ -56,7 +56,7 @@ def low_rank(module: nn.Module) -> tuple[LowRank | None, str]:
     try:
         return _lora(module)
     except (AttributeError, KeyError, TypeError) as error:
-        return None, say("this version of PEFT is built differently: ", "该版本的 PEFT 结构不同：") + f"{type(error).__name__}: {error}"
+        return None, _("this version of PEFT is built differently: ") + f"{type(error).__name__}: {error}"
 
 
 @torch.no_grad()
@@ -93,7 +93,7 @@ def _constant(module: nn.Module) -> tuple[LowRank | None, str]:
     taken, reason = low_rank(module)
     for pair in () if taken is None else taken.pairs:
         if acts(pair.dropout):
-            return None, say("its LoRA dropout is active (model.eval() ends that)", "其 LoRA dropout 已启用（model.eval() 可关闭）")
+            return None, _("its LoRA dropout is active (model.eval() ends that)")
     return taken, reason
 
 
@@ -141,29 +141,29 @@ def elsewhere(module: Any, device: torch.device) -> str:
 
 
 def _lora(module: Any) -> tuple[LowRank | None, str]:
-    reason = plain.hooked(module) or (say("its forward was replaced", "它的 forward 已被替换") if "forward" in module.__dict__ else "")
+    reason = plain.hooked(module) or (_("its forward was replaced") if "forward" in module.__dict__ else "")
     if reason:
         return None, reason
     base, reason = plain.weights(module.base_layer)
     if base is None:
-        return None, say("its base layer: ", "其基础层：") + reason
+        return None, _("its base layer: ") + reason
     if module.merged and module.disable_adapters:
-        return None, say("its adapters are merged and disabled", "其适配器已合并但被禁用")
+        return None, _("its adapters are merged and disabled")
     if module.merged or module.disable_adapters:
         return LowRank(base, []), ""
     if module.fan_in_fan_out:
-        return None, say("its weight is stored transposed", "其权重以转置形式存储")
+        return None, _("its weight is stored transposed")
     pairs = []
     for name in module.active_adapters:
         if name not in module.lora_A:
             continue
         if name in module.lora_variant:
-            return None, say("a variant of LoRA: ", "LoRA 变体：") + type(module.lora_variant[name]).__name__
+            return None, _("a variant of LoRA: ") + type(module.lora_variant[name]).__name__
         B, reason = plain.weights(module.lora_B[name])
         reason = reason or plain.obstacle(module.lora_A[name]) or plain.hooked(module.lora_dropout[name])
         reason = reason or elsewhere(module, base.weight.device)
         if B is None or reason:
-            return None, say(f"its adapter {name!r}: ", f"其适配器 {name!r}：") + reason
+            return None, _("its adapter {name!r}: ").format(name=name) + reason
         pairs.append(Pair(module.lora_A[name], module.lora_dropout[name], B, float(module.scaling[name])))
     return LowRank(base, pairs), ""
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from anymamba import ops
 from anymamba.errors import ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import plain
 from anymamba.models.plain import Weights
 from anymamba.models.trunk.documents import Documents
@@ -86,9 +86,8 @@ def _called(conv1d: nn.Module, x: Tensor, like: Tensor) -> Tensor:
     if y.shape != like.shape:
         raise ArgumentError(
             "shape",
-            say(
-                f"conv1d ({type(conv1d).__name__}) gave {tuple(y.shape)} for an input of {tuple(x.shape)}, expected {tuple(like.shape)}",
-                f"conv1d（{type(conv1d).__name__}）对输入 {tuple(x.shape)} 给出 {tuple(y.shape)}，应为 {tuple(like.shape)}",
+            _("conv1d ({kind}) gave {y_shape} for an input of {x_shape}, expected {expected}").format(
+                kind=type(conv1d).__name__, y_shape=tuple(y.shape), x_shape=tuple(x.shape), expected=tuple(like.shape)
             ),
         )
     return y

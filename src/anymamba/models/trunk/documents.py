@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anymamba.errors import ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,8 @@ def find_documents(seq_idx: Tensor, input_ids: Tensor) -> Documents:
     if seq_idx.shape != input_ids.shape:
         raise ArgumentError(
             "shape",
-            say(
-                f"seq_idx has shape {tuple(seq_idx.shape)}, input_ids {tuple(input_ids.shape)}: they must be equal",
-                f"seq_idx 的形状为 {tuple(seq_idx.shape)}，input_ids 为 {tuple(input_ids.shape)}：两者必须相同",
+            _("seq_idx has shape {seq_idx_shape}, input_ids {input_ids_shape}: they must be equal").format(
+                seq_idx_shape=tuple(seq_idx.shape), input_ids_shape=tuple(input_ids.shape)
             ),
         )
     starts = F.pad(seq_idx[:, 1:] != seq_idx[:, :-1], (1, 0))

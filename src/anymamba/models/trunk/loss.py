@@ -16,7 +16,7 @@ from torch import Tensor
 from anymamba import ops
 from anymamba.backends.transforms import differentiated_again, transformed
 from anymamba.errors import ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.trunk import loss_node
 from anymamba.models.trunk.tied import SharedGradient
 from anymamba.ops.checks import has_values
@@ -205,17 +205,15 @@ def _check(hidden: Tensor, vocabulary: int, targets: Tensor, ignore_index: int, 
     if targets.shape != hidden.shape[:-1]:
         raise ArgumentError(
             "shape",
-            say(
-                f"targets have shape {tuple(targets.shape)}; for hidden {tuple(hidden.shape)} they must be {tuple(hidden.shape[:-1])}",
-                f"targets 的形状为 {tuple(targets.shape)}；hidden 为 {tuple(hidden.shape)} 时应为 {tuple(hidden.shape[:-1])}",
+            _("targets have shape {targets_shape}; for hidden {hidden_shape} they must be {expected}").format(
+                targets_shape=tuple(targets.shape), hidden_shape=tuple(hidden.shape), expected=tuple(hidden.shape[:-1])
             ),
         )
     if token_weights is not None and token_weights.shape != targets.shape:
         raise ArgumentError(
             "shape",
-            say(
-                f"token_weights have shape {tuple(token_weights.shape)}, targets {tuple(targets.shape)}: they must be equal",
-                f"token_weights 的形状为 {tuple(token_weights.shape)}，targets 为 {tuple(targets.shape)}：两者必须相同",
+            _("token_weights have shape {token_weights_shape}, targets {targets_shape}: they must be equal").format(
+                token_weights_shape=tuple(token_weights.shape), targets_shape=tuple(targets.shape)
             ),
         )
     if targets.device.type == "cpu" and targets.numel() and has_values(targets):
@@ -224,9 +222,8 @@ def _check(hidden: Tensor, vocabulary: int, targets: Tensor, ignore_index: int, 
             value = int(targets[wrong][0])
             raise ArgumentError(
                 "vocabulary",
-                say(
-                    f"target id {value} is outside the vocabulary of {vocabulary}",
-                    f"目标 id {value} 超出词表大小 {vocabulary}",
+                _("target id {value} is outside the vocabulary of {vocabulary}").format(
+                    value=value, vocabulary=vocabulary
                 ),
-                fix=say("was the text encoded with another tokenizer?", "文本是否使用了其他分词器编码？"),
+                fix=_("was the text encoded with another tokenizer?"),
             )

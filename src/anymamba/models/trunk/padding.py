@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from anymamba.errors import ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models.cache import Cache
 from anymamba.ops.checks import has_values
 
@@ -22,11 +22,10 @@ def mask_of(attention_mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
     if attention_mask.dim() != 2 or attention_mask.shape[0] != batch or attention_mask.shape[1] < length:
         raise ArgumentError(
             "shape",
-            say(
-                f"attention_mask has shape {tuple(attention_mask.shape)}; input_ids {tuple(input_ids.shape)} need as many rows and at "
-                "least as many columns",
-                f"attention_mask 的形状为 {tuple(attention_mask.shape)}；input_ids 为 {tuple(input_ids.shape)}，行数须相同，列数不得更少",
-            ),
+            _(
+                "attention_mask has shape {attention_mask_shape}; input_ids {input_ids_shape} need as many rows and "
+                "at least as many columns"
+            ).format(attention_mask_shape=tuple(attention_mask.shape), input_ids_shape=tuple(input_ids.shape)),
         )
     mask = attention_mask[:, attention_mask.shape[1] - length :]
     if not has_values(mask):
@@ -36,8 +35,8 @@ def mask_of(attention_mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
     if not bool(((mask == 0) | (mask == 1)).all()):
         raise ArgumentError(
             "usage",
-            say("attention_mask must be 1 for tokens and 0 for padding", "attention_mask 中词元须为 1，填充须为 0"),
-            fix=say("pass the numbers of packed documents as seq_idx", "打包文档的编号请通过 seq_idx 传入"),
+            _("attention_mask must be 1 for tokens and 0 for padding"),
+            fix=_("pass the numbers of packed documents as seq_idx"),
         )
     return mask.unsqueeze(-1)
 

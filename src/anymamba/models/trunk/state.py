@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from anymamba.language import say
+from anymamba.language import _
 
 Kind = TypeVar("Kind", bound="State")
 
@@ -55,9 +55,9 @@ class State:
         for name, tensor in self.tensors().items():
             other = saved.get(name)
             if other is None or other.shape[1:] != tensor.shape[1:] or other.shape[0] not in (1, tensor.shape[0]):
-                there = say("no ", "无 ") + name if other is None else f"{name} {tuple(other.shape)}"
+                there = _("no ") + name if other is None else f"{name} {tuple(other.shape)}"
                 needed = tuple(tensor.shape)
-                return say(f"it has {there}; this model needs {needed}", f"其中 {there}；本模型需要 {needed}")
+                return _("it has {version}; this model needs {needed}").format(version=there, needed=needed)
         return ""
 
     def load(self, saved: Mapping[str, Tensor]) -> None:

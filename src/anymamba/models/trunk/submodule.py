@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from anymamba.errors import ArgumentError, ArgumentTypeError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import plain
 from anymamba.models.trunk import adapters
 
@@ -35,9 +35,8 @@ def call(owner: nn.Module, name: str, x: Tensor, width: int | None) -> Tensor:
         expected = (*x.shape[:-1], "*" if width is None else width)
         raise ArgumentError(
             "shape",
-            say(
-                f"{_where(owner, name, module)} gave {found} for an input of {tuple(x.shape)}, expected {expected}",
-                f"{_where(owner, name, module)} 对输入 {tuple(x.shape)} 给出 {found}，应为 {expected}",
+            _("{module} gave {value} for an input of {shape}, expected {expected}").format(
+                module=_where(owner, name, module), value=found, shape=tuple(x.shape), expected=expected
             ),
         )
     if y.device != x.device:
@@ -57,16 +56,19 @@ def _elsewhere(module: nn.Module, device: torch.device) -> str:
 
 def _where(owner: nn.Module, name: str, module: nn.Module) -> str:
     index = getattr(owner, "layer_index", None)
-    place = type(owner).__name__ if index is None else f"{type(owner).__name__} {say('of layer', '（层')} {index}{say('', '）')}"
+    place = (
+        type(owner).__name__
+        if index is None
+        else _("{owner} of layer {index}").format(owner=type(owner).__name__, index=index)
+    )
     return f"{place}: {name} ({type(module).__name__})"
 
 
 def _other_device(owner: nn.Module, name: str, module: nn.Module, x: Tensor, elsewhere: str) -> ArgumentTypeError:
     return ArgumentTypeError(
         "device",
-        say(
-            f"{_where(owner, name, module)} has parameters on {elsewhere}, its input is on {x.device}",
-            f"{_where(owner, name, module)} 的参数位于 {elsewhere}，而输入位于 {x.device}",
+        _("{module} has parameters on {elsewhere}, its input is on {device}").format(
+            module=_where(owner, name, module), elsewhere=elsewhere, device=x.device
         ),
-        fix=say("move the whole model after attaching adapters: model.to(device)", "附加适配器后移动整个模型：model.to(device)"),
+        fix=_("move the whole model after attaching adapters: model.to(device)"),
     )

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import plain
 from anymamba.models.trunk import adapters
 
@@ -122,13 +122,13 @@ def _reason(name: str, module: nn.Module, shapes: dict[str, tuple[int, ...]]) ->
         if reason:
             return reason
     if tuple(weight.shape) != shape:
-        return say(f"its weight is {tuple(weight.shape)}, not {shape}", f"其权重为 {tuple(weight.shape)}，而非 {shape}")
+        return _("its weight is {shape}, not {expected}").format(shape=tuple(weight.shape), expected=shape)
     if (bias is not None) != (f"{name}.bias" in shapes):
-        return say("its bias is not what the configuration says", "其偏置与配置不符")
+        return _("its bias is not what the configuration says")
     if isinstance(module, nn.Conv1d) and (module.stride, module.dilation, module.padding) != ((1,), (1,), (0,)):
-        return say("a convolution with other stride, dilation or padding", "卷积的步长、膨胀或填充不同")
+        return _("a convolution with other stride, dilation or padding")
     if isinstance(module, nn.Embedding) and module.max_norm is not None:
-        return say("an embedding with max_norm changes its rows when it is read", "带有 max_norm 的嵌入在读取时会改变其行")
+        return _("an embedding with max_norm changes its rows when it is read")
     return ""
 
 
@@ -139,7 +139,7 @@ def _varying(module: nn.Module) -> str:
         for function in functions.children():
             if not isinstance(function, _CONSTANT):
                 kind = type(function).__name__
-                return say(f"it is parametrised by {kind}, which may not be constant", f"它由 {kind} 参数化，其值可能不恒定")
+                return _("it is parametrised by {kind}, which may not be constant").format(kind=kind)
     return ""
 
 

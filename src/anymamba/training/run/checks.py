@@ -9,7 +9,7 @@ import torch
 
 from anymamba.backends import dispatch
 from anymamba.errors import AnymambaError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import hub
 from anymamba.models.sizes import config_of_size, parameters_of
 from anymamba.models.tokenizer import load_tokenizer
@@ -31,7 +31,7 @@ def check_options(config: TrainConfig, device: torch.device, share: int = 1, pre
     for one in dataclasses.fields(config):
         value = getattr(config, one.name)
         if isinstance(value, float) and not math.isfinite(value):
-            raise _usage(say(f"{flag_of(one)} {value}: must be a number", f"{flag_of(one)} {value}：必须是有限的数"))
+            raise _usage(_("{flag} {value}: must be a number").format(flag=flag_of(one), value=value))
     choose_precision(config.precision, device)
     if config.backend:
         with dispatch.use_backend(config.backend):
@@ -44,7 +44,7 @@ def check_options(config: TrainConfig, device: torch.device, share: int = 1, pre
         return 0
     vocabulary = _check_tokenizer(config)
     if not config.data:
-        raise _usage(say("no data was named", "没有指定数据"), say("anymamba train FILE_OR_FOLDER ...", "anymamba train 文件或目录 ..."))
+        raise _usage(_("no data was named"), _("anymamba train FILE_OR_FOLDER ..."))
     size = readers.check(config.data, config.encoding, records_only=config.instruct)
     readers.check(config.val, config.encoding, records_only=config.instruct)
     bad_records = skips.open_list(config.bad_records)
@@ -64,10 +64,10 @@ def _check_tokenizer(config: TrainConfig) -> int:
         for flag, given in (("--instruct", config.instruct), ("--from", config.start), ("--tokenizer", config.tokenizer != "bytes")):
             if given:
                 raise _usage(
-                    say(f"--train-tokenizer and {flag} do not go together", f"--train-tokenizer 与 {flag} 不能同用"),
-                    say(
-                        "a tokenizer is learnt when a model begins: train on text first, then tune with --instruct --from",
-                        "分词器在模型开始训练时学习：请先用文本训练，再用 --instruct --from 微调",
+                    _("--train-tokenizer and {flag} do not go together").format(flag=flag),
+                    _(
+                        "a tokenizer is learnt when a model begins: train on text first, then tune with --instruct "
+                        "--from"
                     ),
                 )
     if not config.start:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import hub
 from anymamba.models.lm import LanguageModel
 from anymamba.models.sizes import config_of_size
@@ -37,7 +37,7 @@ def tokenizer_and_data(
     if config.val:
         own = corpus.open_corpus(run.val)
         notes = [*whole.notes[1:], *own.notes[1:]]  # the first of each says how it was split
-        said = say("validated on ", "验证用 ") + ", ".join(config.val)
+        said = _("validated on ") + ", ".join(config.val)
         whole = corpus.Corpus(whole.train, own.train, [said, *notes])
     return load_tokenizer(run.data), whole
 
@@ -53,8 +53,8 @@ def first_question(data: corpus.Corpus) -> list[int]:
 
 def _prepare(config: TrainConfig, run: RunFolder, reporter: Reporter) -> None:
     size = readers.check(config.data, config.encoding, config.instruct)
-    what = ", ".join(config.data[:3]) + (say(" and more", " 等") if len(config.data) > 3 else "")
-    reporter.note(say(f"reading {what} ({count(size)}B)", f"读取 {what}（{count(size)}B）") if size else say("reading ", "读取 ") + what)
+    what = ", ".join(config.data[:3]) + (_(" and more") if len(config.data) > 3 else "")
+    reporter.note(_("reading {what} ({size}B)").format(what=what, size=count(size)) if size else _("reading ") + what)
     corpus.require_room(config.data, run.data)
     tokenizer = _tokenizer(config, reporter, size)
     if config.instruct:
@@ -63,10 +63,12 @@ def _prepare(config: TrainConfig, run: RunFolder, reporter: Reporter) -> None:
     with bad_records or contextlib.nullcontext():
         if config.val:
             corpus.require_room(config.val, run.val)
-            reading = Reading(reporter, say("tokenising --val", "分词 --val"), readers.check(config.val, config.encoding, config.instruct))
+            reading = Reading(
+                reporter, _("tokenising --val"), readers.check(config.val, config.encoding, config.instruct)
+            )
             _tokenise(config, config.val, tokenizer, run.val, 0.0, Skips(list_file=bad_records), reading)
         # last: a run folder with data is ready
-        reading = Reading(reporter, say("tokenising", "分词"), size)
+        reading = Reading(reporter, _("tokenising"), size)
         share = 0.0 if config.val else config.validation
         _tokenise(config, config.data, tokenizer, run.data, share, Skips(list_file=bad_records), reading)
 
@@ -87,7 +89,7 @@ def _tokenizer(config: TrainConfig, reporter: Reporter, size: int) -> Tokenizer:
         # a model understands only the tokenizer that it was trained with
         return load_tokenizer(config.tokenizer if config.tokenizer != "bytes" else hub.find(config.start))
     if config.train_tokenizer:
-        reading = Reading(reporter, say("reading for the tokenizer", "为分词器读取文本"), size)
+        reading = Reading(reporter, _("reading for the tokenizer"), size)
         pieces = documents(config.data, Skips(), config.text_field, config.encoding, reading.seen)
         return corpus.train_bpe(pieces, config.train_tokenizer, reading)
     return load_tokenizer(config.tokenizer)

@@ -16,20 +16,16 @@ from anymamba.backends.triton.mamba3.backward import mamba3_keys_backward_kernel
 from anymamba.backends.triton.mamba3.backward_walks import mamba3_angles_backward_kernel, mamba3_dstate_kernel
 from anymamba.backends.triton.mamba3.forward import mamba3_forward_kernel
 from anymamba.backends.triton.mamba3.plan import Plan, backward_plan, forward_plan
-from anymamba.language import say
+from anymamba.language import _
 
 
 def supports(call: Call) -> tuple[bool, str]:
     """Every option; heads of up to 128 channels, up to 128 states, ranks of up to 8."""
     ok, reason = runs_here(call)
     if ok and (call.size("headdim") > 128 or call.size("d_state") > 128 or call.size("rank", 1) > 8):
-        return False, say(
-            "headdim is at most 128, d_state at most 128 and the rank at most 8", "headdim 最大为 128，d_state 最大为 128，秩最大为 8"
-        )
+        return False, _("headdim is at most 128, d_state at most 128 and the rank at most 8")
     if ok and call.grad and call.dtype == torch.float32 and call.size("headdim") * call.size("d_state") > 64 * 64:
-        return False, say(
-            "a float32 head of so many states does not fit in registers backward", "float32 反向传播时，如此大的头放不进寄存器"
-        )
+        return False, _("a float32 head of so many states does not fit in registers backward")
     return ok, reason
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anymamba.errors import ArgumentError, warn_once
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.reference.mamba3_decay import ACTIVATIONS, decay_rate, heavy_tail
 
 from ..ops.cute.mamba3.mamba3_step_fn import mamba3_step_fn
@@ -124,13 +124,11 @@ class Mamba3(nn.Module):
         if not self._says_activation and prefix + "in_proj.weight" in state_dict:
             warn_once(
                 "mamba_ssm.Mamba3: activation of A",
-                say(
-                    f"Mamba3 loads weights that do not say their activation of A: {self.a_activation} is taken, as in mamba_ssm's main "
-                    'branch; weights trained with mamba_ssm 2.3.2.post1 need Mamba3(..., a_activation="softplus"), or the same in the '
-                    "ssm_cfg of a MambaConfig",
-                    f"Mamba3 载入的权重没有说明 A 的激活函数：按 mamba_ssm 主分支采用 {self.a_activation}；"
-                    '用 mamba_ssm 2.3.2.post1 训练的权重需要 Mamba3(..., a_activation="softplus")，或写入 MambaConfig 的 ssm_cfg',
-                ),
+                _(
+                    "Mamba3 loads weights that do not say their activation of A: {a_activation} is taken, as in "
+                    "mamba_ssm's main branch; weights trained with mamba_ssm 2.3.2.post1 need Mamba3(..., "
+                    'a_activation="softplus"), or the same in the ssm_cfg of a MambaConfig'
+                ).format(a_activation=self.a_activation),
             )
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
@@ -245,8 +243,8 @@ class Mamba3(nn.Module):
 
 
 def _wrong(name: str, value: Any, allowed: str) -> ArgumentError:
-    what = say(f"Mamba3: {name} is {value!r}", f"Mamba3：{name} 为 {value!r}")
-    return ArgumentError("shape", what, fix=say("allowed: ", "可用：") + allowed)
+    what = _("Mamba3: {name} is {value!r}").format(name=name, value=value)
+    return ArgumentError("shape", what, fix=_("allowed: ") + allowed)
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from anymamba.dropin.caller import bias_unread, say_once
 from anymamba.errors import ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 from anymamba.models import plain
 from anymamba.models.plain import Weights
 from anymamba.ops import projection
@@ -59,7 +59,7 @@ def convolved(mixer: Any, x: Tensor, seq_idx: Tensor | None = None) -> Tensor:
     if taken is not None:
         return causal_conv1d_fn(x, taken.weight[:, 0], taken.bias, activation=mixer.activation, seq_idx=seq_idx)
     if seq_idx is not None:
-        raise ArgumentError("value", say(f"seq_idx cannot be used with this conv1d: {reason}", f"seq_idx 不能与此 conv1d 同用：{reason}"))
+        raise ArgumentError("value", _("seq_idx cannot be used with this conv1d: {reason}").format(reason=reason))
     return F.silu(mixer.conv1d(x)[..., : x.shape[-1]])
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from anymamba.errors import warn_once
-from anymamba.language import say
+from anymamba.language import _
 
 
 def said_once(inference_params: Any) -> None:
@@ -18,14 +18,11 @@ def said_once(inference_params: Any) -> None:
         return
     warn_once(
         "inference_params:segments",
-        say(
-            "inference_params with seqlen_offset 0 already hold states: they are overwritten, this input starts a new text. To read one "
-            "text in segments, take the model with a cache: model = anymamba.load(folder)[0]; cache = model.make_cache(batch); "
-            "model(segment, cache=cache). For a new text, call inference_params.reset(...) first",
-            "seqlen_offset 为 0 的 inference_params 已经保存了状态：它们会被覆盖，本次输入从新文本开始。要分段读入同一文本，"
-            "请使用带缓存的模型："
-            "model = anymamba.load(folder)[0]；cache = model.make_cache(batch)；model(segment, cache=cache)。"
-            "若确为新文本，请先调用 inference_params.reset(...)",
+        _(
+            "inference_params with seqlen_offset 0 already hold states: they are overwritten, this input starts a new "
+            "text. To read one text in segments, take the model with a cache: model = anymamba.load(folder)[0]; cache "
+            "= model.make_cache(batch); model(segment, cache=cache). For a new text, call inference_params.reset(...) "
+            "first"
         ),
     )
 
@@ -37,10 +34,8 @@ def said_no_gradient(mixer: nn.Module) -> None:
     kind = type(mixer).__name__
     warn_once(
         f"{kind}.step:gradient",
-        say(
-            f"{kind}.step in training mode: no gradient passes through the states, so in_proj and others get none. Train on whole "
-            "sequences, or call model.eval() or torch.no_grad() to generate",
-            f"训练模式下调用 {kind}.step：梯度不会穿过状态，in_proj 等得不到梯度。"
-            "请用完整序列训练，生成时请用 model.eval() 或 torch.no_grad()",
-        ),
+        _(
+            "{kind}.step in training mode: no gradient passes through the states, so in_proj and others get none. "
+            "Train on whole sequences, or call model.eval() or torch.no_grad() to generate"
+        ).format(kind=kind),
     )

@@ -16,7 +16,7 @@ from torch.nn.modules import module as global_hooks
 
 from anymamba.dropin.caller import Caller, caller, obstacle, obstacles, say_once, unread_biases
 from anymamba.errors import warn_once
-from anymamba.language import say
+from anymamba.language import _
 
 from .selective_scan_interface import mamba_inner_fn as inner
 from .triton.ssd_combined import mamba_split_conv1d_scan_combined as split
@@ -83,10 +83,8 @@ def _say_what_is_passed_over(mixer: nn.Module) -> None:
         if reason:
             warn_once(
                 f"passed over:{kind}:{name}:{reason}",
-                say(
-                    f"{kind}.{name}: {reason}. It has no effect: transformers reads the weight of {name} and never calls it, without the "
-                    "drop-in too. Put an adapter on in_proj, x_proj or out_proj",
-                    f"{kind}.{name}：{reason}。它不起作用：transformers 只读取 {name} 的权重而从不调用它，不使用替身模块时也是如此。"
-                    "请把适配器挂在 in_proj、x_proj 或 out_proj 上",
-                ),
+                _(
+                    "{kind}.{name}: {reason}. It has no effect: transformers reads the weight of {name} and never "
+                    "calls it, without the drop-in too. Put an adapter on in_proj, x_proj or out_proj"
+                ).format(kind=kind, name=name, reason=reason),
             )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anymamba.dropin.borrowed import borrowed
 from anymamba.errors import warn_once
-from anymamba.language import say
+from anymamba.language import _
 
 
 @dataclass
@@ -242,10 +242,7 @@ def capture_graph(
     """One eager step as a function: no CUDA graph is captured, and that is said once."""
     warn_once(
         "dropin:cg",
-        say(
-            "cg=True: anymamba's drop-in decodes without a CUDA graph (`anymamba.load(...).generate` uses one)",
-            "cg=True：anymamba 的替身模块解码时不使用 CUDA graph（`anymamba.load(...).generate` 会使用）",
-        ),
+        _("cg=True: anymamba's drop-in decodes without a CUDA graph (`anymamba.load(...).generate` uses one)"),
     )
 
     def step(input_ids: Tensor, position_ids: Tensor, seqlen: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from anymamba import ops
 from anymamba.dropin.counting import counted
 from anymamba.errors import ArgumentError
-from anymamba.language import say
+from anymamba.language import _
 
 
 def mamba3_mimo(
@@ -49,10 +49,7 @@ def mamba3_mimo(
     if Z is None or MIMO_Z is None or MIMO_Out is None:
         raise ArgumentError(
             "shape",
-            say(
-                "mamba3_mimo: fuse_pregate_headwise_rms_norm needs Z, MIMO_Z and MIMO_Out",
-                "mamba3_mimo：fuse_pregate_headwise_rms_norm 需要 Z、MIMO_Z 与 MIMO_Out",
-            ),
+            _("mamba3_mimo: fuse_pregate_headwise_rms_norm needs Z, MIMO_Z and MIMO_Out"),
         )
     whole: Any = ops.mamba3_mimo(*shared, None, None, Angles, D, None, *options)
     y, *states = whole if return_state else (whole,)
