@@ -22,8 +22,8 @@ RULE = Rule(
         "这一点。",
     ),
     needed=Text(
-        "Yes, in the program; anymamba takes any mixture.",
-        "需要修改程序；anymamba 接受任意组合。",
+        "Yes, in the program; anymamba takes mixtures of float32, float16 and bfloat16.",
+        "需要修改程序；anymamba 可混用 float32、float16 与 bfloat16。",
     ),
     signatures=(
         Signature(

@@ -32,8 +32,8 @@ RULE = Rule(
         "容易超过。",
     ),
     needed=Text(
-        "Yes, or use anymamba, which splits such launches.",
-        "需要；或使用会拆分启动的 anymamba。",
+        "Yes: pieces of at most 65535.",
+        "需要：每块不超过 65535。",
     ),
     log=_log,
     remedies=(

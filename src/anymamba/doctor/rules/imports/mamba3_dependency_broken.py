@@ -57,7 +57,7 @@ RULE = Rule(
                 "需要 Mamba-3 时：安装 mamba-ssm 2.3.2.post1 所配套的版本。",
             ),
             (
-                'pip install "tilelang==0.1.8" "apache-tvm-ffi<=0.1.9" "quack-kernels>=0.3.4,<0.4"',
+                'pip install "tilelang==0.1.8" "apache-tvm-ffi<=0.1.9" "quack-kernels==0.6.1"',
             ),
         ),
         advice.USE_ANYMAMBA,
