@@ -51,6 +51,8 @@ def _print(decided: dict[str, dict[str, dict[str, Any]]], device: str, dtype: st
     from rich.console import Console
     from rich.markup import escape
 
+    from anymamba.backends.opspec import SPECS
+
     console = Console()
     names = list(next(iter(decided.values())))
     title = _("who computes what on {device}, {dtype}").format(device=device, dtype=dtype)
@@ -69,6 +71,10 @@ def _print(decided: dict[str, dict[str, dict[str, Any]]], device: str, dtype: st
         which = _("all ops") if len(ops) == len(decided) else ", ".join(ops)
         console.print(f"[bold]{name}[/] ({escape(which)}): {escape(reason)}", highlight=False)
     for op, cells in decided.items():
+        parts = SPECS[op].composed_of
+        if parts and not any(cell["chosen"] for cell in cells.values()):
+            composed = _("not fused here, composed of {ops}").format(ops=", ".join(parts))
+            console.print(f"[bold]{op}[/]: {composed}", highlight=False)
         for name, cell in cells.items():
             _print_variants(console, f"{name} {op}", cell, verbose)
 
