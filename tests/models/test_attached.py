@@ -102,7 +102,8 @@ def compare(got, wanted, most: float) -> None:
     for name, gradient in got[2].items():
         if name in wanted[2]:
             # beside the size of the gradient, the rounding of the terms that cancel in it
-            assert (gradient - wanted[2][name]).norm() <= most * (wanted[2][name].norm() + 1e-3 * whole), name
+            cancelled = 1e-3 if most < 1e-3 else 3e-2
+            assert (gradient - wanted[2][name]).norm() <= most * (wanted[2][name].norm() + cancelled * whole), name
 
 
 def relative(one: Tensor, other: Tensor) -> float:
@@ -156,7 +157,8 @@ EVERYTHING = [(family, case) for family in attached.FAMILIES for case in attache
 QUICK = [
     ("mamba", "plain"), ("mamba", "lora: x_proj"), ("mamba", "wrapper: out_proj"), ("mamba biased", "plain"),
     ("falcon_mamba", "hook: conv1d"), ("mamba2", "hook: norm"), ("mamba2 biased", "lora: in_proj"), ("mamba2", "weight norm: conv1d"),
-    ("mamba3", "hook: lm_head"), ("mamba3 mimo", "plain"), ("mamba", "older weight norm: x_proj"), ("mamba2", "lora: lm_head"),
+    ("mamba3", "hook: lm_head"),
+    ("mamba", "other bias: lm_head"), ("mamba3 mimo", "plain"), ("mamba", "older weight norm: x_proj"), ("mamba2", "lora: lm_head"),
 ]  # fmt: skip
 
 
@@ -171,7 +173,9 @@ def test_some_attachments(family, case):
 
 def possible(row: Row) -> bool:
     if row["way"] == "compile":  # one graph reads the whole text, and torch traces no backward hook of a module inside it
-        return row["case"] in attached.cases(row["family"]) and row["reading"] == "whole" and not row["case"].startswith("backward hook")
+        # and nothing in PEFT's DoRA, which asks for the names of types
+        untraced = row["case"].startswith(("backward hook", "DoRA"))
+        return row["case"] in attached.cases(row["family"]) and row["reading"] == "whole" and not untraced
     if row["reading"] == "text" and (row["way"], row["training"]) != ("eager", ""):
         return False
     return row["case"] in attached.cases(row["family"])
@@ -216,7 +220,7 @@ def test_every_attachment(family, case):
 @pytest.mark.grid
 @pytest.mark.parametrize(("family", "case"), EVERYTHING, ids=str)
 def test_every_attachment_compiled(family, case):
-    if "hook" in case and "backward" in case:
-        pytest.skip("torch.compile does not trace backward hooks of modules inside a graph")
+    if case.startswith(("backward hook", "DoRA")):
+        pytest.skip("torch.compile traces neither backward hooks of modules inside a graph nor PEFT's DoRA")
     for padding in PADDINGS:
         check(family, case, padding, "whole", "compile")

@@ -36,6 +36,7 @@ def shares_gradient(model: Any) -> bool:
     head, embedding = model.lm_head, model.backbone.embeddings
     return (
         not plain.obstacle(head) and not plain.obstacle(embedding) and head.weight is embedding.weight and shareable(head.weight)
+        and head.bias is None  # the loss's matrix would have a column more than the table
         and embedding.max_norm is None and embedding.padding_idx is None and not embedding.scale_grad_by_freq and not embedding.sparse
         and all(not plain.obstacle(module) for module in model.modules())
     )  # fmt: skip
