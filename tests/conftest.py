@@ -37,7 +37,12 @@ def choices_of_the_process() -> Iterator[None]:
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch is not None else 0
     inherited = {name: os.environ.get(name) for name in ("PYTHONPATH", "ANYMAMBA_DROPIN_OVERRIDE")}
+    observers = sys.modules.get("anymamba.backends.observers")
+    watching = list(observers.active) if observers is not None else []
     yield
+    observers = sys.modules.get("anymamba.backends.observers")
+    if observers is not None:
+        observers.active[:] = watching
     for name, value in inherited.items():
         if value is None:
             os.environ.pop(name, None)

@@ -300,12 +300,13 @@ print('[1/4] nvcc a.cu', flush=True)
 time.sleep(60)
 """
 _KILLED_BUILD = """
-import sys
+import signal, sys
 from pathlib import Path
 from tests.installer.test_run import _BUILD, Step, passes, plan
 from anymamba.installer.environment import Environment
 from anymamba.installer.run import Runner
 build = Step("build", "compile", (("{python}", "-c", _BUILD),), files=4)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits that it is ignored
 runner = Runner(Environment(sys.argv[1]), lambda line: print(line, runner.work, flush=True), passes)
 runner.run(plan(Path(sys.argv[2]), Path(sys.argv[3]), build=build))
 """

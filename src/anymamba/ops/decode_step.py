@@ -41,7 +41,8 @@ def decode_step(
     Raises ArgumentError (shapes), BackendError. For many tokens ``stepper`` prepares the model once.
     """
     op = "decode_step"
-    checks.tensors(op, {"embedding": embedding, "norm": norm}, {}, {"ids": ids})
+    scaled = head if head.is_floating_point() else None
+    checks.tensors(op, {"embedding": embedding, "norm": norm}, {"head": scaled, "head_scale": head_scale}, {"ids": ids})
     checks.on_device(op, "head", head, embedding.device, "embedding")
     checks.shape(op, "norm", norm, "(d_model,)", (embedding.shape[1],))
     checks.shape(op, "head", head, "(vocabulary, d_model)", (-1, embedding.shape[1]))
