@@ -142,8 +142,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(command: str, folder: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    # doctor's exit code 1 means that it has something to say
-    allowed = (0, 1) if "anymamba doctor" in command else (0,)
+    # 1 means of the doctor that it has something to say, of a plan of the installer that this machine has no GPU for the packages
+    allowed = (0, 1) if "anymamba doctor" in command or "--dry-run" in command else (0,)
     assert done.returncode in allowed, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}"
 
 

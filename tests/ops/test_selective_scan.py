@@ -85,7 +85,7 @@ CASES = [
          full(length=41, documents=(-1, -3, *[5] * 9, -1, *[5] * 3, *[2] * 17, -1, -1, 0, 1, *[4] * 4, -9), states=True), CHANNELS_LAST),
     Case("selective_scan_fn", "from-an-expanded-state", scan(length=9, given=(), states=True, return_last_state=True),
          {"initial_states": lambda h: h[:1, :, :1].expand(2, -1, 16)}),
-    Case("selective_scan_fn", "long-documents-of-both-kinds", full(batch=1, dim=5, length=1500, tokens=700, states=True), CHANNELS_LAST),
+    Case("selective_scan_fn", "long-documents-of-both-kinds", full(batch=1, dim=5, length=600, tokens=280, states=True), CHANNELS_LAST),
     Case("selective_scan_fn", "complex-from-a-state", scan(complex_A=True, d_state=4, states=True, return_last_state=True)),
     Case("selective_scan_fn", "complex-documents", scan(complex_A=True, d_state=4, tokens=11, delta_softplus=True)),
 ]  # fmt: skip
