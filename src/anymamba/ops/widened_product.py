@@ -81,8 +81,9 @@ def _product(
         checks.shape(op, "scale", scale, "(columns,)", (weight.shape[0],))
         layout = "rows" if weight.stride(1) == 1 else "columns" if weight.stride(0) == 1 else "scattered"
         features = {f"weight_{layout}": True, f"weight_{str(weight.dtype).removeprefix('torch.')}": True}
-        choice = choose(Call(op, a.device, a.dtype, False, checks.features(bias=bias, scale=scale, **features)), backend)
-        keep(key, Call(op, a.device, a.dtype), choice, arguments)
+        call = Call(op, a.device, a.dtype, False, checks.features(bias=bias, scale=scale, **features))
+        choice = choose(call, backend)
+        keep(key, call, choice, arguments)
         function = choice.function
     with torch.no_grad():
         y: Tensor = function(*arguments)
