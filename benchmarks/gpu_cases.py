@@ -86,7 +86,7 @@ def forward_variants():
 
 def backward_variants():
     from anymamba.backends.cuda import selective_scan_launch as in_cuda
-    from anymamba.backends.triton import selective_scan as op
+    from anymamba.backends.triton.scan import selective_scan as op
 
     for shape, (sizes, _, official) in SCAN_SHAPES.items():
         batch, length, channels, states = sizes
@@ -129,7 +129,7 @@ def conv_inputs(batch, length, channels, rows):
 
 
 def conv_variants():
-    from anymamba.backends.triton import causal_conv1d as op
+    from anymamba.backends.triton.conv import causal_conv1d as op
 
     batch, length, channels = CONV_SHAPE
     forward_plan = op.conv_plan(batch, channels, length, DEVICE)
@@ -155,8 +155,8 @@ def conv_variants():
 def conv_rows_variants():
     """Time contiguous. The last variant copies and takes the kernels for contiguous channels: its error shows whether both agree.
     Official times are those of length 2048, for the odd length too."""
-    from anymamba.backends.triton import causal_conv1d as op
-    from anymamba.backends.triton import causal_conv1d_rows as along
+    from anymamba.backends.triton.conv import causal_conv1d as op
+    from anymamba.backends.triton.conv import causal_conv1d_rows as along
 
     for length in (2048, 2047):
         sizes = CONV_SHAPE[0], length, CONV_SHAPE[2]
@@ -192,7 +192,7 @@ def conv_rows_variants():
 
 def norm_variants():
     """x of the results: how far from the rate of a copy on an H200."""
-    from anymamba.backends.triton import norm, norm_gated, norm_rows
+    from anymamba.backends.triton.norm import norm, norm_gated, norm_rows
 
     def inputs(width):
         torch.manual_seed(0)
@@ -234,7 +234,7 @@ def ssd_inputs(batch, length, heads, headdim, states, dtype=torch.bfloat16):
 
 
 def ssd_forward_variants():
-    from anymamba.backends.triton import ssd as op
+    from anymamba.backends.triton.ssd import ssd as op
 
     for shape, (sizes, official, _) in SSD_SHAPES.items():
         batch, length, heads, headdim, states = sizes
@@ -251,7 +251,7 @@ def ssd_forward_variants():
 
 def ssd_gated_variants():
     """Forward with z, as the official times were taken, and with documents."""
-    from anymamba.backends.triton import ssd as op
+    from anymamba.backends.triton.ssd import ssd as op
 
     def make(sizes, gated):
         given = ssd_inputs(*sizes)
@@ -277,7 +277,7 @@ SSD_BACKWARD_CHANGES = [{}, {"heads": 4}, {"q": 32, "heads": 4}]
 
 
 def ssd_backward_variants():
-    from anymamba.backends.triton import ssd as op
+    from anymamba.backends.triton.ssd import ssd as op
 
     for shape, (sizes, _, official) in SSD_SHAPES.items():
         batch, length, heads, headdim, states = sizes

@@ -33,7 +33,7 @@ def self_checks():
 def ssd_check():
     """As large_check, for the Mamba-2 scan and every way of its backward."""
     from anymamba.backends.torch.ssd import mamba_chunk_scan_combined as exact
-    from anymamba.backends.triton import ssd
+    from anymamba.backends.triton.ssd import ssd
 
     given = {k: v for k, v in ssd_inputs(2, 1000, 8, 64, 128).items() if v is not None}
     given["z"] = torch.randn_like(given["x"])
@@ -70,9 +70,9 @@ def ssd_check():
 def long_check():
     """Offsets past 2**31: the end of a long sequence against the same steps alone, long after the start has faded."""
     from anymamba.backends.cuda import selective_scan_launch as in_cuda
-    from anymamba.backends.triton import causal_conv1d as conv
-    from anymamba.backends.triton import selective_scan as op
-    from anymamba.backends.triton import ssd
+    from anymamba.backends.triton.conv import causal_conv1d as conv
+    from anymamba.backends.triton.scan import selective_scan as op
+    from anymamba.backends.triton.ssd import ssd
 
     found = {}
     tail = 65536

@@ -64,7 +64,7 @@ def test_an_unsupported_call_is_skipped_with_its_reason(harness_with: Any, monke
 
 
 def test_a_new_refusal_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    from anymamba.backends.cpu import selective_scan as kernels
+    from anymamba.backends.cpu.scan import selective_scan as kernels
 
     monkeypatch.setattr(kernels, "supports", lambda call: (False, "not today"))
     with pytest.raises(pytest.fail.Exception, match="which it has to support.*not today"):

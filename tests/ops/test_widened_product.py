@@ -8,7 +8,8 @@ from tests.ops.harness import Case, check, parametrize
 from torch import Tensor
 
 from anymamba import ops
-from anymamba.backends.cpu import target, widened_product_kernels
+from anymamba.backends.cpu import widened_product_kernels
+from anymamba.backends.cpu.jit import target
 from anymamba.errors import ArgumentError, ArgumentTypeError
 from anymamba.ops.widened_product import build, product_times
 

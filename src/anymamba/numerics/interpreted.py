@@ -32,7 +32,7 @@ def switch_on() -> None:
         return
     os.environ["TRITON_INTERPRET"] = "1"
     try:
-        kernels = importlib.import_module("anymamba.backends.triton.selective_scan_forward")
+        kernels = importlib.import_module("anymamba.backends.triton.scan.selective_scan_forward")
         interpreter = importlib.import_module("triton.runtime.interpreter")
     except ImportError as error:
         raise AnymambaError(
@@ -56,8 +56,8 @@ def switch_on() -> None:
 
 def _widen_blocks() -> None:
     """One program for all channels and the whole length, in the forward scan and the convolution."""
-    scan: Any = importlib.import_module("anymamba.backends.triton.selective_scan")
-    conv: Any = importlib.import_module("anymamba.backends.triton.causal_conv1d")
+    scan: Any = importlib.import_module("anymamba.backends.triton.scan.selective_scan")
+    conv: Any = importlib.import_module("anymamba.backends.triton.conv.causal_conv1d")
     launch = importlib.import_module("anymamba.backends.triton.launch")
     scan_plan, conv_plan = scan.forward_plan, conv.conv_plan
 

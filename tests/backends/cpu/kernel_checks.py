@@ -11,16 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from anymamba.backends.cpu import (
-    causal_conv1d,
-    causal_conv1d_step,
-    compile,
-    norm,
-    selective_scan,
-    selective_state_update,
-    ssd,
-    target,
-)
+from anymamba.backends.cpu.conv import causal_conv1d, causal_conv1d_step
+from anymamba.backends.cpu.jit import compile, target
+from anymamba.backends.cpu.norm import norm
+from anymamba.backends.cpu.scan import selective_scan, selective_state_update
+from anymamba.backends.cpu.ssd import ssd
 
 WIDTHS = (16, 8, 4)
 

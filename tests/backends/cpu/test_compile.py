@@ -11,9 +11,10 @@ from tests.backends.cpu.test_cpu_scan import run, scan_inputs
 
 from anymamba import cachefolder, errors
 from anymamba.backends import cpu
-from anymamba.backends.cpu import compile, selective_scan, target
-from anymamba.backends.cpu.compile import Program
-from anymamba.backends.cpu.emit import Kernel
+from anymamba.backends.cpu.jit import compile, target
+from anymamba.backends.cpu.jit.compile import Program
+from anymamba.backends.cpu.jit.emit import Kernel
+from anymamba.backends.cpu.scan import selective_scan
 
 
 def double(k: Kernel, dtype: str, factor: float = 2.0) -> None:
@@ -107,13 +108,13 @@ def test_float16_without_conversion_instructions(monkeypatch: pytest.MonkeyPatch
 
 
 def test_broken_llvmlite_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "anymamba.backends.cpu.target", None)
+    monkeypatch.setitem(__import__("sys").modules, "anymamba.backends.cpu.jit.target", None)
     cpu.available.cache_clear()
     try:
         ok, reason = cpu.available()
     finally:
         cpu.available.cache_clear()
-    assert not ok and "llvmlite" in reason and "anymamba.backends.cpu.target" in reason
+    assert not ok and "llvmlite" in reason and "anymamba.backends.cpu.jit.target" in reason
 
 
 def test_first_use_of_the_scan_takes_seconds_at_most(folder: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from tests.backends.cpu.kernel_checks import WIDTHS, Copies, assert_close, dirty_scratch, lanes, run
 
 from anymamba.backends.call import Call
-from anymamba.backends.cpu import causal_conv1d as cpu
+from anymamba.backends.cpu.conv import causal_conv1d as cpu
 from anymamba.reference import causal_conv1d as exact
 
 

@@ -7,7 +7,7 @@ import torch
 from tests.backends.cpu.kernel_checks import WIDTHS, Copies, assert_close, dirty_scratch, lanes, run
 
 from anymamba.backends.call import Call
-from anymamba.backends.cpu import norm, norm_gated
+from anymamba.backends.cpu.norm import norm, norm_gated
 from anymamba.reference import norm as exact
 from anymamba.reference import norm_gated as exact_gated
 

@@ -9,11 +9,12 @@ import torch
 from tests.backends.cpu.kernel_checks import WIDTHS, Copies, assert_close, dirty_scratch, lanes, run
 from torch import Tensor
 
-from anymamba.backends.cpu import selective_scan, selective_state_update, target
-from anymamba.backends.cpu.compile import compile_kernel
-from anymamba.backends.cpu.selective_scan_backward import backward
-from anymamba.backends.cpu.selective_scan_forward import forward
-from anymamba.backends.cpu.selective_scan_task import TILE, Options
+from anymamba.backends.cpu.jit import target
+from anymamba.backends.cpu.jit.compile import compile_kernel
+from anymamba.backends.cpu.scan import selective_scan, selective_state_update
+from anymamba.backends.cpu.scan.selective_scan_backward import backward
+from anymamba.backends.cpu.scan.selective_scan_forward import forward
+from anymamba.backends.cpu.scan.selective_scan_task import TILE, Options
 from anymamba.reference import selective_scan as exact_scan
 from anymamba.reference import selective_state_update as exact_step
 

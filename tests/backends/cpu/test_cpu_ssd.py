@@ -9,7 +9,7 @@ import torch
 from tests.backends.cpu.kernel_checks import WIDTHS, Copies, assert_close, dirty_scratch, lanes, run
 from torch import Tensor
 
-from anymamba.backends.cpu.ssd import mamba_chunk_scan_combined as scan
+from anymamba.backends.cpu.ssd.ssd import mamba_chunk_scan_combined as scan
 from anymamba.reference.ssd import mamba_chunk_scan_combined as exact
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from anymamba.backends.cpu import compile, sequence
-from anymamba.backends.cpu.compile import Program
-from anymamba.backends.cpu.emit import Kernel
-from anymamba.backends.cpu.memory import I64
+from anymamba.backends.cpu.decode import sequence
+from anymamba.backends.cpu.jit import compile
+from anymamba.backends.cpu.jit.compile import Program
+from anymamba.backends.cpu.jit.emit import Kernel
+from anymamba.backends.cpu.jit.memory import I64
 from anymamba.generation.stepper import choose_stepper
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba2 import Mamba2Config

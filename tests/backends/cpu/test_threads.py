@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from anymamba.backends.cpu import threads
-from anymamba.backends.cpu.compile import Program
-from anymamba.backends.cpu.emit import Kernel
+from anymamba.backends.cpu.jit import threads
+from anymamba.backends.cpu.jit.compile import Program
+from anymamba.backends.cpu.jit.emit import Kernel
 
 TASKS = 1000
 
@@ -30,7 +30,7 @@ FILL = Program("test_fill", fill)
 
 
 def run_fill(workers: int | None = None) -> bool:
-    from anymamba.backends.cpu.target import host
+    from anymamba.backends.cpu.jit.target import host
 
     out = torch.full((TASKS, host().width), float("nan"))
     FILL.run(TASKS, workers=workers, out=out)

@@ -24,18 +24,13 @@ import anymamba.ops  # noqa: F401 - it registers the specs
 from anymamba.backends import dispatch, selfcheck
 from anymamba.backends import triton as package
 from anymamba.backends.call import MANY_HEADS, Call
-from anymamba.backends.triton import causal_conv1d as conv
-from anymamba.backends.triton import causal_conv1d_rows as conv_rows
-from anymamba.backends.triton import (
-    cross_entropy,
-    launch,
-    norm,
-    norm_gated,
-    selective_scan,
-    selective_state_update,
-    ssd,
-)
+from anymamba.backends.triton import cross_entropy, launch
+from anymamba.backends.triton.conv import causal_conv1d as conv
+from anymamba.backends.triton.conv import causal_conv1d_rows as conv_rows
 from anymamba.backends.triton.mamba3 import scan as mamba3
+from anymamba.backends.triton.norm import norm, norm_gated
+from anymamba.backends.triton.scan import selective_scan, selective_state_update
+from anymamba.backends.triton.ssd import ssd
 from anymamba.errors import BackendError
 
 PROCESSORS = {"sm_80": 108, "sm_90": 132, "sm_100": 148, "sm_120": 170, "gfx942": 304, "gfx1100": 96}

@@ -15,7 +15,7 @@ pytest.importorskip("triton")
 
 from tests.backends.triton import ahead_of_time
 
-from anymamba.backends.triton import causal_conv1d, causal_conv1d_rows
+from anymamba.backends.triton.conv import causal_conv1d, causal_conv1d_rows
 
 ROOT = Path(__file__).parents[3]
 
@@ -25,7 +25,7 @@ from anymamba.numerics.interpreted import switch_on
 
 switch_on()  # the interpreter's quicker ways
 
-from anymamba.backends.triton.causal_conv1d_rows import RowsPlan, conv_rows_backward, conv_rows_forward
+from anymamba.backends.triton.conv.causal_conv1d_rows import RowsPlan, conv_rows_backward, conv_rows_forward
 from anymamba.reference.causal_conv1d import causal_conv1d_fn as exact
 
 torch.use_deterministic_algorithms(True)  # fills what torch.empty returns with NaN

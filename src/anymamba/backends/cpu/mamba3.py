@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from anymamba.backends.cpu.ssd import Scan, carries
-from anymamba.backends.cpu.ssd import supports as supports
+from anymamba.backends.cpu.ssd.ssd import Scan, carries
+from anymamba.backends.cpu.ssd.ssd import supports as supports
 from anymamba.backends.torch.mamba3 import serve_mimo, serve_siso
 
 

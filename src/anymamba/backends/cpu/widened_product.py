@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
-from anymamba.backends.cpu import target as targets
 from anymamba.backends.cpu import widened_product_kernels as kernels
-from anymamba.backends.cpu.compile import Program
-from anymamba.backends.cpu.emit import dtype_name
+from anymamba.backends.cpu.jit import target as targets
+from anymamba.backends.cpu.jit.compile import Program
+from anymamba.backends.cpu.jit.emit import dtype_name
 from anymamba.language import _
 
 ROOM = 2**16

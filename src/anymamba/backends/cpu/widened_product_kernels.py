@@ -7,10 +7,10 @@ of High-Performance Matrix Multiplication", 2008).
 
 from __future__ import annotations
 
-from anymamba.backends.cpu.emit import Kernel, Value
-from anymamba.backends.cpu.memory import Pointer
-from anymamba.backends.cpu.ssd_tiles import transposed
-from anymamba.backends.cpu.target import Target
+from anymamba.backends.cpu.jit.emit import Kernel, Value
+from anymamba.backends.cpu.jit.memory import Pointer
+from anymamba.backends.cpu.jit.target import Target
+from anymamba.backends.cpu.ssd.ssd_tiles import transposed
 
 UNROLL = 4
 """Steps of the depth in one round of the innermost loop."""

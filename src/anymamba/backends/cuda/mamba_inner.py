@@ -16,7 +16,7 @@ def supports(call: Call) -> tuple[bool, str]:
     """What the scan can and Triton's mixer too."""
     if importlib.util.find_spec("triton") is None:
         return False, _("its convolution needs triton, which is not installed")
-    from anymamba.backends.triton import mamba_inner
+    from anymamba.backends.triton.scan import mamba_inner
 
     ok, reason = mamba_inner.supports(call)
     return selective_scan.supports(call) if ok else (ok, reason)
@@ -63,7 +63,7 @@ def mamba_inner_fn(
     mask: Tensor | None = None,
 ) -> Tensor:
     """See anymamba.ops.mamba_inner. xz: (batch, 2 * dim, length); fastest where the channel stride is 1."""
-    from anymamba.backends.triton.mamba_inner import mixer
+    from anymamba.backends.triton.scan.mamba_inner import mixer
 
     return mixer(
         selective_scan.SCAN, xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, out_proj_bias, A, D,

@@ -14,18 +14,18 @@ from anymamba.backends.machine import library_version
 from anymamba.language import _
 
 OPS: dict[str, str] = {
-    "causal_conv1d_fn": "anymamba.backends.triton.causal_conv1d",
-    "causal_conv1d_update": "anymamba.backends.triton.causal_conv1d",
-    "selective_scan_fn": "anymamba.backends.triton.selective_scan",
-    "mamba_inner_fn": "anymamba.backends.triton.mamba_inner",
-    "selective_state_update": "anymamba.backends.triton.selective_state_update",
-    "mamba_chunk_scan_combined": "anymamba.backends.triton.ssd",
+    "causal_conv1d_fn": "anymamba.backends.triton.conv.causal_conv1d",
+    "causal_conv1d_update": "anymamba.backends.triton.conv.causal_conv1d",
+    "selective_scan_fn": "anymamba.backends.triton.scan.selective_scan",
+    "mamba_inner_fn": "anymamba.backends.triton.scan.mamba_inner",
+    "selective_state_update": "anymamba.backends.triton.scan.selective_state_update",
+    "mamba_chunk_scan_combined": "anymamba.backends.triton.ssd.ssd",
     "mamba3_siso": "anymamba.backends.triton.mamba3.scan",
     "mamba3_mimo": "anymamba.backends.triton.mamba3.scan",
-    "layer_norm_fn": "anymamba.backends.triton.norm",
-    "rms_norm_fn": "anymamba.backends.triton.norm",
-    "layernorm_fn": "anymamba.backends.triton.norm_gated",
-    "rmsnorm_fn": "anymamba.backends.triton.norm_gated",
+    "layer_norm_fn": "anymamba.backends.triton.norm.norm",
+    "rms_norm_fn": "anymamba.backends.triton.norm.norm",
+    "layernorm_fn": "anymamba.backends.triton.norm.norm_gated",
+    "rmsnorm_fn": "anymamba.backends.triton.norm.norm_gated",
     "log_softmax_and_slope": "anymamba.backends.triton.cross_entropy",
 }
 

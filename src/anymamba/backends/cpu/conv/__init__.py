@@ -1,0 +1,1 @@
+"""The causal convolution: whole sequences, and one token at a time."""

@@ -1,0 +1,170 @@
+"""decode_step on processors: the whole model as a single sequence of JIT kernels.
+
+Op by op, a small model's step is mostly the cost of calling ops, and torch's product of a matrix and a vector reads the weights
+at a third of the memory's speed. Here the step is one call, bound by reading the weights once for all texts.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anymamba.backends.call import Call
+from anymamba.backends.cpu.decode import decode_kernels
+from anymamba.backends.cpu.decode.sequence import Sequence
+from anymamba.backends.cpu.jit.compile import Program
+from anymamba.backends.cpu.jit.emit import dtype_name
+from anymamba.backends.decode_model import ByChannel, ByHead, DecodeModel, Recurrence, Tensors, one_step
+from anymamba.language import _
+
+
+def supports(call: Call) -> tuple[bool, str]:
+    """Weights in float32, bfloat16, float16 and int8."""
+    known = {"float32_weights", "bfloat16_weights", "float16_weights", "int8_weights"}
+    other = sorted(feature for feature in call.features if feature.endswith("_weights") and feature not in known)
+    if other:
+        names = ", ".join(feature.removesuffix("_weights") for feature in other)
+        return False, _("no fused step for weights in {names}").format(names=names)
+    return True, _("the whole step is one sequence of JIT kernels")
+
+
+def variant(call: Call) -> str:
+    """Which kernels there are, and of how many texts one: a group of sums in registers, and what is left over."""
+    words = sorted(call.features & {"by_channel", "by_head", "normed", "in_proj_bias", "out_proj_bias", "conv_bias"})
+    words += sorted(feature for feature in call.features if feature.endswith("_weights"))
+    return ", ".join([*words, f"{_texts(call)} texts"])
+
+
+def _texts(call: Call) -> int:
+    """As many as make the same parts: 1 to 4, or a group and a rest of 0 to 3."""
+    batch = call.size("batch", 1)
+    return batch if batch <= decode_kernels.TEXTS else decode_kernels.TEXTS + batch % decode_kernels.TEXTS
+
+
+def probe(call: Call) -> list[dict[str, Any]]:
+    """Sizes of the op's inputs that take the same kernels."""
+    return [{
+        "batch": _texts(call), "by_head": kind == "by_head", "normed": "normed" in call.features,
+        "bias": "in_proj_bias" in call.features, "conv_bias": "conv_bias" in call.features, "int8": "int8_weights" in call.features,
+    } for kind in sorted(call.features & {"by_channel", "by_head"})]  # fmt: skip
+
+
+def decode_step(ids: Tensor, *arguments: Any, **model: Any) -> Tensor:
+    """See anymamba.ops.decode_step."""
+    return one_step(CpuStepper(DecodeModel(*arguments, **model)), ids)
+
+
+class CpuStepper:
+    """Weights are used where they lie, in their dtype (float32, bfloat16, float16, int8); vectors and states are float32.
+
+    A text's numbers are the same, bit for bit, whatever the other rows of the batch hold and however many there are.
+    """
+
+    name = "cpu sequence"
+
+    def __init__(self, model: DecodeModel) -> None:
+        self.why = _("the whole step is one sequence of JIT kernels")
+        self._model = model
+        self._tasks = 2 * torch.get_num_threads()
+        self._texts = model.batch
+        self._hidden = torch.zeros(self._texts, model.embedding.shape[1])
+        self._logits = torch.zeros(self._texts, model.head.shape[0])
+        self._sequence = Sequence()
+        self._states: list[tuple[Tensors, Tensor, Tensor]] = []
+        self._new_tokens = 0
+        for recurrence, layer, state in zip(model.recurrences, model.layers, model.states):
+            self._add_layer(recurrence, layer, state)
+        self._add_head()
+
+    def step(self, ids: Tensor) -> Tensor:
+        self._hidden.copy_(self._model.embedding[ids])
+        self._sequence.run()
+        self._new_tokens += 1
+        return self._logits
+
+    def write_back(self) -> None:
+        for state, conv, ssm in self._states:
+            state["conv"].copy_(conv.mT)
+            state["ssm"].copy_(ssm if ssm.dim() == 4 else ssm.mT)
+        self._model.advance(self._new_tokens)
+        self._new_tokens = 0
+
+    def _add_layer(self, recurrence: Recurrence, layer: Tensors, state: Tensors) -> None:
+        d_model, eps = self._model.embedding.shape[1], self._model.norm_eps
+        conv = state["conv"].float().mT.contiguous()
+        by_head = isinstance(recurrence, ByHead)
+        ssm = state["ssm"].float()
+        ssm = ssm.clone(memory_format=torch.contiguous_format) if by_head else ssm.mT.contiguous()
+        self._states.append((state, conv, ssm))
+        projected = torch.zeros(self._texts, sum(rows for rows, _ in recurrence.in_proj))
+        y = torch.zeros(self._texts, recurrence.d_inner)
+        options = d_model, recurrence.in_proj, recurrence.conv_kernel, "in_proj_bias" in layer, "conv_bias" in layer, eps
+        self._add(
+            "project_in", options, layer, "in_proj",
+            hidden=self._hidden, norm=_float(layer["norm"]), out=projected, bias=_float(layer.get("in_proj_bias")), conv_state=conv,
+            conv_weight=_float(layer["conv_weight"].T), conv_bias=_float(layer.get("conv_bias")),
+        )  # fmt: skip
+        out_norm, out_eps, groups = None, None, 1
+        if isinstance(recurrence, ByHead):
+            self._add_state_by_head(recurrence, layer, projected, ssm, y)
+            out_norm, out_eps, groups = _float(layer["gated_norm"]), recurrence.norm_eps, recurrence.ngroups
+        else:
+            self._add_state_by_channel(recurrence, layer, projected, ssm, y)
+        last = d_model, recurrence.d_inner, "out_proj_bias" in layer, out_eps, groups
+        bias = _float(layer.get("out_proj_bias"))
+        self._add("project_out", last, layer, "out_proj", x=y, hidden=self._hidden, bias=bias, norm=out_norm)
+
+    def _add_state_by_channel(self, recurrence: ByChannel, layer: Tensors, xz: Tensor, ssm: Tensor, y: Tensor) -> None:
+        rank, states, d_inner = recurrence.dt_rank, recurrence.d_state, recurrence.d_inner
+        low = torch.zeros(self._texts, rank + 2 * states)
+        self._add("project", (rank + 2 * states, d_inner, 2 * d_inner), layer, "x_proj", x=xz, out=low)
+        weight = layer["dt_proj"].T.contiguous()
+        options = dtype_name(weight.dtype), d_inner, rank, states, recurrence.norm_eps, self._texts, self._tasks
+        A2 = -torch.exp(layer["A_log"].float()).T.contiguous() / math.log(2)
+        self._sequence.add(
+            _program("mamba1_state", decode_kernels.mamba1_state, *options), self._tasks,
+            low=low, xz=xz, y=y, dt_weight=weight, dt_bias=_float(layer["dt_bias"]), D=_float(layer["D"]), A2=A2, state=ssm,
+        )  # fmt: skip
+
+    def _add_state_by_head(self, recurrence: ByHead, layer: Tensors, projected: Tensor, ssm: Tensor, y: Tensor) -> None:
+        heads = recurrence.nheads
+        options = heads, recurrence.headdim, recurrence.ngroups, recurrence.d_state, recurrence.dt_limit
+        self._sequence.add(
+            _program("mamba2_state", decode_kernels.mamba2_state, *options), self._texts * heads,
+            projected=projected, y=y, state=ssm, A=-torch.exp(layer["A_log"].float()), dt_bias=_float(layer["dt_bias"]),
+            D=_float(layer["D"]),
+        )  # fmt: skip
+
+    def _add_head(self) -> None:
+        model = self._model
+        options = model.embedding.shape[1], model.head.shape[0], model.norm_eps
+        matrix = {"head": model.head} | ({} if model.head_scale is None else {"head_scale": model.head_scale})
+        self._add("head", options, matrix, "head", hidden=self._hidden, norm=_float(model.norm), logits=self._logits)
+
+    def _add(self, kernel: str, options: tuple[Any, ...], tensors: Tensors, linear: str, **arguments: Any) -> None:
+        """A kernel around one linear layer; ``options`` are those between its dtype and its number of texts."""
+        weight = tensors[linear].contiguous()
+        if f"{linear}_scale" in tensors:
+            arguments["scale"] = tensors[f"{linear}_scale"]
+        program = _program(kernel, getattr(decode_kernels, kernel), dtype_name(weight.dtype), *options, self._texts, self._tasks)
+        self._sequence.add(program, self._tasks, weight=weight, **arguments)
+
+
+decode_step.stepper = CpuStepper  # type: ignore[attr-defined]
+
+_programs: dict[tuple[Any, ...], Any] = {}
+
+
+def _program(name: str, build: Any, *options: Any) -> Any:
+    """The same kernel serves every layer: compiled once."""
+    key = name, *options
+    if key not in _programs:
+        _programs[key] = Program(f"decode_{name}", build, *options)
+    return _programs[key]
+
+
+def _float(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().float().contiguous()

@@ -1,0 +1,1 @@
+"""The causal convolution, for either layout, and one token at a time."""

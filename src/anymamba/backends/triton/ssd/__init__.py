@@ -1,0 +1,1 @@
+"""The chunked scan of Mamba-2 (SSD)."""
