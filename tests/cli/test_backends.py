@@ -34,3 +34,11 @@ def test_the_run_folder_stands_for_its_newest_step_with_the_tokenizer_too(tmp_pa
     (tmp_path / "run" / "last.txt").write_text("step-000002\n")
     assert load_tokenizer(tmp_path / "run").encode("a") == [97]
     assert load_tokenizer(str(tmp_path / "run")).eos_id == 256
+
+
+def test_a_check_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["backends", "--device", "cpu", "--check", "--json"])
+    told = capsys.readouterr().err.splitlines()
+    kernels = [line.split(" s  ")[1].split(":")[0] for line in told if " s  " in line]
+    assert {"cpu selective_scan_fn", "cpu causal_conv1d_fn"} <= {" ".join(kernel.split(",")[0].split()[:2]) for kernel in kernels}
+    assert len(kernels) == len(set(kernels)), "each kernel once"

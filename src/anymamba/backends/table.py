@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +19,13 @@ from anymamba.errors import AnymambaWarning, BackendError
 from anymamba.language import _
 
 
-def decide(device: torch.device, dtype: torch.dtype, check: bool = False) -> dict[str, dict[str, dict[str, Any]]]:
+Progress = Callable[[str, bool, float], None]
+"""Told of a kernel whenever a call has had it checked: backend, op and variant, whether it works, seconds."""
+
+
+def decide(
+    device: torch.device, dtype: torch.dtype, check: bool = False, progress: Progress | None = None
+) -> dict[str, dict[str, dict[str, Any]]]:
     """{op: {backend: {"ok", "chosen", "failed", "reason", "variant", "variants"}}} for a typical call of each op, with gradients where it
     has them.
 
@@ -28,7 +35,7 @@ def decide(device: torch.device, dtype: torch.dtype, check: bool = False) -> dic
     for op, spec in SPECS.items():
         call = _typical_call(spec, device, dtype)
         calls = [_typical_call(spec, device, dtype, sizes) for sizes in spec.published] if check else []
-        result[op] = {name: _cell(name, call, calls) for name in REGISTRY}
+        result[op] = {name: _cell(name, call, calls, progress) for name in REGISTRY}
         chosen, why = _chosen(spec, call)
         for name, cell in result[op].items():
             cell["chosen"] = name == chosen
@@ -45,16 +52,25 @@ def _typical_call(spec: OpSpec, device: torch.device, dtype: torch.dtype, sizes:
     return dataclasses.replace(call, device=device, grad=bool(spec.differentiable))
 
 
-def _cell(name: str, call: Call, others: list[Call]) -> dict[str, Any]:
+def _cell(name: str, call: Call, others: list[Call], progress: Progress | None) -> dict[str, Any]:
     entry = REGISTRY[name]
+
+    def verdict(call: Call) -> tuple[bool, str]:
+        started = time.perf_counter()
+        ok, reason = dispatch.verdict(entry, call)
+        if progress and entry.checked and dispatch.implements(entry, call.op):
+            kernel = dispatch.variant(entry, call)
+            progress(f"{name} {call.op}" + (f", {kernel}" if kernel else ""), ok, time.perf_counter() - started)
+        return ok, reason
+
     if entry.automatic and not dispatch.meant_for(entry, call.device):
         reason = dispatch.not_for(entry, call.device)
         return {"ok": False, "failed": False, "reason": reason, "variant": "", "variants": {}}
-    ok, reason = dispatch.verdict(entry, call)
+    ok, reason = verdict(call)
     here = dispatch.implements(entry, call.op)
     variants = {}
     for other in (call, *others) if here and others else ():
-        other_ok, other_reason = dispatch.verdict(entry, other)
+        other_ok, other_reason = verdict(other)
         variants[dispatch.variant(entry, other)] = {"ok": other_ok, "reason": other_reason}
     # a package that is not installed is no fault; a kernel that was tried and found wrong is
     failed = entry.checked and here and not (ok and all(found["ok"] for found in variants.values()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from anymamba.cli.options import add_device, device_of
@@ -34,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     device = device_of(arguments.device)
     if arguments.check:
         selfcheck.forget()
-    decided = table.decide(device, getattr(torch, arguments.dtype), arguments.check)
+    progress = _teller() if arguments.check else None
+    decided = table.decide(device, getattr(torch, arguments.dtype), arguments.check, progress)
     if arguments.json:
         json.dump(
             {"machine": machine.facts(), "device": str(device), "dtype": arguments.dtype, "ops": decided},
@@ -45,6 +47,18 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(decided, str(device), arguments.dtype, arguments.verbose)
     return int(any(row["failed"] for cells in decided.values() for row in cells.values()))
+
+
+def _teller() -> Callable[[str, bool, float], None]:
+    """Compiling can take seconds a kernel and minutes in all: whoever waits sees what for. Each kernel once."""
+    shown: set[str] = set()
+
+    def tell(kernel: str, ok: bool, seconds: float) -> None:
+        if kernel not in shown:
+            shown.add(kernel)
+            print(f"{seconds:6.1f} s  {kernel}: {_('works') if ok else _('failed')}", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _print(decided: dict[str, dict[str, dict[str, Any]]], device: str, dtype: str, verbose: bool) -> None:

@@ -23,11 +23,13 @@ def run(arguments: argparse.Namespace, device: torch.device, dtypes: tuple[torch
     from anymamba.numerics import op_errors
 
     started = time.perf_counter()
-    rows = []
+    rows: list[Row] = []
     for row in op_errors.measure(device, dtypes, arguments.only):
-        rows.append(row)
         if not arguments.json and sys.stderr.isatty():
             print(f"\r{row.op}: {row.case}".ljust(70), end="", file=sys.stderr, flush=True)
+        elif not rows or rows[-1].op != row.op:  # a log gets a line an op
+            print(f"{time.perf_counter() - started:6.1f} s  {row.op}", file=sys.stderr, flush=True)
+        rows.append(row)
     if not rows:
         raise AnymambaError("usage", _("no op is named like {only!r}").format(only=arguments.only))
     failed = [row for row in rows if not row.ok]
