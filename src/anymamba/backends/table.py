@@ -18,7 +18,6 @@ from anymamba.backends.probes import as_given
 from anymamba.errors import AnymambaWarning, BackendError
 from anymamba.language import _
 
-
 Progress = Callable[[str, bool, float], None]
 """Told of a kernel whenever a call has had it checked: backend, op and variant, whether it works, seconds."""
 
