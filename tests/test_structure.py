@@ -25,7 +25,7 @@ LAYERS = [
 
 SIBLINGS = {
     ("training", "generation"), ("evaluation", "training"), ("numerics", "generation"), ("numerics", "evaluation"),
-    ("training", "bench"), ("bench", "generation"), ("evaluation", "generation"),
+    ("bench", "training"), ("bench", "generation"), ("evaluation", "generation"),
 }  # fmt: skip
 ROOT_FILES = {"errors", "language", "catalog", "lazy", "nearest", "cachefolder", "announce", "printable", "__init__", "__main__"}
 

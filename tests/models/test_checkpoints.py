@@ -15,7 +15,8 @@ from torch.testing import assert_close
 
 import anymamba
 from anymamba.errors import AnymambaError
-from anymamba.models import files, hub
+from anymamba.models import hub
+from anymamba.models.hub import files
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
 from anymamba.models.mamba2 import Mamba2Config

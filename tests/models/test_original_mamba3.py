@@ -13,7 +13,7 @@ import torch
 from anymamba.cli import main
 from anymamba.errors import AnymambaError
 from anymamba.generation.model import load
-from anymamba.models import files
+from anymamba.models.hub import files
 from anymamba.models.tokenizer import byte_tokenizer, load_tokenizer
 
 SSM = {"layer": "Mamba3", "d_state": 16, "expand": 2, "headdim": 16, "ngroups": 1, "rope_fraction": 0.5, "chunk_size": 16}

@@ -16,10 +16,10 @@ from anymamba.bench import floor, model_peers, official, peers
 from anymamba.bench.case import FLOOR, Case, Contender, Contest, Setting, Target
 from anymamba.bench.gate import Gate, compare
 from anymamba.generation.engine import Reader
-from anymamba.models import graphed_pass
 from anymamba.models.config import Config
 from anymamba.models.lm import LanguageModel
 from anymamba.models.sizes import config_of_size
+from anymamba.training.loop import graphed_pass
 
 DECODE_STEPS, PROMPT = 16, 16
 _GATE_TOKENS, _GATE_LAYERS, _GATE_VOCABULARY = 65, 2, 512

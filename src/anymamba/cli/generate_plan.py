@@ -85,7 +85,8 @@ def _lines(plan: dict[str, Any]) -> list[str]:
 
 def _folder(model: str) -> Path:
     """Where config.json is; of a hub name nothing else is downloaded."""
-    from anymamba.models import files, hub
+    from anymamba.models import hub
+    from anymamba.models.hub import files
 
     if not Path(model).expanduser().exists() and files.looks_like_hub_name(model):
         return files.download(model, ["config.json", "params.json"])
@@ -94,7 +95,7 @@ def _folder(model: str) -> Path:
 
 def _dtype(asked: str | None, folder: Path) -> str:
     """float32, bfloat16 or float16: as asked, or as the weights were saved."""
-    from anymamba.models import files
+    from anymamba.models.hub import files
 
     if asked in _DTYPE_BYTES:
         return asked

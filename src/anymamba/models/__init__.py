@@ -4,8 +4,8 @@ mamba.py mamba2.py mamba3.py falcon_mamba.py   the families: configuration, mixe
 family.py  families.py               what a family is; which there are
 lm.py                                the trunk and head that they share
 cache.py                             the recurrent state between calls
-loss.py                              cross-entropy without the logits of the whole sequence
-hub.py                               load and save, every checkpoint form
+trunk/                               the parts that they are made of
+hub/                                 load and save, every checkpoint form
 sizes.py                             tiny ... 2.8b -> configuration
 tokenizer.py                         text to ids and back
 """

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from anymamba.errors import AnymambaError, warn_once
 from anymamba.language import _
-from anymamba.models import families, files, identity
+from anymamba.models import families, identity
 from anymamba.models.config import Config
+from anymamba.models.hub import files
 
 
 class Cache:

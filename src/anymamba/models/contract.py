@@ -13,7 +13,7 @@ from anymamba.errors import AnymambaError
 from anymamba.language import _
 from anymamba.models.config import Config
 from anymamba.models.family import Family, LayerKind
-from anymamba.models.names import TensorNames
+from anymamba.models.hub.names import TensorNames
 from anymamba.models.trunk.mixer import Mixer
 from anymamba.models.trunk.state import State
 

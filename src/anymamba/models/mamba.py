@@ -16,7 +16,7 @@ from anymamba import ops
 from anymamba.models import plain
 from anymamba.models.config import Config
 from anymamba.models.family import Family, LayerKind, LinearLayer, alike
-from anymamba.models.original import shared_fields, state_spaces
+from anymamba.models.hub.original import shared_fields, state_spaces
 from anymamba.models.plain import Weights, plain_class
 from anymamba.models.sizes import SIZES
 from anymamba.models.trunk.convolution import convolve, convolve_step, readable

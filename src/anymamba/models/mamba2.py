@@ -16,8 +16,8 @@ from anymamba.language import _
 from anymamba.models import plain
 from anymamba.models.config import Config
 from anymamba.models.family import Family, LayerKind, LinearLayer, alike
+from anymamba.models.hub.original import OriginalForm, padded, refuse, shared_fields, state_spaces
 from anymamba.models.mamba import random_dt_bias
-from anymamba.models.original import OriginalForm, padded, refuse, shared_fields, state_spaces
 from anymamba.models.plain import Weights, plain_class
 from anymamba.models.sizes import SIZES
 from anymamba.models.trunk.convolution import convolve, convolve_step, readable

@@ -17,9 +17,9 @@ from anymamba.errors import ArgumentError
 from anymamba.language import _
 from anymamba.models.config import Config
 from anymamba.models.family import Family, LayerKind, LinearLayer
+from anymamba.models.hub.original import shared_fields, state_spaces
 from anymamba.models.mamba import random_dt_bias
 from anymamba.models.mamba3_recurrence import recurrence
-from anymamba.models.original import shared_fields, state_spaces
 from anymamba.models.plain import plain_class
 from anymamba.models.sizes import SIZES
 from anymamba.models.trunk.documents import Documents

@@ -17,7 +17,7 @@ import tokenizers
 
 from anymamba.errors import AnymambaError
 from anymamba.language import _
-from anymamba.models import files
+from anymamba.models.hub import files
 
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"

@@ -15,7 +15,7 @@ import tokenizers
 
 from anymamba.errors import AnymambaError
 from anymamba.language import _
-from anymamba.models import files
+from anymamba.models.hub import files
 from anymamba.models.tokenizer import CHAT_TEMPLATE, CHAT_TOKENS, END_OF_TEXT, PAD, Tokenizer
 from anymamba.training.data.filekinds import PACKED_ENDINGS
 from anymamba.training.data.readers import Source, sources

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from anymamba.errors import AnymambaError
 from anymamba.language import _, ngettext
-from anymamba.models import files
+from anymamba.models.hub import files
 from anymamba.models.tokenizer import CHAT_TEMPLATE, CHAT_TOKENS, END_OF_TEXT, PAD, Message, Tokenizer
 from anymamba.training.data.conversation import BadRecordError, messages_of
 from anymamba.training.data.readers import records, sources

@@ -11,7 +11,7 @@ import numpy as np
 
 from anymamba.errors import AnymambaError
 from anymamba.language import _
-from anymamba.models import files
+from anymamba.models.hub import files
 from anymamba.training.run import disk
 
 

@@ -12,9 +12,8 @@ from torch import Tensor
 from anymamba import printable
 from anymamba.errors import ArgumentError
 from anymamba.language import _
-from anymamba.models import graphed_pass
 from anymamba.training.data.rows import Batch
-from anymamba.training.loop import divergence, matmulshare, optim
+from anymamba.training.loop import divergence, graphed_pass, matmulshare, optim
 from anymamba.training.loop.evaluate import Score
 from anymamba.training.loop.interrupt import Interrupt
 from anymamba.training.loop.pace import Pace

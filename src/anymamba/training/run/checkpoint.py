@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from anymamba.errors import AnymambaError
 from anymamba.language import _
-from anymamba.models import files, hub
+from anymamba.models import hub
+from anymamba.models.hub import files
 from anymamba.models.tokenizer import Tokenizer
 from anymamba.training.run import disk, parallel
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from anymamba.errors import AnymambaError
 from anymamba.language import _
-from anymamba.models import files
+from anymamba.models.hub import files
 from anymamba.training.run import checkpoint, disk
 from anymamba.training.run.checkpoint import Checkpoint
 from anymamba.training.run.config import TrainConfig, checked

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from anymamba.models import original
 from anymamba.models.config import Config
 from anymamba.models.family import Family, Names
+from anymamba.models.hub import original
 
 _BLOCK = re.compile(r"(backbone\.layers\.(\d+)\.)(.*)", re.DOTALL)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anymamba.errors import AnymambaError
 from anymamba.language import _
-from anymamba.models import files
+from anymamba.models.hub import files
 
 SINGLE = "model.safetensors", "consolidated.safetensors", "pytorch_model.bin"
 INDEXED = "model.safetensors.index.json", "pytorch_model.bin.index.json"

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from anymamba.errors import AnymambaWarning
-from anymamba.models import graphed_pass
 from anymamba.models.lm import LanguageModel
 from anymamba.models.sizes import config_of_size
+from anymamba.training.loop import graphed_pass
 
 
 def test_on_the_cpu_it_says_why_not() -> None:

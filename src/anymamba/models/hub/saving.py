@@ -1,0 +1,112 @@
+"""A model into a Hugging Face folder, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from anymamba.errors import AnymambaError
+from anymamba.language import _
+from anymamba.models import families
+from anymamba.models.config import Config
+from anymamba.models.hub import files, weights
+from anymamba.models.hub.loading import HEAD, TABLE, check_vocabulary
+from anymamba.models.hub.names import TensorNames
+from anymamba.models.lm import LanguageModel
+from anymamba.models.tokenizer import Tokenizer
+
+SHARD_BYTES = 5 * 10**9
+
+
+def save(
+    model: nn.Module,
+    folder: str | Path,
+    tokenizer: Tokenizer | None = None,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes a Hugging Face folder that transformers.AutoModelForCausalLM.from_pretrained loads, under a temporary name that
+    becomes ``folder`` when all is written. Other files of an existing folder stay. Arguments as of ``write``."""
+    with files.whole_folder(Path(folder), replaces=(*weights.PATTERNS, "params.json")) as temporary:
+        write(model, temporary, tokenizer, state=state, shard_bytes=shard_bytes)
+
+
+def write(
+    model: nn.Module,
+    folder: Path,
+    tokenizer: Tokenizer | None = None,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """The files of ``save``, straight into an existing folder: config.json, generation_config.json, model.safetensors (shards
+    above shard_bytes), the tokenizer's. state: the parameters by name, where the model's own are spread over processes.
+
+    Every token that ends a text, or an answer by the chat template, stands in generation_config.json. A head that was tied and no longer is
+    the embedding's table is written too. Raises AnymambaError for a model with adapters or parametrisations: their names are others.
+    """
+    config: Config = model.config  # type: ignore[assignment]
+    tensors = {name: tensor.detach() for name, tensor in (model.state_dict() if state is None else state).items()}
+    _check_names(tensors, config)
+    tied = config.tie_word_embeddings and _same_table(tensors.get(HEAD), tensors[TABLE])
+    if tied:
+        tensors.pop(HEAD, None)
+    values = {**config.to_dict(), "tie_word_embeddings": tied}
+    dtype = str(tensors[TABLE].dtype).removeprefix("torch.")
+    values.update(dtype=dtype, torch_dtype=dtype)  # the newer and the older name of the same field
+    if tokenizer is not None:
+        check_vocabulary(config, tokenizer)
+        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+        values.update({name: value for name, value in ids.items() if value is not None})
+        tokenizer.save(folder)
+    files.write_json(folder / "config.json", values)
+    special = {name: values[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    special["eos_token_id"] = _ends(config, tokenizer)
+    files.write_json(folder / "generation_config.json", {"_from_model_config": True, **special})
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise AnymambaError(
+            "disk",
+            _("the weights need {needed:.2f} GB, {folder} has {free:.2f} GB free").format(
+                needed=needed / 1e9, folder=folder, free=free / 1e9
+            ),
+            fix=_("free some space or choose another folder"),
+        )
+    names = TensorNames(families.family_of(config), config)
+    weights.write({names.saved(name): tensor.to("cpu").contiguous() for name, tensor in tensors.items()}, folder, shard_bytes)
+
+
+def _check_names(tensors: Mapping[str, Tensor], config: Config) -> None:
+    """A folder that nothing could load is not written."""
+    with torch.device("meta"):
+        expected = LanguageModel(config).state_dict().keys()
+    missing, other = sorted(expected - tensors.keys() - {HEAD}), sorted(tensors.keys() - expected)
+    if missing or other:
+        raise AnymambaError(
+            "checkpoint",
+            _("the model is not saved: it has {name}").format(name=other[0])
+            if other
+            else _("the model is not saved: it lacks {name}").format(name=missing[0]),
+            why=_("adapters, wrappers or parametrisations gave its weights names that no program would load"),
+            fix=_("merge them first (PEFT: merge_and_unload), or save the adapters alone (PEFT: save_pretrained)"),
+        )
+
+
+def _same_table(head: Tensor | None, table: Tensor) -> bool:
+    return head is None or head.data_ptr() == table.data_ptr() or (head.shape == table.shape and torch.equal(head, table))
+
+
+def _ends(config: Config, tokenizer: Tokenizer | None) -> int | list[int] | None:
+    """Of generation_config.json: one id, or a list where an answer ends in another token than a text."""
+    if tokenizer is None or not tokenizer.end_ids:
+        return config.eos_token_id
+    # a list was read from a generation_config.json; a single id may be no more than the configuration's default
+    listed = config.eos_token_id if isinstance(config.eos_token_id, list) else []
+    ends = list(dict.fromkeys([*tokenizer.end_ids, *listed]))
+    return ends if len(ends) > 1 else ends[0]
