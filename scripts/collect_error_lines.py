@@ -1,9 +1,9 @@
-"""Collects the literal lines by which each cause shows itself in the logs of the tests: src/anymamba/doctor/error_lines.json.
+"""Collects the literal lines by which each cause shows itself in the logs of the tests, into the pages beside the rules.
 
     python scripts/collect_error_lines.py && python -m anymamba.doctor.explain docs
 
 They are the headings of the pages in docs/*/errors, which people and search engines find by them. Lines that were collected before
-and still stand in a log stay, so that the file can be edited by hand.
+and still stand in a log stay, so that they can be chosen by hand.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from anymamba.doctor import rules  # noqa: E402
+from anymamba.doctor import page, rules  # noqa: E402
 from anymamba.doctor.log import Log  # noqa: E402
 from anymamba.doctor.reading import read  # noqa: E402
 from anymamba.doctor.rule import NOTE, POSSIBLE  # noqa: E402
@@ -32,7 +32,7 @@ TELLING = re.compile(
     re.I,
 )
 LOGS = ROOT / "tests" / "doctor" / "logs"
-FILE = ROOT / "src" / "anymamba" / "doctor" / "error_lines.json"
+TITLES = {"en": "Error messages", "zh": "错误信息"}
 MOST_LINES = 6
 LONGEST = 150
 SHORTEST = 12
@@ -69,14 +69,13 @@ def lines_of(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def main() -> None:
-    known: dict[str, list[str]] = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {}
+def collected() -> dict[str, list[str]]:
+    """Cause to its lines."""
     logs = "\n".join(re.sub(r"\s+", " ", path.read_bytes().decode("utf-8", "replace")) for path in LOGS.glob("*.txt"))
-    causes = {rule.cause for rule in rules.all_rules()}
-    made = {cause: [line for line in lines if line in logs] for cause, lines in known.items() if cause in causes}
+    made = {rule.cause: [line for line in page.read(rule.package, "en").lines if line in logs] for rule in rules.all_rules()}
     for path in sorted(LOGS.glob("*.txt")):
         for cause, line in lines_of(path):
-            lines = made.setdefault(cause, [])
+            lines = made[cause]
             new = shape(line) not in {shape(other) for other in lines}
             told = len(line) >= SHORTEST and TELLING.search(line) and not re.match(r"[/\\]|[A-Z]:\\|\S+[/\\]\S+[/\\]", line)
             if new and told and line in logs:
@@ -85,8 +84,24 @@ def main() -> None:
         # the end of another line, or a line that goes on in another, says no more than that one
         whole = [line for line in lines if not any(line != other and line in other for other in lines)]
         made[cause] = whole[:MOST_LINES]
-    FILE.write_text(json.dumps({cause: made[cause] for cause in sorted(made) if made[cause]}, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    print(sum(map(len, made.values())), "lines of", len(made), "causes", file=sys.stderr)
+    return made
+
+
+def with_lines(text: str, lines: list[str], title: str) -> str:
+    """The page with these lines as its headings, after its first sentence."""
+    text = re.sub(rf"^## {title}\n(?:.*\n)*?(?=## )", "", text, flags=re.MULTILINE)
+    section = f"## {title}\n\n" + "".join(f"### {page.code(line)}\n\n" for line in lines) if lines else ""
+    return re.sub(r"^(?=## )", lambda _: section, text, count=1, flags=re.MULTILINE)
+
+
+def main() -> None:
+    made = collected()
+    for rule in rules.all_rules():
+        folder = Path(str(sys.modules[rule.package].__file__)).parent
+        for language, title in TITLES.items():
+            file = folder / f"{language}.md"
+            file.write_text(with_lines(file.read_text("utf-8"), made[rule.cause], title), "utf-8")
+    print(sum(map(len, made.values())), "lines of", sum(map(bool, made.values())), "causes", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from anymamba.doctor import explain, rules
+from anymamba.doctor import page, rules
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / "tests" / "doctor" / "logs"
-LINES = explain.error_lines()
+LINES = {rule.cause: page.read(rule.package, "en").lines for rule in rules.all_rules()}
 
 
 def squeezed(text: str) -> str:
@@ -31,10 +31,8 @@ def test_every_line_stands_in_a_log_of_its_cause() -> None:
 
 
 def test_most_causes_have_lines_and_none_has_many() -> None:
-    causes = [rule.cause for rule in rules.all_rules()]
-    assert set(LINES) <= set(causes)
-    assert len(LINES) > 0.85 * len(causes)
-    assert all(1 <= len(lines) <= 6 and len(set(lines)) == len(lines) for lines in LINES.values())
+    assert sum(map(bool, LINES.values())) > 0.85 * len(LINES)
+    assert all(len(lines) <= 6 and len(set(lines)) == len(lines) for lines in LINES.values())
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -42,10 +40,10 @@ def test_lines_are_headings_and_the_index_has_them_all(language: str) -> None:
     folder = ROOT / "docs" / language / "errors"
     index = (folder / "README.md").read_text("utf-8")
     for rule in rules.all_rules():
-        page = (folder / f"{rule.code}.md").read_text("utf-8")
+        text = (folder / f"{rule.code}.md").read_text("utf-8")
         assert f"[{rule.code}]({rule.code}.md)" in index
-        for line in LINES.get(rule.cause, []):
-            assert re.search(r"^### `+ ?" + re.escape(line) + r" ?`+$", page, re.M), (rule.code, line)
+        for line in LINES[rule.cause]:
+            assert re.search(r"^### `+ ?" + re.escape(line) + r" ?`+$", text, re.M), (rule.code, line)
             assert line in index
 
 

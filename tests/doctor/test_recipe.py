@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from anymamba.doctor import rules
+from anymamba.doctor import page, rules
 from tests.doctor import corpus, test_logs, test_rules
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,19 +23,57 @@ RULE = '''"""A snake in the machine."""
 
 from __future__ import annotations
 
-from anymamba.doctor.rule import ONLY_OFFICIAL, Remedy, Rule, Signature, Text
+from anymamba.doctor.rule import Rule, Signature
 
 RULE = Rule(
     code="AM999",
     cause="snake-in-machine",
     order=990,
-    title=Text("A snake lives in the machine", "机器里有一条蛇"),
-    why=Text("The fan was warm, and the case was open.", "风扇温暖，机箱敞开。"),
-    needed=ONLY_OFFICIAL,
     signatures=(Signature(r"mamba_ssm: unexpected hissing at fan \\d+", own=True),),
-    remedies=(Remedy(Text("Show it the door.", "请它离开。"), ("pip install mamba-ssm=={mamba}",)),),
 )
 '''
+PAGES = {
+    "en": '''# AM999 snake-in-machine
+
+A snake lives in the machine.
+
+## Why it happens
+
+The fan was warm, and the case was open.
+
+## Do you need to fix it?
+
+{only-official}
+
+## What to do, in this order
+
+1. Show it the door.
+
+   ```bash
+   pip install mamba-ssm=={mamba}
+   ```
+''',
+    "zh": '''# AM999 snake-in-machine
+
+机器里有一条蛇。
+
+## 原因
+
+风扇温暖，机箱敞开。
+
+## 需要修复吗？
+
+{only-official}
+
+## 按顺序尝试
+
+1. 请它离开。
+
+   ```bash
+   pip install mamba-ssm=={mamba}
+   ```
+''',
+}
 LOG = "Collecting mamba-ssm\nRuntimeError: mamba_ssm: unexpected hissing at fan 2\n"
 
 
@@ -52,18 +90,20 @@ Follow = Callable[[str], None]
 def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
     """Steps 1 and 2, in a copy of the tree that has nothing but what they add."""
     first, second, _ = steps()
-    path = re.search(r"`(src/anymamba/doctor/rules/<theme>/<cause>\.py)`", first)
+    path = re.search(r"`(src/anymamba/doctor/rules/<theme>/<cause>/__init__\.py)`", first)
     log = re.search(r"`(tests/doctor/logs/<cause>\.txt)`", second)
     expected = re.search(r'`(\{"causes": \["my-cause"\]\})`', second)
-    assert path and log and expected
+    assert path and log and expected and "`en.md`" in first and "`zh.md`" in first
     modules = set(sys.modules)
 
     def write(rule: str) -> None:
         file = tmp_path / path[1].replace("<theme>", "devices").replace("<cause>", "snake_in_machine")
         file.parent.mkdir(parents=True)
         file.write_text(rule, "utf-8")
+        for language, text in PAGES.items():
+            (file.parent / f"{language}.md").write_text(text, "utf-8")
         theme = importlib.import_module("anymamba.doctor.rules.devices")
-        monkeypatch.setattr(theme, "__path__", [*theme.__path__, str(file.parent)])
+        monkeypatch.setattr(theme, "__path__", [*theme.__path__, str(file.parent.parent)])
         monkeypatch.setattr(rules, "_rules", ())
         text = tmp_path / log[1].replace("<cause>", "snake_in_machine")
         text.parent.mkdir(parents=True)
@@ -100,12 +140,10 @@ def test_the_commands_write_its_pages(follow: Follow, tmp_path: Path, monkeypatc
     folders = re.findall(r"`(docs/\w+/errors/)`", steps()[2])
     assert script and words and len(folders) == 2
     collect = runpy.run_path(str(ROOT / script[1]))["main"]
-    lines = tmp_path / "error_lines.json"
     monkeypatch.setitem(collect.__globals__, "LOGS", corpus.LOGS)
-    monkeypatch.setitem(collect.__globals__, "FILE", lines)
+    monkeypatch.setattr(rules, "_rules", (rules.by_name()["AM999"],))  # nothing is written into the pages of all others
     collect()
-    monkeypatch.setattr("pkgutil.get_data", lambda package, name: lines.read_bytes())
-    monkeypatch.setattr(rules, "_rules", (rules.by_name()["AM999"],))  # the pages of all others take a while
+    page.read.cache_clear()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [words[1], words[2]])
     monkeypatch.delitem(sys.modules, words[1], raising=False)

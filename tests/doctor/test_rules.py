@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from anymamba.doctor import blanks, explain, rules
+from anymamba.doctor import blanks, explain, page, rules
 from anymamba.doctor.present import TYPICAL, fill
 from anymamba.doctor.rule import Rule
 from anymamba.doctor.shells import to_powershell
@@ -50,17 +50,25 @@ def test_enough_rules_with_unique_names() -> None:
     assert set(NAMED) <= {rule.cause for rule in RULES}
 
 
+def texts(prose: page.Page) -> list[str]:
+    return [prose.title, prose.why, prose.needed, *(remedy.text for remedy in prose.remedies)]
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.cause)
 def test_rule_is_complete(rule: Rule) -> None:
     assert re.fullmatch(r"AM\d{3}", rule.code)
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+|unknown", rule.cause)
-    files = [path.stem for path in (ROOT / "src" / "anymamba" / "doctor" / "rules").glob("*/*.py")]
-    assert files.count(rule.cause.replace("-", "_")) == 1, "a rule's file is named after its cause"
-    texts = [rule.title, rule.why, rule.needed, *(remedy.text for remedy in rule.remedies)]
-    for text in texts:
-        assert text.en and not CHINESE.search(text.en)
-        assert CHINESE.search(text.zh), text.zh
-    assert rule.remedies
+    folders = [path.name for path in (ROOT / "src" / "anymamba" / "doctor" / "rules").glob("*/*/")]
+    assert folders.count(rule.cause.replace("-", "_")) == 1, "a rule's folder is named after its cause"
+    english, chinese = (page.read(rule.package, language) for language in ("en", "zh"))
+    assert english.heading == chinese.heading == f"{rule.code} {rule.cause}"
+    for text, translated in zip(texts(english), texts(chinese), strict=True):
+        assert text and not CHINESE.search(text)
+        assert CHINESE.search(translated), translated
+    assert english.remedies
+    # what is typed, and where, is the same in both languages
+    assert [remedy._replace(text="") for remedy in english.remedies] == [remedy._replace(text="") for remedy in chinese.remedies]
+    assert (english.lines, english.links) == (chinese.lines, chinese.links)
     assert rule.signatures or rule.log is not None
     known = {other.cause for other in RULES}
     assert set(rule.explains) <= known - {rule.cause}
@@ -68,14 +76,14 @@ def test_rule_is_complete(rule: Rule) -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.cause)
 def test_no_blank_is_left_open(rule: Rule) -> None:
-    for remedy in rule.remedies:
+    for remedy in rule.page().remedies:
         for command in (*remedy.commands, *(remedy.powershell or ())):
             assert not re.search(r"\{[a-z_]+\}", fill(command, KNOWN)), command
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_docs_are_the_rules(language: str) -> None:
-    """Run `python -m anymamba.doctor.explain docs` after a change of a rule."""
+    """Run `python -m anymamba.doctor.explain docs` after a change of a page."""
     folder = ROOT / "docs" / language / "errors"
     pages = explain.pages(language)
     assert {path.name for path in folder.glob("*.md")} == set(pages)
@@ -94,6 +102,58 @@ def test_docs_are_the_rules(language: str) -> None:
 )
 def test_powershell(bash: str, powershell: str) -> None:
     assert to_powershell(bash) == powershell
+
+
+PAGE = """# AM999 some-cause
+
+A snake
+lives here.
+
+## Why it happens
+
+The fan
+was warm.
+
+## Do you need to fix it?
+
+{optional}
+
+## What to do, in this order
+
+1. Show it the door. (Linux, WSL; conda)
+
+   ```bash
+   conda remove snake
+   ```
+
+   ```powershell
+   Remove-Item snake
+   ```
+
+2. Or wait (some days).
+3. {use-anymamba}
+
+## Seen in
+
+- <https://example.org/1>
+"""
+
+
+def test_a_page_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = page.source
+    monkeypatch.setattr(page, "source", lambda package, language: PAGE if package == "snake" else original(package, language))
+    prose = page.read("snake", "en")
+    assert (prose.title, prose.why, prose.lines) == ("A snake lives here", "The fan was warm.", ())
+    assert prose.needed.startswith("Usually not") and prose.links == ("https://example.org/1",)
+    first, second, third = prose.remedies
+    assert first == page.Remedy(
+        "Show it the door.", ("conda remove snake",), ("Remove-Item snake",), ("linux", "wsl"), ("conda",), ()
+    )
+    assert second == page.Remedy("Or wait (some days).")
+    assert third.commands == ("anymamba dropin enable",)
+    monkeypatch.setattr(page, "source", lambda package, language: PAGE.replace("## Why", "## Wherefore"))
+    with pytest.raises(KeyError, match="Wherefore"):
+        page.read("viper", "en")
 
 
 def doctor_files() -> list[Path]:

@@ -226,5 +226,5 @@ def _list() -> int:
     from anymamba.doctor.present import TYPICAL, fill
 
     for rule in rules.all_rules():
-        print("{}  {:34} {}".format(rule.code, rule.cause, fill(rule.title.here(), blanks.values(TYPICAL))))
+        print("{}  {:34} {}".format(rule.code, rule.cause, fill(rule.page().title, blanks.values(TYPICAL))))
     return 0

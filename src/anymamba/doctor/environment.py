@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from anymamba.doctor import situation
-
-if TYPE_CHECKING:
-    from anymamba.doctor.log import Log
+from anymamba.doctor.log import Log
 
 
 class Environment(NamedTuple):
@@ -42,7 +40,7 @@ class Environment(NamedTuple):
     guess: Optional[str] = None
 
 
-def of_log(log: "Log", system: str) -> Environment:
+def of_log(log: Log, system: str) -> Environment:
     text = log.text
     torch, cuda = _torch(log)
     wheel = log.facts.get("wheel") or {}
@@ -97,7 +95,7 @@ _TORCH_WORDS = (
 )
 
 
-def _torch(log: "Log") -> Tuple[Optional[str], Optional[str]]:
+def _torch(log: Log) -> Tuple[Optional[str], Optional[str]]:
     """(version, CUDA) of the user's torch: installed, else seen by an unisolated build, else written anywhere."""
     version = log.facts.get("torch_installed")
     if not version and not log.facts["isolated"]:
@@ -206,7 +204,7 @@ def _wish(text: str, package: str) -> Optional[str]:
     return found.group(1).rstrip(".") if found else None
 
 
-def _installed(log: "Log", name: str) -> Optional[str]:
+def _installed(log: Log, name: str) -> Optional[str]:
     """The release that the user has, which a repair keeps."""
     installation = log.installations.get(name)
     return installation.version.split("+")[0] if installation else None

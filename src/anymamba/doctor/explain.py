@@ -1,38 +1,21 @@
-"""The long form of a cause, as ``--explain`` prints it and as docs/*/errors/ keep it: one text, written in the rule.
+"""A rule's page as ``--explain`` prints it and as docs/*/errors/ keep it: the Markdown beside the rule with its blanks filled in, and with
+what it shares with other pages. Also the index of all pages.
 
 python -m anymamba.doctor.explain docs      # writes docs/en/errors/*.md and docs/zh/errors/*.md again
 """
 
 from __future__ import annotations
 
-import functools
-import json
-import pkgutil
 import re
 import sys
 from pathlib import Path
 from typing import Dict, List
 
-from anymamba.doctor import blanks, rules
+from anymamba.doctor import blanks, page, rules
 from anymamba.doctor.present import TYPICAL, fill
-from anymamba.doctor.rule import Remedy, Rule, Text
+from anymamba.doctor.rule import Rule
 from anymamba.doctor.shells import commands
-from anymamba.language import LANGUAGES, _, set_language
-
-# folders of rules, in the order in which a user meets them
-THEMES = {
-    "isolation": Text("Before the build: isolation, build tools, the wrong torch", "构建之前：隔离、构建工具、错误的 torch"),
-    "wheels": Text("Wheels, versions and downloads", "wheel、版本与下载"),
-    "toolkit": Text("nvcc and the CUDA toolkit", "nvcc 与 CUDA 工具包"),
-    "compiling": Text("While it compiles", "编译过程中"),
-    "windows": Text("Windows", "Windows"),
-    "platforms": Text("WSL, macOS, old Linux", "WSL、macOS 与较旧的 Linux"),
-    "imports": Text("At the import", "导入时"),
-    "triton": Text("Triton", "Triton"),
-    "devices": Text("On the GPU", "在显卡上运行时"),
-    "transformers": Text("transformers", "transformers"),
-    "unexplained": Text("None of these", "以上都不是"),
-}
+from anymamba.language import LANGUAGES, _, current_language, set_language
 
 # blanks that only a match or a lack fills
 _EXAMPLES = {
@@ -51,80 +34,68 @@ _EXAMPLES = {
 
 def explain(rule: Rule) -> str:
     """Markdown in the current language."""
-    lines: List[str] = ["# {} {}".format(rule.code, rule.cause), "", _text(rule.title.here()) + _("."), ""]
-    literal = error_lines().get(rule.cause, [])
-    if literal:
-        lines += ["## " + _("Error messages"), ""]
-        for line in literal:
-            lines += ["### " + _code(line), ""]
-    lines += ["## " + _("Why it happens"), "", _text(rule.why.here()), ""]
-    shown = [signature.source for signature in rule.signatures]
-    if shown:
-        lines += [
-            "## " + _("What it looks like"),
-            "",
-            _("Any of these, as regular expressions:"),
-            "",
-            "```text",
-        ]
-        lines += shown + ["```", ""]
-    lines += ["## " + _("Do you need to fix it?"), "", _text(rule.needed.here()), ""]
-    lines += ["## " + _("What to do, in this order"), ""]
-    lines += [
-        _(
-            "Versions are examples, for torch {torch} with CUDA {cuda} and Python {python}; the doctor computes those "
-            "of your log or machine."
-        ).format(torch=TYPICAL.torch, cuda=TYPICAL.cuda, python=TYPICAL.python),
-        "",
-    ]
-    for number, remedy in enumerate(rule.remedies, 1):
-        lines += _remedy(number, remedy)
-    if rule.explains:
-        lines += [
-            "## " + _("What it explains"),
-            "",
-            _("Found together with these, they are consequences: ") + ", ".join(rule.explains) + _("."),
-            "",
-        ]
-    if rule.links:
-        lines += ["## " + _("Seen in"), ""] + ["- <{}>".format(link) for link in rule.links] + [""]
+    lines: List[str] = []
+    for part in re.split(r"^(?=## |\d+\. )", page.source(rule.package, current_language()), flags=re.M):
+        section = page.SECTIONS.get(part.partition("\n")[0][3:])
+        if section == "links":
+            lines += _consequences(rule)
+        if part[0].isdigit():
+            lines += _remedy(part)
+        else:
+            text = part.rstrip() if section == "lines" else _filled(part.rstrip())  # a line of a log may have braces of its own
+            lines += [*_with_shared(text.split("\n")), ""]
+        if section == "remedies":
+            lines += [_versions(), ""]
+    if not rule.page().links:
+        lines += _consequences(rule)
     return "\n".join(lines)
 
 
-@functools.lru_cache(maxsize=None)
-def error_lines() -> Dict[str, List[str]]:
-    """Cause to the lines of logs by which people know it, literally; scripts/collect_error_lines.py collects them."""
-    text = pkgutil.get_data(__name__, "error_lines.json")
-    return dict(json.loads(text.decode("utf-8"))) if text else {}
-
-
-def _code(text: str) -> str:
-    """As code in a line of Markdown, whatever quotes it has."""
-    fence = "`" * (1 + max([0] + [len(run) for run in re.findall("`+", text)]))
-    space = " " if text.startswith("`") or text.endswith("`") else ""
-    return fence + space + text + space + fence
-
-
-def _remedy(number: int, remedy: Remedy) -> List[str]:
-    where = ""
-    if remedy.systems:
-        names = {"linux": "Linux", "wsl": "WSL", "windows": "Windows", "macos": "macOS"}
-        where = _(" ({systems})").format(systems=", ".join(names[name] for name in remedy.systems))
-    lines = ["{}. {}{}".format(number, _text(remedy.text.here()), where), ""]
-    bash = tuple(_text(command) for command in remedy.commands)
-    here = TYPICAL._replace(place=remedy.places[0] if remedy.places else "")
-    bash = commands(remedy, here, bash, None)
-    own = None if remedy.powershell is None else tuple(_text(command) for command in remedy.powershell)
-    shell = commands(remedy, TYPICAL._replace(system="windows", shell="powershell"), bash, own)
-    if bash and (not remedy.systems or set(remedy.systems) != {"windows"}):
-        lines += ["   ```" + (here.place or "bash")] + ["   " + command for command in bash] + ["   ```", ""]
-    if shell and shell != bash and (not remedy.systems or "windows" in remedy.systems) and not remedy.places:
-        lines += ["   ```powershell"] + ["   " + command for command in shell] + ["   ```", ""]
-    return lines
-
-
-def _text(text: str) -> str:
+def _filled(text: str) -> str:
     return fill(text, dict(blanks.values(TYPICAL), **_EXAMPLES))
+
+
+def _versions() -> str:
+    return _(
+        "Versions are examples, for torch {torch} with CUDA {cuda} and Python {python}; the doctor computes those "
+        "of your log or machine."
+    ).format(torch=TYPICAL.torch, cuda=TYPICAL.cuda, python=TYPICAL.python)
+
+
+def _consequences(rule: Rule) -> List[str]:
+    if not rule.explains:
+        return []
+    text = _("Found together with these, they are consequences: ") + ", ".join(rule.explains) + _(".")
+    return ["## " + _("What it explains"), "", text, ""]
+
+
+def _with_shared(lines: List[str]) -> List[str]:
+    """The lines, and in the place of {a-name} those of the shared text of that name."""
+    shared = page.shared(current_language())
+    whole: List[str] = []
+    for line in lines:
+        name = page.shared_name(line)
+        whole += [text for text in shared[name] if text] if name else [line]
+    return whole
+
+
+def _remedy(item: str) -> List[str]:
+    """A remedy of the list; where it goes for Windows too and is written for bash alone, PowerShell's form follows."""
+    number = item[: item.index(".") + 2]
+    lines = page.items(item.split("\n"))[0]
+    remedy = page.remedy(lines, current_language())
+    name = page.shared_name(lines[0])
+    lines = [*page.shared(current_language())[name]] if name else lines
+    text = "\n".join(lines).strip().split("\n")
+    if remedy.powershell is None and remedy.commands and not remedy.places and (not remedy.systems or "windows" in remedy.systems):
+        bash = tuple(map(_filled, remedy.commands))
+        shell = commands(remedy, TYPICAL._replace(system="windows", shell="powershell"), bash, None)
+        own = "```powershell\n" + "\n".join(shell) + "\n```"
+        if remedy.systems == ("windows",):
+            text = "\n".join(text).split("```")[0].split("\n") + own.split("\n")
+        elif shell != bash:
+            text += ["", *own.split("\n")]
+    return [_filled(line) for line in (number + text[0], *("   " + line if line else "" for line in text[1:]), "")]
 
 
 def pages(language: str) -> Dict[str, str]:
@@ -132,14 +103,13 @@ def pages(language: str) -> Dict[str, str]:
     set_language(language)
     try:
         made = {rule.code + ".md": explain(rule) for rule in rules.all_rules()}
-        lines = _index()
-        made["README.md"] = "\n".join(lines) + "\n"
+        made["README.md"] = _index()
     finally:
         set_language(None)
     return made
 
 
-def _index() -> List[str]:
+def _index() -> str:
     """The page of all causes, by what the user was doing, with the lines by which each is known."""
     lines = [
         "# " + _("Error messages of mamba-ssm and causal-conv1d"),
@@ -150,28 +120,15 @@ def _index() -> List[str]:
         ),
         "",
     ]
-    themes = _themes()
-    for theme in dict.fromkeys([*(name for name in THEMES if name in themes), *sorted(themes)]):
-        title = THEMES.get(theme)
-        lines += ["## " + (title.here() if title else theme), ""]
-        for rule in themes[theme]:
-            lines.append(
-                "- [{0}]({0}.md) `{1}`: {2}{3}".format(rule.code, rule.cause, _text(rule.title.here()), _("."))
-            )
-            lines += ["    - " + _code(line) for line in error_lines().get(rule.cause, [])]
+    for theme, title in page.themes(current_language()).items():
+        lines += ["## " + title, ""]
+        for rule in rules.all_rules():
+            if rule.package.split(".")[-2] == theme:
+                prose = rule.page()
+                lines.append("- [{0}]({0}.md) `{1}`: {2}{3}".format(rule.code, rule.cause, _filled(prose.title), _(".")))
+                lines += ["    - " + page.code(line) for line in prose.lines]
         lines.append("")
-    return lines[:-1]
-
-
-def _themes() -> Dict[str, List[Rule]]:
-    """Folder of rules to its rules, by code."""
-    names = {rule.cause.replace("-", "_"): rule for rule in rules.all_rules()}
-    found: Dict[str, List[Rule]] = {}
-    for module in pkgutil.walk_packages(rules.__path__):
-        if module.ispkg:
-            inner = pkgutil.iter_modules([path + "/" + module.name for path in rules.__path__])
-            found[module.name] = sorted((names[item.name] for item in inner if item.name in names), key=lambda rule: rule.code)
-    return {theme: listed for theme, listed in found.items() if listed}
+    return "\n".join(lines)
 
 
 def write(docs: Path) -> None:

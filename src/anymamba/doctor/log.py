@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import bisect
 import re
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Match, Optional
+from typing import Any, Dict, Iterator, List, Match, Optional
 
 from anymamba.doctor import installations, recognise
 from anymamba.doctor.patterns import compiled
 from anymamba.doctor.reading import Line, Reading
-
-if TYPE_CHECKING:
-    from anymamba.doctor.rule import Signature
+from anymamba.doctor.signature import Signature
 
 # packages that carry the kernels under these names, forks included
 OURS = re.compile(
@@ -73,7 +71,7 @@ class Log:
         self.facts: Dict[str, Any] = recognise.facts(self.text)
         self.installations = installations.versions(self.text)
 
-    def finditer(self, signature: "Signature") -> Iterator[Match[str]]:
+    def finditer(self, signature: Signature) -> Iterator[Match[str]]:
         return signature.regex.finditer(self.text)
 
     def search(self, pattern: str) -> Optional[Match[str]]:

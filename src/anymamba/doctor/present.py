@@ -7,12 +7,14 @@ import re
 import sys
 from typing import Dict, List, Optional, Tuple
 
-from anymamba.doctor import advice, blanks
+from anymamba.doctor import blanks, page
 from anymamba.doctor.environment import Environment
 from anymamba.doctor.finding import Evidence, Finding, Step
 from anymamba.doctor.log import Log
-from anymamba.doctor.rule import BRANCH, CAUSE, NOTE, POSSIBLE, Match, Remedy, Rule
+from anymamba.doctor.page import Remedy
+from anymamba.doctor.rule import BRANCH, CAUSE, NOTE, POSSIBLE, Match, Rule
 from anymamba.doctor.shells import commands
+from anymamba.language import current_language
 
 MOST_EVIDENCE = 4
 
@@ -47,7 +49,7 @@ def rank(found: List[RuleMatch]) -> None:
 
 def present(item: RuleMatch, log: Optional[Log], environment: Environment) -> Finding:
     """A finding in the current language, with commands for this environment."""
-    rule, match = item.rule, item.match
+    rule, match, prose = item.rule, item.match, item.rule.page()
     known = dict(blanks.values(environment), **(match.values or {}))
     evidence: List[Evidence] = []
     for offset in match.offsets:
@@ -59,15 +61,15 @@ def present(item: RuleMatch, log: Optional[Log], environment: Environment) -> Fi
     return Finding(
         rule.code,
         rule.cause,
-        fill(rule.title.here(), known),
+        fill(prose.title, known),
         match.confidence,
         item.role,
         tuple(evidence[:MOST_EVIDENCE]),
-        fill(rule.why.here(), known),
-        fill(rule.needed.here(), known),
+        fill(prose.why, known),
+        fill(prose.needed, known),
         steps(rule, environment, known),
         item.explained_by,
-        rule.links,
+        prose.links,
     )
 
 
@@ -87,12 +89,12 @@ _OPEN_BLANK = re.compile(r"\{[a-z_0-9]+\}")
 
 def steps(rule: Rule, environment: Environment, known: Dict[str, str]) -> Tuple[Step, ...]:
     """The remedies that apply here, in order. Where the official packages cannot be installed, doing without them comes first."""
-    chosen = [step for remedy in rule.remedies for step in [_step(remedy, environment, known)] if step]
+    chosen = [step for remedy in rule.page().remedies for step in [_step(remedy, environment, known)] if step]
     if environment.system in ("windows", "macos"):
         chosen = [step for step in chosen if environment.system == "windows" or not any(_OFFICIAL.search(line) for line in step.commands)]
         without = [step for step in chosen if any("dropin" in line for line in step.commands)]
         if not without and (not chosen or any(_OFFICIAL.search(line) for step in chosen for line in step.commands)):
-            without = [step for step in [_step(advice.USE_ANYMAMBA, environment, known)] if step]
+            without = [step for step in [_step(page.shared_remedy("use-anymamba", current_language()), environment, known)] if step]
         chosen = without + [step for step in chosen if step not in without]
     return tuple(chosen)
 
@@ -110,7 +112,7 @@ def _step(remedy: Remedy, environment: Environment, known: Dict[str, str]) -> Op
         return None
     filled = tuple(fill(command, known) for command in remedy.commands)
     powershell = None if remedy.powershell is None else tuple(fill(command, known) for command in remedy.powershell)
-    text = fill(remedy.text.here(), known)
+    text = fill(remedy.text, known)
     if any(_OPEN_BLANK.search(words) for words in (text, *filled, *(powershell or ()))):
         return None
     shell = environment.shell if environment.system == "windows" else environment.place or "bash"

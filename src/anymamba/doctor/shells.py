@@ -6,7 +6,7 @@ import re
 from typing import List, Optional, Tuple
 
 from anymamba.doctor.environment import Environment
-from anymamba.doctor.rule import Remedy
+from anymamba.doctor.page import Remedy
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(\"[^\"]*\"|'[^']*'|\S*)(?:\s+|$)")
 _EXPORT = re.compile(r"^export\s+")

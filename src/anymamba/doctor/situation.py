@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
+from anymamba.doctor.log import Log
 from anymamba.doctor.rule import LIKELY, Match, Signature, match_signatures
-
-if TYPE_CHECKING:
-    from anymamba.doctor.log import Log
 
 NAME_ERROR = Signature(r"NameError: name ['\"]bare_metal_version['\"] is not defined", bare=True)
 NVCC_WARNING = Signature(
@@ -27,13 +25,13 @@ _OVERLAY_TORCH = re.compile(
 )
 
 
-def overlay_torch(log: "Log") -> Optional[int]:
+def overlay_torch(log: Log) -> Optional[int]:
     """Where the log shows a torch inside pip's or uv's temporary build environment."""
     found = _OVERLAY_TORCH.search(log.text)
     return found.start() if found else None
 
 
-def no_cuda(log: "Log") -> Optional[Match]:
+def no_cuda(log: Log) -> Optional[Match]:
     """setup.py found no CUDA compiler, in any of the ways in which its versions say so."""
     named = match_signatures(log, (NAME_ERROR, NVCC_WARNING, NO_CUDA_HOME))
     if named:
@@ -41,7 +39,7 @@ def no_cuda(log: "Log") -> Optional[Match]:
     return _none_version(log)
 
 
-def _none_version(log: "Log") -> Optional[Match]:
+def _none_version(log: Log) -> Optional[Match]:
     # the same words come from anything that parses versions: they must come out of our setup.py
     match = match_signatures(log, (NONE_VERSION,))
     if match and re.search(
@@ -66,7 +64,7 @@ def torch_kind(version: Optional[str], system: Optional[str]) -> Optional[str]:
     return "cpu" if system in ("windows", "macos") else None
 
 
-def build_torch(log: "Log") -> Tuple[Optional[str], Optional[str]]:
+def build_torch(log: Log) -> Tuple[Optional[str], Optional[str]]:
     """(version, kind) of the torch that setup.py saw."""
     version = log.facts.get("torch_of_build")
     kind = torch_kind(version, log.facts.get("system"))
@@ -82,7 +80,7 @@ def build_torch(log: "Log") -> Tuple[Optional[str], Optional[str]]:
     return version, kind
 
 
-def first(log: "Log", *patterns: str) -> List[int]:
+def first(log: Log, *patterns: str) -> List[int]:
     """The offset of the first match of each pattern that occurs."""
     offsets = []
     for pattern in patterns:

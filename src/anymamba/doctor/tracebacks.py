@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
+from anymamba.doctor.log import Log
 from anymamba.doctor.patterns import compiled
-
-if TYPE_CHECKING:
-    from anymamba.doctor.log import Log
 
 _FRAME = re.compile(
     r"^(?:\S* ?)?(?:File \"(?P<python>[^\"\n]+)\", line \d+|File (?P<ipython>[^\s:]+):\d+|(?P<old>/\S+\.py) in \w+\()", re.M
@@ -22,7 +20,7 @@ _LAST_LINE = re.compile(
 _START = re.compile(r"Traceback \(most recent call last\)")
 
 
-def frame_before(log: "Log", offset: int, lines: int = 12) -> Optional[str]:
+def frame_before(log: Log, offset: int, lines: int = 12) -> Optional[str]:
     """The file of the innermost frame above this place."""
     path = None
     for found in _FRAME.finditer(log.around(offset, offset, before=lines, after=0)):
@@ -30,7 +28,7 @@ def frame_before(log: "Log", offset: int, lines: int = 12) -> Optional[str]:
     return path
 
 
-def call_before(log: "Log", offset: int) -> Optional[str]:
+def call_before(log: Log, offset: int) -> Optional[str]:
     """The name that was called in the source line above an exception, as in ``'NoneType' object is not callable``."""
     name = None
     lines = log.around(offset, offset, before=10, after=0).rstrip("\n").split("\n")[:-1]
@@ -47,7 +45,7 @@ def call_before(log: "Log", offset: int) -> Optional[str]:
     return name
 
 
-def cut_traceback(log: "Log") -> Optional[int]:
+def cut_traceback(log: Log) -> Optional[int]:
     """Where a traceback begins that the log ends, or goes on, without its last line; None where all of them are whole."""
     starts = [found.start() for found in _START.finditer(log.text)]
     frames = list(_FRAME.finditer(log.text))
@@ -58,6 +56,6 @@ def cut_traceback(log: "Log") -> Optional[int]:
     return starts[-1] if starts else frames[0].start()
 
 
-def near(log: "Log", offset: int, pattern: str, before: int = 12, after: int = 6) -> bool:
+def near(log: Log, offset: int, pattern: str, before: int = 12, after: int = 6) -> bool:
     """Whether the pattern occurs in the lines around this place."""
     return compiled(pattern).search(log.around(offset, offset, before=before, after=after)) is not None

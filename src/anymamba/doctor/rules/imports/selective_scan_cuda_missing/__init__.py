@@ -1,0 +1,37 @@
+"""The Python files are there, the compiled part is not."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional
+
+from anymamba.doctor.rule import CERTAIN, Match, Rule, Signature
+
+
+def _machine(facts: Dict[str, Any]) -> Optional[Match]:
+    errors = [
+        error
+        for error in facts["packages"]["errors"].values()
+        if "No module named 'selective_scan_cuda'" in error or "No module named 'causal_conv1d_cuda'" in error
+    ]
+    return Match((), CERTAIN, None, tuple(errors)) if errors else None
+
+
+RULE = Rule(
+    code="AM047",
+    cause="selective-scan-cuda-missing",
+    order=420,
+    signatures=(
+        Signature(
+            r"(?:ModuleNotFoundError|ImportError): No module named '?(?:selective_scan_cuda|causal_conv1d_cuda)'?(?!\w)",
+            own=True,
+        ),
+        Signature(r"No module named '?(?:selective_scan_cuda|causal_conv1d_cuda)'?(?!\w)", own=True),
+        Signature(
+            r"NameError: name '(?:selective_scan_cuda|selective_scan_fn|selective_scan_ref|causal_conv1d_cuda)'"
+            r" is not defined",
+            own=True,
+        ),
+    ),
+    machine=_machine,
+    explains=("broken-package-reported-missing",),
+)
