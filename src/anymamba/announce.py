@@ -18,6 +18,11 @@ def listen(listener: Callable[[str], None] | None) -> None:
     _said.clear()
 
 
+def heard() -> bool:
+    """Whether somebody listens."""
+    return _listener is not None
+
+
 def once(text: str) -> None:
     """Tells the listener, once a process and text."""
     if _listener is not None and text not in _said:

@@ -95,7 +95,9 @@ def _reader(arguments: argparse.Namespace, model: LanguageModel, rows: int = 1, 
     from anymamba.generation.engine import Reader
     from anymamba.generation.mitigation import ResynchronisedReader
 
-    return ResynchronisedReader(model, rows, cache, arguments.resync) if arguments.resync else Reader(model, rows, cache, alone=True)
+    if arguments.resync:
+        return ResynchronisedReader(model, rows, cache, arguments.resync)
+    return Reader(model, rows, cache, alone=True, first=True)
 
 
 def _one(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer, sampling: Sampling) -> int:
@@ -125,6 +127,7 @@ def _one(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokeniz
         end_tokens(model, tokenizer),
         arguments.confidence,
         arguments.logprobs,
+        0 if arguments.save_state else reader.ahead,
     ):
         text += piece.text
         finish = piece.finish

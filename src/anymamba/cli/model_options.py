@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from typing import TYPE_CHECKING
 
@@ -127,15 +126,12 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
         switch_on()
     if arguments.backend:
         use_backend(arguments.backend)
+    # before the first kernel is asked for: Triton, which takes a second to import, is told to announce what it compiles as it comes
+    announce.listen(None if getattr(arguments, "quiet", False) else _tell)
     model = load(
         arguments.model, device_of(arguments.device), arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer,
         a_activation=arguments.a_activation,
     )  # fmt: skip
-    announce.listen(None if getattr(arguments, "quiet", False) else _tell)
-    if model.device.type != "cpu" and importlib.util.find_spec("triton") is not None:
-        from anymamba.backends.triton.announcing import announce_compilation
-
-        announce_compilation()
     if arguments.dtype == "auto":
         name, why = str(model.dtype).removeprefix("torch."), fastest(model.dtype, model.device)[1]
         print(_("dtype {name}: {why}").format(name=name, why=why), file=sys.stderr)

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from anymamba.errors import ArgumentError
-from anymamba.generation.sampling import Sampler, Sampling
-from anymamba.generation.stepper import Stepper, choose_stepper
+from anymamba.generation.sampling import Sampling
+from anymamba.generation.stepper import Stepper, choose_stepper, fused
+from anymamba.generation.steps import Step as Step
+from anymamba.generation.steps import steps as steps
 from anymamba.language import _
 from anymamba.models.cache import Cache
 from anymamba.models.lm import LanguageModel
@@ -26,18 +28,15 @@ from anymamba.models.trunk.watch import Watch
 PREFILL_TOKENS = 4096
 """Tokens of a prompt read at once."""
 
+BYTES_BY_STEPS = 16 * 10**9
+"""Bytes of weights that are read, token by token, instead of a pass over the prompt on a GPU: some 8 ms, which the pass's launches take."""
 
-@dataclass
-class Step:
-    """One token of every row. ids: (batch,). done: (batch,) rows that have ended. When asked for, of the model's own distribution at
-    temperature 1, in nats: log_probability, entropy: (batch,); top_ids, top_log_probabilities: (batch, top), the likeliest first."""
+FIRST_BYTES_BY_STEPS = 400 * 10**9
+"""The same where the pass's kernels would have to be loaded first: some 200 ms."""
 
-    ids: Tensor
-    done: Tensor
-    log_probability: Tensor | None = None
-    entropy: Tensor | None = None
-    top_ids: Tensor | None = None
-    top_log_probabilities: Tensor | None = None
+AHEAD = 16
+"""Tokens of a small model that the host looks at together on a GPU; a quarter of it of a model of a billion parameters or more, whose
+tokens take so long that a reader would see them come in bursts."""
 
 
 @dataclass
@@ -59,7 +58,9 @@ class Timing:
 class Reader:
     """The state of ``rows`` texts under one model. logits: (rows, vocabulary) of the next token, None before anything was read."""
 
-    def __init__(self, model: LanguageModel, rows: int = 1, cache: Cache | None = None, *, alone: bool = False) -> None:
+    def __init__(
+        self, model: LanguageModel, rows: int = 1, cache: Cache | None = None, *, alone: bool = False, first: bool = False
+    ) -> None:
         self.model = model
         self.cache = cache if cache is not None else model.make_cache(rows)
         self.logits: Tensor | None = None
@@ -68,6 +69,16 @@ class Reader:
         self._watch: Watch | None = None
         self.alone = alone
         """Whether nobody's code runs between two steps, so that nothing can be attached to the model there: it is not looked at again."""
+        self._bytes_by_steps = FIRST_BYTES_BY_STEPS if first else BYTES_BY_STEPS
+        """first: whether this is the first that the process does on its device."""
+
+    @property
+    def ahead(self) -> int:
+        """How many tokens ``steps`` may look at together where nobody needs the state afterwards; 0 on processors, which do not run ahead
+        of their host, and where somebody may attach something to the model between two steps."""
+        if not self.alone or self.model.device.type != "cuda":
+            return 0
+        return AHEAD if sum(parameter.numel() for parameter in self.model.parameters()) < 10**9 else AHEAD // 4
 
     @torch.inference_mode()
     def read(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -86,6 +97,13 @@ class Reader:
         if attention_mask is not None:
             attention_mask = attention_mask[:, -input_ids.shape[1] :]
         self.leave_stepper()
+        if attention_mask is None and self._by_steps(input_ids):
+            for ids in input_ids.unbind(1):
+                self.step(ids)
+            self.timing.prompt_tokens += input_ids.numel()
+            self.timing.prompt_seconds += time.perf_counter() - started
+            assert self.logits is not None
+            return self.logits
         if attention_mask is not None:
             input_ids, attention_mask = on_the_left(input_ids, attention_mask)
         for start in range(0, input_ids.shape[1], PREFILL_TOKENS):
@@ -96,6 +114,14 @@ class Reader:
         self.timing.prompt_tokens += input_ids.numel() if attention_mask is None else int(attention_mask.sum())
         self.timing.prompt_seconds += time.perf_counter() - started
         return self.logits
+
+    def _by_steps(self, input_ids: Tensor) -> bool:
+        """Is a prompt so short that one kernel a token reads it sooner than a pass of hundreds of kernels, which a process has to load
+        before it runs them the first time."""
+        if not self.alone or self.model.device.type != "cuda" or len(input_ids) > 1:
+            return False
+        weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+        return input_ids.shape[1] * weights <= self._bytes_by_steps and fused(self.model, self.cache)
 
     @torch.inference_mode()
     def step(self, ids: Tensor) -> Tensor:
@@ -114,75 +140,6 @@ class Reader:
         if self._stepper is not None:
             self._stepper.write_back()
             self._stepper = self._watch = None
-
-
-def steps(
-    reader: Reader,
-    max_new_tokens: int,
-    sampling: Sampling,
-    prompt: Tensor | None = None,
-    eos: list[int] | None = None,
-    measure: bool = False,
-    attention_mask: Tensor | None = None,
-    top: int = 0,
-) -> Iterator[Step]:
-    """Chooses and reads tokens until every row has ended or ``max_new_tokens`` (-1: without limit).
-
-    reader must have logits. prompt: (rows, length), for the penalties; attention_mask: 0 where it is padding, which they do not
-    count. measure: also log-probability and entropy; top: and those of so many of the likeliest tokens.
-    """
-    if max_new_tokens < -1:
-        raise ArgumentError(
-            "usage",
-            _("max_new_tokens is {max_new_tokens}: a number of tokens, or -1 to go on until the text ends").format(
-                max_new_tokens=max_new_tokens
-            ),
-        )
-    if reader.logits is None:
-        raise ArgumentError("usage", _("nothing was read yet: an empty prompt"))
-    logits = reader.logits
-    rows, vocabulary = logits.shape
-    sampler = Sampler(sampling, rows, logits.device)
-    sampler.start(
-        prompt if prompt is not None else torch.empty(rows, 0, dtype=torch.long, device=logits.device),
-        vocabulary,
-        attention_mask,
-    )
-    ends = torch.tensor(eos or [], device=logits.device)
-    done = torch.zeros(rows, dtype=torch.bool, device=logits.device)
-    started = time.perf_counter()
-    count = 0
-    with torch.inference_mode():
-        while max_new_tokens < 0 or count < max_new_tokens:
-            ids = sampler(logits)
-            step = Step(ids, done)
-            if measure or top:
-                step.log_probability, step.entropy = confidence(logits, ids)
-            if top:
-                likeliest = logits.float().log_softmax(-1).topk(min(top, vocabulary))
-                step.top_ids, step.top_log_probabilities = likeliest.indices, likeliest.values
-            running = rows - int(done.sum()) if rows > 1 and len(ends) else rows
-            if len(ends):
-                # a row that has ended keeps repeating its end, so that the batch stays a rectangle
-                ids = step.ids = torch.where(done, ends[0], ids)
-                done = done | torch.isin(ids, ends)
-                step.done = done
-            count += 1
-            reader.timing.new_tokens += running
-            reader.timing.new_seconds += time.perf_counter() - started
-            yield step
-            started = time.perf_counter()
-            if len(ends) and bool(done.all()):
-                break
-            if max_new_tokens < 0 or count < max_new_tokens:
-                logits = reader.step(ids)
-
-
-def confidence(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of the chosen ids, (rows,), and entropy, (rows,), of the distribution of the logits; in nats."""
-    log_probabilities = logits.float().log_softmax(-1)
-    chosen = log_probabilities.gather(-1, ids[:, None])[:, 0]
-    return chosen, -(log_probabilities.exp() * log_probabilities.clamp_min(-1e4)).sum(-1)
 
 
 def generate(
@@ -204,10 +161,11 @@ def generate(
     reader = Reader(model, input_ids.shape[0], cache, alone=True)
     reader.read(input_ids, attention_mask)
     ends = model.config.eos_token_ids if eos is None else eos
-    chosen = steps(reader, max_new_tokens, Sampling(**sampling), input_ids, ends, attention_mask=attention_mask)
+    ahead = reader.ahead if cache is None else 0
+    chosen = steps(reader, max_new_tokens, Sampling(**sampling), input_ids, ends, attention_mask=attention_mask, ahead=ahead)
     new = [step.ids for step in chosen]
     reader.leave_stepper()
-    return torch.cat([input_ids, *(ids[:, None].to(input_ids) for ids in new)], dim=1)
+    return torch.cat([input_ids, torch.stack(new, dim=1).to(input_ids)], dim=1) if new else input_ids.clone()
 
 
 def stream(

@@ -190,7 +190,8 @@ class Model(LanguageModel):
         ids = encode_prompt(tokenizer, prompt)
         reader = Reader(self, alone=alone)
         reader.read(torch.tensor([ids], device=self.device))
-        return pieces(reader, tokenizer, ids, max_new_tokens, sampling, stop, end_tokens(self, tokenizer))
+        ends = end_tokens(self, tokenizer)
+        return pieces(reader, tokenizer, ids, max_new_tokens, sampling, stop, ends, ahead=reader.ahead)
 
     def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:

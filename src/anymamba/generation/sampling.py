@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, fields
 
 import torch
@@ -68,15 +67,17 @@ class Sampler:
             self._generator = torch.Generator(device).manual_seed(sampling.seed)
         self._seen: Tensor | None = None  # (rows, vocabulary + 1), made when the vocabulary is known
         self._rows = rows
-        self._recent: list[deque[int]] = [deque(maxlen=NGRAM_WINDOW) for _ in range(rows)]
+        self._recent = torch.empty(rows, 0, dtype=torch.long, device=device)  # (rows, at most NGRAM_WINDOW), -1 before a row's first
 
     def saw(self, ids: Tensor, mask: Tensor | None = None) -> None:
         """Takes note of tokens of shape (rows, tokens) that are already in the text. mask, of the same shape: 0 where a row has
         padding, which nobody wrote and no penalty counts, whatever id it has."""
         if self.sampling.no_repeat_ngram:
-            written = [[True] * ids.shape[1]] * len(ids) if mask is None else mask.bool().tolist()
-            for recent, row, is_text in zip(self._recent, ids.tolist(), written):
-                recent.extend(token for token, counts in zip(row, is_text) if counts)
+            new = ids.to(self._recent)
+            if mask is not None:  # padding goes to the front, wherever it stands, so that a text's tokens are neighbours
+                order = mask.to(new.device).bool().to(torch.int8).sort(dim=1, stable=True)
+                new = new.gather(1, order.indices).masked_fill(order.values == 0, -1)
+            self._recent = torch.cat([self._recent, new], dim=1)[:, -NGRAM_WINDOW:]
         if self.sampling.repetition_penalty != 1 and self._seen is not None:
             ids = ids.to(self._seen.device)
             # padding is noted in a column of its own, behind those of the vocabulary
@@ -110,23 +111,17 @@ class Sampler:
         return torch.where(self._seen[:, :-1], torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
     def _banned(self, logits: Tensor) -> Tensor:
+        """Logits with every token at -inf that would complete n tokens that are already in the text."""
         n = self.sampling.no_repeat_ngram
-        if not n:
+        if not n or self._recent.shape[1] < n:
             return logits
-        logits = logits.clone()
-        for row, recent in enumerate(self._recent):
-            banned = _continuations(list(recent), n)
-            if banned:
-                logits[row, banned] = -torch.inf
-        return logits
-
-
-def _continuations(tokens: list[int], n: int) -> list[int]:
-    """Tokens that would complete an n-gram that is already in ``tokens``."""
-    if len(tokens) < n:
-        return []
-    tail = tokens[len(tokens) - n + 1 :]
-    return sorted({tokens[i + n - 1] for i in range(len(tokens) - n + 1) if tokens[i : i + n - 1] == tail})
+        begun = self._recent.unfold(1, n, 1)  # (rows, places, n), every n-gram of the text
+        tail = self._recent[:, None, self._recent.shape[1] - n + 1 :]
+        repeated = ((begun[..., :-1] == tail) & (tail >= 0)).all(-1) & (begun[..., -1] >= 0)
+        vocabulary = logits.shape[-1]
+        banned = torch.zeros(len(logits), vocabulary + 1, dtype=torch.bool, device=logits.device)
+        banned.scatter_(1, begun[..., -1].masked_fill(~repeated, vocabulary), True)
+        return logits.masked_fill(banned[:, :-1], -torch.inf)
 
 
 def _kept(logits: Tensor, sampling: Sampling) -> Tensor:

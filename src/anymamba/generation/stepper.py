@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from anymamba.backends import dispatch
 from anymamba.backends.decode_model import DecodeModel, OwnStep, Stepper, Tensors
 from anymamba.errors import warn_once
 from anymamba.generation.quantize import stored
@@ -18,7 +19,7 @@ from anymamba.models.lm import LanguageModel
 from anymamba.models.trunk.watch import readable
 from anymamba.ops.decode_step import stepper
 
-__all__ = ["Stepper", "choose_stepper", "described", "own_stepper"]
+__all__ = ["Stepper", "choose_stepper", "described", "fused", "own_stepper"]
 
 
 def choose_stepper(model: LanguageModel, cache: Cache) -> Stepper:
@@ -32,6 +33,13 @@ def choose_stepper(model: LanguageModel, cache: Cache) -> Stepper:
     if fused_steps(model.config) is None:
         return stepper(None, _own_step(model, cache), _("no fused step for {kind}").format(kind=kind))
     return stepper(described(model, cache), _own_step(model, cache))
+
+
+def fused(model: LanguageModel, cache: Cache) -> bool:
+    """Whether ``choose_stepper`` gives a fused step here."""
+    if not readable(model)[0] or fused_steps(model.config) is None:
+        return False
+    return dispatch.choose_fused(described(model, cache).call()) is not None
 
 
 def own_stepper(model: LanguageModel, cache: Cache, why: str) -> Stepper:

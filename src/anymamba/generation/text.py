@@ -11,8 +11,9 @@ from torch import Tensor
 
 from anymamba.errors import AnymambaError
 from anymamba.generation.detokenize import StopStrings, StreamingDetokenizer
-from anymamba.generation.engine import Reader, Step, steps
+from anymamba.generation.engine import Reader
 from anymamba.generation.sampling import Sampling
+from anymamba.generation.steps import Step, steps
 from anymamba.language import _
 from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Tokenizer
@@ -113,14 +114,16 @@ def pieces(
     eos: Sequence[int] = (),
     measure: bool = False,
     top: int = 0,
+    ahead: int = 0,
 ) -> Iterator[Piece]:
     """Streams one text; ``reader`` has read the prompt. The end token and everything from a stop string on are not shown.
 
-    top: also the log-probabilities of so many of the likeliest tokens.
+    top: also the log-probabilities of so many of the likeliest tokens. ahead: as of ``steps``; where it is not 0, nobody may go on from
+    the reader's state.
     """
     row = _Row(tokenizer, 0, stop, eos)
     ids = torch.tensor([list(prompt)], dtype=torch.long).to(reader.model.device)
-    for step in steps(reader, max_new_tokens, sampling, ids, list(eos), measure, top=top):
+    for step in steps(reader, max_new_tokens, sampling, ids, list(eos), measure, top=top, ahead=ahead):
         piece = row.add(step)
         if piece is not None:
             yield piece
@@ -139,12 +142,12 @@ def generate_batch(
     eos: Sequence[int] = (),
     top: int = 0,
 ) -> list[Continuation]:
-    """Continues several prompts at once, padded on the left. top: as of ``pieces``."""
+    """Continues several prompts at once, padded on the left; nobody may go on from the reader's state. top: as of ``pieces``."""
     input_ids, mask = (tensor.to(reader.model.device) for tensor in left_padded(prompts, tokenizer.pad_id or 0))
     reader.read(input_ids, mask)
     rows = [_Row(tokenizer, index, stop, eos) for index in range(len(prompts))]
     written: list[list[Piece]] = [[] for _ in prompts]
-    for step in steps(reader, max_new_tokens, sampling, input_ids, list(eos), attention_mask=mask, top=top):
+    for step in steps(reader, max_new_tokens, sampling, input_ids, list(eos), False, mask, top, reader.ahead):
         for row, text in zip(rows, written):
             piece = row.add(step) if row.finish is None else None
             if piece is not None:

@@ -8,6 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
+from anymamba import announce
 from anymamba.backends.accelerator import (
     has_float64,
     is_nvidia,
@@ -17,12 +18,17 @@ from anymamba.backends.accelerator import (
     shared_memory,
 )
 from anymamba.backends.call import Call
+from anymamba.backends.triton.announcing import announce_compilation
 from anymamba.language import _
 
 __all__ = [
     "has_float64", "interpreted", "is_nvidia", "lanes", "matrix_unit_for_float32", "on_device", "power_of_2", "processors", "runs_here",
     "shared_memory",
 ]  # fmt: skip
+
+
+if announce.heard():  # every kernel's module imports this one before it compiles
+    announce_compilation()
 
 
 def interpreted() -> bool:
