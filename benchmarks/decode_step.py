@@ -16,7 +16,8 @@ import torch
 from anymamba.backends import machine
 from anymamba.backends.cuda import decode
 from anymamba.backends.cuda.decode_step import CudaStepper
-from anymamba.bench import model_cases, official
+from anymamba.bench import official
+from anymamba.bench.cases import model_cases
 from anymamba.generation.quantize import quantize_int8
 from anymamba.generation.stepper import described
 from anymamba.models.falcon_mamba import FalconMambaConfig

@@ -13,7 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from anymamba.backends import machine
-from anymamba.bench import model_cases
+from anymamba.bench.cases import model_cases
 from anymamba.models.lm import LanguageModel
 
 DEVICE = torch.device("cuda")

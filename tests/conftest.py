@@ -59,7 +59,7 @@ def choices_of_the_process() -> Iterator[None]:
 def no_other_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs inside the test's process neither wait for a look at the other programs nor change their threads because of them."""
     if request.path.name != "test_threads.py" and any(part in ("training", "cli") for part in request.path.parts):
-        monkeypatch.setattr("anymamba.training.run.cpu_use.read", lambda: (None, ""))
+        monkeypatch.setattr("anymamba.training.machine.cpu_use.read", lambda: (None, ""))
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from anymamba.cli.confidence import Marker
+from anymamba.cli.terminal.confidence import Marker
 from anymamba.generation.text import Piece
 from anymamba.printable import Printable, one_json_line, shown
 

@@ -40,7 +40,7 @@ _WHERE = {
     "evaluate": "anymamba.evaluation.evaluate",
     "use_backend": "anymamba.backends.dispatch",
     "choose": "anymamba.backends.dispatch",
-    "debug_checks": "anymamba.ops.debug",
+    "debug_checks": "anymamba.ops.calls.debug",
     "AnymambaError": "anymamba.errors",
 }
 _WHERE.update({name: "anymamba." + name for name in _SUBPACKAGES})

@@ -9,8 +9,8 @@ import torch
 
 from anymamba.backends import dispatch
 from anymamba.backends.opspec import SPECS
-from anymamba.bench import cases, model_cases, op_cases
-from anymamba.bench.case import Case, Target
+from anymamba.bench.cases import model_cases, op_cases, registry
+from anymamba.bench.cases.case import Case, Target
 from anymamba.models.mamba import MambaConfig
 
 
@@ -37,7 +37,7 @@ def tiny_cases() -> tuple[Case, ...]:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> tuple[Case, ...]:
     made = tiny_cases()
-    monkeypatch.setattr(cases, "registry", lambda: made)
+    monkeypatch.setattr(registry, "every_case", lambda: made)
     monkeypatch.setenv("ANYMAMBA_LANG", "en")
     dispatch.forget()
     return made

@@ -10,18 +10,19 @@ import torch
 from torch import nn
 
 from anymamba.backends.opspec import SPECS
-from anymamba.bench import cases, floor, op_cases, peak, peers
-from anymamba.bench.case import Setting
+from anymamba.bench import floor, peak, peers
+from anymamba.bench.cases import op_cases, registry
+from anymamba.bench.cases.case import Setting
 from anymamba.bench.timing import Effort, measure
 
 CPU = torch.device("cpu")
 
 
 def test_names_are_unique_and_targets_name_a_peer() -> None:
-    names = [(case.device_type, case.name) for case in cases.registry()]
+    names = [(case.device_type, case.name) for case in registry.every_case()]
     assert len(names) == len(set(names))
-    assert {case.device_type for case in cases.registry()} == {"cpu", "cuda"}
-    assert all(target.at_most > 0 for case in cases.registry() for target in case.targets)
+    assert {case.device_type for case in registry.every_case()} == {"cpu", "cuda"}
+    assert all(target.at_most > 0 for case in registry.every_case() for target in case.targets)
 
 
 def test_the_issues_figures_are_cases() -> None:
@@ -32,7 +33,7 @@ def test_the_issues_figures_are_cases() -> None:
                  "causal_conv1d_fn/*channels*", "mamba-2.8b/*/decode", "mamba2-130m/*/forward+backward"),
     }  # fmt: skip
     for device_type, patterns in wanted.items():
-        names = [case.name for case in cases.registry() if case.device_type == device_type]
+        names = [case.name for case in registry.every_case() if case.device_type == device_type]
         for pattern in patterns:
             assert fnmatch.filter(names, pattern), pattern
 

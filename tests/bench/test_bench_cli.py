@@ -8,8 +8,9 @@ import json
 import pytest
 import torch
 
-from anymamba.bench import cases, timing
-from anymamba.bench.case import FLOOR, Case
+from anymamba.bench import timing
+from anymamba.bench.cases import registry
+from anymamba.bench.cases.case import FLOOR, Case
 from anymamba.bench.minute import Minute
 from anymamba.cli import main
 
@@ -24,9 +25,9 @@ def document() -> dict:
 
     from tests.bench.conftest import tiny_cases
 
-    kept, effort_for = cases.registry, timing.effort_for
+    kept, effort_for = registry.every_case, timing.effort_for
     made = tiny_cases()
-    cases.registry = lambda: made  # type: ignore[assignment]
+    registry.every_case = lambda: made  # type: ignore[assignment]
     timing.effort_for = lambda device, quick: timing.Effort(seconds=0.01, least=2, most=3)
     out = io.StringIO()
     try:
@@ -37,7 +38,7 @@ def document() -> dict:
             out.truncate(0), out.seek(0)
             assert main(["bench", "--device", "cpu", "--backend", "torch", "--json", "--lang", "en"]) == 0
     finally:
-        cases.registry, timing.effort_for = kept, effort_for  # type: ignore[assignment]
+        registry.every_case, timing.effort_for = kept, effort_for  # type: ignore[assignment]
     return json.loads(out.getvalue())
 
 
@@ -111,7 +112,7 @@ def test_quick_keeps_to_its_minute(tiny: tuple[Case, ...], monkeypatch: pytest.M
 
 
 def test_the_cases_of_quick_fit_a_minute_on_two_cores() -> None:
-    quick = cases.select(torch.device("cpu"), quick=True)
+    quick = registry.select(torch.device("cpu"), quick=True)
     planned = [case.seconds for case in quick]
     within = [case.name for case, total in zip(quick, itertools.accumulate(planned)) if total <= 54]
     assert len(within) >= 8 and "mamba-130m/B1-fp32/decode" in within

@@ -9,7 +9,7 @@ import torch
 
 from anymamba.backends.torch import selective_scan
 from anymamba.bench import gate, runner
-from anymamba.bench.case import Case, Contender, Contest, Setting
+from anymamba.bench.cases.case import Case, Contender, Contest, Setting
 from anymamba.bench.gate import Gate
 from anymamba.bench.timing import QUICK
 

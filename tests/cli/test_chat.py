@@ -22,7 +22,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 def talk(
     checkpoint: str, typed: bytes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *options: str
 ) -> tuple[int, str, str]:
-    monkeypatch.setattr("anymamba.cli.standard_input._said", set())  # as in a new process
+    monkeypatch.setattr("anymamba.cli.terminal.standard_input._said", set())  # as in a new process
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed), "utf-8"))
     code = main(["chat", checkpoint, "-m", "5", *options])
     captured = capsys.readouterr()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from anymamba.cli import main
-from anymamba.cli.standard_input import decode
+from anymamba.cli.terminal.standard_input import decode
 from anymamba.models import hub
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
@@ -176,7 +176,7 @@ def test_the_encoding_of_stdin(content: bytes, read: str, note: str | None) -> N
 
 
 def test_bytes_that_are_no_utf8_are_continued(checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anymamba.cli.standard_input._said", set())  # as in a new process
+    monkeypatch.setattr("anymamba.cli.terminal.standard_input._said", set())  # as in a new process
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"gr\xfcn"), "utf-8"))
     code, out, err = generate(capsys, checkpoint, "-p", "-", "-m", "4", "--json")
     assert code == 0 and json.loads(out)["results"][0]["prompt"] == "grün" and "Latin-1" in err

@@ -67,6 +67,6 @@ def test_a_dry_run_of_generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert plan["weight_bytes"] == 2 * taken.parameters and plan["state_bytes"] == 3 * taken.state and plan["fits"] is True
     assert main(words) == 0
     assert "it fits" in capsys.readouterr().out
-    monkeypatch.setattr("anymamba.training.run.memory.left", lambda device: 1000)
+    monkeypatch.setattr("anymamba.training.machine.memory.left", lambda device: 1000)
     assert main(words) == 1
     assert "it does not fit: 0 MiB are free" in capsys.readouterr().out

@@ -13,8 +13,8 @@ from tests.training.runs import flags, losses, settings, tiny_model
 from anymamba.cli import main
 from anymamba.errors import AnymambaError
 from anymamba.training.loop.schedule import Schedule
+from anymamba.training.machine.precision import choose_precision
 from anymamba.training.run.config import TrainConfig, checked_ranges, read_toml
-from anymamba.training.run.precision import choose_precision
 from anymamba.training.show.report import Reporter, clock, count, progress_line
 from anymamba.training.show.trackers import open_trackers
 

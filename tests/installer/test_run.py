@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 
 from anymamba.errors import AnymambaError
-from anymamba.installer import progress, rollback, uninstall
+from anymamba.installer import progress
 from anymamba.installer.environment import Environment
-from anymamba.installer.guard import MARK, _members
-from anymamba.installer.lock import Lock
 from anymamba.installer.run import Runner, StepFailed
 from anymamba.installer.step import Choice, Plan, Step
+from anymamba.installer.undo import rollback, uninstall
+from anymamba.installer.undo.guard import MARK, _members
+from anymamba.installer.undo.lock import Lock
 
 PIP = ("{python}", "-m", "pip")
 ROOT = Path(__file__).resolve().parents[2]

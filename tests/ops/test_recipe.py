@@ -19,11 +19,11 @@ from anymamba.backends import torch as torch_backend
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import SPECS, Arguments, Bench, Build, OpSpec, Random, register, spec_of
-from anymamba.bench import op_cases
+from anymamba.bench.cases import op_cases
 from anymamba.errors import AnymambaWarning, BackendError
 from anymamba.numerics import op_errors
 from anymamba.numerics.cases import Case
-from anymamba.ops import checks
+from anymamba.ops.calls import checks
 
 CPU = torch.device("cpu")
 

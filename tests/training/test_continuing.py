@@ -15,11 +15,11 @@ from anymamba.cli import main
 from anymamba.errors import AnymambaError
 from anymamba.training.data.rows import Feeder, StreamRows
 from anymamba.training.loop.loop import Loop
+from anymamba.training.machine.parallel import Processes
 from anymamba.training.run import checkpoint
 from anymamba.training.run.config import TrainConfig
 from anymamba.training.run.continuing import OPEN_END, Progress, changes, settle
 from anymamba.training.run.derive import Plan
-from anymamba.training.run.parallel import Processes
 from anymamba.training.run.runfolder import read_metrics
 from anymamba.training.run.train import prepare, train
 from anymamba.training.show.report import Reporter

@@ -18,7 +18,8 @@ from tests.training.runs import command, flags, losses, settings, tiny_model
 
 from anymamba.errors import AnymambaError
 from anymamba.models import hub
-from anymamba.training.run import checkpoint, disk, fit
+from anymamba.training.machine import disk, fit
+from anymamba.training.run import checkpoint
 from anymamba.training.run.config import TrainConfig
 from anymamba.training.run.runfolder import read_metrics
 from anymamba.training.run.train import train

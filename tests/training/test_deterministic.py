@@ -14,7 +14,7 @@ from anymamba.backends import dispatch
 from anymamba.determinism import deterministic
 from anymamba.errors import AnymambaError
 from anymamba.training.loop.loop import Result
-from anymamba.training.run import cpu_use, fit, memory
+from anymamba.training.machine import cpu_use, fit, memory
 from anymamba.training.run.runfolder import read_metrics
 
 CURVES = "loss", "grad_norm", "val_loss"

@@ -22,9 +22,10 @@ from anymamba.training.loop import pace
 from anymamba.training.loop.interrupt import Interrupt
 from anymamba.training.loop.loop import Loop
 from anymamba.training.loop.pace import Pace
-from anymamba.training.run import checkpoint, probe
+from anymamba.training.machine import probe
+from anymamba.training.machine.parallel import Processes
+from anymamba.training.run import checkpoint
 from anymamba.training.run.config import TrainConfig
-from anymamba.training.run.parallel import Processes
 from anymamba.training.run.planning import planned
 from anymamba.training.run.train import prepare
 from anymamba.training.show.report import Reporter

@@ -13,8 +13,8 @@ from tests.training.runs import settings, tiny_model
 from anymamba.models import hub
 from anymamba.training.loop import optim
 from anymamba.training.loop.loop import Loop
+from anymamba.training.machine.parallel import Processes
 from anymamba.training.run.config import TrainConfig
-from anymamba.training.run.parallel import Processes
 from anymamba.training.run.train import prepare
 from anymamba.training.show.report import Reporter
 

@@ -16,11 +16,11 @@ import torch
 from tests.training.runs import settings, tiny_model
 
 from anymamba.training.loop.loop import Loop
-from anymamba.training.run import cpu_use, threads
+from anymamba.training.machine import cpu_use, threads
+from anymamba.training.machine.cpu_use import Reading
+from anymamba.training.machine.parallel import Processes
+from anymamba.training.machine.threads import ThreadWatch, choose_threads
 from anymamba.training.run.config import TrainConfig
-from anymamba.training.run.cpu_use import Reading
-from anymamba.training.run.parallel import Processes
-from anymamba.training.run.threads import ThreadWatch, choose_threads
 from anymamba.training.run.train import prepare
 from anymamba.training.show.report import Reporter
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from anymamba.bench.case import Case
+from anymamba.bench.cases.case import Case
 
 
 class Minute:

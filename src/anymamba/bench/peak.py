@@ -28,7 +28,8 @@ def measure_here(specification: dict[str, Any]) -> int:
     """Runs two training steps in this process and returns its peak so far."""
     import torch
 
-    from anymamba.bench import model_cases, model_peers
+    from anymamba.bench import model_peers
+    from anymamba.bench.cases import model_cases
     from anymamba.models.lm import LanguageModel
 
     device, dtype = torch.device(specification["device"]), getattr(torch, specification["dtype"])

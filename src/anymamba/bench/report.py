@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from anymamba.bench.case import FLOOR
+from anymamba.bench.cases.case import FLOOR
 from anymamba.language import _
 
 

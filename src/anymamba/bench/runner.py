@@ -12,7 +12,7 @@ import torch
 import anymamba
 from anymamba.backends import dispatch, machine
 from anymamba.bench import official, peers
-from anymamba.bench.case import Case, Contender, Contest, Setting
+from anymamba.bench.cases.case import Case, Contender, Contest, Setting
 from anymamba.bench.gate import crashed
 from anymamba.bench.timing import Effort, Spread, measure
 from anymamba.language import _

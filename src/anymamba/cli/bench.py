@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0: every result was right; 1: a case was wrong or crashed, and has no time; 2: no such case."""
     from anymamba.backends import dispatch
-    from anymamba.bench import cases, runner, timing
-    from anymamba.bench.case import Setting
+    from anymamba.bench import runner, timing
+    from anymamba.bench.cases import registry
+    from anymamba.bench.cases.case import Setting
     from anymamba.bench.minute import Minute
 
     device = device_of(arguments.device)
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         pass
     if arguments.matrix:
         return _matrix(arguments, device)
-    chosen = cases.select(device, arguments.only, arguments.quick)
+    chosen = registry.select(device, arguments.only, arguments.quick)
     if not chosen:
         raise AnymambaError(
             "usage",

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from anymamba.cli import terminal
 from anymamba.cli.model_options import add_model_arguments, add_sampling_arguments, load_model, sampling_of
-from anymamba.cli.standard_input import read_line
+from anymamba.cli.terminal import conversation
+from anymamba.cli.terminal.standard_input import read_line
 from anymamba.errors import AnymambaError
 from anymamba.language import _, ngettext
 
@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     sampling = sampling_of(arguments)
-    if not terminal.is_terminal():
+    if not conversation.is_terminal():
         return _Talk(arguments, sampling).run(read_line)
-    with terminal.held():
+    with conversation.held():
         return _TerminalTalk(arguments, sampling).run_in_terminal()
 
 
@@ -65,7 +65,7 @@ class _Talk:
                 self.answer(question)
 
     def answer(self, question: str, stopped: Callable[[], bool] = lambda: False) -> None:
-        from anymamba.cli.confidence import Marker
+        from anymamba.cli.terminal.confidence import Marker
 
         arguments = self.arguments
         marker = Marker(sys.stdout, marking=arguments.confidence)
@@ -104,7 +104,7 @@ class _TerminalTalk(_Talk):
     """With somebody at the keyboard: nothing but /exit and Ctrl-D ends it, not Ctrl-C, not an error, not an empty line."""
 
     def run_in_terminal(self) -> int:
-        self.questions = terminal.Questions()
+        self.questions = conversation.Questions()
         _tell(_("/help lists the commands; /exit or Ctrl-D ends, Ctrl-C stops an answer, Alt-Enter begins a new line"))
         while True:
             try:

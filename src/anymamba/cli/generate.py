@@ -103,8 +103,8 @@ def _reader(arguments: argparse.Namespace, model: LanguageModel, rows: int = 1, 
 def _one(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer, sampling: Sampling) -> int:
     import torch
 
-    from anymamba.cli.confidence import Marker
-    from anymamba.cli.standard_input import read_all
+    from anymamba.cli.terminal.confidence import Marker
+    from anymamba.cli.terminal.standard_input import read_all
     from anymamba.generation import saved_state
     from anymamba.generation.text import encode_prompt, end_tokens, pieces
 

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     """0: it fits into memory; 1: it does not."""
     from anymamba.models import hub
     from anymamba.models.footprint import footprint
-    from anymamba.training.run import memory
+    from anymamba.training.machine import memory
 
     device = device_of(arguments.device)
     folder = _folder(arguments.model)
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _lines(plan: dict[str, Any]) -> list[str]:
-    from anymamba.training.run.memory import text
+    from anymamba.training.machine.memory import text
     from anymamba.training.show.report import count
 
     kind = plan["dtype"] + (" + int8" if plan["quantize"] else "")

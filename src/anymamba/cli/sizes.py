@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from anymamba.models.footprint import footprint
     from anymamba.models.sizes import config_of_size
-    from anymamba.training.run import memory
+    from anymamba.training.machine import memory
 
     device = device_of(arguments.device)
     free = memory.left(device)
@@ -54,7 +54,7 @@ def _print(rows: list[dict[str, Any]], device: str, free: int, vocabulary: int) 
     from rich.console import Console
     from rich.table import Table
 
-    from anymamba.training.run.memory import text
+    from anymamba.training.machine.memory import text
     from anymamba.training.show.report import count
 
     console = Console()

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     begin = time.perf_counter()
     config = resolve(arguments)
     from anymamba.training.loop.interrupt import Interrupt
-    from anymamba.training.run.parallel import Processes
+    from anymamba.training.machine.parallel import Processes
     from anymamba.training.run.train import train
     from anymamba.training.show.report import Reporter
 

@@ -22,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from anymamba.cli.install import ask
-    from anymamba.installer import rollback, uninstall
     from anymamba.installer.environment import Environment, normal
-    from anymamba.installer.guard import busy
-    from anymamba.installer.lock import Lock
+    from anymamba.installer.undo import rollback, uninstall
+    from anymamba.installer.undo.guard import busy
+    from anymamba.installer.undo.lock import Lock
 
     environment = Environment()
     lock = Lock(environment.state)  # held until this process ends

@@ -17,14 +17,14 @@ from typing import Any
 
 from anymamba.cachefolder import cache_folder
 from anymamba.errors import AnymambaError
-from anymamba.installer import rollback
 from anymamba.installer.download import download, published_checksum
 from anymamba.installer.environment import Environment
-from anymamba.installer.guard import MARK, Guard, end
 from anymamba.installer.machine import number
 from anymamba.installer.progress import Progress, first_error
 from anymamba.installer.releases import REPOSITORIES
 from anymamba.installer.step import Plan, Step
+from anymamba.installer.undo import rollback
+from anymamba.installer.undo.guard import MARK, Guard, end
 from anymamba.language import _
 
 

@@ -29,7 +29,7 @@ from anymamba.models.trunk.loss import IGNORE_INDEX, linear_cross_entropy, logit
 from anymamba.models.trunk.state import State
 from anymamba.models.trunk.submodule import call
 from anymamba.models.trunk.tied import SharedGradient, embed, shares_gradient
-from anymamba.ops.checks import has_values
+from anymamba.ops.calls.checks import has_values
 from anymamba.ops.projection import autocast_dtype
 
 

@@ -11,7 +11,7 @@ from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.language import _
-from anymamba.ops import checks, compiled
+from anymamba.ops.calls import checks, compiled
 
 
 def _shapes(logits: Tensor, targets: Tensor, **_: Any) -> list[Tensor]:

@@ -14,7 +14,7 @@ from anymamba.backends.decode_model import ByChannel, ByHead, DecodeModel, OwnSt
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.errors import warn_once
 from anymamba.language import _
-from anymamba.ops import checks
+from anymamba.ops.calls import checks
 from anymamba.reference import decode_step as exact
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from anymamba.backends.call import MANY_HEADS, Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
-from anymamba.ops import checks, compiled
+from anymamba.ops.calls import checks, compiled
 from anymamba.ops.mamba3 import heads, packed
 from anymamba.reference import mamba3 as exact
 

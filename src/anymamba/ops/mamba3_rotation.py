@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.torch.mamba3_rotation import packed_tokens, rotated, running_angles
-from anymamba.ops import checks, compiled
+from anymamba.ops.calls import checks, compiled
 from anymamba.ops.mamba3 import packed
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
-from anymamba.ops import checks, compiled
+from anymamba.ops.calls import checks, compiled
 
 
 def _shapes(x: Tensor, xproj: Tensor, outproj: Tensor | None, **_: Any) -> list[Tensor]:

@@ -13,11 +13,11 @@ from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose_fused, requested_backend
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.backends.transforms import transformed
-from anymamba.ops import checks, compiled
-from anymamba.ops.called import Projection, projected
+from anymamba.ops.calls import checks, compiled
+from anymamba.ops.calls.called import Projection, projected
+from anymamba.ops.calls.inputs import sequence
+from anymamba.ops.calls.masks import padding_mask
 from anymamba.ops.causal_conv1d import causal_conv1d_fn
-from anymamba.ops.inputs import sequence
-from anymamba.ops.masks import padding_mask
 from anymamba.ops.norm import rms_norm_fn
 from anymamba.ops.projection import linear
 from anymamba.ops.selective_scan import selective_scan_fn

@@ -10,7 +10,7 @@ from torch import Tensor
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Bench, Build, OpSpec, Random, on_cuda, register
-from anymamba.ops import checks, compiled
+from anymamba.ops.calls import checks, compiled
 from anymamba.reference import norm_gated as exact
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Bench, Build, OpSpec, Random, on_cuda, register
-from anymamba.ops import checks, compiled
-from anymamba.ops.inputs import chosen
+from anymamba.ops.calls import checks, compiled
+from anymamba.ops.calls.inputs import chosen
 
 
 @compiled.as_node(lambda x, **_: [compiled.contiguous(x)], changes="state")

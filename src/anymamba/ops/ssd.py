@@ -14,10 +14,10 @@ from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Bench, Build, OpSpec, Random, on_cuda, register
 from anymamba.errors import ArgumentError
 from anymamba.language import _
-from anymamba.ops import checks, compiled
-from anymamba.ops.inputs import BORDERS, chosen
-from anymamba.ops.inputs import documents as packed
-from anymamba.ops.remembered import keep, remembered
+from anymamba.ops.calls import checks, compiled
+from anymamba.ops.calls.inputs import BORDERS, chosen
+from anymamba.ops.calls.inputs import documents as packed
+from anymamba.ops.calls.remembered import keep, remembered
 from anymamba.reference import ssd as exact
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose_fused
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
-from anymamba.ops import checks, compiled
-from anymamba.ops.called import Projection, projected
+from anymamba.ops.calls import checks, compiled
+from anymamba.ops.calls.called import Projection, projected
+from anymamba.ops.calls.inputs import chosen
+from anymamba.ops.calls.masks import padding_mask
 from anymamba.ops.causal_conv1d import causal_conv1d_fn
-from anymamba.ops.inputs import chosen
-from anymamba.ops.masks import padding_mask
 from anymamba.ops.norm_gated import rmsnorm_fn
 from anymamba.ops.projection import linear
 from anymamba.ops.ssd import mamba_chunk_scan_combined

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import choose
 from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
-from anymamba.ops import checks, compiled
-from anymamba.ops.remembered import keep, remembered
+from anymamba.ops.calls import checks, compiled
+from anymamba.ops.calls.remembered import keep, remembered
 
 _stopwatch: contextvars.ContextVar[list[float] | None] = contextvars.ContextVar("stopwatch", default=None)
 

@@ -2,6 +2,7 @@
 
     data/   files and records to documents, documents to token files, token files to rows with seq_idx
     run/    what the user chose and what follows from it: options, folder, checkpoints, machine, model; ``anymamba.train``
+    machine/ threads, memory, disk, precision and processes, and how long a step takes
     loop/   the steps: optimiser, schedule, validation, samples, time limits, stopping
     show/   what people see: live line, notebook, curves as text, SVG and PNG, trackers
 

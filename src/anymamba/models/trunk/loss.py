@@ -19,7 +19,7 @@ from anymamba.errors import ArgumentError
 from anymamba.language import _
 from anymamba.models.trunk import loss_node
 from anymamba.models.trunk.tied import SharedGradient
-from anymamba.ops.checks import has_values
+from anymamba.ops.calls.checks import has_values
 from anymamba.ops.projection import autocast_dtype, in_float32, product
 
 IGNORE_INDEX = -100

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from anymamba.errors import ArgumentError
 from anymamba.language import _
 from anymamba.models.cache import Cache
-from anymamba.ops.checks import has_values
+from anymamba.ops.calls.checks import has_values
 
 
 def mask_of(attention_mask: Tensor | None, input_ids: Tensor) -> Tensor | None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anymamba.models import plain
-from anymamba.ops.checks import has_values
+from anymamba.ops.calls.checks import has_values
 
 
 class SharedGradient:

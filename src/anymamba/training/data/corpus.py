@@ -23,7 +23,7 @@ from anymamba.training.data.reading import Reading
 from anymamba.training.data.skips import Skips
 from anymamba.training.data.split import Span, split
 from anymamba.training.data.tokenfile import TokenFile, TokenWriter, open_tokens
-from anymamba.training.run import disk
+from anymamba.training.machine import disk
 
 BATCH_CHARACTERS = 1 << 22
 """Text that is tokenised in one call, on all cores."""

@@ -12,7 +12,7 @@ import numpy as np
 from anymamba.errors import AnymambaError
 from anymamba.language import _
 from anymamba.models.hub import files
-from anymamba.training.run import disk
+from anymamba.training.machine import disk
 
 
 @dataclass(frozen=True)

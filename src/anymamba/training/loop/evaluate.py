@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from anymamba.training.data.rows import Batch, Rows, stack
-from anymamba.training.run.parallel import Processes
+from anymamba.training.machine.parallel import Processes
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from anymamba.training.loop.pace import Pace
 from anymamba.training.loop.sample import write_sample
 from anymamba.training.loop.timelimit import TimeLimit
 from anymamba.training.loop.validation import Validation, score_line
-from anymamba.training.run import checkpoint, memory, parallel
+from anymamba.training.machine import memory, parallel
+from anymamba.training.run import checkpoint
 from anymamba.training.run.continuing import schedule_of
 from anymamba.training.run.parts import Result, Run
 from anymamba.training.run.runfolder import read_metrics

@@ -1,1 +1,1 @@
-"""What a run is: its options, its folder, its model and machine, before and after the steps."""
+"""What a run is: its options, its folder, its model, before and after the steps."""

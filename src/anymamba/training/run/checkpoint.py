@@ -27,7 +27,7 @@ from anymamba.language import _
 from anymamba.models import hub
 from anymamba.models.hub import files
 from anymamba.models.tokenizer import Tokenizer
-from anymamba.training.run import disk, parallel
+from anymamba.training.machine import disk, parallel
 
 BEST = "best"
 

@@ -14,9 +14,9 @@ from anymamba.models import hub
 from anymamba.models.sizes import config_of_size, parameters_of
 from anymamba.models.tokenizer import load_tokenizer
 from anymamba.training.data import corpus, instruct, readers, skips
-from anymamba.training.run import fit
+from anymamba.training.machine import fit
+from anymamba.training.machine.precision import choose_precision
 from anymamba.training.run.config import TrainConfig, checked_ranges, flag_of
-from anymamba.training.run.precision import choose_precision
 from anymamba.training.show import trackers
 
 

@@ -23,9 +23,9 @@ from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import load_tokenizer
 from anymamba.training.loop.loop import Result
 from anymamba.training.loop.sample import write_sample
+from anymamba.training.machine.parallel import Processes
+from anymamba.training.machine.precision import choose_precision
 from anymamba.training.run.config import TrainConfig
-from anymamba.training.run.parallel import Processes
-from anymamba.training.run.precision import choose_precision
 from anymamba.training.run.train import backends_used, train
 from anymamba.training.show.report import Reporter
 

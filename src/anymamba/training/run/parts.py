@@ -15,12 +15,12 @@ from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Tokenizer
 from anymamba.training.data.rows import Feeder, Rows
 from anymamba.training.loop.evaluate import Score
+from anymamba.training.machine.parallel import Processes
+from anymamba.training.machine.threads import ThreadWatch
 from anymamba.training.run.config import TrainConfig
 from anymamba.training.run.continuing import Progress
 from anymamba.training.run.derive import Plan
-from anymamba.training.run.parallel import Processes
 from anymamba.training.run.runfolder import RunFolder
-from anymamba.training.run.threads import ThreadWatch
 from anymamba.training.show.report import Reporter
 from anymamba.training.show.trackers import Tracker
 

@@ -19,11 +19,12 @@ from anymamba.training.data.skips import Skips
 from anymamba.training.loop.pace import RESERVE
 from anymamba.training.loop.timelimit import DISK_SPEED
 from anymamba.training.loop.validation import SHARE
-from anymamba.training.run import checkpoint, disk, fit, memory, probe
+from anymamba.training.machine import disk, fit, memory, probe
+from anymamba.training.machine.parallel import Processes
+from anymamba.training.run import checkpoint
 from anymamba.training.run.checks import check_options
 from anymamba.training.run.config import TrainConfig
 from anymamba.training.run.derive import Plan, batch_tokens, derive
-from anymamba.training.run.parallel import Processes
 from anymamba.training.run.parts import Run
 from anymamba.training.run.train import default_folder, prepare
 from anymamba.training.show.report import Reporter, clock, count

@@ -20,7 +20,8 @@ from typing import Any
 from anymamba.errors import AnymambaError
 from anymamba.language import _
 from anymamba.models.hub import files
-from anymamba.training.run import checkpoint, disk
+from anymamba.training.machine import disk
+from anymamba.training.run import checkpoint
 from anymamba.training.run.checkpoint import Checkpoint
 from anymamba.training.run.config import TrainConfig, checked
 

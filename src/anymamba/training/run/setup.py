@@ -17,8 +17,8 @@ from anymamba.training.data import corpus, instruct, readers
 from anymamba.training.data.readers import documents
 from anymamba.training.data.reading import Reading
 from anymamba.training.data.skips import Skips, open_list
+from anymamba.training.machine.parallel import Processes
 from anymamba.training.run.config import TrainConfig
-from anymamba.training.run.parallel import Processes
 from anymamba.training.run.runfolder import RunFolder
 from anymamba.training.show.report import Reporter, count
 

@@ -24,18 +24,19 @@ from anymamba.training.loop.loop import Loop
 from anymamba.training.loop.pace import RESERVE
 from anymamba.training.loop.timelimit import DISK_SPEED
 from anymamba.training.loop.validation import SHARE
-from anymamba.training.run import checkpoint, continuing, disk, fit, memory, probe
+from anymamba.training.machine import disk, fit, memory, probe
+from anymamba.training.machine.parallel import Processes
+from anymamba.training.machine.precision import choose_precision
+from anymamba.training.machine.threads import ThreadWatch, choose_threads
+from anymamba.training.run import checkpoint, continuing
 from anymamba.training.run.checks import check_options
 from anymamba.training.run.config import TrainConfig, checked_ranges
 from anymamba.training.run.continuing import Progress
 from anymamba.training.run.derive import Plan, derive, row_length, set_intervals
-from anymamba.training.run.parallel import Processes
 from anymamba.training.run.parts import Result, Run
-from anymamba.training.run.precision import choose_precision
 from anymamba.training.run.runfolder import DATA, RunFolder, config_document, open_run, read_metrics
 from anymamba.training.run.setup import first_question, make_model, tokenizer_and_data
 from anymamba.training.run.summary import backends_used, document, finished_text, say_plan
-from anymamba.training.run.threads import ThreadWatch, choose_threads
 from anymamba.training.show.report import Reporter
 from anymamba.training.show.trackers import open_trackers
 

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from rich.cells import cell_len, set_cell_size
 
 from anymamba.language import _
-from anymamba.training.run import memory
+from anymamba.training.machine import memory
 from anymamba.training.show.chart import Series, chart
 
 QUIET_SECONDS = 10.0

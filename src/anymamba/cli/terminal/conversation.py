@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from anymamba.cli.standard_input import decode as decode_bytes
-from anymamba.cli.standard_input import note_once
+from anymamba.cli.terminal.standard_input import decode as decode_bytes
+from anymamba.cli.terminal.standard_input import note_once
 
 if sys.platform != "win32":
     import termios
@@ -58,7 +58,7 @@ class Questions:
         from prompt_toolkit.history import InMemoryHistory
         from prompt_toolkit.key_binding import KeyBindings
 
-        from anymamba.cli import keyboard
+        from anymamba.cli.terminal import keyboard
 
         keys = KeyBindings()
 

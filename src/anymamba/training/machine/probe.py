@@ -17,10 +17,10 @@ from anymamba.language import _
 from anymamba.models.lm import LanguageModel
 from anymamba.models.sizes import SIZES, config_of_size, parameters_of
 from anymamba.training.data.rows import Batch
+from anymamba.training.machine.precision import choose_precision
 from anymamba.training.run.config import TrainConfig
 from anymamba.training.run.derive import batch_tokens, default_length
 from anymamba.training.run.parts import Run
-from anymamba.training.run.precision import choose_precision
 from anymamba.training.show.report import clock
 
 FEWEST_STEPS = 10

@@ -16,7 +16,7 @@ from torch import Tensor
 from anymamba.backends.transforms import transformed
 from anymamba.errors import AnymambaError, ArgumentError, ArgumentTypeError, UnsupportedError
 from anymamba.language import _, ngettext
-from anymamba.ops.debug import values_checked
+from anymamba.ops.calls.debug import values_checked
 
 _BUFFERS = {"state", "conv_state", "final_states_out"}
 """Arguments that may hold memory nobody has written yet: rows of a cache that are not in use, an output to fill."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anymamba.errors import AnymambaError
 from anymamba.language import _
-from anymamba.training.run import memory
+from anymamba.training.machine import memory
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

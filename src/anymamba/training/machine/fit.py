@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from anymamba.errors import AnymambaError
 from anymamba.language import _, ngettext
 from anymamba.training.data.rows import Batch
-from anymamba.training.run import memory
+from anymamba.training.machine import memory
 
 CPU_TOKENS = 8192
 """Tokens at once beyond which a CPU gains nothing: its matrix products are at full speed, and its caches overflow."""

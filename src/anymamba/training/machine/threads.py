@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from anymamba.language import _, ngettext
-from anymamba.training.run import cpu_use
-from anymamba.training.run.cpu_use import Reading
+from anymamba.training.machine import cpu_use
+from anymamba.training.machine.cpu_use import Reading
 
 WINDOW = 0.5
 """Seconds of the first look."""

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from anymamba.bench import model_cases, model_peers, peak, peers
-from anymamba.bench.case import Case, Contender, Contest, Setting, Target
+from anymamba.bench import model_peers, peak, peers
+from anymamba.bench.cases import model_cases
+from anymamba.bench.cases.case import Case, Contender, Contest, Setting, Target
 
 
 def contest(family: str, size: str, length: int, dtype: str, setting: Setting) -> Contest:

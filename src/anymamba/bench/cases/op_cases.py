@@ -16,7 +16,7 @@ from anymamba.backends.call import Call
 from anymamba.backends.opspec import SPECS, Arguments, Bench, OpSpec
 from anymamba.backends.probes import as_given
 from anymamba.bench import peers
-from anymamba.bench.case import Case, Contender, Contest, Setting, Target
+from anymamba.bench.cases.case import Case, Contender, Contest, Setting, Target
 from anymamba.bench.gate import Gate, compare, outcome
 
 _PIECE = {"batch": 2, "length": 130, "dim": 96, "nheads": 4, "shape": (2, 130, 96)}

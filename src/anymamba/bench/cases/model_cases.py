@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anymamba.backends.dispatch import use_backend
 from anymamba.bench import floor, model_peers, official, peers
-from anymamba.bench.case import FLOOR, Case, Contender, Contest, Setting, Target
+from anymamba.bench.cases.case import FLOOR, Case, Contender, Contest, Setting, Target
 from anymamba.bench.gate import Gate, compare
 from anymamba.generation.engine import Reader
 from anymamba.models.config import Config

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from anymamba.errors import AnymambaError
-from anymamba.installer import rollback
-from anymamba.installer.lock import Lock
+from anymamba.installer.undo import rollback
+from anymamba.installer.undo.lock import Lock
 from anymamba.language import _
 
 
@@ -27,7 +27,7 @@ class Guard:
 
     def __init__(self, state: Path, work: Path) -> None:
         """Raises AnymambaError ("busy") when another install or uninstall is going on in this environment."""
-        source = str(Path(__file__).resolve().parents[2])
+        source = str(Path(__file__).resolve().parents[3])
         environment = dict(
             os.environ, PYTHONPATH=os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         )
@@ -37,7 +37,7 @@ class Guard:
             else {"start_new_session": True}
         )
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-m", "anymamba.installer.guard", str(state), str(work)],
+            [sys.executable, "-m", "anymamba.installer.undo.guard", str(state), str(work)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

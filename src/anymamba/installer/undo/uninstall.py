@@ -6,9 +6,9 @@ import subprocess
 from typing import Any
 
 from anymamba.errors import AnymambaError
-from anymamba.installer import rollback
 from anymamba.installer.environment import Environment
 from anymamba.installer.releases import MODULES
+from anymamba.installer.undo import rollback
 from anymamba.language import _
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from anymamba.ops import checks
+from anymamba.ops.calls import checks
 
 
 def padding_mask(op: str, mask: Tensor | None, x: Tensor, length: int) -> Tensor | None:

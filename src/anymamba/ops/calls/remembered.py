@@ -10,7 +10,7 @@ import torch
 from anymamba.backends import signature
 from anymamba.backends.call import Call
 from anymamba.backends.dispatch import Choice, ready, remember, requested_backend
-from anymamba.ops.debug import values_checked
+from anymamba.ops.calls.debug import values_checked
 
 
 def remembered(op: str, tensors: tuple[Any, ...], options: Any, backend: str | None) -> tuple[Any, Callable[..., Any] | None]:
