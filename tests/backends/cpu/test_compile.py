@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -64,6 +65,11 @@ def test_options_and_width_have_code_of_their_own(folder: Path, emitted: list[st
         monkeypatch.setenv(target.WIDTH_VARIABLE, "4")
         assert doubled(Program("double", double, "float32"))
         assert len(emitted) == 3
+
+
+def test_code_belongs_to_the_sources_of_every_kernel() -> None:
+    modules = [module for name, module in sys.modules.items() if name.startswith("anymamba.backends.cpu")]
+    assert {Path(str(module.__file__)) for module in (*modules, selective_scan, compile)} <= set(compile.source_files())
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])

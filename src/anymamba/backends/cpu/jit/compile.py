@@ -118,10 +118,15 @@ def _unpack(stored: bytes | None) -> tuple[list[str], int, bytes] | None:
     return names, int(scratch_bytes), content
 
 
+def source_files() -> list[Path]:
+    """Of the whole backend: a kernel that was edited in any of its folders is compiled again."""
+    return sorted(Path(__file__).parents[1].rglob("*.py"))
+
+
 @functools.cache
 def _sources() -> str:
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in source_files():
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
