@@ -6,10 +6,11 @@
 #   torch 2.8.0+cu128
 #   GPU: NVIDIA GeForce RTX 5090 (12.0)
 #   nvcc: 12.8
-# Expected: 5 to 21 minutes, up to 30 GB of memory, 3 GB on disk.
+# Expected: 3 to 15 minutes, up to 27 GB of memory, 3 GB on disk.
 # torch 2.8.0+cu128 stays as it is: every installed package is pinned to its version; if that cannot be kept, nothing is installed
 # --no-build-isolation: compiled against the torch 2.8.0+cu128 that is installed, not against a newer one that pip would fetch
-# MAX_JOBS=10: 16 cores, 31.2 GB of memory, 3 GB a compiler
+# MAX_JOBS=5: 16 cores, 31.2 GB of memory, 3 GB a compiler
+# the packages are compiled at the same time: neither needs the other for it
 # only compute capability 12.0 is compiled. TORCH_CUDA_ARCH_LIST has no effect on these packages, because they pass a -gencode list of their own; a stand-in for nvcc replaces that list
 set -euo pipefail
 
@@ -63,28 +64,37 @@ END_OF_FILE
 # compile causal-conv1d 1.6.1: 4 source files
 CUDA_HOME="${CUDA_HOME:-/usr/local/cuda-12.8}"
 "$CUDA_HOME/bin/nvcc" --version
-env CAUSAL_CONV1D_FORCE_BUILD="TRUE" \
-  MAX_JOBS="${MAX_JOBS:-10}" \
-  PYTHONPATH="$WORK/tools" \
-  CUDA_HOME="$CUDA_HOME" \
-  PYTORCH_NVCC="\"$PYTHON\" \"$WORK/nvcc_one_architecture.py\"" \
-  ANYMAMBA_NVCC="$CUDA_HOME/bin/nvcc" \
-  ANYMAMBA_ARCH="120" \
-  PATH="$CUDA_HOME/bin:$WORK/tools/bin:$PATH" \
-  "$PYTHON" -m pip wheel -v --no-build-isolation --no-deps --no-cache-dir -w "$WORK/wheels" 'causal-conv1d==1.6.1' 2>&1 | tee -a "$LOG"
+(
+  env CAUSAL_CONV1D_FORCE_BUILD="TRUE" \
+    MAX_JOBS="${MAX_JOBS:-5}" \
+    PYTHONPATH="$WORK/tools" \
+    CUDA_HOME="$CUDA_HOME" \
+    PYTORCH_NVCC="\"$PYTHON\" \"$WORK/nvcc_one_architecture.py\"" \
+    ANYMAMBA_NVCC="$CUDA_HOME/bin/nvcc" \
+    ANYMAMBA_ARCH="120" \
+    PATH="$CUDA_HOME/bin:$WORK/tools/bin:$PATH" \
+    "$PYTHON" -m pip wheel -v --no-build-isolation --no-deps --no-cache-dir -w "$WORK/wheels" 'causal-conv1d==1.6.1' 2>&1 | tee -a "$LOG"
+) &
+builds="${builds:-} $!"
 
 # compile mamba-ssm 2.3.1: 10 source files
 CUDA_HOME="${CUDA_HOME:-/usr/local/cuda-12.8}"
 "$CUDA_HOME/bin/nvcc" --version
-env MAMBA_FORCE_BUILD="TRUE" \
-  MAX_JOBS="${MAX_JOBS:-10}" \
-  PYTHONPATH="$WORK/tools" \
-  CUDA_HOME="$CUDA_HOME" \
-  PYTORCH_NVCC="\"$PYTHON\" \"$WORK/nvcc_one_architecture.py\"" \
-  ANYMAMBA_NVCC="$CUDA_HOME/bin/nvcc" \
-  ANYMAMBA_ARCH="120" \
-  PATH="$CUDA_HOME/bin:$WORK/tools/bin:$PATH" \
-  "$PYTHON" -m pip wheel -v --no-build-isolation --no-deps --no-cache-dir -w "$WORK/wheels" 'mamba-ssm==2.3.1' 2>&1 | tee -a "$LOG"
+(
+  env MAMBA_FORCE_BUILD="TRUE" \
+    MAX_JOBS="${MAX_JOBS:-5}" \
+    PYTHONPATH="$WORK/tools" \
+    CUDA_HOME="$CUDA_HOME" \
+    PYTORCH_NVCC="\"$PYTHON\" \"$WORK/nvcc_one_architecture.py\"" \
+    ANYMAMBA_NVCC="$CUDA_HOME/bin/nvcc" \
+    ANYMAMBA_ARCH="120" \
+    PATH="$CUDA_HOME/bin:$WORK/tools/bin:$PATH" \
+    "$PYTHON" -m pip wheel -v --no-build-isolation --no-deps --no-cache-dir -w "$WORK/wheels" 'mamba-ssm==2.3.1' 2>&1 | tee -a "$LOG"
+) &
+builds="${builds:-} $!"
+for build in $builds; do
+  wait "$build"
+done
 
 # install what is missing of: einops, ninja, packaging, setuptools>=61.0.0, transformers
 "$PYTHON" -m pip install -c "$WORK/constraints.txt" 'einops' 'ninja' 'packaging' 'setuptools>=61.0.0' 'transformers'

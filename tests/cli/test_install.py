@@ -120,6 +120,24 @@ def test_find_links_takes_the_newest_or_the_version_asked_for(
         assert (package["version"], package["route"]) == (version, "local")
 
 
+def test_find_links_takes_source_archives_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("mamba_ssm-2.3.2.post1.tar.gz", "mamba_ssm-2.3.1.tar.gz", "causal_conv1d-1.7.0.tar.gz", "einops-0.8.2.tar.gz"):
+        (tmp_path / name).write_bytes(b"")
+    command = [*plan_for("linux_h100_cu130"), "--find-links", str(tmp_path), "--offline", "--no-deps", "--json"]
+    assert main(command) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert [(item["version"], item["route"]) for item in plan["packages"]] == [("1.7.0", "source"), ("2.3.2.post1", "source")]
+    command[1] = "mamba-ssm==2.3.1"
+    assert main(command) == 0
+    builds = [step["commands"][0][-1] for step in json.loads(capsys.readouterr().out)["plan"]["steps"] if step["kind"] == "build"]
+    assert builds == [str(tmp_path / "causal_conv1d-1.7.0.tar.gz"), str(tmp_path / "mamba_ssm-2.3.1.tar.gz")]
+
+
+def test_offline_needs_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*plan_for("linux_h100_cu130"), "--offline", "--lang", "en"]) == 2
+    assert "--find-links" in capsys.readouterr().err
+
+
 def test_commands_are_shown_as_a_shell_takes_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*plan_for("linux_h100_cu130"), "--lang", "en"]) == 0
     assert '"setuptools>=61.0.0"' in capsys.readouterr().out

@@ -140,10 +140,11 @@ def test_main_keeps_its_cuda_build() -> None:
 
 def test_jobs_follow_memory_and_cores() -> None:
     facts = machine("wsl2_rtx5090_cu128")
-    for cores, memory, jobs in ((16, 31.2, "10"), (4, 64.0, "4"), (16, 2.0, "1"), (2, None, "1")):
+    for cores, memory, jobs, at_once in ((16, 31.2, "5", 1), (4, 64.0, "4", 1), (16, 2.0, "1", 0), (2, None, "1", 0), (16, 128.0, "16", 1)):
         facts["system"].update(cores=cores, memory_gb=memory)
         plan = make_plan(facts, dict(BOTH), without_wheels=frozenset(BOTH))
         assert {step.environment["MAX_JOBS"] for step in plan.steps if step.kind == "build"} == {jobs}
+        assert sum(step.beside for step in plan.steps) == at_once
 
 
 def test_an_old_glibc_has_no_wheel() -> None:
@@ -230,3 +231,41 @@ def test_which_wheel_files_fit(file: str, reason: str | None) -> None:
     ok, why = fits(Machine(machine("wsl2_rtx5090_cu128")), file)
     assert ok is (reason is None)
     assert reason is None or reason in why
+
+
+def offline(name: str = "linux_h100_cu130", **options: Any) -> Any:
+    archives = {"mamba-ssm": "/files/mamba_ssm-2.3.2.post1.tar.gz", "causal-conv1d": "/files/causal_conv1d-1.7.0.tar.gz"}
+    packages = {"mamba-ssm": "2.3.2.post1", "causal-conv1d": "1.7.0"}
+    return made(name, **{"packages": packages, "archives": archives, "links": "/files", "offline": True, **options})
+
+
+def test_without_a_network_everything_comes_from_the_folder() -> None:
+    plan = offline()
+    assert plan.blocked is None and {choice.route for choice in plan.packages} == {"source"}
+    builds = [step for step in plan.steps if step.kind == "build"]
+    assert [step.commands[0][-1] for step in builds] == ["/files/causal_conv1d-1.7.0.tar.gz", "/files/mamba_ssm-2.3.2.post1.tar.gz"]
+    fetching = [command for step in plan.steps if step.kind in ("tools", "dependencies") for command in step.commands]
+    assert len(fetching) == 3 and all("--no-index" in command and "/files" in command for command in fetching)
+    assert not any("://" in word for step in plan.steps for command in step.commands for word in command)
+
+
+def test_without_dependencies_none_is_looked_for() -> None:
+    plan = offline(dependencies=False)
+    assert "dependencies" not in {step.kind for step in plan.steps}
+    assert any("--no-deps" in line for line in plan.changes)
+
+
+def test_without_a_network_and_without_the_file_it_stops() -> None:
+    plan = offline(archives={"causal-conv1d": "/files/causal_conv1d-1.7.0.tar.gz"})
+    assert plan.blocked is not None and plan.blocked.code == "offline" and "mamba-ssm 2.3.2.post1" in plan.blocked.reason
+
+
+def test_an_archive_is_built_though_a_wheel_is_published() -> None:
+    plan = offline(offline=False, links=None)
+    assert {choice.route for choice in plan.packages} == {"source"}
+
+
+def test_builds_beside_each_other_are_counted_once() -> None:
+    plan = offline()
+    both = [step for step in plan.steps if step.kind == "build"]
+    assert both[0].minutes == both[1].minutes and plan.minutes[1] < 5.0 + sum(step.minutes[1] for step in both)

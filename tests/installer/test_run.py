@@ -52,7 +52,9 @@ def wheel(folder: Path, name: str, version: str = "1.6.1", needs: str = "", file
     return path
 
 
-def plan(file: Path, index: Path, needs: tuple[str, ...] = ("tiny-need",), build: Step | None = None) -> Plan:
+def plan(
+    file: Path, index: Path, needs: tuple[str, ...] = ("tiny-need",), build: Step | None = None, builds: tuple[Step, ...] = ()
+) -> Plan:
     """The plan for one local wheel, with dependencies from a folder instead of the network."""
     offline = ("--no-index", "--find-links", str(index))
     report = (
@@ -70,7 +72,7 @@ def plan(file: Path, index: Path, needs: tuple[str, ...] = ("tiny-need",), build
     steps = (
         Step("constraints", "constraints"),
         Step("local", "take the wheel", (), {}, "causal-conv1d", str(file)),
-        *([build] if build else []),
+        *([build] if build else builds),
         Step("dependencies", "dependencies", ((*report, *needs), download)),
         Step("install", "install", ((*PIP, "install", "--force-reinstall", "--no-deps", "--no-index", "WHEELS"),)),
         Step("verify", "verify", (("{python}", "-c", "pass"),)),
@@ -214,6 +216,45 @@ def test_a_failing_build_does_not_wait_for_the_other_compilers(
     with pytest.raises(StepFailed) as caught:
         Runner(environment, lambda line: None, passes).run(plan(*files, build=build))
     assert caught.value.why == "a.cu(3): error: no such thing" and time.monotonic() - started < 30
+
+
+# waits for a file of its neighbour's: two such builds end only when they run at the same time
+_NEIGHBOURS = """
+import sys, time
+from pathlib import Path
+Path(sys.argv[1]).touch()
+print("compiling", sys.argv[1])
+end = time.monotonic() + 20
+while not Path(sys.argv[2]).exists() and time.monotonic() < end:
+    time.sleep(0.02)
+raise SystemExit(not Path(sys.argv[2]).exists())
+"""
+
+
+def beside(code: str, *words: str) -> tuple[Step, Step]:
+    first, second = words[:2], words[2:]
+    return (
+        Step("build", "compile causal-conv1d", (("{python}", "-c", code, *first),), package="causal-conv1d", files=1),
+        Step("build", "compile mamba-ssm", (("{python}", "-c", code, *second),), package="mamba-ssm", files=1, beside=True),
+    )
+
+
+def test_builds_run_beside_each_other(environment: Environment, files: tuple[Path, Path], tmp_path: Path) -> None:
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    result = Runner(environment, lambda line: None, passes).run(plan(*files, builds=beside(_NEIGHBOURS, one, two, two, one)))
+    log = result.log.read_text("utf-8")
+    assert f"compiling {one}" in log and f"compiling {two}" in log
+
+
+def test_a_failing_build_ends_the_one_beside_it(environment: Environment, files: tuple[Path, Path], tmp_path: Path) -> None:
+    before = fingerprint(environment)
+    code = "import sys, time; print(sys.argv[1] + '.cu(3): error: wrong') if sys.argv[1] == 'bad' else time.sleep(60); raise SystemExit(1)"
+    started = time.monotonic()
+    with pytest.raises(StepFailed) as caught:
+        Runner(environment, lambda line: None, passes).run(plan(*files, builds=beside(code, "good", "", "bad", "")))
+    assert time.monotonic() - started < 30
+    assert caught.value.what == "this step failed: compile mamba-ssm" and caught.value.why == "bad.cu(3): error: wrong"
+    assert fingerprint(environment) == before
 
 
 @pytest.mark.slow  # the guard waits for one that may be putting things back

@@ -31,8 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--find-links",
         metavar="DIR",
-        help=_("look for wheel files in this folder first"),
+        help=_("look for wheel files and source archives in this folder first"),
     )
+    parser.add_argument("--offline", action="store_true", help=_("fetch nothing: everything comes from the folder of --find-links"))
+    parser.add_argument("--no-deps", action="store_true", help=_("do not add dependencies that are missing"))
     parser.add_argument(
         "--mirror",
         metavar="URL",
@@ -66,10 +68,19 @@ def run(arguments: argparse.Namespace) -> int:
 
     facts = _facts(arguments.machine)
     packages = _packages(arguments.packages, arguments.release)
+    if arguments.offline and not arguments.find_links:
+        raise AnymambaError("usage", _("--offline needs --find-links: the folder that everything comes from"))
     local, passed_over = _local(arguments, packages, facts)
     for line in passed_over:
         print(line, file=sys.stderr)
-    options: dict[str, Any] = {"architecture": _architecture(arguments.arch), "github": arguments.mirror or GITHUB}
+    options: dict[str, Any] = {
+        "architecture": _architecture(arguments.arch),
+        "github": arguments.mirror or GITHUB,
+        "archives": _archives(arguments.find_links, packages, local),
+        "links": str(Path(arguments.find_links).resolve()) if arguments.find_links else None,
+        "offline": arguments.offline,
+        "dependencies": not arguments.no_deps,
+    }
     without = frozenset(packages) if arguments.from_source else frozenset()
     plan = make_plan(facts, packages, local=local, without_wheels=without, **options)
     if plan.blocked is None and arguments.emit_script:
@@ -223,6 +234,24 @@ def _local(
         packages.setdefault(name.package, None)
         found[name.package] = str(path.resolve())
     return found, passed_over
+
+
+def _archives(folder: str | None, packages: dict[str, str | None], local: dict[str, str]) -> dict[str, str]:
+    """Package to the path of its source archive in this folder: the release that was asked for, else the newest that the table knows.
+
+    A package that has no wheel of the user's and no version of its own takes the version of its archive.
+    """
+    from anymamba.installer.releases import find
+    from anymamba.installer.wheels import archive
+
+    found: dict[str, tuple[str, str]] = {}
+    for path in sorted(Path(folder).iterdir(), key=lambda path: _newer(path.name)) if folder else []:
+        name, version = archive(path.name) or ("", "")
+        if name in packages and name not in local and packages[name] in (None, version) and find(name, version):
+            found[name] = (version, str(path.resolve()))
+    for name, (version, _path) in found.items():
+        packages[name] = version
+    return {name: path for name, (_version, path) in found.items()}
 
 
 def _newer(version: str) -> list[int]:

@@ -24,12 +24,18 @@ def make_plan(
     packages: dict[str, str | None],
     *,
     local: dict[str, str] | None = None,
+    archives: dict[str, str] | None = None,
+    links: str | None = None,
+    offline: bool = False,
+    dependencies: bool = True,
     architecture: int | None = None,
     github: str = GITHUB,
     without_wheels: frozenset[str] = frozenset(),
 ) -> Plan:
-    """packages: name to version, None for the preferred one. local: name to the path of a wheel of the user's.
+    """packages: name to version, None for the preferred one. local, archives: name to the path of a wheel, a source archive, of the user's.
 
+    links: a folder in which pip looks for other packages too; offline: there alone, and nothing is fetched. dependencies: whether they
+    are installed.
     architecture: compute capability to compile for (89) where no GPU is visible. without_wheels: their download has failed.
     """
     machine = Machine(facts)
@@ -61,6 +67,11 @@ def make_plan(
             steps.append(Step("local", _("take {file}").format(file=local[package]), (), {}, package, local[package]))
             continue
         file, why = wheel_for(machine, release)
+        archive = (archives or {}).get(package)
+        if archive:
+            file, why = None, _("your own source archive")
+        elif offline:
+            return Plan(machine.kind, "blocked", found, first, blocked=refusal.offline(release))
         stop = _stop(machine, release, targets)
         if file and package not in without_wheels:
             choices.append(Choice(package, release.version, "wheel", why, here))
@@ -73,16 +84,18 @@ def make_plan(
         choices.append(Choice(package, release.version, "source", why, here))
         built.append(release)
     targets = [] if machine.torch_kind == "rocm" else targets
-    steps += _build(machine, built, targets)
+    origin = (*(("--no-index",) if offline else ()), *(("--find-links", links) if links else ()))
+    steps += _build(machine, built, targets, archives or {}, origin)
     if built:
-        reasons += source.explain(machine, targets)
-    steps += _finish(machine, releases)
+        reasons += source.explain(machine, built, targets)
+    steps += _finish(machine, releases, origin, dependencies)
     routes = {choice.route for choice in choices}
-    count = source.jobs(machine)
     # finding, fetching and checking takes a minute to five besides
-    times = [(1.0, 5.0), *(step.minutes for step in steps)]
+    times = [(1.0, 5.0), *(step.minutes for step in steps if not step.beside)]
     low, high = (round(sum(item[end] for item in times), 1) for end in (0, 1))
-    running = min(count, max((release.files for release in built), default=0))
+    builds = source.at_once(machine, built) if built else 1
+    compilers = [min(source.jobs(machine, builds), release.files) for release in built]
+    running = sum(compilers) if builds > 1 else max(compilers, default=0)
     return Plan(
         machine.kind,
         routes.pop() if len(routes) == 1 else "mixed",
@@ -95,7 +108,7 @@ def make_plan(
         refusal.BUILD_DISK if built else 1.0,
         ",".join(capability(target) for target in targets) or ",".join(facts["gpu"]["amd"]) or None,
         tuple(reasons),
-        _changes(choices, machine),
+        _changes(choices, dependencies),
     )
 
 
@@ -106,15 +119,15 @@ def _stop(machine: Machine, release: Release, targets: list[int]) -> Refusal | N
     return next(filter(None, (refusal.of_build(machine, release, target) for target in asked)), None)
 
 
-def _build(machine: Machine, built: list[Release], targets: list[int]) -> list[Step]:
+def _build(
+    machine: Machine, built: list[Release], targets: list[int], archives: dict[str, str], origin: tuple[str, ...]
+) -> list[Step]:
     if not built:
         return []
-    steps = [source.tools_step()]
+    steps = [source.tools_step(origin)]
     if targets:
         steps.append(source.narrow_step(targets))
-    for release in built:
-        steps += source.build_steps(machine, release, targets)
-    return steps
+    return steps + source.build_steps(machine, built, targets, archives)
 
 
 def _constraints() -> Step:
@@ -125,17 +138,18 @@ def _constraints() -> Step:
     )
 
 
-def _finish(machine: Machine, releases: list[Release]) -> list[Step]:
+def _finish(machine: Machine, releases: list[Release], origin: tuple[str, ...], dependencies: bool) -> list[Step]:
     needs = sorted({need for release in releases for need in release.needs})
     if machine.kind == "windows" and any(release.package == "mamba-ssm" for release in releases):
         needs.append("triton-windows")
-    report = (*PIP, "install", "--dry-run", "--quiet", "--report", "{work}/needed.json", "-c", "{work}/constraints.txt")
+    report = (*PIP, "install", "--dry-run", "--quiet", *origin, "--report", "{work}/needed.json", "-c", "{work}/constraints.txt")
+    find = Step(
+        "dependencies",
+        _("find and download what is missing of: {needs}").format(needs=", ".join(needs)),
+        ((*report, *needs), (*PIP, "wheel", *origin, "--no-deps", "-w", "{work}/wheels", "NAME==VERSION ...")),
+    )
     return [
-        Step(
-            "dependencies",
-            _("find and download what is missing of: {needs}").format(needs=", ".join(needs)),
-            ((*report, *needs), (*PIP, "wheel", "--no-deps", "-w", "{work}/wheels", "NAME==VERSION ...")),
-        ),
+        *([find] if dependencies else []),
         Step(
             "install",
             _("install the collected wheels; the environment changes only here"),
@@ -209,7 +223,7 @@ def _fallback(package: str, stop: Refusal | None) -> str:
     )
 
 
-def _changes(choices: list[Choice], machine: Machine) -> tuple[str, ...]:
+def _changes(choices: list[Choice], dependencies: bool) -> tuple[str, ...]:
     said = []
     for choice in choices:
         if choice.installed:
@@ -220,6 +234,9 @@ def _changes(choices: list[Choice], machine: Machine) -> tuple[str, ...]:
             )
         else:
             said.append(_("{package} {version} is added").format(package=choice.package, version=choice.version))
-    said.append(_("missing dependencies are added; nothing else changes"))
+    if dependencies:
+        said.append(_("missing dependencies are added; nothing else changes"))
+    else:
+        said.append(_("nothing else changes; missing dependencies are not added (--no-deps)"))
     said.append(_("`anymamba uninstall` removes exactly what was added"))
     return tuple(said)

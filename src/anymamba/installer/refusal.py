@@ -93,6 +93,18 @@ def of_release(machine: Machine, package: str, release: Release | None, wanted: 
     return None
 
 
+def offline(release: Release) -> Refusal:
+    """Neither a fitting wheel nor the sources are at hand, and nothing may be fetched."""
+    return Refusal(
+        "offline",
+        _("--offline: the folder of --find-links has neither a fitting wheel nor the source archive of {package} {release}").format(
+            package=release.package, release=release.version
+        ),
+        _("fetch one where there is a network, and put it into that folder"),
+        (f"pip download --no-deps --no-binary :all: --no-build-isolation {release.package}=={release.version}",),
+    )
+
+
 def of_gpu(release: Release, architecture: int | None) -> Refusal | None:
     """A GPU that neither the release's wheels nor its sources are made for."""
     if architecture is None:

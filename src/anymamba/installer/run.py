@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class Runner:
     ) -> None:
         self.environment, self.tell = environment, tell
         self.verify = verify or self._verify
+        self._running: set[int] = set()
         folder = cache_folder() / "install-logs"
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / time.strftime(f"install-%Y%m%d-%H%M%S-{os.getpid()}.log")
@@ -91,11 +93,13 @@ class Runner:
         self._fit_for_use(before)
         self._note("\n".join(plan.found))
         packages = [choice.package for choice in plan.packages]
-        for step in plan.steps:
-            if step.kind in ("install", "verify"):
-                continue
-            self._announce(plan, step)
-            self._prepare(step, before, packages)
+        for steps in _together(plan.steps):
+            for step in steps:
+                self._announce(plan, step)
+            if len(steps) == 1:
+                self._prepare(steps[0], before, packages)
+            else:
+                self._beside_each_other(steps)
         return self._install(plan, before, packages, journal)
 
     def _announce(self, plan: Plan, step: Step) -> None:
@@ -131,10 +135,48 @@ class Runner:
         elif step.kind == "dependencies":
             self._dependencies(step)
         else:
-            for name in ("nvcc_one_architecture.py", "edit_for_msvc.py"):
-                shutil.copy2(Path(__file__).with_name(name), self.work)
-            for command in step.commands:
-                self.command(command, step.environment, step)
+            self._commands(step, self.log)
+
+    def _commands(self, step: Step, log: Path) -> None:
+        for name in ("nvcc_one_architecture.py", "edit_for_msvc.py"):
+            shutil.copy2(Path(__file__).with_name(name), self.work)
+        for command in step.commands:
+            self.command(command, step.environment, step, log)
+
+    def _beside_each_other(self, steps: list[Step]) -> None:
+        """Builds at the same time, each with a log of its own that is appended at its end. The first failure ends the others."""
+        failures: list[BaseException] = []
+        lock = threading.Lock()
+
+        def build(step: Step) -> None:
+            own = self.work / f"{step.package}.log"
+            try:
+                self._commands(step, own)
+            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+                with lock:
+                    failures.append(error)
+                self._end_all()
+            finally:
+                with lock:
+                    self._note(own.read_text("utf-8", "replace") if own.exists() else "")
+
+        threads = [threading.Thread(target=build, args=(step,)) for step in steps]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            self._end_all()
+            for thread in threads:
+                thread.join()
+            raise
+        if failures:
+            raise failures[0]
+
+    def _end_all(self) -> None:
+        for child in [*self._running, None]:
+            end(child, self.work)
 
     def _download(self, step: Step) -> None:
         assert step.address is not None and step.package is not None
@@ -225,11 +267,11 @@ class Runner:
         text = (done.stderr.strip() or f"exit code {done.returncode}")[-400:]
         return {"ok": False, "gpu": False, "checks": [{"name": ", ".join(packages), "ok": False, "text": text}]}
 
-    def command(self, words: tuple[str, ...], environment: dict[str, str], step: Step) -> None:
-        """Runs one command with its output in the log and its progress told; raises StepFailed."""
+    def command(self, words: tuple[str, ...], environment: dict[str, str], step: Step, into: Path | None = None) -> None:
+        """Runs one command with its output in the log (or in another file) and its progress told; raises StepFailed."""
         filled = [self._fill(word) for word in words]
         apart = {"start_new_session": True} if sys.platform != "win32" else {}
-        with open(self.log, "ab", buffering=0) as log:
+        with open(into or self.log, "ab", buffering=0) as log:
             start = log.tell()
             log.write("$ {}\n".format(" ".join(filled)).encode())
             process = subprocess.Popen(
@@ -240,6 +282,7 @@ class Runner:
                 env=self._settings(environment),
                 **apart,  # type: ignore[call-overload]
             )
+            self._running.add(process.pid)
             self.guard.tell(f"child {process.pid}")
             watch = Progress(self.tell, step, lambda: end(process.pid, self.work))
             try:
@@ -253,12 +296,13 @@ class Runner:
                 raise
             finally:
                 watch.close()
+                self._running.discard(process.pid)
                 self.guard.tell(f"ended {process.pid}")
         if code:
             raise StepFailed(
                 "step",
                 _("this step failed: {title}").format(title=step.title),
-                first_error(self.log, start),
+                first_error(into or self.log, start),
                 _("the whole log: {log}").format(log=self.log),
             )
 
@@ -277,6 +321,19 @@ class Runner:
 
     def _fill(self, word: str) -> str:
         return word.replace("{work}", str(self.work)).replace("{python}", self.environment.python)
+
+
+def _together(steps: tuple[Step, ...]) -> list[list[Step]]:
+    """The steps before the environment is touched, those that run beside each other in one list."""
+    groups: list[list[Step]] = []
+    for step in steps:
+        if step.kind in ("install", "verify"):
+            continue
+        if step.beside:
+            groups[-1].append(step)
+        else:
+            groups.append([step])
+    return groups
 
 
 def _room() -> str:

@@ -71,9 +71,16 @@ def _bash(plan: Plan) -> list[str]:
         "# " + _("a CPU build of torch cannot be compiled against: stop before anything is done"),
         f'"$PYTHON" -c {_single(_TORCH)}',
     ]
-    for step in plan.steps:
+    for number, step in enumerate(plan.steps):
         lines += ["", "# " + _title(step)]
-        lines += _bash_step(step, plan)
+        more = number + 1 < len(plan.steps) and plan.steps[number + 1].beside
+        made = _bash_step(step, plan)
+        if more or step.beside:
+            begin = next(number for number, line in enumerate(made) if line.startswith("env "))
+            made[begin:] = ["(", *("  " + line for line in made[begin:]), ") &", 'builds="${builds:-} $!"']
+        if step.beside and not more:
+            made += ["for build in $builds; do", '  wait "$build"', "done"]
+        lines += made
     return lines
 
 

@@ -21,24 +21,32 @@ BUILD_TOOLS = ("setuptools>=61.0.0", "wheel", "packaging", "ninja")
 _FORCE = {"mamba-ssm": "MAMBA_FORCE_BUILD", "causal-conv1d": "CAUSAL_CONV1D_FORCE_BUILD"}
 
 
-def jobs(machine: Machine) -> int:
-    """Compilers at a time: one a core, and JOB_GB of memory for each."""
-    by_memory = int((machine.memory_gb or JOB_GB) // JOB_GB)
+def jobs(machine: Machine, builds: int = 1) -> int:
+    """Compilers at a time in each of so many builds: one a core, and JOB_GB of memory for each."""
+    by_memory = int((machine.memory_gb or JOB_GB) // (JOB_GB * builds))
     return max(1, min(machine.cores, by_memory))
 
 
-def minutes(machine: Machine, release: Release, architectures: int) -> tuple[float, float]:
-    """(least, most) that a build takes: its files are shared out among the compilers, but the longest one has one of them."""
-    total, longest = release.minutes
-    work = max(total / jobs(machine), longest) * max(1, architectures)
+def at_once(machine: Machine, releases: list[Release]) -> int:
+    """How many builds run beside each other: all, where there is memory for a compiler in each."""
+    enough = (machine.memory_gb or JOB_GB) >= JOB_GB * len(releases) and machine.kind != "windows"
+    return len(releases) if enough else 1
+
+
+def minutes(machine: Machine, releases: list[Release], architectures: int) -> tuple[float, float]:
+    """(least, most) that builds beside each other take: files are shared out among the compilers, but the longest has one of them."""
+    slots = min(machine.cores, len(releases) * jobs(machine, len(releases)))
+    total, longest = sum(release.minutes[0] for release in releases), max(release.minutes[1] for release in releases)
+    work = max(total / slots, longest) * max(1, architectures)
     return round(SPEEDS[0] * work, 1), round(SPEEDS[1] * work, 1)
 
 
-def tools_step() -> Step:
+def tools_step(origin: tuple[str, ...] = ()) -> Step:
+    """origin: pip's words for where packages come from."""
     return Step(
         "tools",
         _("build requirements, in a folder of their own"),
-        ((*PIP, "install", "--upgrade", "--target", "{work}/tools", *BUILD_TOOLS),),
+        ((*PIP, "install", "--upgrade", *origin, "--target", "{work}/tools", *BUILD_TOOLS),),
     )
 
 
@@ -56,23 +64,34 @@ def codes(architectures: list[int]) -> list[int]:
     return sorted({100 if architecture == 103 else architecture for architecture in architectures})
 
 
-def build_steps(machine: Machine, release: Release, architectures: list[int]) -> list[Step]:
-    """architectures: none for ROCm."""
-    environment = _environment(machine, release, architectures)
-    build = Step(
-        "build",
-        "",
-        environment=environment,
-        package=release.package,
-        files=release.files,
-        minutes=minutes(machine, release, len(architectures)),
-    )
+def build_steps(machine: Machine, releases: list[Release], architectures: list[int], archives: dict[str, str]) -> list[Step]:
+    """architectures: none for ROCm. archives: package to a source archive of the user's."""
+    builds = at_once(machine, releases)
+    steps: list[Step] = []
+    for release in releases:
+        together = releases if builds > 1 else [release]
+        build = Step(
+            "build",
+            "",
+            environment=_environment(machine, release, architectures, builds),
+            package=release.package,
+            files=release.files,
+            minutes=minutes(machine, together, len(architectures)),
+            beside=builds > 1 and release is not releases[0],
+        )
+        steps += _release_steps(machine, release, build, archives.get(release.package))
+    return steps
+
+
+def _release_steps(machine: Machine, release: Release, build: Step, archive: str | None) -> list[Step]:
     title = ngettext(
         "compile {package} {release}: {files} source file",
         "compile {package} {release}: {files} source files",
         release.files,
     ).format(package=release.package, release=release.version, files=release.files)
     wheel = (*PIP, "wheel", "-v", "--no-build-isolation", "--no-deps", "--no-cache-dir", "-w", "{work}/wheels")
+    if archive:
+        return [replace(build, title=title, commands=((*wheel, archive),))]
     if machine.kind == "windows" and release.package == "mamba-ssm":
         folder = "{work}/sources"
         fetch = (*PIP, "download", "--no-binary", ":all:", "--no-build-isolation", "--no-deps", "-d", folder)
@@ -80,7 +99,7 @@ def build_steps(machine: Machine, release: Release, architectures: list[int]) ->
             "sources",
             _("fetch the sources and edit them for MSVC"),
             ((*fetch, _specification(release)), ("{python}", "{work}/edit_for_msvc.py", folder)),
-            environment,
+            build.environment,
             release.package,
         )
         unpacked = f"{folder}/mamba_ssm-{release.version}"
@@ -88,9 +107,10 @@ def build_steps(machine: Machine, release: Release, architectures: list[int]) ->
     return [replace(build, title=title, commands=((*wheel, _specification(release)),))]
 
 
-def explain(machine: Machine, architectures: list[int]) -> list[str]:
+def explain(machine: Machine, releases: list[Release], architectures: list[int]) -> list[str]:
     """Why the build is set up like this."""
-    count = jobs(machine)
+    builds = at_once(machine, releases)
+    count = jobs(machine, builds)
     said = [
         _(
             "--no-build-isolation: compiled against the torch {torch} that is installed, not against a newer one that "
@@ -107,6 +127,8 @@ def explain(machine: Machine, architectures: list[int]) -> list[str]:
             job_gb=JOB_GB,
         ),
     ]
+    if builds > 1:
+        said.append(_("the packages are compiled at the same time: neither needs the other for it"))
     if architectures:
         said.append(
             _(
@@ -133,8 +155,8 @@ def _specification(release: Release) -> str:
     return f"git+https://github.com/{REPOSITORIES[release.package]}@{release.published.tag}"
 
 
-def _environment(machine: Machine, release: Release, architectures: list[int]) -> dict[str, str]:
-    values = {_FORCE[release.package]: "TRUE", "MAX_JOBS": str(jobs(machine)), "PYTHONPATH": "{work}/tools"}
+def _environment(machine: Machine, release: Release, architectures: list[int], builds: int) -> dict[str, str]:
+    values = {_FORCE[release.package]: "TRUE", "MAX_JOBS": str(jobs(machine, builds)), "PYTHONPATH": "{work}/tools"}
     if release.package == "mamba-ssm" and release.version == "main":
         values["MAMBA_KEEP_CUDA_BUILD"] = "TRUE"
     paths = ["{work}/tools/bin"]

@@ -11,7 +11,8 @@ class Step:
     """kind: constraints, tools, narrow, sources, build, download, local, dependencies, install or verify.
 
     commands: each a list of words. environment: set for these commands; PATH is put before the present one.
-    files: sources that a build compiles; minutes: (least, most) that it takes, an estimate.
+    files: sources that a build compiles; minutes: (least, most) that it takes, an estimate. beside: it runs at the same time as the step
+    before it.
     """
 
     kind: str
@@ -22,6 +23,7 @@ class Step:
     address: str | None = None
     files: int = 0
     minutes: tuple[float, float] = (0, 0)
+    beside: bool = False
 
 
 @dataclass(frozen=True)

@@ -75,3 +75,10 @@ def fits(machine: Machine, file: str) -> tuple[bool, str]:
         )
     return True, ""
 
+
+
+def archive(file: str) -> tuple[str, str] | None:
+    """(package, version) of a source archive of one of the official packages by its name; None for any other file."""
+    found = re.fullmatch(r"([\w.-]+?)-(\d[\w.]*)\.(?:tar\.gz|zip)", file)
+    package = found.group(1).lower().replace("_", "-").replace(".", "-") if found else ""
+    return (package, found.group(2)) if found and package in MODULES else None
