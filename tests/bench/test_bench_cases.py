@@ -51,7 +51,7 @@ def test_peers_compute_the_same(op: str) -> None:
     }  # fmt: skip
     spec = SPECS[op]
     ours = op_cases.contest(spec, sizes[op], torch.float32, "forward", Setting(CPU, "torch"))
-    given = op_cases._tensors(spec, sizes[op], CPU, torch.float32, 0)
+    given = op_cases.tensors_of(spec, sizes[op], CPU, torch.float32, 0)
     found = peers.of_op(op, CPU)
     assert found
     want = ours.ours.run()

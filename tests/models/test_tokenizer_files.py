@@ -48,6 +48,24 @@ def trained() -> Tokenizer:
     return Tokenizer(backend, eos="<eos>", pad="<eos>")
 
 
+@pytest.mark.parametrize("normalizer", [None, tokenizers.normalizers.Lowercase()], ids=["as written", "lower case"])
+def test_the_copy_of_a_vocabulary_is_made_for_texts_with_special_tokens_alone(normalizer):
+    tokenizer = trained()
+    if normalizer is not None:
+        tokenizer.backend.normalizer = normalizer
+    tokenizer.backend.add_special_tokens([tokenizers.AddedToken("<end>", special=True, normalized=normalizer is not None)])
+    tokenizer.backend.add_tokens(["rat "])  # added, but not special: a word like others
+    literal = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    literal.encode_special_tokens = True
+    for text in ("", "the rat sat <eo", "the cat <END> on", "a <end>", "<eos><eos>"):
+        assert tokenizer.encode(text) == literal.encode(text, add_special_tokens=False).ids
+        assert (tokenizer._literal is None) == (normalizer is None and not any(word in text for word in ("<end>", "<eos>")))
+        tokenizer._literal = None
+    tokenizer.encode("<new>")
+    tokenizer.add_special_tokens(["<new>"])
+    assert tokenizer.token_id("<new>") not in tokenizer.encode("<new>")
+
+
 @pytest.mark.parametrize("make", [byte_tokenizer, trained])
 def test_saved_for_us_and_for_transformers(tmp_path, make):
     tokenizer = make()

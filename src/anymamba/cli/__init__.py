@@ -7,9 +7,11 @@ Exit codes: 0 fine, 1 failed or problems found, 2 usage (``AnymambaError.exit_co
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import importlib
 import sys
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, Iterator, List, Optional, Tuple
 
 from anymamba import __version__
 from anymamba.cli.parser import Parser
@@ -36,8 +38,31 @@ VERBS = {
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Runs one verb and returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Runs one verb and returns the exit code. argv: None where the process is this command and nothing else."""
+    if argv is not None:
+        return _main(argv)
+    try:
+        return _main(sys.argv[1:])
+    finally:
+        if _verb(sys.argv[1:]) == "generate" and "triton" not in sys.modules:
+            # To look through torch's objects for garbage, which end with the process anyway, takes half a second. Triton's have to be
+            # collected: the library that binds them says on stderr what it takes for leaks.
+            gc.freeze()
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """For imports of large libraries: what they make stays, and to look through it for garbage as it grows takes a tenth of their time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def _main(arguments: List[str]) -> int:
     _use_utf8()
     _choose_language(arguments)
     verb = _verb(arguments)

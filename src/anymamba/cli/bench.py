@@ -25,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--matrix",
         action="store_true",
-        help=_("layouts, dtypes and sizes beside the installed official packages, on an NVIDIA GPU; the worst first"),
+        help=_(
+            "layouts, dtypes and sizes beside the installed official packages on an NVIDIA GPU, beside PyTorch, "
+            "transformers and mambapy on a processor; the worst first"
+        ),
     )
     parser.add_argument("--backend", help=_("every op on this backend"))
     parser.add_argument("--list", action="store_true", help=_("only the names of the cases"))
@@ -89,27 +92,41 @@ def _matrix(arguments: argparse.Namespace, device: Any) -> int:
     from fnmatch import fnmatch
 
     from anymamba.backends import dispatch
-    from anymamba.bench import matrix
+    from anymamba.bench import matrix, matrix_cpu
 
-    if device.type != "cuda":
+    if device.type not in ("cuda", "cpu"):
         raise AnymambaError(
             "usage",
-            _("--matrix: {device} has no official package to compare with").format(device=device),
-            fix=_("run it on an NVIDIA GPU: --device cuda"),
+            _("--matrix: {device} has no other packages to compare with").format(device=device),
+            fix=_("run it on an NVIDIA GPU or on the processor: --device cuda, --device cpu"),
         )
     pattern = arguments.only or ""
-    chosen = [cell for cell in matrix.cells() if pattern in cell.name or fnmatch(cell.name, pattern)]
+    every: list[Any] = list(matrix_cpu.cells() if device.type == "cpu" else matrix.cells())
+    chosen = [cell for cell in every if pattern in cell.name or fnmatch(cell.name, pattern)]
     if arguments.list:
         print("\n".join(cell.name for cell in chosen))
         return 0
-    with dispatch.use_backend(arguments.backend):
-        rows = matrix.measure(chosen, device, lambda name: print(name, file=sys.stderr, flush=True))
+
+    def progress(name: str) -> None:
+        print(name, file=sys.stderr, flush=True)
+
+    if device.type == "cpu":
+        rows = matrix_cpu.measure(chosen, arguments.backend, progress)
+    else:
+        with dispatch.use_backend(arguments.backend):
+            rows = matrix.measure(chosen, device, progress)
     if arguments.json:
-        json.dump(matrix.document(rows, device), sys.stdout, indent=1, allow_nan=False)
+        document = matrix_cpu.document(rows) if device.type == "cpu" else matrix.document(rows, device)
+        json.dump(document, sys.stdout, indent=1, allow_nan=False)
         print()
     else:
-        for row in rows:
-            times = "  ".join(f"{who} {row[who]:.4g} {row['unit']}" for who in ("ours", "official") if who in row)
-            ratio = f"{row['ratio']:5.2f}x" if "ratio" in row else "     -"
-            print(f"{ratio}  {row['cell']}, {row['direction']}  {times}  {row.get('failed', '')}")
+        print("\n".join(_line(row) for row in rows))
     return int(any("ours" not in row for row in rows))
+
+
+def _line(row: dict[str, Any]) -> str:
+    """A cell of the matrix: how many times as fast as the fastest of the others, and everybody's time."""
+    times = "  ".join(f"{who} {value:.4g} {row['unit']}" for who, value in row.items() if isinstance(value, float) and who != "ratio")
+    ratio = f"{row['ratio']:5.2f}x" if "ratio" in row else "     -"
+    direction = f", {row['direction']}" if "direction" in row else ""
+    return f"{ratio}  {row['cell']}{direction}  {times}  {row.get('failed', row.get('left_out', ''))}"

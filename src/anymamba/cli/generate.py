@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anymamba.cli import uncollected
 from anymamba.cli.model_options import add_model_arguments, add_sampling_arguments, load_model, sampling_of
 from anymamba.cli.options import whole
 from anymamba.errors import AnymambaError
@@ -77,7 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.logprobs and not arguments.json:
         raise AnymambaError("usage", _("--logprobs needs --json: text has no place for them"))
-    from anymamba.determinism import deterministic
+    with uncollected():  # torch, and all of ours that generating needs
+        importlib.import_module("anymamba.generation.model")
+        from anymamba.determinism import deterministic
 
     sampling = sampling_of(arguments)
     with deterministic(arguments.deterministic):

@@ -23,7 +23,7 @@ _PIECE = {"batch": 2, "length": 130, "dim": 96, "nheads": 4, "shape": (2, 130, 9
 """The reference is slow: it gets a case of at most these sizes. The whole of it is compared with plain PyTorch in float64."""
 
 
-def _tensors(spec: OpSpec, sizes: Mapping[str, Any], device: torch.device, dtype: torch.dtype, seed: int) -> Arguments:
+def tensors_of(spec: OpSpec, sizes: Mapping[str, Any], device: torch.device, dtype: torch.dtype, seed: int) -> Arguments:
     generator = torch.Generator().manual_seed(seed)
     arguments = spec.build(**sizes)(lambda *shape: torch.randn(shape, generator=generator))
     return {name: as_given(name, value, spec, Call(spec.name, device, dtype)) for name, value in arguments.items()}
@@ -32,17 +32,17 @@ def _tensors(spec: OpSpec, sizes: Mapping[str, Any], device: torch.device, dtype
 def contest(spec: OpSpec, sizes: Mapping[str, Any], dtype: torch.dtype, mode: str, setting: Setting) -> Contest:
     """mode: "forward", "forward+backward" or "backward"."""
     ours = functools.partial(spec.function, backend=setting.backend)
-    given = _tensors(spec, sizes, setting.device, dtype, 0)
+    given = tensors_of(spec, sizes, setting.device, dtype, 0)
     contenders: dict[str, Callable[[], Contender] | str] = {}
     for name, peer in peers.of_op(spec.name, setting.device).items():
-        made: Any = peer if isinstance(peer, str) else functools.partial(_contender, peer, given, spec, mode)
+        made: Any = peer if isinstance(peer, str) else functools.partial(contender, peer, given, spec, mode)
         contenders[name] = made
     gate = functools.partial(_gate, spec, setting, sizes, dtype, mode)
     slow = peers.slow(setting.device, spec.name == "selective_scan_fn", backward=mode != "forward")
-    return Contest(_contender(ours, given, spec, mode), gate, contenders, slow=slow)
+    return Contest(contender(ours, given, spec, mode), gate, contenders, slow=slow)
 
 
-def _contender(function: Callable[..., Any], given: Arguments, spec: OpSpec, mode: str) -> Contender:
+def contender(function: Callable[..., Any], given: Arguments, spec: OpSpec, mode: str) -> Contender:
     if mode == "forward":
 
         def forward() -> Any:
@@ -69,7 +69,7 @@ def _gate(spec: OpSpec, setting: Setting, sizes: Mapping[str, Any], dtype: torch
     verdict = Gate(False, "")
     piece = {name: min(size, _PIECE[name]) if name in _PIECE else size for name, size in sizes.items()}
     for asked, exact_backend in ((piece, "reference"), (sizes, "torch")):
-        given = _tensors(spec, asked, setting.device, dtype, int(asked is piece))
+        given = tensors_of(spec, asked, setting.device, dtype, int(asked is piece))
         names = () if mode == "forward" else spec.gradients(given)
         has_float64 = setting.device.type != "mps" and asked is not piece
         device = setting.device if has_float64 else torch.device("cpu")
