@@ -15,7 +15,8 @@ import torch
 
 from anymamba.backends import machine
 from anymamba.backends.opspec import spec_of
-from anymamba.bench import op_cases, peers, timing
+from anymamba.bench import peers, timing
+from anymamba.bench.cases import op_cases
 from anymamba.language import _
 
 TORCH = "torch"

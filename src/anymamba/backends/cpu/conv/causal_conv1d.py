@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.cpu.conv import causal_conv1d_kernels as kernels
+from anymamba.backends.cpu.conv import causal_conv1d_rows as rows
 from anymamba.backends.cpu.conv import causal_conv1d_step as step
 from anymamba.backends.cpu.jit.compile import Program
 from anymamba.backends.cpu.jit.emit import dtype_name
@@ -23,6 +24,9 @@ WIDEST = 32
 _TOGETHER = 8
 """Tokens computed together."""
 
+_WIDEST_OF_ROWS, _SHORTEST_ROW = 8, 16
+"""Where the length is contiguous: taps up to which, and tokens from which on, rows are read where they lie."""
+
 
 def supports(call: Call) -> tuple[bool, str]:
     if call.dtype not in (torch.float32, torch.bfloat16, torch.float16):
@@ -32,6 +36,15 @@ def supports(call: Call) -> tuple[bool, str]:
     if "mixed_dtype" in call.features:
         return False, _("states have another dtype than x")
     return True, _("compiled kernels")
+
+
+def variant(call: Call) -> str:
+    """The kernels walk along what lies side by side in memory."""
+    return "steps side by side" if "length_contiguous" in call.features and _has_rows(call) else ""
+
+
+def _has_rows(call: Call) -> bool:
+    return call.op == "causal_conv1d_fn" and "seq_idx" not in call.features and call.size("width") <= _WIDEST_OF_ROWS
 
 
 def causal_conv1d_fn(
@@ -44,12 +57,17 @@ def causal_conv1d_fn(
     final_states_out: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """See anymamba.ops.causal_conv1d_fn. x (batch, dim, length): read where it lies if channels are contiguous, else copied once."""
+    """See anymamba.ops.causal_conv1d_fn. x (batch, dim, length): read where it lies if channels are contiguous, or the length with few taps
+    and without seq_idx; else copied once."""
     channels_last = x.stride(1) == 1 or x.shape[1] == 1
-    lines = x if channels_last else x.mT.contiguous().mT
-    arguments = (lines, weight, bias, initial_states, seq_idx, activation is not None)
-    out = _Convolution.apply(*arguments)
-    out = out if channels_last else out.contiguous()
+    along = not channels_last and x.stride(2) == 1 and seq_idx is None and x.shape[2] >= _SHORTEST_ROW
+    if along and weight.shape[1] <= _WIDEST_OF_ROWS:
+        lines = x
+        out = rows.convolve(x, weight, bias, initial_states, activation is not None)
+    else:
+        lines = x if channels_last else x.mT.contiguous().mT
+        out = _Convolution.apply(lines, weight, bias, initial_states, seq_idx, activation is not None)
+        out = out if channels_last else out.contiguous()
     if not return_final_states:
         return out
     history, length = weight.shape[1] - 1, x.shape[2]

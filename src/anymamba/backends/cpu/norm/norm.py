@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from anymamba.backends.call import Call
@@ -48,6 +49,10 @@ def layer_norm_fn(
     return_dropout_mask: bool = False,
 ) -> Tensor | tuple[Tensor | None, ...]:
     """See anymamba.ops.layer_norm_fn. x, residual (..., dim)."""
+    if residual is None and not is_rms_norm and _native(x, weight, bias):
+        y = F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+        plain = (y, *([x] if prenorm else ()), *([None, None] if return_dropout_mask else ()))
+        return y if len(plain) == 1 else plain
     arguments = x, weight, bias, residual, eps, prenorm, not is_rms_norm
     y, total = _Norm.apply(*arguments) if torch.is_grad_enabled() else _forward(*arguments, keeps=False)[:2]
     returned: list[Tensor | None] = [y]
@@ -58,6 +63,14 @@ def layer_norm_fn(
     if return_dropout_mask:
         returned += [None, None]
     return returned[0] if len(returned) == 1 and returned[0] is not None else tuple(returned)
+
+
+def _native(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Where nothing is fused with a layer norm, PyTorch's own backward pass, which needs no Python, is faster than ours; forward alone ours
+    is."""
+    tensors = [tensor for tensor in (x, weight, bias) if tensor is not None]
+    needed = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return needed and all(tensor.dtype == torch.float32 for tensor in tensors)
 
 
 def rms_norm_fn(
