@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
+from anymamba.reference import blocks
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,20 @@ Tensors = dict[str, Tensor]
 _PRODUCTS = "in_proj", "out_proj", "x_proj"
 
 
+def _depth(product: str, recurrence: Recurrence, d_model: int) -> int:
+    return d_model if product == "in_proj" else recurrence.d_inner
+
+
 @dataclass(frozen=True)
 class DecodeModel:
     """An embedding, blocks of norm and mixer, a norm and a head. Norms are RMS norms with norm_eps.
 
     recurrences: of every block's mixer. layers: its tensors, those that it has of: norm; in_proj, out_proj (out, in), x_proj and dt_proj of
-    Mamba-1; in_proj_bias, out_proj_bias; in_proj_scale, out_proj_scale, x_proj_scale, (out,) float32 of int8 rows; conv_weight
-    (channels, conv_kernel), conv_bias; dt_bias, A_log, D; gated_norm of Mamba-2. states: conv (batch, channels, conv_kernel - 1), the
-    inputs of the last tokens, and ssm (batch, d_inner, d_state) or (batch, nheads, headdim, d_state); a step changes them in place, and
-    tells ``advance`` of how many tokens they are further, at the latest when it writes them back.
+    Mamba-1; in_proj_bias, out_proj_bias; in_proj_scale, out_proj_scale, x_proj_scale, (out,) float32 of int8 rows (the
+    matrices may be uint8 in blocks, too); conv_weight (channels, conv_kernel), conv_bias; dt_bias, A_log, D; gated_norm
+    of Mamba-2. states: conv (batch, channels, conv_kernel - 1), the inputs of the last tokens, and ssm (batch, d_inner, d_state)
+    or (batch, nheads, headdim, d_state); a step changes them in place, and tells ``advance`` of
+    how many tokens they are further, at the latest when it writes them back.
     """
 
     recurrences: Sequence[Recurrence]
@@ -90,8 +96,10 @@ class DecodeModel:
     def call(self) -> Call:
         """What the dispatcher is asked."""
         recurrence, layer = self.recurrences[0], self.layers[0]
-        products = [layer[name] for name in _PRODUCTS if name in layer] + [self.head]
-        dtypes = {f"{str(x.dtype).removeprefix('torch.')}_weights" for x in products}
+        d_model = self.embedding.shape[1]
+        pairs = list(zip(self.layers, self.recurrences))
+        products = [(one[name], _depth(name, of, d_model)) for one, of in pairs for name in _PRODUCTS if name in one]
+        dtypes = {f"{blocks.name_of(weight, depth)}_weights" for weight, depth in [*products, (self.head, d_model)]}
         features = dtypes | {name for name in ("in_proj_bias", "out_proj_bias", "conv_bias") if name in layer}
         features |= {"by_channel" if isinstance(one, ByChannel) else "by_head" for one in self.recurrences}
         if any(one != recurrence for one in self.recurrences):
@@ -102,13 +110,12 @@ class DecodeModel:
             numbers = {"dt_rank": recurrence.dt_rank}
             features |= {"normed"} if recurrence.norm_eps is not None else set()
         numbers |= {
-            "batch": self.batch, "d_inner": recurrence.d_inner, "d_model": self.embedding.shape[1], "d_state": recurrence.d_state,
+            "batch": self.batch, "d_inner": recurrence.d_inner, "d_model": d_model, "d_state": recurrence.d_state,
             "layers": len(self.layers), "vocabulary": self.head.shape[0], "width": recurrence.conv_kernel,
         }  # fmt: skip
         if any(state["ssm"].dtype != torch.float32 or not state["ssm"].is_contiguous() for state in self.states):
             features.add("other_states")
-        every = [one[name] for one in self.layers for name in _PRODUCTS if name in one] + [self.head]
-        if any(not weight.is_contiguous() or weight.data_ptr() % 16 for weight in every):
+        if any(not weight.is_contiguous() or weight.data_ptr() % 16 for weight in [*(weight for weight, _ in products), self.head]):
             features.add("unaligned")
         return Call(
             "decode_step", self.embedding.device, self.embedding.dtype, False, frozenset(features), tuple(sorted(numbers.items()))

@@ -8,13 +8,15 @@ import sys
 import time
 from typing import Any
 
+from anymamba import announce
+from anymamba.cli.model_options import no_tokenizer
 from anymamba.cli.options import add_activation, add_device, device_of, whole
 from anymamba.errors import AnymambaError
 from anymamba.language import _
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help=_("checkpoint folder or Hugging Face name"))
+    parser.add_argument("model", help=_("checkpoint folder, GGUF file or Hugging Face name"))
     parser.add_argument("files", nargs="*", metavar="FILE", help=_("text, JSON, CSV or Parquet files; folders"))
     parser.add_argument(
         "--tokenizer",
@@ -65,8 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from anymamba.evaluation.perplexity import score_file
-    from anymamba.models import hub
-    from anymamba.models.tokenizer import load_tokenizer
+    from anymamba.generation.model import load
     from anymamba.training.data import readers
     from anymamba.training.data.skips import Skips
 
@@ -75,9 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     readers.check_encoding(arguments.encoding)
     if arguments.files:
         readers.check(arguments.files, arguments.encoding)  # a wrong name must not cost the reading of a model first
-    folder = hub.find(arguments.model)
-    tokenizer = load_tokenizer(arguments.tokenizer or folder)
-    model = hub.load(folder, dtype=dtype, device=device, tokenizer=tokenizer, a_activation=arguments.a_activation)
+    announce.listen(lambda text: print(text, file=sys.stderr, flush=True))
+    model = load(arguments.model, device, dtype, tokenizer=arguments.tokenizer, a_activation=arguments.a_activation)
+    tokenizer = model.tokenizer or no_tokenizer(arguments.model)
     report: dict[str, Any] = {
         "model": str(arguments.model),
         "device": str(device),

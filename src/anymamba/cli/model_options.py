@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anymamba import announce
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help=_("checkpoint folder or Hugging Face name"))
+    parser.add_argument("model", help=_("checkpoint folder, GGUF file or Hugging Face name"))
     parser.add_argument(
         "--tokenizer",
         metavar="FILE|NAME",
@@ -117,8 +118,6 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
     from anymamba.determinism import switch_on
     from anymamba.generation.dtype import fastest
     from anymamba.generation.model import load
-    from anymamba.models import hub
-    from anymamba.models.tokenizer import load_tokenizer
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -136,8 +135,21 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
         name, why = str(model.dtype).removeprefix("torch."), fastest(model.dtype, model.device)[1]
         print(_("dtype {name}: {why}").format(name=name, why=why), file=sys.stderr)
     if model.tokenizer is None:
-        model.tokenizer = load_tokenizer(hub.find(arguments.model))  # raises, saying what the folder has instead
+        model.tokenizer = no_tokenizer(arguments.model)
     return model, model.tokenizer
+
+
+def no_tokenizer(model: str) -> Tokenizer:
+    """Raises AnymambaError saying what the model has instead of a tokenizer."""
+    from anymamba.models.gguf.file import is_gguf
+    from anymamba.models.hub.loading import find
+    from anymamba.models.tokenizer import load_tokenizer
+
+    if is_gguf(Path(model).expanduser()):
+        raise AnymambaError(
+            "tokenizer", _("{path} has no tokenizer").format(path=model), fix=_("name the model's own tokenizer with --tokenizer")
+        )
+    return load_tokenizer(find(model))
 
 
 def _tell(text: str) -> None:

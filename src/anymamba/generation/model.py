@@ -22,6 +22,8 @@ from anymamba.generation.text import Piece, encode_prompt, end_tokens, generate_
 from anymamba.language import _
 from anymamba.models import hub
 from anymamba.models.cache import Cache
+from anymamba.models.gguf import load as gguf
+from anymamba.models.gguf.file import is_gguf
 from anymamba.models.lm import LanguageModel
 from anymamba.models.plain import plain_class
 from anymamba.models.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
@@ -91,7 +93,7 @@ class Model(LanguageModel):
         """Writes a Hugging Face folder (config.json, model.safetensors, the tokenizer) that ``load`` and transformers read.
 
         Raises AnymambaError for a quantized model, whose rounded weights no other program could read."""
-        if any(tensor.dtype == torch.int8 for tensor in self.state_dict().values()):
+        if any(tensor.dtype in (torch.int8, torch.uint8) for tensor in self.state_dict().values()):
             raise AnymambaError(
                 "usage",
                 _("a quantized model is not saved: its weights are rounded"),
@@ -216,10 +218,11 @@ def load(
 
     source: a checkpoint folder of ours, of transformers (MambaForCausalLM, Mamba2ForCausalLM, FalconMambaForCausalLM), of
     mamba_ssm (state-spaces/mamba-*, mamba2-*, mamba3-*) or of Codestral; a run folder of ``anymamba train``; or a Hugging Face
-    name where no such folder exists. device: the fastest here by default (``machine.default_device``). dtype: of the weights,
-    a torch.dtype or its name; "auto": what is fast on that device (``generation/dtype.py``); as saved by default. quantize: "int8"
-    rounds the weights of the linear layers. tokenizer: where it is not in the folder. a_activation: "softplus" or "heavy_tail", of a
-    Mamba-3 whose configuration does not say, or says it wrongly; without it both are tried (``hub.load``). The model is in eval mode;
+    name where no such folder exists; or a GGUF file, whose matrices on a CPU stay as they lie in it unless a dtype is given. device: the
+    fastest here by default (``machine.default_device``). dtype: of the weights, a torch.dtype or its name; "auto": what is fast on
+    that device (``generation/dtype.py``); as saved by default. quantize: "int8" rounds the weights of the linear layers.
+    tokenizer: where it is not in the folder. a_activation: "softplus" or "heavy_tail", of a Mamba-3 whose configuration
+    does not say, or says it wrongly; without it both are tried (``hub.load``). The model is in eval mode;
     its ``tokenizer`` is None where the checkpoint has none.
 
     Raises AnymambaError that says which file, key, shape or argument is wrong.
@@ -232,11 +235,17 @@ def load(
     if quantize not in (None, "int8"):
         raise _unknown("quantize", quantize, ["int8"])
     where = torch.device(device) if device is not None else machine.default_device()
-    folder = hub.find(source)
-    words = tokenizer if isinstance(tokenizer, Tokenizer) else None
-    if words is None and (tokenizer is not None or has_tokenizer(folder)):
-        words = load_tokenizer(tokenizer or folder)  # type: ignore[arg-type]
-    model = hub.load_as(Model, folder, dtype, where, tokenizer=words, a_activation=a_activation)
+    words = tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer) if tokenizer is not None else None
+    path = Path(source).expanduser()
+    if is_gguf(path):
+        wide = torch.float32 if quantize else dtype
+        model, own = gguf.load(Model, path, wide, where, a_activation=a_activation, vocabulary=words is None)
+        words = words or own
+    else:
+        folder = hub.find(source)
+        if words is None and has_tokenizer(folder):
+            words = load_tokenizer(folder)
+        model = hub.load_as(Model, folder, dtype, where, tokenizer=words, a_activation=a_activation)
     if automatic:
         model.to(fastest(model.dtype, where)[0])
     if words is not None:

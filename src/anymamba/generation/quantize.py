@@ -12,6 +12,7 @@ from anymamba.models.families import family_of
 from anymamba.models.lm import LanguageModel
 from anymamba.models.plain import Weights
 from anymamba.models.trunk import adapters
+from anymamba.models.trunk.stored_linear import StoredLinear
 from anymamba.ops.projection import linear_int8
 
 
@@ -53,6 +54,8 @@ def stored(linear: nn.Module) -> Stored:
     """
     if isinstance(linear, QuantizedLinear):
         return linear.weight, linear.scale, linear.bias
+    if isinstance(linear, StoredLinear):
+        return linear.weight, None, linear.bias
     taken, reason = adapters.merged(linear)
     if taken is None:
         raise RuntimeError(reason)

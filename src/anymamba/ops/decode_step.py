@@ -15,6 +15,7 @@ from anymamba.backends.opspec import Arguments, Build, OpSpec, Random, register
 from anymamba.errors import warn_once
 from anymamba.language import _
 from anymamba.ops.calls import checks
+from anymamba.reference import blocks
 from anymamba.reference import decode_step as exact
 
 
@@ -35,8 +36,9 @@ def decode_step(
     section 7, one token at a time.
 
     ids: (batch,), tokens. embedding: (vocabulary, d_model); norm: (d_model,); head: (vocabulary, d_model), with head_scale (vocabulary,)
-    where it is int8. recurrences, layers, states: of every block, see ``anymamba.backends.decode_model.DecodeModel``; all the texts' states
-    are changed in place. Returns logits (batch, vocabulary), float32. Without gradients.
+    where it is int8, or uint8 in blocks (``anymamba.reference.blocks``), like the layers' matrices. recurrences, layers, states: of every
+    block, see ``anymamba.backends.decode_model.DecodeModel``; all the texts' states are changed in place. Returns logits (batch,
+    vocabulary), float32. Without gradients.
 
     Raises ArgumentError (shapes), BackendError. For many tokens ``stepper`` prepares the model once.
     """
@@ -45,7 +47,8 @@ def decode_step(
     checks.tensors(op, {"embedding": embedding, "norm": norm}, {"head": scaled, "head_scale": head_scale}, {"ids": ids})
     checks.on_device(op, "head", head, embedding.device, "embedding")
     checks.shape(op, "norm", norm, "(d_model,)", (embedding.shape[1],))
-    checks.shape(op, "head", head, "(vocabulary, d_model)", (-1, embedding.shape[1]))
+    if head.dtype != torch.uint8:
+        checks.shape(op, "head", head, "(vocabulary, d_model)", (-1, embedding.shape[1]))
     for name, values in (("layers", layers), ("states", states)):
         checks.value(op, f"len({name})", len(values), len(values) == len(recurrences), f"{len(recurrences)} (recurrences)")
     checks.shape(op, "ids", ids, "(batch,)", (states[0]["ssm"].shape[0],))
@@ -112,9 +115,10 @@ def _say_slower(reason: str) -> None:
 def build(
     batch: int = 2, d_model: int = 64, d_inner: int = 128, d_state: int = 16, dt_rank: int = 4, width: int = 4, layers: int = 2,
     vocabulary: int = 72, by_head: bool = False, nheads: int = 4, headdim: int = 32, ngroups: int = 1, normed: bool = False,
-    bias: bool = False, conv_bias: bool = True, int8: bool = False, dt_limit: tuple[float, float] = (0.0, float("inf")),
+    bias: bool = False, conv_bias: bool = True, int8: bool = False, packed: str = "", dt_limit: tuple[float, float] = (0.0, float("inf")),
 ) -> Build:  # fmt: skip
-    """by_head: Mamba-2, of nheads, headdim and ngroups; else Mamba-1, of d_inner and dt_rank; normed: with norms on dt, B and C."""
+    """by_head: Mamba-2, of nheads, headdim and ngroups; else Mamba-1, of d_inner and dt_rank; normed: with norms on dt, B and C.
+    int8, packed: the matrices are int8 rows, or in that format of blocks."""
     recurrence: Recurrence
     if by_head:
         recurrence = ByHead(nheads, headdim, ngroups, d_state, width, dt_limit, 1e-5)
@@ -125,6 +129,8 @@ def build(
 
     def matrix(random: Random, name: str, rows: int, columns: int) -> dict[str, Tensor]:
         values = random(rows, columns) / columns**0.5
+        if packed:
+            return {name: blocks.packed(values, packed)}
         if not int8:
             return {name: values}
         scale = values.abs().amax(dim=1) / 127
@@ -171,7 +177,7 @@ SPEC = register(
         composed_of=("rms_norm_fn", "causal_conv1d_update", "selective_state_update"),
         published=(
             {"batch": 1}, {"batch": 1, "int8": True}, {"batch": 1, "by_head": True, "d_state": 128, "headdim": 64},
-            {"batch": 1, "normed": True, "conv_bias": True},
+            {"batch": 1, "normed": True, "conv_bias": True}, *({"batch": 1, "packed": name} for name in blocks.BYTES),
         ),
         forward_cases={
             "Mamba-1": build(),
@@ -181,6 +187,8 @@ SPEC = register(
             "Mamba-2": _heads(),
             "Mamba-2, groups, limited dt": _heads(6, ngroups=2, dt_limit=(0.01, 0.5), bias=True),
             "Mamba-2, int8": _heads(1, int8=True),
+            "Mamba-1, q8_0": build(3, packed="q8_0"),
+            "Mamba-2, q8_0": _heads(5, packed="q8_0"),
         },
     )
 )

@@ -1,4 +1,5 @@
-"""The matrix products inside models and composed ops: every linear layer's weights go through ``linear`` or ``linear_int8``.
+"""The matrix products inside models and composed ops: every linear layer's weights go through ``linear``, ``linear_int8`` or
+``linear_stored``.
 
 On a processor without 16-bit matrix units torch emulates 16-bit products at a fifth of float32's speed; there they are computed in
 float32 from weights that are widened on the way (the op ``widened_product``), which is no slower than float32 and rounds less.
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from anymamba.backends import matrix_units
 from anymamba.ops.widened_product import widened_product
+from anymamba.reference import blocks
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -35,6 +37,16 @@ def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = 
     if x.device.type == "cpu" and x.dtype != torch.float64 and not matrix_units.cpu_unit(dtype) and _plain(x, weight):
         return _rows(x.to(dtype), weight, dtype, bias, scale)
     return F.linear(x.to(dtype), (weight.float() * scale[:, None]).to(dtype), None if bias is None else bias.to(dtype))
+
+
+def linear_stored(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias in the dtype of x (under torch.autocast in its), from weights in another: x (..., in), weight (out, in) of
+    16 bits or (out, bytes) uint8 in blocks (``anymamba.reference.blocks``), bias (out,). Differentiable in x."""
+    dtype = result_dtype(x)
+    if x.device.type == "cpu" and x.dtype != torch.float64 and _plain(x, weight):
+        return _rows(x.to(dtype), weight, dtype, bias)
+    wide = blocks.unpacked(weight, x.shape[-1], dtype) if weight.dtype == torch.uint8 else weight.to(dtype)
+    return F.linear(x.to(dtype), wide, None if bias is None else bias.to(dtype))
 
 
 def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
@@ -94,6 +106,7 @@ class _Product(torch.autograd.Function):
         of_a, of_b, _, of_bias, _ = ctx.needs_input_grad
         da = db = dbias = None
         if of_a:
+            b = blocks.unpacked(b, a.shape[1]) if b.dtype == torch.uint8 else b
             da = _Product.apply(dy if scale is None else dy.float() * scale, b.t(), a.dtype, None, None)
         if of_b:
             db = _Product.apply(dy.t(), a.t(), b.dtype, None, None)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anymamba.reference import blocks
 from anymamba.reference import supports as supports
 
 
@@ -31,7 +32,7 @@ def decode_step(
         for recurrence, layer, state in zip(recurrences, layers, states):
             mixer = _by_channel if hasattr(recurrence, "dt_rank") else _by_head
             hidden = hidden + mixer(_rms(hidden, norm_eps) * layer["norm"].to(dtype), recurrence, layer, state)
-        return (_rms(hidden, norm_eps) * norm.to(dtype)) @ _weight(head, head_scale, dtype).mT
+        return (_rms(hidden, norm_eps) * norm.to(dtype)) @ _weight(head, head_scale, hidden).mT
 
 
 def _by_channel(x: Tensor, recurrence: Any, layer: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Tensor:
@@ -73,11 +74,15 @@ def _convolve(x: Tensor, layer: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
 
 
 def _linear(x: Tensor, layer: Mapping[str, Tensor], name: str) -> Tensor:
-    y = x @ _weight(layer[name], layer.get(f"{name}_scale"), x.dtype).mT
+    y = x @ _weight(layer[name], layer.get(f"{name}_scale"), x).mT
     return y + layer[f"{name}_bias"].to(x.dtype) if f"{name}_bias" in layer else y
 
 
-def _weight(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+def _weight(weight: Tensor, scale: Tensor | None, x: Tensor) -> Tensor:
+    """Of a layer that x goes into, in the dtype of x."""
+    dtype = x.dtype
+    if weight.dtype == torch.uint8:
+        return blocks.unpacked(weight, x.shape[1], dtype)
     return weight.to(dtype) if scale is None else weight.to(dtype) * scale.to(dtype)[:, None]
 
 

@@ -13,6 +13,7 @@ from anymamba.backends.cpu.jit import target as targets
 from anymamba.backends.cpu.jit.compile import Program
 from anymamba.backends.cpu.jit.emit import dtype_name
 from anymamba.language import _
+from anymamba.reference import blocks
 
 ROOM = 2**16
 """float32 of widened weights in a task, 256 KiB: they stay in the second cache beside the rows that pass by."""
@@ -24,8 +25,11 @@ _WEIGHTS = {"float32", "bfloat16", "float16", "int8"}
 
 
 def supports(call: Call) -> tuple[bool, str]:
-    weights = next(name.removeprefix("weight_") for name in call.features if name.removeprefix("weight_") in _WEIGHTS | {"float64"})
-    for dtype in (dtype_name(call.dtype), weights):
+    known = _WEIGHTS | blocks.BYTES.keys()
+    weights = next(name.removeprefix("weight_") for name in call.features if name.removeprefix("weight_") in known | {"float64"})
+    if weights in blocks.BYTES and not targets.host().f16:
+        return False, _("the processor does not convert float16")
+    for dtype in (dtype_name(call.dtype), "int8" if weights in blocks.BYTES else weights):
         if dtype not in _WEIGHTS:
             return False, _("no kernels for {dtype}").format(dtype=dtype)
         if dtype == "float16" and not targets.host().f16:
@@ -37,7 +41,7 @@ def widened_product(
     a: Tensor, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:
     """See anymamba.ops.widened_product. weight (columns, depth). Sums go along the depth one after the
-    other, the same for every row, however many there are."""
+    other, the same for every row, however many there are; but of up to four rows with four-bit blocks, see blocks.py."""
     (rows, depth), columns = a.shape, weight.shape[0]
     out = torch.empty(rows, columns, dtype=dtype or a.dtype)
     if not rows or not columns:
@@ -49,16 +53,37 @@ def widened_product(
     if a.stride(1) != 1:
         a = a.contiguous()
     workers = torch.get_num_threads()
+    kind = blocks.name_of(weight, depth)
+    if kind in blocks.BYTES and rows <= kernels.TEXTS:
+        return _few_rows(a, weight, kind, bias, scale, out, workers)
     task_columns, column_tasks, task_rows, row_tasks = _blocks(rows, columns, depth, workers)
     room = max(ROOM, 1 << (max(1, task_columns * depth) - 1).bit_length())
     wide = [None if vector is None else vector.float().contiguous() for vector in (scale, bias)]
-    program = _program(dtype_name(weight.dtype), in_rows, dtype_name(out.dtype), scale is not None, bias is not None, room)
+    program = _program(kind, in_rows, dtype_name(out.dtype), scale is not None, bias is not None, room)
     program.run(
         column_tasks * row_tasks, workers=workers, a=a, weight=weight, out=out, scale=wide[0], bias=wide[1],
         rows=rows, columns=columns, depth=depth, a_row=a.stride(0), weight_row=weight.stride(0 if in_rows else 1), out_row=columns,
         task_columns=task_columns, column_tasks=column_tasks, task_rows=task_rows,
     )  # fmt: skip
     return out
+
+
+def _few_rows(
+    a: Tensor, weight: Tensor, kind: str, bias: Tensor | None, scale: Tensor | None, out: Tensor, workers: int
+) -> Tensor:
+    rows, depth = a.shape
+    tasks = 2 * workers
+    program = _few_rows_program(kind, dtype_name(out.dtype), scale is not None, bias is not None, rows, depth, tasks)
+    wide = [None if vector is None else vector.float().contiguous() for vector in (scale, bias)]
+    program.run(
+        tasks, workers=workers, a=a.contiguous(), weight=weight.contiguous(), out=out, scale=wide[0], bias=wide[1], columns=weight.shape[0]
+    )
+    return out
+
+
+@functools.cache
+def _few_rows_program(kind: str, out: str, has_scale: bool, has_bias: bool, rows: int, depth: int, tasks: int) -> Program:
+    return Program("few_rows", kernels.few_rows, kind, out, has_scale, has_bias, rows, depth, tasks)
 
 
 def _blocks(rows: int, columns: int, depth: int, workers: int) -> tuple[int, int, int, int]:

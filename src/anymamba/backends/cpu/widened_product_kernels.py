@@ -1,4 +1,4 @@
-"""The matrix product of many rows with a layer's weights, straight from 16-bit or int8 weights, in float32.
+"""The matrix product of many rows with a layer's weights, straight from 16-bit or int8 weights or from blocks, in float32.
 
 A task takes a block of the output's columns. It widens and transposes their weights once, into panels of a few columns that the second
 cache holds, and multiplies every row with them; a tile of sums stays in registers over the whole depth (Goto and van de Geijn, "Anatomy
@@ -7,6 +7,9 @@ of High-Performance Matrix Multiplication", 2008).
 
 from __future__ import annotations
 
+from anymamba.backends.cpu import blocks
+from anymamba.backends.cpu.decode.decode_kernels import TEXTS as TEXTS
+from anymamba.backends.cpu.decode.decode_kernels import matvec
 from anymamba.backends.cpu.jit.emit import Kernel, Value
 from anymamba.backends.cpu.jit.memory import Pointer
 from anymamba.backends.cpu.jit.target import Target
@@ -30,10 +33,10 @@ def product(k: Kernel, weight_dtype: str, weights_in_rows: bool, out_dtype: str,
     """out[r, c] = scale[c] * (sum over i of a[r, i] * weight(c, i)) + bias[c].
 
     a (rows, depth) float32 with rows side by side; out (rows, columns). weight(c, i) lies at c * weight_row + i where
-    ``weights_in_rows``, at i * weight_row + c otherwise. Task: (block of rows, block of ``task_columns`` columns, a multiple of
-    panel_columns). room: float32 of scratch, at least task_columns * depth.
+    ``weights_in_rows``, at i * weight_row + c otherwise; of blocks weight_row is in bytes. Task: (block of
+    rows, block of ``task_columns`` columns, a multiple of panel_columns). room: float32 of scratch, at least task_columns * depth.
     """
-    a, weight, out = k.pointer("a", "float32"), k.pointer("weight", weight_dtype), k.pointer("out", out_dtype)
+    a, weight, out = k.pointer("a", "float32"), blocks.weights(k, "weight", weight_dtype), k.pointer("out", out_dtype)
     scale, bias = k.pointer("scale", "float32"), k.pointer("bias", "float32")
     rows, columns, depth = k.size("rows"), k.size("columns"), k.size("depth")
     a_row, weight_row, out_row = k.size("a_row"), k.size("weight_row"), k.size("out_row")
@@ -45,7 +48,9 @@ def product(k: Kernel, weight_dtype: str, weights_in_rows: bool, out_dtype: str,
     panels, wide = k.scratch(room), panel_columns(k.target)
     with k.loop(first_column, past_column, wide) as column:
         panel = panels.at((column - first_column) * depth)
-        if weights_in_rows:
+        if isinstance(weight, blocks.BlockPointer):
+            _pack_blocks(k, panel, weight, weight_row, column, columns, depth)
+        elif weights_in_rows:
             _pack_rows(k, panel, weight, weight_row, column, columns, depth)
         else:
             _pack_columns(k, panel, weight, weight_row, column, columns, depth)
@@ -98,6 +103,37 @@ def _pack_rows(k: Kernel, panel: Pointer, weight: Pointer, weight_row: Value, co
         with k.loop(whole, depth) as i:
             for j, row in enumerate(rows):
                 panel.store_scalar(i * (2 * k.width) + (group * k.width + j), row.scalar(i))
+
+
+def _pack_blocks(
+    k: Kernel, panel: Pointer, weight: blocks.BlockPointer, weight_row: Value, column: Value, columns: Value, depth: Value
+) -> None:
+    """``_pack_rows`` of weights in blocks, a block of every row at a time."""
+    for group in range(2):
+        numbers = [k.minimum(column + (group * k.width + j), columns - 1) for j in range(k.width)]
+        rows = [blocks.BlockPointer(k, weight.format, weight.at(number * weight_row).address) for number in numbers]
+        with k.loop(0, depth / blocks.SIZE) as block:
+            lines = [blocks.widened_block(k, row, block) for row in rows]
+            for part, vectors in enumerate(zip(*lines)):
+                square = transposed(k, [vector.ir for vector in vectors])
+                for lane, vector in enumerate(square):
+                    i = block * blocks.SIZE + (part * k.width + lane)
+                    panel.store(i * (2 * k.width) + group * k.width, k.wrap(vector))
+
+
+def few_rows(k: Kernel, weight_format: str, out_dtype: str, has_scale: bool, has_bias: bool, rows: int, depth: int, tasks: int) -> None:
+    """The same for 1 to TEXTS rows and weights in blocks, where widening them into a panel would cost more than the product. Task: a
+    share of the columns. a (rows, depth), out (rows, columns), both contiguous."""
+    a, weight, out = k.pointer("a", "float32"), blocks.weights(k, "weight", weight_format), k.pointer("out", out_dtype)
+    scale, bias, columns = k.pointer("scale", "float32"), k.pointer("bias", "float32"), k.size("columns")
+    size = (columns + (tasks - 1)) / tasks
+    first = k.minimum(k.task * size, columns)
+
+    def write(column: Value, row: Value, value: Value) -> None:
+        value = value * scale.scalar(column) if has_scale else value
+        out.store_scalar(row * columns + column, value + bias.scalar(column) if has_bias else value)
+
+    matvec(k, weight, None, a, depth, first, k.minimum(first + size, columns), rows, write)
 
 
 def _pack_columns(k: Kernel, panel: Pointer, weight: Pointer, weight_row: Value, column: Value, columns: Value, depth: Value) -> None:

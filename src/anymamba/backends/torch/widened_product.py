@@ -14,6 +14,7 @@ from torch import Tensor
 
 from anymamba.backends.torch import supports as supports
 from anymamba.backends.torch.precision import wide_dtype
+from anymamba.reference import blocks
 
 _TILE_BYTES = 5 * 2**20
 """Of a widened tile of weights, at most: from 2 to 5 MiB measured within 2 % (Zen 4, 768 and 1536 columns), small and large ones slower."""
@@ -29,8 +30,10 @@ _BLOCK_ROWS = 1024
 def widened_product(
     a: Tensor, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """See anymamba.ops.widened_product. a (rows, depth), weight (columns, depth), any strides."""
+    """See anymamba.ops.widened_product. a (rows, depth), weight (columns, depth), any strides, or in blocks."""
     dtype = dtype or a.dtype
+    if weight.dtype == torch.uint8:
+        return _in_blocks(a, weight, bias, scale, dtype)
     if not _in_tiles(a, weight):
         wide = wide_dtype(a)
         return _finished(a.to(wide) @ weight.to(wide).t(), bias, scale).to(dtype)
@@ -47,6 +50,14 @@ def widened_product(
             for part in parts:
                 place[:, part] = _finished(times(left, weights.widened(part)), bias, scale, part)
     return out
+
+
+def _in_blocks(a: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    wide, depth = a.to(wide_dtype(a)), a.shape[1]
+    size = max(1, _TILE_BYTES // (4 * max(1, depth)))
+    with torch.autocast(a.device.type, enabled=False):
+        tiles = [wide @ blocks.unpacked(rows, depth, wide.dtype).t() for rows in weight.split(size)]
+    return _finished(torch.cat(tiles, dim=1), bias, scale).to(dtype)
 
 
 def _in_tiles(a: Tensor, weight: Tensor) -> bool:

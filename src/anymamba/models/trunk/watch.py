@@ -121,8 +121,9 @@ def _reason(name: str, module: nn.Module, shapes: dict[str, tuple[int, ...]]) ->
         reason = plain.own_products(weight)
         if reason:
             return reason
-    if tuple(weight.shape) != shape:
-        return _("its weight is {shape}, not {expected}").format(shape=tuple(weight.shape), expected=shape)
+    applied = tuple(getattr(module, "applied_shape", weight.shape))  # weights in blocks are bytes
+    if applied != shape:
+        return _("its weight is {shape}, not {expected}").format(shape=applied, expected=shape)
     if (bias is not None) != (f"{name}.bias" in shapes):
         return _("its bias is not what the configuration says")
     if isinstance(module, nn.Conv1d) and (module.stride, module.dilation, module.padding) != ((1,), (1,), (0,)):

@@ -1,7 +1,8 @@
 """Kernels of one decoding step for one or several texts: matrix times vectors fused with what stands before and after it.
 
 A step is bound by reading the weights, so each weight is read once for all texts, in long runs, and everything else happens on vectors
-that stay in the nearest cache. Vectors are float32; weights are float32, bfloat16, float16, or int8 with one scale a row.
+that stay in the nearest cache. Vectors are float32; weights are float32, bfloat16, float16, int8 with one scale a row,
+or in blocks of 32 (blocks.py).
 Every kernel's task is a share of the rows of its matrix; what all shares need (a norm) each computes for itself, which costs
 less than waiting for another. A text's sums are formed in the same order however many texts there are: its bits do not depend on the batch.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from anymamba.backends.cpu import blocks
 from anymamba.backends.cpu.jit.emit import Kernel, Value
 from anymamba.backends.cpu.jit.memory import Pointer
 from anymamba.backends.cpu.jit.vecmath import LOG2E, exp2, silu, softplus, sqrt
@@ -70,7 +72,11 @@ def matvec(
     use: Callable[[Value, Value, Value], None], x_row: int | None = None,
 ) -> None:  # fmt: skip
     """use(row, text, weight[row] . x[text]) for each row of [first, past) and each text; x: (texts, columns) float32, x_row elements from
-    one text to the next; scale: (rows,) of an int8 weight."""
+    one text to the next; scale: (rows,) of an int8 weight. Of a weight in blocks see blocks.py."""
+    together = 1 if texts <= TEXTS else max(1, BLOCK_BYTES // blocks.row_bytes(weight, columns))
+    if isinstance(weight, blocks.BlockPointer):
+        blocks.matvec(k, weight, x, columns, (first, past), (texts, TEXTS, together), use, x_row or columns, AHEAD)
+        return
     chains = next(n for n in (CHAINS, 1) if columns % (n * k.width) == 0 or n == 1)
     distance = columns if x_row is None else x_row
 
@@ -94,7 +100,6 @@ def matvec(
             use(row, text + i, value if scale is None else value * scale.scalar(row))
 
     whole, rest = texts // TEXTS * TEXTS, texts % TEXTS
-    together = 1 if texts <= TEXTS else max(1, BLOCK_BYTES // (columns * weight.bytes))
     with k.loop(first, past, together) as block:
         end = k.minimum(block + together, past)
         if rest:
@@ -123,7 +128,7 @@ def project_in(
     parts: (rows, convolved) of each part of the projection, in its order. hidden: (texts, d_model); out: (texts, rows of all parts);
     conv_state: (texts, taps - 1, channels), oldest first; conv_weight: (taps, channels): channels lie side by side, as the lanes do.
     """
-    hidden, norm, weight = k.pointer("hidden", "float32"), k.pointer("norm", "float32"), k.pointer("weight", dtype)
+    hidden, norm, weight = k.pointer("hidden", "float32"), k.pointer("norm", "float32"), blocks.weights(k, "weight", dtype)
     scale, out = _scale(k, "scale", dtype), k.pointer("out", "float32")
     extra = k.pointer("bias", "float32") if bias else None
     states, taps_weight = k.pointer("conv_state", "float32"), k.pointer("conv_weight", "float32")
@@ -153,7 +158,7 @@ def project_in(
 
 def project(k: Kernel, dtype: str, rows: int, columns: int, x_row: int, texts: int, tasks: int) -> None:
     """out (texts, rows) = weight . x; x: (texts, columns), x_row elements from one text to the next."""
-    x, weight, scale = k.pointer("x", "float32"), k.pointer("weight", dtype), _scale(k, "scale", dtype)
+    x, weight, scale = k.pointer("x", "float32"), blocks.weights(k, "weight", dtype), _scale(k, "scale", dtype)
     out = k.pointer("out", "float32")
     first, past = share(k, rows, tasks)
 
@@ -167,7 +172,7 @@ def project_out(
     k: Kernel, dtype: str, rows: int, columns: int, bias: bool, eps: float | None, groups: int, texts: int, tasks: int
 ) -> None:
     """hidden (texts, rows) += weight . x (+ bias), x (texts, columns) first normed in groups where eps is given."""
-    x, weight, scale = k.pointer("x", "float32"), k.pointer("weight", dtype), _scale(k, "scale", dtype)
+    x, weight, scale = k.pointer("x", "float32"), blocks.weights(k, "weight", dtype), _scale(k, "scale", dtype)
     hidden = k.pointer("hidden", "float32")
     extra = k.pointer("bias", "float32") if bias else None
     if eps is not None:
@@ -183,7 +188,7 @@ def project_out(
 
 def head(k: Kernel, dtype: str, d_model: int, vocabulary: int, eps: float, texts: int, tasks: int) -> None:
     """logits (texts, vocabulary) = lm_head(rms_norm(hidden))."""
-    hidden, norm, weight = k.pointer("hidden", "float32"), k.pointer("norm", "float32"), k.pointer("weight", dtype)
+    hidden, norm, weight = k.pointer("hidden", "float32"), k.pointer("norm", "float32"), blocks.weights(k, "weight", dtype)
     scale, logits = _scale(k, "scale", dtype), k.pointer("logits", "float32")
     normed = rms_norms(k, texts, hidden, norm, d_model, eps)
     first, past = share(k, vocabulary, tasks)

@@ -15,15 +15,17 @@ from torch import Tensor
 from anymamba.backends.call import Call
 from anymamba.backends.cpu.decode import decode_kernels
 from anymamba.backends.cpu.decode.sequence import Sequence
+from anymamba.backends.cpu.jit import target
 from anymamba.backends.cpu.jit.compile import Program
 from anymamba.backends.cpu.jit.emit import dtype_name
 from anymamba.backends.decode_model import ByChannel, ByHead, DecodeModel, Recurrence, Tensors, one_step
 from anymamba.language import _
+from anymamba.reference import blocks
 
 
 def supports(call: Call) -> tuple[bool, str]:
-    """Weights in float32, bfloat16, float16 and int8."""
-    known = {"float32_weights", "bfloat16_weights", "float16_weights", "int8_weights"}
+    """Weights in float32, bfloat16, float16, int8 and, where the processor converts float16, in blocks."""
+    known = {f"{name}_weights" for name in ("float32", "bfloat16", "float16", "int8", *(blocks.BYTES if target.host().f16 else ()))}
     other = sorted(feature for feature in call.features if feature.endswith("_weights") and feature not in known)
     if other:
         names = ", ".join(feature.removesuffix("_weights") for feature in other)
@@ -49,6 +51,7 @@ def probe(call: Call) -> list[dict[str, Any]]:
     return [{
         "batch": _texts(call), "by_head": kind == "by_head", "normed": "normed" in call.features,
         "bias": "in_proj_bias" in call.features, "conv_bias": "conv_bias" in call.features, "int8": "int8_weights" in call.features,
+        "packed": next((name for name in blocks.BYTES if f"{name}_weights" in call.features), ""),
     } for kind in sorted(call.features & {"by_channel", "by_head"})]  # fmt: skip
 
 
@@ -103,7 +106,7 @@ class CpuStepper:
         y = torch.zeros(self._texts, recurrence.d_inner)
         options = d_model, recurrence.in_proj, recurrence.conv_kernel, "in_proj_bias" in layer, "conv_bias" in layer, eps
         self._add(
-            "project_in", options, layer, "in_proj",
+            "project_in", options, layer, "in_proj", d_model,
             hidden=self._hidden, norm=_float(layer["norm"]), out=projected, bias=_float(layer.get("in_proj_bias")), conv_state=conv,
             conv_weight=_float(layer["conv_weight"].T), conv_bias=_float(layer.get("conv_bias")),
         )  # fmt: skip
@@ -115,12 +118,12 @@ class CpuStepper:
             self._add_state_by_channel(recurrence, layer, projected, ssm, y)
         last = d_model, recurrence.d_inner, "out_proj_bias" in layer, out_eps, groups
         bias = _float(layer.get("out_proj_bias"))
-        self._add("project_out", last, layer, "out_proj", x=y, hidden=self._hidden, bias=bias, norm=out_norm)
+        self._add("project_out", last, layer, "out_proj", recurrence.d_inner, x=y, hidden=self._hidden, bias=bias, norm=out_norm)
 
     def _add_state_by_channel(self, recurrence: ByChannel, layer: Tensors, xz: Tensor, ssm: Tensor, y: Tensor) -> None:
         rank, states, d_inner = recurrence.dt_rank, recurrence.d_state, recurrence.d_inner
         low = torch.zeros(self._texts, rank + 2 * states)
-        self._add("project", (rank + 2 * states, d_inner, 2 * d_inner), layer, "x_proj", x=xz, out=low)
+        self._add("project", (rank + 2 * states, d_inner, 2 * d_inner), layer, "x_proj", d_inner, x=xz, out=low)
         weight = layer["dt_proj"].T.contiguous()
         options = dtype_name(weight.dtype), d_inner, rank, states, recurrence.norm_eps, self._texts, self._tasks
         A2 = -torch.exp(layer["A_log"].float()).T.contiguous() / math.log(2)
@@ -142,14 +145,18 @@ class CpuStepper:
         model = self._model
         options = model.embedding.shape[1], model.head.shape[0], model.norm_eps
         matrix = {"head": model.head} | ({} if model.head_scale is None else {"head_scale": model.head_scale})
-        self._add("head", options, matrix, "head", hidden=self._hidden, norm=_float(model.norm), logits=self._logits)
+        depth = model.embedding.shape[1]
+        self._add("head", options, matrix, "head", depth, hidden=self._hidden, norm=_float(model.norm), logits=self._logits)
 
-    def _add(self, kernel: str, options: tuple[Any, ...], tensors: Tensors, linear: str, **arguments: Any) -> None:
-        """A kernel around one linear layer; ``options`` are those between its dtype and its number of texts."""
+    def _add(
+        self, kernel: str, options: tuple[Any, ...], tensors: Tensors, linear: str, depth: int, **arguments: Any
+    ) -> None:
+        """A kernel around one linear layer of that depth; ``options`` are those between its weights' kind and its number of texts."""
         weight = tensors[linear].contiguous()
         if f"{linear}_scale" in tensors:
             arguments["scale"] = tensors[f"{linear}_scale"]
-        program = _program(kernel, getattr(decode_kernels, kernel), dtype_name(weight.dtype), *options, self._texts, self._tasks)
+        kind = blocks.name_of(weight, depth)
+        program = _program(kernel, getattr(decode_kernels, kernel), kind, *options, self._texts, self._tasks)
         self._sequence.add(program, self._tasks, weight=weight, **arguments)
 
 
