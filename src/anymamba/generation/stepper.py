@@ -30,6 +30,8 @@ def choose_stepper(model: LanguageModel, cache: Cache) -> Stepper:
         warn_once("stepper " + reason, _("generation runs module by module: {reason}").format(reason=reason))
         return own_stepper(model, cache, reason)
     kind = model.config.model_type
+    if any(layer.grows for layer in cache.layers):
+        return own_stepper(model, cache, _("no fused step for {kind}").format(kind=kind))
     if fused_steps(model.config) is None:
         return stepper(None, _own_step(model, cache), _("no fused step for {kind}").format(kind=kind))
     return stepper(described(model, cache), _own_step(model, cache))

@@ -17,5 +17,9 @@ FAMILIES: dict[str, str] = {
     "mamba2": "anymamba.models.mamba2",
     "mamba3": "anymamba.models.mamba3",
     "falcon_mamba": "anymamba.models.falcon_mamba",
+    "granitemoehybrid": "anymamba.models.granitemoehybrid",
+    "bamba": "anymamba.models.bamba",
+    "falcon_h1": "anymamba.models.falcon_h1",
+    "nemotron_h": "anymamba.models.nemotron_h",
 }
 """model_type -> its file, which ends in ``FAMILY``. To add a family: its file and a line here."""

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Config")
 
 
+@dataclass(frozen=True)
+class Multipliers:
+    """Fixed factors of a model: of the embedding's rows, of what every block adds to the residual stream, of the logits."""
+
+    embedding: float = 1.0
+    residual: float = 1.0
+    logits: float = 1.0
+
+
 @dataclass
 class Config:
     """Field names and meanings of transformers' MambaConfig; defaults differ by family. Sizes are counts, not bytes."""
@@ -73,6 +82,15 @@ class Config:
         if self.eos_token_id is None:
             return []
         return self.eos_token_id if isinstance(self.eos_token_id, list) else [self.eos_token_id]
+
+    @property
+    def multipliers(self) -> Multipliers:
+        return Multipliers()
+
+    @property
+    def context(self) -> int | None:
+        """How many tokens of a text it was trained on, where positions make that a limit; None: a recurrent model has none."""
+        return None
 
     def choose_activation(self, name: str) -> None:
         """Takes this activation of A, whatever the checkpoint says. Raises ArgumentError but for Mamba-3, which alone has a choice."""

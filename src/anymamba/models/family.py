@@ -37,12 +37,30 @@ class LinearLayer:
 
 
 @dataclass(frozen=True)
+class Stack:
+    """A tensor of ours that is many tensors in a Hugging Face checkpoint, such as the weights of all experts. ours: its name in the block.
+    saved: the names there, with {} for the index along the first axis, such as "moe.experts.{}.up_proj.weight". part, parts: where several
+    lie beside one another along the second axis, which of how many this is.
+    """
+
+    ours: str
+    saved: str
+    part: int = 0
+    parts: int = 1
+
+    def place(self, index: int, rows: int) -> tuple[int, slice]:
+        """Where the tensor of that index lies in ours, whose second axis has so many rows."""
+        size = rows // self.parts
+        return index, slice(self.part * size, (self.part + 1) * size)
+
+
+@dataclass(frozen=True)
 class LayerKind(Generic[C]):
     """One kind of block: norm and mixer, and where there is an mlp, norm and MLP after them; each adds to the residual stream.
 
     mixer: any module that keeps to ``Mixer``. linear_layers: every one in the block. mlp: makes the MLP of a configuration.
     fused_step: what a fused decoding step reads, for mixers that have one. names: of tensors in the block, where a Hugging Face checkpoint
-    has others, such as ("input_layernorm.", "norm.").
+    has others, such as ("input_layernorm.", "norm."). stacks: tensors that are many there.
     """
 
     mixer: type[Mixer[Any]]
@@ -50,6 +68,7 @@ class LayerKind(Generic[C]):
     mlp: Callable[[C], nn.Module] | None = None
     fused_step: Callable[[C], ByChannel | ByHead] | None = None
     names: Names = ()
+    stacks: tuple[Stack, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ class Block(nn.Module):
     def __init__(self, config: Config, kind: LayerKind[Any]) -> None:
         super().__init__()
         self.residual_in_fp32 = config.residual_in_fp32
+        self.scale = config.multipliers.residual
         self.norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
         self.mixer = kind.mixer(config)
         self.mlp: nn.Module | None = None
@@ -94,11 +95,14 @@ class Block(nn.Module):
         state: State | None = None,
     ) -> tuple[Tensor, Tensor]:
         hidden, residual = self.norm(hidden, residual, self.residual_in_fp32)
-        hidden = self.mixer(hidden, mask=mask, documents=documents, state=state)
+        hidden = self._scaled(self.mixer(hidden, mask=mask, documents=documents, state=state))
         if self.mlp is not None:
             hidden, residual = self.norm2(hidden, residual, self.residual_in_fp32)
-            hidden = self.mlp(hidden)
+            hidden = self._scaled(self.mlp(hidden))
         return hidden, residual
+
+    def _scaled(self, hidden: Tensor) -> Tensor:
+        return hidden if self.scale == 1.0 else hidden * self.scale
 
 
 @plain_class
@@ -124,6 +128,9 @@ class Backbone(nn.Module):
         shared: SharedGradient | None = None,
     ) -> Tensor:
         embedded = self.embeddings(input_ids) if shared is None else embed(self.embeddings.weight, input_ids, shared)
+        multipliers = self.config.multipliers
+        if multipliers.embedding != 1.0:
+            embedded = embedded * multipliers.embedding
         hidden, residual = embedded, None
         if mask is not None:
             mask = mask.to(hidden.dtype)
@@ -133,7 +140,8 @@ class Backbone(nn.Module):
                 hidden, residual = _recomputed(block, hidden, residual, mask, documents, state)
             else:
                 hidden, residual = block(hidden, residual, mask, documents, state)
-        return self.norm_f(hidden, residual, self.config.residual_in_fp32)[0]
+        hidden = self.norm_f(hidden, residual, self.config.residual_in_fp32)[0]
+        return hidden if multipliers.logits == 1.0 else hidden * multipliers.logits
 
 
 @plain_class
@@ -237,6 +245,7 @@ class LanguageModel(nn.Module):
             hidden = self.backbone(input_ids, mask, documents, cache, shared)
         if cache is not None:
             cache.advance(input_ids.shape[1])
+        _check_context(self.config, input_ids.shape[1] if cache is None else cache.tokens)
         output = Output(cache=cache)
         if labels is not None:
             targets, token_weights = _shift(labels, token_weights, documents)
@@ -299,6 +308,18 @@ def _check_ids(input_ids: Tensor, vocabulary: int) -> None:
                 ),
                 fix=_("use the tokenizer that the model was trained with"),
             )
+
+
+def _check_context(config: Config, tokens: int) -> None:
+    context = config.context
+    if context is not None and tokens > context and not torch.compiler.is_compiling():
+        warn_once(
+            f"context {config.model_type} {context}",
+            _(
+                "the text is longer than the {context} tokens that this model was trained for (max_position_embeddings): "
+                "what it says from there on may make no sense"
+            ).format(context=context),
+        )
 
 
 def _recomputed(

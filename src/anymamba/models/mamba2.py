@@ -82,14 +82,14 @@ class Mamba2Config(Config):
 class GatedRMSNorm(nn.Module):
     """RMS norm, in groups, of x * silu(z); the parameters of ``ops.rmsnorm_fn``."""
 
-    def __init__(self, size: int, groups: int, eps: float) -> None:
+    def __init__(self, size: int, groups: int, eps: float, norm_before_gate: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
-        self.group_size, self.eps = size // groups, eps
+        self.group_size, self.eps, self.norm_before_gate = size // groups, eps, norm_before_gate
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         return ops.rmsnorm_fn(
-            x, self.weight, None, z=z, eps=self.eps, group_size=self.group_size, norm_before_gate=False
+            x, self.weight, None, z=z, eps=self.eps, group_size=self.group_size, norm_before_gate=self.norm_before_gate
         )
 
 
@@ -108,11 +108,20 @@ class Mamba2Mixer(Mixer[LayerState]):
         self.dt_bias = nn.Parameter(torch.empty(config.num_heads))
         self.A_log = nn.Parameter(torch.empty(config.num_heads))
         self.D = nn.Parameter(torch.empty(config.num_heads))
-        self.norm = GatedRMSNorm(config.d_inner, config.n_groups, config.layer_norm_epsilon)
+        self.norm: nn.Module = self.make_norm(config)
         self.out_proj = Linear(config.d_inner, config.hidden_size, bias=config.use_bias)
         # upstream's marks: decay of these would move the time scales of the state, not regularise
         for parameter in (self.dt_bias, self.A_log, self.D):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
+
+    def make_norm(self, config: Mamba2Config) -> nn.Module:
+        """(y, z) -> what goes into out_proj."""
+        return GatedRMSNorm(config.d_inner, config.n_groups, config.layer_norm_epsilon)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """(..., d_model) -> z, x, B, C and dt beside one another."""
+        config = self.config
+        return call(self, "in_proj", hidden, config.d_inner + config.conv_dim + config.num_heads)
 
     @torch.no_grad()
     def init_parameters(self) -> None:
@@ -132,11 +141,12 @@ class Mamba2Mixer(Mixer[LayerState]):
         if state is not None and mask is None and hidden.shape[1] == 1 and not needs_gradient(self, hidden):
             return self._step(hidden, state)
         config = self.config
-        zxBCdt = call(self, "in_proj", hidden, config.d_inner + config.conv_dim + config.num_heads)
+        zxBCdt = self.project(hidden)
         if mask is None and state is None:
-            taken = self._fusible()
-            if taken is not None:
-                return self._fused(zxBCdt, *taken, documents)
+            conv = readable(self.conv1d, config.conv_dim, config.conv_kernel)
+            norm = self.norm_in_scan()
+            if conv is not None and norm is not None:
+                return self._fused(zxBCdt, conv, norm, documents)
         z, xBC, dt = zxBCdt.split([config.d_inner, config.conv_dim, config.num_heads], dim=-1)
         if mask is not None:  # after the projection: its bias, or whatever a hook adds, would fill the padding again
             xBC = xBC * mask
@@ -173,13 +183,15 @@ class Mamba2Mixer(Mixer[LayerState]):
         conv = batch, config.conv_dim, config.conv_kernel - 1
         return LayerState.empty(conv, (batch, config.num_heads, config.head_dim, config.state_size), device, dtype)
 
-    def _fusible(self) -> tuple[Weights, Weights] | None:
-        """What the fused op reads of convolution and norm, where they are nothing else."""
-        conv = readable(self.conv1d, self.config.conv_dim, self.config.conv_kernel)
-        norm, _ = plain.weights(self.norm)
-        return None if conv is None or norm is None else (conv, norm)
+    def norm_in_scan(self) -> dict[str, Any] | None:
+        """The norm as arguments of the fused op, where it is nothing else."""
+        norm = self.norm
+        taken, _ = plain.weights(norm) if type(norm) is GatedRMSNorm else (None, "")
+        if taken is None or type(norm) is not GatedRMSNorm:
+            return None
+        return {"rmsnorm_weight": taken.weight, "rmsnorm_eps": norm.eps, "norm_before_gate": norm.norm_before_gate}
 
-    def _fused(self, zxBCdt: Tensor, conv: Weights, norm: Weights, documents: Documents | None) -> Tensor:
+    def _fused(self, zxBCdt: Tensor, conv: Weights, norm: dict[str, Any], documents: Documents | None) -> Tensor:
         config = self.config
         y: Any = ops.mamba_split_conv1d_scan_combined(
             zxBCdt,
@@ -192,11 +204,9 @@ class Mamba2Mixer(Mixer[LayerState]):
             seq_idx=None if documents is None else documents.seq_idx,
             dt_limit=config.time_step_limit,
             activation="silu",
-            rmsnorm_weight=norm.weight,
-            rmsnorm_eps=self.norm.eps,
             headdim=config.head_dim,
             ngroups=config.n_groups,
-            norm_before_gate=False,
+            **norm,
         )
         return call(self, "out_proj", y, config.hidden_size)
 
@@ -212,7 +222,7 @@ class Mamba2Mixer(Mixer[LayerState]):
     def _step(self, hidden: Tensor, state: LayerState) -> Tensor:
         config = self.config
         parts = config.d_inner, config.conv_dim, config.num_heads
-        z, xBC, dt = call(self, "in_proj", hidden[:, 0], sum(parts)).split(parts, dim=-1)
+        z, xBC, dt = self.project(hidden[:, 0]).split(parts, dim=-1)
         x, B, C = self._split(convolve_step(xBC, self.conv1d, config.conv_kernel, state))
         heads = config.num_heads, config.head_dim
         A, D, bias = state.constants_of((self.A_log, self.D, self.dt_bias), self._by_channel)

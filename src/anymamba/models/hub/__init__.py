@@ -1,7 +1,7 @@
 """Checkpoints: Hugging Face folders and the original forms in, Hugging Face folders out.
 
 loading.py saving.py   whole models            weights.py      the files of tensors
-names.py               keys of tensors         original.py     the forms from before transformers had Mamba
+names.py stacks.py     keys of tensors         original.py     the forms from before transformers had Mamba
 files.py               folders, JSON, downloads
 """
 
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from anymamba.models.hub.loading import load_as as load_as
     from anymamba.models.hub.loading import load_config as load_config
     from anymamba.models.hub.saving import save as save
+    from anymamba.models.hub.saving import saved_tensors as saved_tensors
     from anymamba.models.hub.saving import write as write
 
 _LOADING = ("check_vocabulary", "family_named", "find", "load", "load_as", "load_config")
-_WHERE = dict.fromkeys(_LOADING, "anymamba.models.hub.loading") | dict.fromkeys(("save", "write"), "anymamba.models.hub.saving")
+_SAVING = ("save", "saved_tensors", "write")
+_WHERE = dict.fromkeys(_LOADING, "anymamba.models.hub.loading") | dict.fromkeys(_SAVING, "anymamba.models.hub.saving")
 
 _lazy, __dir__ = lazy_names(__name__, _WHERE)
 if not TYPE_CHECKING:

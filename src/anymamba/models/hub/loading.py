@@ -15,6 +15,7 @@ from anymamba.models.config import Config
 from anymamba.models.family import Family
 from anymamba.models.hub import files, original, weights
 from anymamba.models.hub.names import TensorNames
+from anymamba.models.hub.stacks import Stacks
 from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
@@ -145,8 +146,17 @@ def _fill(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device:
     unexpected: list[str] = []
     misshaped: list[str] = []
     names = TensorNames(families.family_of(model.config), model.config)
+    stacks = Stacks(dtype, device)
     for saved_name, tensor in weights.read(folder):
         name = names.ours(saved_name)
+        place = names.place(saved_name)
+        if place is not None and name in wanted:
+            misshape, whole = stacks.put(name, saved_name, tensor, wanted[name], *place)
+            misshaped += misshape
+            if whole is not None:
+                wanted.pop(name)
+                _assign(model, name, whole)
+            continue
         if name not in wanted:
             if not (tied and name == HEAD):
                 unexpected.append(saved_name)
@@ -162,11 +172,16 @@ def _fill(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device:
             )
         else:
             # a copy, aligned and not tied to the file, which may be replaced while the model lives
-            _assign(model, name, tensor.to(device=device, dtype=dtype, copy=True))
+            _assign(model, name, tensor.to(device=device, dtype=_dtype(parameter, dtype), copy=True))
     if wanted or unexpected or misshaped:
         raise _key_mismatch(folder, sorted(wanted), unexpected, misshaped)
     if tied:
         model.lm_head.weight = model.backbone.embeddings.weight
+
+
+def _dtype(parameter: nn.Parameter, dtype: torch.dtype | None) -> torch.dtype | None:
+    """In which a parameter is loaded: some would choose otherwise after rounding."""
+    return torch.float32 if dtype is not None and getattr(parameter, "always_float32", False) else dtype
 
 
 def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:

@@ -78,8 +78,14 @@ def write(
             ),
             fix=_("free some space or choose another folder"),
         )
+    weights.write(saved_tensors(config, tensors), folder, shard_bytes)
+
+
+def saved_tensors(config: Config, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model's tensors as they stand in a checkpoint: other names, and one tensor an expert."""
     names = TensorNames(families.family_of(config), config)
-    weights.write({names.saved(name): tensor.to("cpu").contiguous() for name, tensor in tensors.items()}, folder, shard_bytes)
+    written = (pair for name, tensor in tensors.items() for pair in names.written(name, tensor))
+    return {name: tensor.to("cpu").contiguous() for name, tensor in written}
 
 
 def _check_names(tensors: Mapping[str, Tensor], config: Config) -> None:

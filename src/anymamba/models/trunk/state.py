@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ class State:
     """
 
     used: bool = field(default=False, kw_only=True)
+
+    grows: ClassVar[bool] = False
+    """Whether its tensors are others after every token, so that no graph may be captured over them."""
 
     def tensors(self) -> dict[str, Tensor]:
         """By the names of the fields."""
