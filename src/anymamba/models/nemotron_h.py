@@ -229,7 +229,7 @@ def _act(config: NemotronHConfig) -> Callable[[Tensor], Tensor]:
 _SHARED = LinearLayer("mixer.shared_experts.up_proj"), LinearLayer("mixer.shared_experts.down_proj", residual=True)
 _STACKS = Stack("mixer.experts.up", "mixer.experts.{}.up_proj.weight"), Stack("mixer.experts.down", "mixer.experts.{}.down_proj.weight")
 _NARROW = LinearLayer("mixer.fc1_latent_proj"), LinearLayer("mixer.fc2_latent_proj", residual=True)
-KINDS = {
+KINDS: dict[str, LayerKind[NemotronHConfig]] = {
     "mamba": LayerKind(HybridMamba2, MAMBA2_LAYERS),
     "attention": LayerKind(NemotronHAttention, ATTENTION_LAYERS),
     "mlp": LayerKind(MLPLayer, (LinearLayer("mixer.up_proj"), LinearLayer("mixer.down_proj", residual=True))),
