@@ -65,7 +65,8 @@ def docs() -> None:
 
 
 def pytest(*arguments: str) -> None:
-    run(PYTHON, "-m", "pytest", *arguments)
+    # several programs with as many threads as there are cores: those that wait must not spin on the cores of those that work
+    run(PYTHON, "-m", "pytest", *arguments, OMP_WAIT_POLICY="passive")
 
 
 def main(command: str, *rest: str) -> None:
