@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from tests.training.runs import tiny_model
 
 from anymamba.cli import main
-from anymamba.generation.quantize import quantize_int8
+from anymamba.generation.quantize import quantize_int4, quantize_int8
 from anymamba.models import FAMILIES, hub
 from anymamba.models.footprint import footprint
 from anymamba.models.lm import LanguageModel
@@ -33,7 +34,8 @@ def test_the_footprint_is_what_the_model_holds(family: str) -> None:
     held = [t for layer in cache.layers for t in vars(layer).values() if isinstance(t, torch.Tensor)]
     assert taken.state == sum(t.numel() * 4 for t in held)
     # the scales of the rows are all that is left out
-    assert taken.weights(4, int8=True) == pytest.approx(stored(quantize_int8(model)), rel=0.03)
+    assert taken.weights(4, "int4") == pytest.approx(stored(quantize_int4(copy.deepcopy(model))), rel=0.03)
+    assert taken.weights(4, "int8") == pytest.approx(stored(quantize_int8(model)), rel=0.03)
 
 
 def test_the_verb_lists_every_size_of_every_family(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,7 @@ WRONG = [
     ("chat MODEL --dtype fp16", "the nearest is 'float16'"),
     ("eval MODEL --window 1 a.txt", "--window"),
     ("eval", "missing: model"),
+    ("quantize MODEL MODEL", "exists"),
     ("export MODEL a.bin", "must end in .gguf"),
     ("plot", "missing: RUN"),
     ("plot run --smooth 2", "--smooth: '2' is no number from 0 and below 1"),

@@ -98,12 +98,16 @@ def test_save_pretrained_is_read_by_load_and_by_transformers(model: Model, tmp_p
         torch.testing.assert_close(theirs(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)
 
 
-def test_int8_generates_and_is_not_saved(folder: Path, tmp_path: Path) -> None:
-    rounded = load(folder, device="cpu", quantize="int8")
-    assert isinstance(rounded.generate("ab", 4), str)
-    with pytest.raises(AnymambaError, match="quantized"):
-        rounded.save_pretrained(tmp_path / "int8")
-    assert not (tmp_path / "int8").exists()
+@pytest.mark.parametrize("width", ["int8", "int4"])
+def test_rounded_weights_are_saved_and_load_as_they_were(width: str, folder: Path, tmp_path: Path) -> None:
+    rounded = load(folder, device="cpu", quantize=width)
+    rounded.save_pretrained(tmp_path / width)
+    again = load(tmp_path / width, device="cpu")
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        assert torch.equal(again(ids).logits, rounded(ids).logits)
+    assert again.generate("the", 5) == rounded.generate("the", 5)
+
 
 
 def test_dtype_by_name(folder: Path) -> None:

@@ -96,10 +96,12 @@ class DecodeModel:
     def call(self) -> Call:
         """What the dispatcher is asked."""
         recurrence, layer = self.recurrences[0], self.layers[0]
-        d_model = self.embedding.shape[1]
+        d_model = self.norm.shape[0]
         pairs = list(zip(self.layers, self.recurrences))
         products = [(one[name], _depth(name, of, d_model)) for one, of in pairs for name in _PRODUCTS if name in one]
         dtypes = {f"{blocks.name_of(weight, depth)}_weights" for weight, depth in [*products, (self.head, d_model)]}
+        if self.embedding.dtype == torch.uint8:
+            dtypes.add(f"{blocks.name_of(self.embedding, d_model)}_weights")
         features = dtypes | {name for name in ("in_proj_bias", "out_proj_bias", "conv_bias") if name in layer}
         features |= {"by_channel" if isinstance(one, ByChannel) else "by_head" for one in self.recurrences}
         if any(one != recurrence for one in self.recurrences):
@@ -117,8 +119,9 @@ class DecodeModel:
             features.add("other_states")
         if any(not weight.is_contiguous() or weight.data_ptr() % 16 for weight in [*(weight for weight, _ in products), self.head]):
             features.add("unaligned")
+        dtype = self.norm.dtype if self.embedding.dtype == torch.uint8 else self.embedding.dtype
         return Call(
-            "decode_step", self.embedding.device, self.embedding.dtype, False, frozenset(features), tuple(sorted(numbers.items()))
+            "decode_step", self.embedding.device, dtype, False, frozenset(features), tuple(sorted(numbers.items()))
         )
 
 

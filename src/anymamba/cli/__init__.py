@@ -24,6 +24,7 @@ VERBS = {
     "generate": N_("continue a prompt"),
     "chat": N_("talk with an instruction-tuned model"),
     "eval": N_("perplexity and bits per byte of a file"),
+    "quantize": N_("write a folder with weights in eight or four bits"),
     "export": N_("write a GGUF file for llama.cpp"),
     "sizes": N_("the model sizes, their parameters, and the memory to run and to train them"),
     "plot": N_("draw the loss curves of runs"),

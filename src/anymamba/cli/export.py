@@ -33,11 +33,10 @@ def run(arguments: argparse.Namespace) -> int:
             "usage", _("{path} exists").format(path=arguments.file), fix=_("choose another name, or replace it with --force")
         )
     from anymamba.generation.model import load
-    from anymamba.models.gguf.file import is_gguf
     from anymamba.models.gguf.write import write
+    from anymamba.models.trunk.stored_linear import unpacked_state
 
-    dtype = "float32" if is_gguf(Path(arguments.model).expanduser()) else None
-    model = load(arguments.model, "cpu", dtype, tokenizer=arguments.tokenizer, a_activation=arguments.a_activation)
+    model = load(arguments.model, "cpu", tokenizer=arguments.tokenizer, a_activation=arguments.a_activation)
     tokenizer = None if arguments.without_tokenizer else model.tokenizer
     if tokenizer is None and not arguments.without_tokenizer:
         raise AnymambaError(
@@ -45,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             _("{path} has no tokenizer").format(path=arguments.model),
             fix=_("name it with --tokenizer; --without-tokenizer writes the weights alone"),
         )
-    write(model, model.state_dict(), tokenizer, target, arguments.type)
+    write(model, unpacked_state(model), tokenizer, target, arguments.type)
     size = target.stat().st_size
     print(_("{path}: {megabytes:.1f} MB, {type}").format(path=target, megabytes=size / 1e6, type=arguments.type), file=sys.stderr)
     return 0

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     dtype = _dtype(arguments.dtype, folder)
     taken = footprint(config)
     texts = _texts(arguments.prompts)
-    weights = taken.weights(_DTYPE_BYTES[dtype], arguments.quantize == "int8")
+    weights = taken.weights(_DTYPE_BYTES[dtype], arguments.quantize)
     state = taken.state * texts
     free = memory.left(device)
     rate = _bytes_a_second(device)
@@ -52,7 +52,7 @@ def _lines(plan: dict[str, Any]) -> list[str]:
     from anymamba.training.machine.memory import text
     from anymamba.training.show.report import count
 
-    kind = plan["dtype"] + (" + int8" if plan["quantize"] else "")
+    kind = plan["dtype"] + (f" + {plan['quantize']}" if plan["quantize"] else "")
     lines = [
         _("model: {model_type}, {parameters} parameters, {kind}, on {device}").format(
             model_type=plan["model_type"], parameters=count(plan["parameters"]), kind=kind, device=plan["device"]
@@ -77,7 +77,7 @@ def _lines(plan: dict[str, Any]) -> list[str]:
             _("it fits: {free} are free").format(free=free)
             if plan["fits"]
             else _(
-                "it does not fit: {free} are free (--dtype bfloat16 halves float32, --quantize int8 halves that)"
+                "it does not fit: {free} are free (--dtype bfloat16 halves float32, --quantize int8 halves that, int4 that)"
             ).format(free=free)
         )
     return lines

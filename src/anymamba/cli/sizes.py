@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
                     "model": family, "size": size, "parameters": taken.parameters, "width": config.hidden_size,
                     "layers": config.num_hidden_layers,
                     "run_float32_bytes": taken.weights(4) + taken.state, "run_16_bit_bytes": taken.weights(2) + taken.state,
-                    "run_int8_bytes": taken.weights(2, int8=True) + taken.state, "state_bytes": taken.state, "train_bytes": taken.training,
+                    "run_int8_bytes": taken.weights(2, "int8") + taken.state, "state_bytes": taken.state, "train_bytes": taken.training,
                     "trains_here": None if not free else taken.training < free,
                 }
             )  # fmt: skip

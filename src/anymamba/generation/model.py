@@ -16,7 +16,8 @@ from anymamba.errors import AnymambaError, ArgumentError
 from anymamba.generation import engine
 from anymamba.generation.dtype import fastest
 from anymamba.generation.engine import Reader, Step
-from anymamba.generation.quantize import quantize_int8
+from anymamba.generation.quantize import WIDTHS
+from anymamba.generation.quantize import quantize as rounded
 from anymamba.generation.sampling import Sampling
 from anymamba.generation.text import Piece, encode_prompt, end_tokens, generate_batch, pieces
 from anymamba.language import _
@@ -90,15 +91,8 @@ class Model(LanguageModel):
         return load(source, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes a Hugging Face folder (config.json, model.safetensors, the tokenizer) that ``load`` and transformers read.
-
-        Raises AnymambaError for a quantized model, whose rounded weights no other program could read."""
-        if any(tensor.dtype in (torch.int8, torch.uint8) for tensor in self.state_dict().values()):
-            raise AnymambaError(
-                "usage",
-                _("a quantized model is not saved: its weights are rounded"),
-                fix=_("save the model as it was loaded without quantize"),
-            )
+        """Writes a Hugging Face folder (config.json, model.safetensors, the tokenizer) that ``load`` and transformers read. A
+        quantized model is saved with its rounded weights, which only ``load`` reads."""
         hub.save(self, folder, self.tokenizer)
 
     @overload
@@ -220,7 +214,8 @@ def load(
     mamba_ssm (state-spaces/mamba-*, mamba2-*, mamba3-*) or of Codestral; a run folder of ``anymamba train``; or a Hugging Face
     name where no such folder exists; or a GGUF file, whose matrices on a CPU stay as they lie in it unless a dtype is given. device: the
     fastest here by default (``machine.default_device``). dtype: of the weights, a torch.dtype or its name; "auto": what is fast on
-    that device (``generation/dtype.py``); as saved by default. quantize: "int8" rounds the weights of the linear layers.
+    that device (``generation/dtype.py``); as saved by default. quantize: "int8" or "int4" rounds the weights of the linear
+    layers.
     tokenizer: where it is not in the folder. a_activation: "softplus" or "heavy_tail", of a Mamba-3 whose configuration
     does not say, or says it wrongly; without it both are tried (``hub.load``). The model is in eval mode;
     its ``tokenizer`` is None where the checkpoint has none.
@@ -232,8 +227,8 @@ def load(
         if dtype not in DTYPES and not automatic:
             raise _unknown("dtype", dtype, ["auto", *DTYPES])
         dtype = DTYPES.get(dtype)
-    if quantize not in (None, "int8"):
-        raise _unknown("quantize", quantize, ["int8"])
+    if quantize not in (None, *WIDTHS):
+        raise _unknown("quantize", quantize, list(WIDTHS))
     where = torch.device(device) if device is not None else machine.default_device()
     words = tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer) if tokenizer is not None else None
     path = Path(source).expanduser()
@@ -252,7 +247,7 @@ def load(
         hub.check_vocabulary(model.config, words)
     model.tokenizer = words
     if quantize:
-        quantize_int8(model)
+        rounded(model, quantize)
     return model
 
 

@@ -1,48 +1,23 @@
-"""Weight-only int8: half the bytes of bf16 to read for each token, one scale an output row, activations untouched."""
+"""Weights alone are rounded, activations are not: int8, one scale an output row, or int4, a scale and a minimum for every 32 weights."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from anymamba import announce
 from anymamba.errors import ArgumentError
 from anymamba.language import _
-from anymamba.models import plain
 from anymamba.models.families import family_of
 from anymamba.models.lm import LanguageModel
 from anymamba.models.plain import Weights
 from anymamba.models.trunk import adapters
-from anymamba.models.trunk.stored_linear import StoredLinear
-from anymamba.ops.projection import linear_int8
-
-
-class QuantizedLinear(nn.Module):
-    """y = x (weight * scale)^T + bias with int8 weight (out, in) and float32 scale (out,).
-
-    Rows are rounded to nearest on a symmetric grid of 255 steps whose ends are the row's largest magnitude.
-    """
-
-    weight: Tensor
-    scale: Tensor
-    bias: Tensor | None
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, compute_dtype: torch.dtype | None = None) -> None:
-        super().__init__()
-        values = weight.detach().float()
-        scale = values.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / 127
-        self.register_buffer("weight", (values / scale[:, None]).round().to(torch.int8))
-        self.register_buffer("scale", scale)
-        self.register_buffer("bias", None if bias is None else bias.detach().float())
-        self.compute_dtype = compute_dtype or weight.dtype
-
-    def dequantized(self) -> Tensor:
-        """The weight in the dtype of the activations."""
-        return (self.weight.float() * self.scale[:, None]).to(self.compute_dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (..., in). The weight is widened a tile at a time; a step of a few rows goes through the fused kernels instead."""
-        return linear_int8(x, self.weight, self.scale, self.bias)
-
+from anymamba.models.trunk.stored_linear import QuantizedLinear as QuantizedLinear
+from anymamba.models.trunk.stored_linear import StoredEmbedding, StoredLinear
+from anymamba.reference import blocks
 
 Stored = tuple[Tensor, "Tensor | None", "Tensor | None"]
 
@@ -62,20 +37,75 @@ def stored(linear: nn.Module) -> Stored:
     return taken.weight.detach(), None, None if taken.bias is None else taken.bias.detach()
 
 
+def quantize(model: LanguageModel, width: str, numbers: Numbers | None = None) -> LanguageModel:
+    """``width``: "int8" or "int4", see ``quantize_int8`` and ``quantize_int4``."""
+    return quantize_int8(model) if width == "int8" else quantize_int4(model, numbers)
+
+
 def quantize_int8(model: LanguageModel) -> LanguageModel:
     """Replaces the linear layers of the blocks that the family rounds and the head, in place, adapters merged. The embedding stays, so a
     tied head becomes its own.
 
     Raises ArgumentError naming a layer that is more than its weights: one with a hook, or in a wrapper.
     """
+    for place in _places(model):
+        setattr(place.owner, place.leaf, QuantizedLinear(place.weight, place.bias, place.weight.dtype))
+    return model
+
+
+def quantize_int4(model: LanguageModel, numbers: Numbers | None = None) -> LanguageModel:
+    """The same in blocks of 32 four-bit numbers with a scale and a minimum (``anymamba.reference.blocks``, q4_1); activations become
+    float32. The head, and an embedding that is tied to it, keep eight bits (q8_0): their rounding costs most and gains least. Rows
+    that are no whole blocks are rounded to int8 instead, and one line says so.
+
+    numbers(name, weight): a layer's matrix in blocks (None: each weight rounded to the nearest number). Raises as ``quantize_int8``.
+    """
+    places, tied = _places(model), model.lm_head.weight is model.backbone.embeddings.weight
+    model.float()
+    others = []
+    for place in places:
+        columns = place.weight.shape[1]
+        if columns % blocks.SIZE:
+            others.append(place.name)
+            setattr(place.owner, place.leaf, QuantizedLinear(place.weight, place.bias, torch.float32))
+            continue
+        if place.name == HEAD:
+            matrix = blocks.packed(place.weight, "q8_0")
+        else:
+            matrix = numbers(place.name, place.weight) if numbers else blocks.packed(place.weight, "q4_1")
+        setattr(place.owner, place.leaf, StoredLinear(matrix, columns, None if place.bias is None else place.bias.float()))
+    if tied and isinstance(model.lm_head, StoredLinear):
+        model.backbone.embeddings = StoredEmbedding(model.lm_head.weight, model.lm_head.in_features)  # type: ignore[assignment]
+    if others:
+        announce.once(_("in int8, for their rows are no whole blocks of 32: {names}").format(names=", ".join(others)))
+    return model
+
+
+HEAD = "lm_head"
+WIDTHS = "int8", "int4"
+Numbers = Callable[[str, Tensor], Tensor]
+
+
+class _Place(NamedTuple):
+    """A linear layer that is rounded: owner.leaf; weight, bias: with adapters merged."""
+
+    name: str
+    owner: nn.Module
+    leaf: str
+    weight: Tensor
+    bias: Tensor | None
+
+
+def _places(model: LanguageModel) -> list[_Place]:
+    """All of them before any is changed: an error leaves the model as it was."""
     kinds = family_of(model.config).layers(model.config)
     names = [f"backbone.layers.{index}.{layer.name}" for index, kind in enumerate(kinds) for layer in kind.linear_layers if layer.quantize]
-    places = [(*name.rpartition(".")[::2], name) for name in [*names, "lm_head"]]
-    owners = [(model.get_submodule(path), leaf, name) for path, leaf, name in places]
-    taken = [_weights(owner, leaf, name) for owner, leaf, name in owners]  # all of them first: an error leaves the model as it was
-    for (owner, leaf, __), (weight, bias) in zip(owners, taken):
-        setattr(owner, leaf, QuantizedLinear(weight, bias, getattr(owner, leaf).weight.dtype))
-    return model
+    places = []
+    for name in [*names, HEAD]:
+        path, _dot, leaf = name.rpartition(".")
+        owner = model.get_submodule(path)
+        places.append(_Place(name, owner, leaf, *_weights(owner, leaf, name)))
+    return places
 
 
 def _weights(owner: nn.Module, leaf: str, place: str) -> Weights:
@@ -88,6 +118,3 @@ def _weights(owner: nn.Module, leaf: str, place: str) -> Weights:
             fix=_("remove what was attached to it first"),
         )
     return taken
-
-
-plain.computed_class(QuantizedLinear, lambda module: Weights(module.dequantized(), module.bias))

@@ -33,15 +33,19 @@ class Footprint:
         """Bytes before the first row of text: weights, gradients and moments."""
         return TRAINING_BYTES * self.parameters
 
-    def weights(self, size: int, int8: bool = False) -> int:
-        """Bytes of the weights with ``size`` bytes for each; int8: a byte for those that quantisation concerns.
+    def weights(self, size: int, width: str | None = None) -> int:
+        """Bytes of the weights with ``size`` bytes for each; width: "int8" or "int4" of those that quantisation concerns.
 
-        A tied head becomes a copy of its own when it is quantised.
+        In int8 a tied head becomes a copy of its own. In int4 head and tied embedding share one matrix of eight bits, and the rest is
+        float32.
         """
-        if not int8:
+        if width is None:
             return size * self.parameters
         rest = self.parameters - self.quantized - (0 if self.tied else self.head)
-        return self.quantized + self.head + size * rest
+        if width == "int8":
+            return self.quantized + self.head + size * rest
+        shared = self.head if self.tied else 0
+        return round(self.quantized * 20 / 32 + self.head * 34 / 32) + 4 * (rest - shared)
 
 
 def footprint(config: Config) -> Footprint:

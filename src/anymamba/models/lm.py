@@ -190,7 +190,7 @@ class LanguageModel(nn.Module):
     def _table(self) -> Tensor:
         """A parameter of the embedding, whatever was put around it."""
         weight = getattr(self.backbone.embeddings, "weight", None)
-        return weight if isinstance(weight, Tensor) else next(self.parameters())
+        return weight if isinstance(weight, Tensor) and weight.is_floating_point() else next(self.parameters())
 
     def make_cache(self, batch: int = 1) -> Cache:
         """An empty recurrent state for that many rows; under autocast its convolution part is in autocast's dtype."""

@@ -35,8 +35,9 @@ def decode_step(
     """hidden += mixer(rms_norm(hidden)) of every block, then rms_norm and the head; the mixers as in Mamba, algorithm 2, and Mamba-2,
     section 7, one token at a time.
 
-    ids: (batch,), tokens. embedding: (vocabulary, d_model); norm: (d_model,); head: (vocabulary, d_model), with head_scale (vocabulary,)
-    where it is int8, or uint8 in blocks (``anymamba.reference.blocks``), like the layers' matrices. recurrences, layers, states: of every
+    ids: (batch,), tokens. embedding: (vocabulary, d_model), or in blocks as well; norm: (d_model,); head: (vocabulary, d_model), with
+    head_scale (vocabulary,) where it is int8, or uint8 in blocks (``anymamba.reference.blocks``), like the layers' matrices.
+    recurrences, layers, states: of every
     block, see ``anymamba.backends.decode_model.DecodeModel``; all the texts' states are changed in place. Returns logits (batch,
     vocabulary), float32. Without gradients.
 
@@ -44,11 +45,13 @@ def decode_step(
     """
     op = "decode_step"
     scaled = head if head.is_floating_point() else None
-    checks.tensors(op, {"embedding": embedding, "norm": norm}, {"head": scaled, "head_scale": head_scale}, {"ids": ids})
+    table = embedding if embedding.is_floating_point() else norm  # a table in blocks is bytes
+    checks.tensors(op, {"embedding": table, "norm": norm}, {"head": scaled, "head_scale": head_scale}, {"ids": ids})
     checks.on_device(op, "head", head, embedding.device, "embedding")
-    checks.shape(op, "norm", norm, "(d_model,)", (embedding.shape[1],))
+    if embedding.is_floating_point():
+        checks.shape(op, "norm", norm, "(d_model,)", (embedding.shape[1],))
     if head.dtype != torch.uint8:
-        checks.shape(op, "head", head, "(vocabulary, d_model)", (-1, embedding.shape[1]))
+        checks.shape(op, "head", head, "(vocabulary, d_model)", (-1, norm.shape[0]))
     for name, values in (("layers", layers), ("states", states)):
         checks.value(op, f"len({name})", len(values), len(values) == len(recurrences), f"{len(recurrences)} (recurrences)")
     checks.shape(op, "ids", ids, "(batch,)", (states[0]["ssm"].shape[0],))

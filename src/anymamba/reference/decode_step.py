@@ -26,9 +26,10 @@ def decode_step(
 ) -> Tensor:
     """ids (batch,). embedding (vocabulary, d_model). recurrences, layers, states: of every block, see
     anymamba.backends.decode_model. Returns logits (batch, vocabulary), float32 or better; the states are changed in place."""
-    dtype = torch.float64 if embedding.dtype == torch.float64 else torch.float32
+    dtype = torch.float64 if torch.float64 in (embedding.dtype, norm.dtype) else torch.float32
     with torch.no_grad():
-        hidden = embedding[ids].to(dtype)
+        rows = embedding[ids]
+        hidden = blocks.unpacked(rows, norm.shape[0], dtype) if rows.dtype == torch.uint8 else rows.to(dtype)
         for recurrence, layer, state in zip(recurrences, layers, states):
             mixer = _by_channel if hasattr(recurrence, "dt_rank") else _by_head
             hidden = hidden + mixer(_rms(hidden, norm_eps) * layer["norm"].to(dtype), recurrence, layer, state)

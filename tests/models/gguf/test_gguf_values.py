@@ -14,16 +14,10 @@ from anymamba.models.gguf.file import GGUFFile
 from anymamba.models.gguf.load import load_as
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
-from anymamba.models.trunk.stored_linear import StoredLinear
+from anymamba.models.trunk.stored_linear import StoredLinear, unpacked_state
 
 TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
 CPU = torch.device("cpu")
-
-
-def weight_of(model: LanguageModel, name: str) -> torch.Tensor:
-    path, _, leaf = name.rpartition(".")
-    owner = model.get_submodule(path)
-    return owner.dequantized() if isinstance(owner, StoredLinear) else getattr(owner, leaf).detach()
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -36,8 +30,9 @@ def test_every_type_is_unpacked_as_its_own_package_does(kind: str, tmp_path: Pat
         model = load_as(LanguageModel, GGUFFile(tmp_path / "a.gguf"), None, CPU)
     finally:
         announce.listen(None)
+    state = unpacked_state(model)
     for name, values in held.items():
-        assert torch.equal(weight_of(model, name), values), name
+        assert torch.equal(state[name], values), name
     as_it_lies = kind in ("F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
     assert isinstance(model.backbone.layers[0].mixer.in_proj, StoredLinear) == as_it_lies
     assert [kind in text for text in said] == ([] if as_it_lies or kind == "F32" else [True])

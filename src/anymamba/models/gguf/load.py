@@ -20,7 +20,8 @@ from anymamba.models.gguf.file import GGUFFile, TensorInfo
 from anymamba.models.gguf.vocabulary import has_tokenizer, tokenizer_of
 from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Tokenizer
-from anymamba.models.trunk.stored_linear import StoredLinear
+from anymamba.models.trunk.stored_linear import StoredEmbedding, StoredLinear
+from anymamba.reference import blocks
 
 HEAD, TABLE = "lm_head.weight", "backbone.embeddings.weight"
 Kind = TypeVar("Kind", bound=LanguageModel)
@@ -50,7 +51,8 @@ def load_as(kind: type[Kind], file: GGUFFile, dtype: torch.dtype | None, device:
         owner = model.get_submodule(path)
         if lies and _stays(owner, name, info):
             _check_shape(file, info, info.shape, shapes[name])
-            _replace(model, path, StoredLinear(values.as_it_lies(file, info), info.shape[-1]))
+            kind_of_layer = StoredLinear if isinstance(owner, nn.Linear) else StoredEmbedding
+            _replace(model, path, kind_of_layer(values.as_it_lies(file, info), info.shape[-1]))
             continue
         if lies and isinstance(owner, nn.Linear) and info.type.name not in (*values.PLAIN, *values.AS_THEY_LIE):
             unpacked[info.type.name] += info.bytes
@@ -70,8 +72,10 @@ def _absent(name: str, config: Config) -> bool:
 
 
 def _stays(owner: nn.Module, name: str, info: TensorInfo) -> bool:
-    """Whether the matrix is used from the file: one of a linear layer, in a type that products read. dt_proj is small, and mixers read its
-    weight themselves."""
+    """Whether the matrix is used from the file: one of a linear layer, in a type that products read, or an embedding in blocks. dt_proj is
+    small, and mixers read its weight themselves."""
+    if isinstance(owner, nn.Embedding):
+        return info.type.name.lower() in blocks.BYTES
     return isinstance(owner, nn.Linear) and info.type.name in values.AS_THEY_LIE and not name.endswith("dt_proj.weight")
 
 

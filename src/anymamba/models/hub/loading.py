@@ -13,7 +13,7 @@ from anymamba.language import _, ngettext
 from anymamba.models import FAMILIES, families
 from anymamba.models.config import Config
 from anymamba.models.family import Family
-from anymamba.models.hub import files, original, weights
+from anymamba.models.hub import files, original, quantized, weights
 from anymamba.models.hub.names import TensorNames
 from anymamba.models.hub.stacks import Stacks
 from anymamba.models.lm import LanguageModel
@@ -61,7 +61,7 @@ def load_as(
         config.choose_activation(a_activation)
     with torch.device("meta"):
         model = kind(config)
-    _fill(model, folder, dtype, torch.device(device or "cpu"))
+    _fill(model, folder, dtype, torch.device(device or "cpu"), _is_rounded(folder))
     config.settle(model.eval(), lambda: tokenizer or (load_tokenizer(folder) if has_tokenizer(folder) else None))
     return model
 
@@ -137,8 +137,13 @@ def check_vocabulary(config: Config, tokenizer: Tokenizer) -> None:
         )
 
 
-def _fill(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device: torch.device) -> None:
-    """Replaces the meta parameters by those of the folder."""
+def _is_rounded(folder: Path) -> bool:
+    values = files.read_json(folder / "config.json", missing={})
+    return isinstance(values, dict) and quantized.is_rounded(values, folder / "config.json")
+
+
+def _fill(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device: torch.device, rounded: bool) -> None:
+    """Replaces the meta parameters by those of the folder. rounded: it has matrices in fewer bits."""
     wanted = dict(model.named_parameters(remove_duplicate=False))
     tied = model.config.tie_word_embeddings
     if tied:
@@ -147,8 +152,13 @@ def _fill(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device:
     misshaped: list[str] = []
     names = TensorNames(families.family_of(model.config), model.config)
     stacks = Stacks(dtype, device)
+    parts: dict[str, Tensor] = {}
     for saved_name, tensor in weights.read(folder):
         name = names.ours(saved_name)
+        if rounded and quantized.is_part(name, tensor):
+            parts[name] = tensor
+            wanted.pop(name, None)
+            continue
         place = names.place(saved_name)
         if place is not None and name in wanted:
             misshape, whole = stacks.put(name, saved_name, tensor, wanted[name], *place)
@@ -175,7 +185,8 @@ def _fill(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device:
             _assign(model, name, tensor.to(device=device, dtype=_dtype(parameter, dtype), copy=True))
     if wanted or unexpected or misshaped:
         raise _key_mismatch(folder, sorted(wanted), unexpected, misshaped)
-    if tied:
+    quantized.place(model, parts, device, folder)
+    if tied and not quantized.tie(model):
         model.lm_head.weight = model.backbone.embeddings.weight
 
 

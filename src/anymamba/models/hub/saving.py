@@ -13,7 +13,7 @@ from anymamba.errors import AnymambaError
 from anymamba.language import _
 from anymamba.models import families
 from anymamba.models.config import Config
-from anymamba.models.hub import files, weights
+from anymamba.models.hub import files, quantized, weights
 from anymamba.models.hub.loading import HEAD, TABLE, check_vocabulary
 from anymamba.models.hub.names import TensorNames
 from anymamba.models.lm import LanguageModel
@@ -47,17 +47,21 @@ def write(
     """The files of ``save``, straight into an existing folder: config.json, generation_config.json, model.safetensors (shards
     above shard_bytes), the tokenizer's. state: the parameters by name, where the model's own are spread over processes.
 
-    Every token that ends a text, or an answer by the chat template, stands in generation_config.json. A head that was tied and no longer is
-    the embedding's table is written too. Raises AnymambaError for a model with adapters or parametrisations: their names are others.
+    A model with rounded weights is saved as it is, for ``load`` alone: see quantized.py. Every token that ends a text, or an answer
+    by the chat template, stands in generation_config.json. A head that was tied and no longer is the embedding's table is written too.
+    Raises AnymambaError for a model with adapters or parametrisations: their names are others.
     """
     config: Config = model.config  # type: ignore[assignment]
     tensors = {name: tensor.detach() for name, tensor in (model.state_dict() if state is None else state).items()}
-    _check_names(tensors, config)
+    rounded = any(tensor.dtype in (torch.int8, torch.uint8) for tensor in tensors.values())
+    _check_names({name: tensor for name, tensor in tensors.items() if not (rounded and name.endswith(".scale"))}, config)
     tied = config.tie_word_embeddings and _same_table(tensors.get(HEAD), tensors[TABLE])
     if tied:
         tensors.pop(HEAD, None)
     values = {**config.to_dict(), "tie_word_embeddings": tied}
-    dtype = str(tensors[TABLE].dtype).removeprefix("torch.")
+    if rounded:
+        values["quantization_config"] = quantized.ENTRY
+    dtype = str(next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())).removeprefix("torch.")
     values.update(dtype=dtype, torch_dtype=dtype)  # the newer and the older name of the same field
     if tokenizer is not None:
         check_vocabulary(config, tokenizer)

@@ -73,7 +73,7 @@ class CpuStepper:
         self._model = model
         self._tasks = 2 * torch.get_num_threads()
         self._texts = model.batch
-        self._hidden = torch.zeros(self._texts, model.embedding.shape[1])
+        self._hidden = torch.zeros(self._texts, model.norm.shape[0])
         self._logits = torch.zeros(self._texts, model.head.shape[0])
         self._sequence = Sequence()
         self._states: list[tuple[Tensors, Tensor, Tensor]] = []
@@ -83,7 +83,8 @@ class CpuStepper:
         self._add_head()
 
     def step(self, ids: Tensor) -> Tensor:
-        self._hidden.copy_(self._model.embedding[ids])
+        rows = self._model.embedding[ids]
+        self._hidden.copy_(blocks.unpacked(rows, self._hidden.shape[1]) if rows.dtype == torch.uint8 else rows)
         self._sequence.run()
         self._new_tokens += 1
         return self._logits
@@ -96,7 +97,7 @@ class CpuStepper:
         self._new_tokens = 0
 
     def _add_layer(self, recurrence: Recurrence, layer: Tensors, state: Tensors) -> None:
-        d_model, eps = self._model.embedding.shape[1], self._model.norm_eps
+        d_model, eps = self._model.norm.shape[0], self._model.norm_eps
         conv = state["conv"].float().mT.contiguous()
         by_head = isinstance(recurrence, ByHead)
         ssm = state["ssm"].float()
@@ -143,9 +144,9 @@ class CpuStepper:
 
     def _add_head(self) -> None:
         model = self._model
-        options = model.embedding.shape[1], model.head.shape[0], model.norm_eps
+        options = model.norm.shape[0], model.head.shape[0], model.norm_eps
         matrix = {"head": model.head} | ({} if model.head_scale is None else {"head_scale": model.head_scale})
-        depth = model.embedding.shape[1]
+        depth = model.norm.shape[0]
         self._add("head", options, matrix, "head", depth, hidden=self._hidden, norm=_float(model.norm), logits=self._logits)
 
     def _add(
