@@ -126,11 +126,11 @@ def renamed(text: str) -> str:
 def stage(folder: Path) -> Path:
     """Writes the distribution's sources; returns the package's folder."""
     package = folder / NAME
-    version = runpy.run_path(str(SOURCES / "__init__.py"))["__version__"]
+    version = runpy.run_path(str(SOURCES / "version.py"))["__version__"]
     for path in modules():
         (package / path).parent.mkdir(parents=True, exist_ok=True)
         (package / path).write_text(renamed((SOURCES / path).read_text("utf-8")), "utf-8")
-    (package / "__init__.py").write_text(f'"""anymamba\'s doctor, alone."""\n\n__version__ = "{version}"\n', "utf-8")
+    (package / "__init__.py").write_text('"""anymamba\'s doctor, alone."""\n', "utf-8")
     (package / "__main__.py").write_text(START, "utf-8")
     for path in sorted((SOURCES / "doctor").rglob("*")):
         if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts:

@@ -50,7 +50,7 @@ def choices_of_the_process() -> Iterator[None]:
             os.environ[name] = value
     dispatch = sys.modules.get("anymamba.backends.dispatch")
     if dispatch is not None:
-        dispatch.use_backend(None)
+        dispatch.set_backend(None)
     if torch is not None and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
 

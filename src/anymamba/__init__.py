@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anymamba.lazy import lazy_names
+from anymamba.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from anymamba import backends as backends
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from anymamba import reference as reference
     from anymamba import training as training
     from anymamba.backends.dispatch import choose as choose
+    from anymamba.backends.dispatch import set_backend as set_backend
     from anymamba.backends.dispatch import use_backend as use_backend
     from anymamba.errors import AnymambaError as AnymambaError
     from anymamba.evaluation.evaluate import evaluate as evaluate
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from anymamba.training.run.runs import train as train
 
     from_pretrained = load
-
-__version__ = "0.1.0"
 
 _SUBPACKAGES = (
     "backends", "dropin", "evaluation", "generation", "models", "numerics", "ops", "reference", "training",
@@ -39,6 +39,7 @@ _WHERE = {
     "Run": "anymamba.training.run.runs",
     "evaluate": "anymamba.evaluation.evaluate",
     "use_backend": "anymamba.backends.dispatch",
+    "set_backend": "anymamba.backends.dispatch",
     "choose": "anymamba.backends.dispatch",
     "debug_checks": "anymamba.ops.calls.debug",
     "AnymambaError": "anymamba.errors",

@@ -65,16 +65,34 @@ def test_explicit_choice_by_argument_block_and_environment(monkeypatch: pytest.M
         assert norm() == "ours"
 
 
-def test_use_backend_without_a_block_holds_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_set_backend_holds_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     fake.install(monkeypatch, "ours", {"rms_norm_fn": marked})
-    anymamba.use_backend("torch")
+    assert anymamba.set_backend("torch") is None
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.append(norm()))
     thread.start()
     thread.join()
     assert isinstance(found[0], torch.Tensor)
-    anymamba.use_backend(None)
+    assert anymamba.set_backend(None) == "torch"
     assert norm() == "ours"
+
+
+def test_use_backend_acts_from_its_entry_to_its_end() -> None:
+    torch_, reference = anymamba.use_backend("torch"), anymamba.use_backend("reference")
+    assert dispatch.requested_backend() is None  # made, not entered
+    with reference, torch_:
+        assert dispatch.requested_backend() == "torch"
+        with torch_, reference:
+            assert dispatch.requested_backend() == "reference"
+        assert dispatch.requested_backend() == "torch"
+    assert dispatch.requested_backend() is None
+
+
+def test_use_backend_without_a_block_says_that_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "_said", set())
+    with pytest.warns(errors.AnymambaWarning, match=r"set_backend\('torch'\)"):
+        anymamba.use_backend("torch")
+    assert dispatch.requested_backend() is None
 
 
 def test_a_block_ends_after_an_error() -> None:
@@ -83,13 +101,15 @@ def test_a_block_ends_after_an_error() -> None:
     assert dispatch.requested_backend() is None
 
 
-@pytest.mark.parametrize("how", ["argument", "use_backend", "environment"])
+@pytest.mark.parametrize("how", ["argument", "use_backend", "set_backend", "environment"])
 def test_an_unknown_name_raises_with_the_names_there_are(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match="'fpga'") as caught:
         if how == "argument":
             norm(backend="fpga")
         elif how == "use_backend":
             anymamba.use_backend("fpga")
+        elif how == "set_backend":
+            anymamba.set_backend("fpga")
         else:
             monkeypatch.setenv("ANYMAMBA_BACKEND", "fpga")
             norm()

@@ -1,8 +1,8 @@
 """Which backend serves a call, and why.
 
-An explicit choice (``backend=``, ``use_backend``, ANYMAMBA_BACKEND, in that order) succeeds or raises. An automatic one takes
-the first backend of the registry that is available, supports the call and has passed its self-check on this device; when that
-is not the one the device deserves, it says so once.
+An explicit choice (``backend=``, ``use_backend`` or ``set_backend``, ANYMAMBA_BACKEND, in that order) succeeds or raises.
+An automatic one takes the first backend of the registry that is available, supports the call and has passed its self-check on this
+device; when that is not the one the device deserves, it says so once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -21,20 +20,10 @@ import torch
 from anymamba.backends import REGISTRY, Entry, contract, observers, selfcheck, transforms
 from anymamba.backends.accelerator import is_nvidia
 from anymamba.backends.call import Call
+from anymamba.backends.choice import Choice
 from anymamba.backends.refusal import NotCompiled
 from anymamba.errors import BackendError, warn_once
 from anymamba.language import _
-
-
-@dataclass(frozen=True)
-class Choice:
-    """backend: its name. function: what to call. why: one sentence. rejected: (backend, reason) of those tried before it."""
-
-    backend: str
-    function: Callable[..., Any]
-    why: str
-    rejected: tuple[tuple[str, str], ...] = ()
-
 
 _override: str | None = None
 _fused: dict[tuple[Call, str | None], str | None] = {}
@@ -45,27 +34,53 @@ _MOST_READY = 4096
 
 
 class use_backend:
-    """Selects a backend for every following call, or for a ``with`` block: ``use_backend("torch")``; None: automatic again.
+    """Selects a backend for a block: ``with use_backend("torch"): ...``; None: automatic. It acts from the entry of the block to its end.
 
-    The choice holds for the whole process, other threads included. Raises BackendError for an unknown name.
+    The choice holds for the whole process, other threads included; ``set_backend`` makes one without an end. One object serves
+    any number of blocks, also one inside another. Raises BackendError for an unknown name.
     """
 
     def __init__(self, name: str | None) -> None:
-        global _override
         if name is not None:
             _entry(name)
-        self._previous, _override = _override, name
+        self._name = name
+        self._entered = False
+        self._before: list[str | None] = []
 
     def __enter__(self) -> use_backend:
+        self._entered = True
+        self._before.append(set_backend(self._name))
         return self
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         global _override
-        _override = self._previous
+        _override = self._before.pop()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_entered", True):  # it has none where the name was unknown
+            warn_once(
+                f"use_backend:{self._name}",
+                _(
+                    "use_backend({name!r}) was not entered, so it changed nothing: write `with anymamba.use_backend({name!r}):`, or "
+                    "`anymamba.set_backend({name!r})` for every following call"
+                ).format(name=self._name),
+            )
+
+
+def set_backend(name: str | None) -> str | None:
+    """Selects a backend for every following call of the process; None: automatic again. Returns what was selected before.
+
+    Raises BackendError for an unknown name.
+    """
+    global _override
+    if name is not None:
+        _entry(name)
+    before, _override = _override, name
+    return before
 
 
 def requested_backend(backend: str | None = None) -> str | None:
-    """The explicit choice in force, or None: the argument, then ``use_backend``, then ANYMAMBA_BACKEND."""
+    """The explicit choice in force, or None: the argument, then ``use_backend`` or ``set_backend``, then ANYMAMBA_BACKEND."""
     return backend or _override or os.environ.get("ANYMAMBA_BACKEND") or None
 
 

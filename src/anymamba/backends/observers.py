@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from anymamba.backends.call import Call, op_of
+from anymamba.backends.choice import Choice
 
-if TYPE_CHECKING:
-    from anymamba.backends.dispatch import Choice
-
-Observer = Callable[[Call, "Choice"], None]
+Observer = Callable[[Call, Choice], None]
 active: list[Observer] = []
 
 

@@ -18,12 +18,12 @@ from typing import Any, TypeGuard
 
 import torch
 
-import anymamba
 from anymamba import cachefolder, reference
 from anymamba.backends import probes
 from anymamba.backends.call import Call
 from anymamba.backends.opspec import Build, spec_of
 from anymamba.language import _
+from anymamba.version import __version__
 
 _FILE = "selfcheck.json"
 
@@ -128,7 +128,7 @@ def _key(backend: str, package: ModuleType, call: Call, variant: str = "") -> st
     device = torch.cuda.get_device_name(call.device) if call.device.type == "cuda" else call.device.type
     dtype = str(call.dtype).removeprefix("torch.")
     grad = "backward" if call.grad else "forward"
-    versions = f"{anymamba.__version__} torch {torch.__version__} {package.versions()} {_sources(package, call.op)}"
+    versions = f"{__version__} torch {torch.__version__} {package.versions()} {_sources(package, call.op)}"
     return " | ".join((call.op, backend, device, dtype, grad, *([variant] if variant else []), versions))
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-import anymamba
 from anymamba.backends import dispatch, machine
 from anymamba.bench import official, peers
 from anymamba.bench.cases.case import Case, Contender, Contest, Setting
 from anymamba.bench.gate import crashed
 from anymamba.bench.timing import Effort, Spread, measure
 from anymamba.language import _
+from anymamba.version import __version__
 
 OURS = "anymamba"
 
@@ -36,7 +36,7 @@ def document(results: list[dict[str, Any]], setting: Setting, quick: bool) -> di
     For a peer also ratio (ours over it, per unit; below 1 we are better), ratio_fastest (of the fastest runs, which a busy
     machine disturbs least), at_most (the target for ratio, or null) and met; or only missing: the reason."""
     return {
-        "anymamba": anymamba.__version__,
+        "anymamba": __version__,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": machine.facts(),
         "peers": peers.versions(),

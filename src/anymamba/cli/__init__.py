@@ -13,10 +13,10 @@ import importlib
 import sys
 from typing import Callable, Iterator, List, Optional, Tuple
 
-from anymamba import __version__
 from anymamba.cli.parser import Parser
 from anymamba.errors import AnymambaError
 from anymamba.language import LANGUAGES, N_, _, set_language
+from anymamba.version import __version__
 
 VERBS = {
     "demo": N_("train a small model on text that every machine has, and generate with it"),

@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 from typing import List, Optional
 
-from anymamba import __version__, cli
+from anymamba import cli
 from anymamba.cli import doctor
 from anymamba.cli.parser import Parser
 from anymamba.language import _
+from anymamba.version import __version__
 
 
 def main(argv: Optional[List[str]] = None) -> int:

@@ -114,7 +114,7 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
     """The model, ready to generate, and its tokenizer. Raises AnymambaError when their vocabularies do not fit."""
     import torch
 
-    from anymamba.backends.dispatch import use_backend
+    from anymamba.backends.dispatch import set_backend
     from anymamba.determinism import switch_on
     from anymamba.generation.dtype import fastest
     from anymamba.generation.model import load
@@ -124,7 +124,7 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
     if arguments.deterministic:
         switch_on()
     if arguments.backend:
-        use_backend(arguments.backend)
+        set_backend(arguments.backend)
     # before the first kernel is asked for: Triton, which takes a second to import, is told to announce what it compiles as it comes
     announce.listen(None if getattr(arguments, "quiet", False) else _tell)
     model = load(

@@ -13,7 +13,7 @@ import torch
 
 from anymamba.backends import REGISTRY, dispatch, observers
 from anymamba.backends.call import Call
-from anymamba.backends.dispatch import Choice
+from anymamba.backends.choice import Choice
 
 _lock = threading.Lock()
 called: Counter[str] = Counter()

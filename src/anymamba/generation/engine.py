@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from anymamba.errors import ArgumentError
 from anymamba.generation.sampling import Sampling
 from anymamba.generation.stepper import Stepper, choose_stepper, fused
 from anymamba.generation.steps import Step as Step
+from anymamba.generation.steps import Timing as Timing
 from anymamba.generation.steps import steps as steps
 from anymamba.language import _
 from anymamba.models.cache import Cache
@@ -37,22 +37,6 @@ FIRST_BYTES_BY_STEPS = 400 * 10**9
 AHEAD = 16
 """Tokens of a small model that the host looks at together on a GPU; a quarter of it of a model of a billion parameters or more, whose
 tokens take so long that a reader would see them come in bursts."""
-
-
-@dataclass
-class Timing:
-    """Seconds and tokens of a generation."""
-
-    prompt_tokens: int = 0
-    prompt_seconds: float = 0.0
-    new_tokens: int = 0
-    new_seconds: float = 0.0
-    stepper: str = ""
-    why: str = ""
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.new_tokens / self.new_seconds if self.new_seconds else 0.0
 
 
 class Reader:

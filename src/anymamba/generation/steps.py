@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,9 +17,6 @@ from torch import Tensor
 from anymamba.errors import ArgumentError
 from anymamba.generation.sampling import Sampler, Sampling
 from anymamba.language import _
-
-if TYPE_CHECKING:
-    from anymamba.generation.engine import Reader
 
 
 @dataclass
@@ -36,6 +33,31 @@ class Step:
 
 
 _FIELDS = "ids", "done", "log_probability", "entropy", "top_ids", "top_log_probabilities"
+
+
+@dataclass
+class Timing:
+    """Seconds and tokens of a generation."""
+
+    prompt_tokens: int = 0
+    prompt_seconds: float = 0.0
+    new_tokens: int = 0
+    new_seconds: float = 0.0
+    stepper: str = ""
+    why: str = ""
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.new_tokens / self.new_seconds if self.new_seconds else 0.0
+
+
+class Reader(Protocol):
+    """What reads the tokens that are chosen: ``engine.Reader``."""
+
+    logits: Tensor | None
+    timing: Timing
+
+    def step(self, ids: Tensor) -> Tensor: ...
 
 
 def steps(

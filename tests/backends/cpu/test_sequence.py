@@ -12,7 +12,7 @@ from anymamba.backends.cpu.decode import sequence
 from anymamba.backends.cpu.jit import compile
 from anymamba.backends.cpu.jit.compile import Program
 from anymamba.backends.cpu.jit.emit import Kernel
-from anymamba.backends.cpu.jit.memory import I64
+from anymamba.backends.cpu.jit.values import I64
 from anymamba.generation.stepper import choose_stepper
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba2 import Mamba2Config

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, Dict
 
-from anymamba import __version__
 from anymamba.doctor.finding import Report
 from anymamba.language import current_language
+from anymamba.version import __version__
 
 
 def document(report: Report) -> Dict[str, Any]:

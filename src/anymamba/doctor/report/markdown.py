@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import List
 
-from anymamba import __version__
 from anymamba.doctor.finding import Report
 from anymamba.doctor.report.privacy import scrub
 from anymamba.doctor.report.text import confidence_word, recognised
 from anymamba.language import _, ngettext
+from anymamba.version import __version__
 
 
 def render(report: Report) -> str:

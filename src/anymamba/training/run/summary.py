@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from anymamba import __version__
 from anymamba.backends import dispatch, machine
 from anymamba.language import _, ngettext
 from anymamba.training.data.corpus import Corpus
 from anymamba.training.run.parts import Run
 from anymamba.training.run.runfolder import config_document
 from anymamba.training.show.report import count
+from anymamba.version import __version__
 
 
 def say_plan(

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from anymamba.backends.cpu.jit.compile import Program
 from anymamba.backends.cpu.jit.emit import Kernel, Value, dtype_name
-from anymamba.backends.cpu.jit.memory import I32, Pointer
+from anymamba.backends.cpu.jit.memory import Pointer
+from anymamba.backends.cpu.jit.values import I32
 from anymamba.backends.cpu.jit.vecmath import silu
 
 _ALONE = 2**15

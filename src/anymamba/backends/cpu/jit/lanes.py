@@ -8,7 +8,7 @@ from typing import Any
 from llvmlite import ir
 
 from anymamba.backends.cpu.jit.emit import Kernel, Value
-from anymamba.backends.cpu.jit.memory import I32
+from anymamba.backends.cpu.jit.values import I32
 
 Left = Value | int | None
 """How many channels a vector has: None for all; see over_channels."""

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llvmlite import ir
 
-if TYPE_CHECKING:
-    from anymamba.backends.cpu.jit.emit import Kernel, Value
-
-F32, F16 = ir.FloatType(), ir.HalfType()
-I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
-PTR = ir.PointerType()
+from anymamba.backends.cpu.jit.values import F16, F32, I8, I16, I32, I64, Emitter, Value
 
 _STORED: dict[str, tuple[ir.Type, int]] = {
     "float32": (F32, 4),
@@ -39,7 +34,7 @@ class Pointer:
     """Where elements of one dtype lie. ``count`` in load and store is the number of elements left from ``offset`` on: lanes past
     them read 0 and are not written."""
 
-    def __init__(self, k: Kernel, dtype: str, address: Any) -> None:
+    def __init__(self, k: Emitter, dtype: str, address: Any) -> None:
         self.k, self.dtype, self.address = k, dtype, address
         self.type, self.bytes = _STORED[dtype]
         if dtype == "float16" and not k.target.f16:
@@ -158,7 +153,7 @@ class Pointer:
         return k.builder.trunc(k.builder.lshr(kept, _constant(wide, 16)), _like(value, I16))
 
 
-def _lanes(k: Kernel, count: Value) -> Any:
+def _lanes(k: Emitter, count: Value) -> Any:
     """Truth vector: lane index < count."""
     every = k.broadcast_ir(k.builder.trunc(k.minimum(count, k.width).ir, I32))
     return k.builder.icmp_signed("<", ir.Constant(ir.VectorType(I32, k.width), list(range(k.width))), every)

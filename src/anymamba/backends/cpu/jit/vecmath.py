@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from anymamba.backends.cpu.jit.emit import Value
-from anymamba.backends.cpu.jit.memory import F32, I16, I32
+from anymamba.backends.cpu.jit.values import F32, I16, I32
 
 LOG2E = math.log2(math.e)
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.1219444005469057e-4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from anymamba.backends.cpu.jit.emit import Kernel, Value
 from anymamba.backends.cpu.jit.lanes import Left, over_channels
-from anymamba.backends.cpu.jit.memory import F32
+from anymamba.backends.cpu.jit.values import F32
 from anymamba.backends.cpu.jit.vecmath import sigmoid, silu
 from anymamba.backends.cpu.norm.norm_kernels import first_lane, statistics
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from anymamba.backends.cpu.jit.emit import Kernel, Value
 from anymamba.backends.cpu.jit.lanes import Left, lanes_below, over_channels
-from anymamba.backends.cpu.jit.memory import F32, I32
+from anymamba.backends.cpu.jit.values import F32, I32
 from anymamba.backends.cpu.jit.vecmath import sqrt
 
 

@@ -19,7 +19,8 @@ from llvmlite import ir
 
 from anymamba.backends.cpu.jit.emit import Kernel, Value
 from anymamba.backends.cpu.jit.lanes import lanes_below
-from anymamba.backends.cpu.jit.memory import PTR, Pointer
+from anymamba.backends.cpu.jit.memory import Pointer
+from anymamba.backends.cpu.jit.values import PTR
 from anymamba.backends.cpu.jit.vecmath import sigmoid
 from anymamba.backends.cpu.ssd.ssd_forward import SEGMENT
 from anymamba.backends.cpu.ssd.ssd_tiles import CHUNK, TILE_ROWS, Decays, Room, Tiles, fetch, pack, scale_rows

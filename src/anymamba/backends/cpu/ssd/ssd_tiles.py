@@ -13,7 +13,8 @@ from typing import Any
 from llvmlite import ir
 
 from anymamba.backends.cpu.jit.emit import Kernel, Value
-from anymamba.backends.cpu.jit.memory import I32, I64, PTR, Pointer
+from anymamba.backends.cpu.jit.memory import Pointer
+from anymamba.backends.cpu.jit.values import I32, I64, PTR
 from anymamba.backends.cpu.jit.vecmath import exp_for_products
 
 CHUNK = 32
