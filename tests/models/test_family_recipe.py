@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import anymamba
 from anymamba import models
@@ -108,10 +109,15 @@ def test_documents_padding_and_recomputed_blocks(followed: None) -> None:
     padded = model(ids, attention_mask=torch.tensor([[0] * 3 + [1] * 5])).logits
     torch.testing.assert_close(padded[:, 3:], model(ids[:, 3:]).logits)
     grads = []
+    runs: list[nn.Module] = []
+    for block in model.backbone.layers:
+        block.register_forward_pre_hook(lambda module, _: runs.append(module))
     for model.backbone.gradient_checkpointing in (False, True):
         model.zero_grad()
         model(ids, labels=ids).loss.backward()
         grads.append([parameter.grad for parameter in model.parameters()])
+    blocks = list(model.backbone.layers)
+    assert runs == [*blocks, *blocks, *reversed(blocks)]
     torch.testing.assert_close(grads[1], grads[0])
     model.backbone.gradient_checkpointing = True
     cache = model.make_cache()

@@ -107,12 +107,21 @@ def test_a_step_does_not_depend_on_the_other_rows(model):
 
 
 def test_activation_checkpointing_changes_no_number(model):
+    """Every block runs once more in the backward pass, and only there."""
     model.train()
+    runs = []
+    for block in model.backbone.layers:
+        block.register_forward_pre_hook(lambda module, _: runs.append(module))
     model(IDS, labels=IDS).loss.backward()
+    assert runs == list(model.backbone.layers)
     plain = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
     model.backbone.gradient_checkpointing = True
-    model(IDS, labels=IDS).loss.backward()
+    runs.clear()
+    loss = model(IDS, labels=IDS).loss
+    assert runs == list(model.backbone.layers)
+    loss.backward()
+    assert runs == [*model.backbone.layers, *reversed(model.backbone.layers)]
     for name, parameter in model.named_parameters():
         assert_close(parameter.grad, plain[name], rtol=0, atol=0)
 

@@ -33,7 +33,7 @@ import anymamba.ops
 from dataclasses import replace
 from anymamba.backends import selfcheck
 from anymamba.backends.call import Call
-from anymamba.backends.triton import ssd
+from anymamba.backends.triton.ssd import ssd
 rule = ssd.backward_plan
 ssd.backward_plan = lambda *sizes: replace(rule(*sizes), block_p=16)
 found = selfcheck.run(ssd, Call("mamba_chunk_scan_combined", torch.device("cpu"), torch.float32, True))
@@ -60,7 +60,7 @@ from dataclasses import replace
 from anymamba.backends import probes
 from anymamba.backends.call import Call
 from anymamba.backends.opspec import SPECS
-from anymamba.backends.triton import selective_scan
+from anymamba.backends.triton.scan import selective_scan
 build, found = SPECS["selective_scan_fn"].build, {}
 call = Call("selective_scan_fn", torch.device("cpu"), torch.float32, True)
 ids = [-1, 0, 0, 4, -1, 4, 4, 2, *[3] * 30, -1, 5, 5]
@@ -91,7 +91,7 @@ import json, torch
 import anymamba.ops
 from anymamba.backends import selfcheck
 from anymamba.backends.call import Call
-from anymamba.backends.triton import ssd
+from anymamba.backends.triton.ssd import ssd
 from anymamba.numerics import interpreted_bfloat16
 interpreted_bfloat16.mend()
 print(json.dumps(selfcheck.run(ssd, Call("mamba_chunk_scan_combined", torch.device("cpu"), torch.bfloat16, True))))
@@ -149,7 +149,7 @@ def test_ssd_backward_with_headdim_in_parts() -> None:
 
 _UNIT = """
 import json, numpy, torch
-from anymamba.backends.triton import selective_scan as kernels
+from anymamba.backends.triton.scan import selective_scan as kernels
 from anymamba.reference import selective_scan as reference
 exp2 = numpy.exp2
 numpy.exp2 = lambda x, *more: exp2(x, *more) * (1 + 1e-3)
@@ -176,7 +176,7 @@ _CUT_OFF = """
 import json, numpy, torch
 from triton._C.libtriton import ir
 from triton.runtime import interpreter
-from anymamba.backends.triton import selective_scan as kernels, selective_scan_plan
+from anymamba.backends.triton.scan import selective_scan as kernels, selective_scan_plan
 from anymamba.reference import selective_scan as reference
 selective_scan_plan.matrix_unit_for_float32 = lambda device: True
 exact, products = interpreter.InterpreterBuilder.create_dot, []
