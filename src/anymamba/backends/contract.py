@@ -13,12 +13,12 @@ from anymamba.language import _
 
 def broken_package(name: str, package: ModuleType, op: str) -> str:
     """The first rule that a backend's package breaks, as a sentence with its name; empty when it keeps all. op: that is asked for."""
-    return next((_sentence(name, rule) for kept, rule in _package_rules(package, op) if not kept), "")
+    return next((_sentence(name, rule) for holds, rule in _package_rules(package, op) if not holds), "")
 
 
 def broken_module(name: str, module: ModuleType, op: str) -> str:
     """The same of its module of an op."""
-    return next((_sentence(name, rule) for kept, rule in _module_rules(module, op) if not kept), "")
+    return next((_sentence(name, rule) for holds, rule in _module_rules(module, op) if not holds), "")
 
 
 def answer(name: str, function: str, value: Any) -> tuple[bool, str]:
@@ -60,5 +60,5 @@ def _missing(op: str, function: Any) -> str:
         return ""
     if spec is None or any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in own.values()):
         return ""
-    wanted = [name for name in inspect.signature(spec.function).parameters if name not in ("backend", *spec.beyond_upstream)]
-    return ", ".join(name for name in wanted if name not in own)
+    parameters = [name for name in inspect.signature(spec.function).parameters if name not in ("backend", *spec.beyond_upstream)]
+    return ", ".join(name for name in parameters if name not in own)

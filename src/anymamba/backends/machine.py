@@ -66,7 +66,7 @@ def usable_device(name: str) -> torch.device:
 @functools.cache
 def facts() -> dict[str, Any]:
     """What names this machine in a results file. No host name, no user name, no path."""
-    found: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -80,7 +80,7 @@ def facts() -> dict[str, Any]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
-            found["gpus"].append(
+            answer["gpus"].append(
                 {
                     "name": properties.name,
                     "capability": f"{properties.major}.{properties.minor}",
@@ -88,6 +88,6 @@ def facts() -> dict[str, Any]:
                     "processors": properties.multi_processor_count,
                 }
             )
-        found["cuda"] = torch.version.cuda
-        found["rocm"] = torch.version.hip
-    return found
+        answer["cuda"] = torch.version.cuda
+        answer["rocm"] = torch.version.hip
+    return answer

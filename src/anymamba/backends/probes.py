@@ -20,9 +20,9 @@ def largest_error(function: Callable[..., Any], call: Call, build: Build | None 
     spec = spec_of(call.op)
     generator = torch.Generator().manual_seed(0)
     arguments = (build or spec.build())(lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64))
-    given = {name: as_given(name, value, spec, call) for name, value in arguments.items()}
-    exact = {name: as_exact(value) for name, value in given.items()}
-    got = outcome(function, given, spec, call.grad)
+    inputs = {name: as_given(name, value, spec, call) for name, value in arguments.items()}
+    exact = {name: as_exact(value) for name, value in inputs.items()}
+    got = outcome(function, inputs, spec, call.grad)
     want = outcome(spec.reference, exact, spec, call.grad)
     worst, where = 0.0, "output 0"
     for name, tensor in want.items():
@@ -44,8 +44,8 @@ def outcome(function: Callable[..., Any], arguments: Arguments, spec: OpSpec, gr
         outputs = list(_tensors(function(**arguments)))
     result = {f"output {index}": output.detach() for index, output in enumerate(outputs)}
     for name in spec.inplace:
-        changed = [tensor.detach() for tensor in _tensors(arguments[name])]
-        result.update({f"changed {name}" + (f" {index}" if index else ""): tensor for index, tensor in enumerate(changed)})
+        updates = [tensor.detach() for tensor in _tensors(arguments[name])]
+        result.update({f"changed {name}" + (f" {index}" if index else ""): tensor for index, tensor in enumerate(updates)})
     if needs:
         outputs = [output for output in outputs if output.requires_grad]
         cotangents = [_cotangent(output) for output in outputs]

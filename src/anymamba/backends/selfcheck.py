@@ -44,15 +44,15 @@ def passed(backend: str, package: ModuleType, module: ModuleType, call: Call) ->
     key = _key(backend, package, call, variant(module, call))
     if key in _running:
         return True, _("its self-check is running")
-    kept = _load().get(key)
-    if not _is_verdict(kept):  # none yet, or a damaged file
+    verdict = _load().get(key)
+    if not _is_verdict(verdict):  # none yet, or a damaged file
         _running.add(key)
         try:
-            kept = run(module, call)
+            verdict = run(module, call)
         finally:
             _running.discard(key)
-        _keep(key, kept)
-    return bool(kept[0]), str(kept[1])
+        _keep(key, verdict)
+    return bool(verdict[0]), str(verdict[1])
 
 
 def _is_verdict(kept: object) -> TypeGuard[Sequence[Any]]:
@@ -88,8 +88,8 @@ def run(module: ModuleType, call: Call) -> tuple[bool, str]:
         builds = probes_of(module, call)
         # what the caller has switched on must not reach the probe: autocast would round the reference too, and gradient
         # checkpointing would count the probe's tensors as the caller's (only the innermost hooks act)
-        kept = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
-        with torch.inference_mode(False), torch.autocast(call.device.type, enabled=False), torch.device("cpu"), kept:
+        plain_hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
+        with torch.inference_mode(False), torch.autocast(call.device.type, enabled=False), torch.device("cpu"), plain_hooks:
             errors = [probes.largest_error(getattr(module, call.op), call, build) for build in builds]
     except Exception as error:  # noqa: BLE001 - a crash of the backend is a verdict
         return False, _("self-check crashed: ") + f"{type(error).__name__}: {error}"
@@ -112,15 +112,15 @@ def forget() -> None:
 def _keep(key: str, verdict: tuple[bool, str]) -> None:
     """In memory, and on disk beside what other processes have found since this one read the file."""
     _load()[key] = verdict
-    kept = cachefolder.read_json(_FILE)
-    cachefolder.write_json(_FILE, {**_load(), **(kept if isinstance(kept, dict) else {}), key: verdict})
+    verdicts = cachefolder.read_json(_FILE)
+    cachefolder.write_json(_FILE, {**_load(), **(verdicts if isinstance(verdicts, dict) else {}), key: verdict})
 
 
 def _load() -> dict[str, Any]:
     global _verdicts
     if _verdicts is None:
-        kept = cachefolder.read_json(_FILE)
-        _verdicts = kept if isinstance(kept, dict) else {}
+        stored = cachefolder.read_json(_FILE)
+        _verdicts = stored if isinstance(stored, dict) else {}
     return _verdicts
 
 

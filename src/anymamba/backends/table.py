@@ -45,9 +45,9 @@ def decide(
 
 def _typical_call(spec: OpSpec, device: torch.device, dtype: torch.dtype, sizes: Mapping[str, Any] | None = None) -> Call:
     """With the inputs and options that the models use."""
-    asked = Call(spec.name, torch.device("meta"), dtype)
+    empty_call = Call(spec.name, torch.device("meta"), dtype)
     arguments = spec.build(**(sizes or {}))(lambda *shape: torch.empty(shape, device="meta"))
-    call = call_of(spec.function, {name: as_given(name, value, spec, asked) for name, value in arguments.items()})
+    call = call_of(spec.function, {name: as_given(name, value, spec, empty_call) for name, value in arguments.items()})
     return dataclasses.replace(call, device=device, grad=bool(spec.differentiable))
 
 

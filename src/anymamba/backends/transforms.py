@@ -54,9 +54,9 @@ def differentiated_again(function: Callable[..., Tensor], inputs: Sequence[Tenso
     # views: one input may have been computed from another, and that path is not this node's
     inputs = [tensor.view_as(tensor) for tensor in inputs]
     outputs = function(*inputs)
-    wanted = [tensor for tensor in inputs if tensor.requires_grad]
-    found = iter(torch.autograd.grad(outputs, wanted, gradient, create_graph=True, allow_unused=True))
-    return tuple(next(found) if tensor.requires_grad else None for tensor in inputs)
+    leaves = [tensor for tensor in inputs if tensor.requires_grad]
+    grads = iter(torch.autograd.grad(outputs, leaves, gradient, create_graph=True, allow_unused=True))
+    return tuple(next(grads) if tensor.requires_grad else None for tensor in inputs)
 
 
 def first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:

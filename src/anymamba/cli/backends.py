@@ -51,11 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _teller() -> Callable[[str, bool, float], None]:
     """Compiling can take seconds a kernel and minutes in all: whoever waits sees what for. Each kernel once."""
-    shown: set[str] = set()
+    lines: set[str] = set()
 
     def tell(kernel: str, ok: bool, seconds: float) -> None:
-        if kernel not in shown:
-            shown.add(kernel)
+        if kernel not in lines:
+            lines.add(kernel)
             print(f"{seconds:6.1f} s  {kernel}: {_('works') if ok else _('failed')}", file=sys.stderr, flush=True)
 
     return tell

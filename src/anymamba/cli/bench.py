@@ -48,21 +48,21 @@ def run(arguments: argparse.Namespace) -> int:
         pass
     if arguments.matrix:
         return _matrix(arguments, device)
-    chosen = registry.select(device, arguments.only, arguments.quick)
-    if not chosen:
+    cases = registry.select(device, arguments.only, arguments.quick)
+    if not cases:
         raise AnymambaError(
             "usage",
             _("--only: no case matches {only!r}").format(only=arguments.only),
             fix=_("`anymamba bench --list` names all of them"),
         )
     if arguments.list:
-        print("\n".join(case.name for case in chosen))
+        print("\n".join(case.name for case in cases))
         return 0
     setting = Setting(device, arguments.backend, arguments.slow, arguments.quick)
     effort = timing.effort_for(device, arguments.quick)
     results: list[Any] = []
     minute, left_out = Minute(), []
-    for case in chosen:
+    for case in cases:
         if arguments.quick and not minute.has_room(case):
             left_out.append(case.name)
             continue
@@ -102,19 +102,19 @@ def _matrix(arguments: argparse.Namespace, device: Any) -> int:
         )
     pattern = arguments.only or ""
     every: list[Any] = list(matrix_cpu.cells() if device.type == "cpu" else matrix.cells())
-    chosen = [cell for cell in every if pattern in cell.name or fnmatch(cell.name, pattern)]
+    cells = [cell for cell in every if pattern in cell.name or fnmatch(cell.name, pattern)]
     if arguments.list:
-        print("\n".join(cell.name for cell in chosen))
+        print("\n".join(cell.name for cell in cells))
         return 0
 
     def progress(name: str) -> None:
         print(name, file=sys.stderr, flush=True)
 
     if device.type == "cpu":
-        rows = matrix_cpu.measure(chosen, arguments.backend, progress)
+        rows = matrix_cpu.measure(cells, arguments.backend, progress)
     else:
         with dispatch.use_backend(arguments.backend):
-            rows = matrix.measure(chosen, device, progress)
+            rows = matrix.measure(cells, device, progress)
     if arguments.json:
         document = matrix_cpu.document(rows) if device.type == "cpu" else matrix.document(rows, device)
         json.dump(document, sys.stdout, indent=1, allow_nan=False)

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(document(demo), ensure_ascii=False))
         return 0
     score = demo.result.score
-    ran = sorted({(op, backend) for op, found in demo.backends.items() for backend in found})
+    ran = sorted({(op, backend) for op, names in demo.backends.items() for backend in names})
     width = max(len(op) for op, _ in ran)
     reporter.note(_("backends that ran (`anymamba backends` says why):"))
     for op, backend in ran:

@@ -60,12 +60,12 @@ def _status(arguments: argparse.Namespace) -> int:
     else:
         word = _("enabled") if enabled["enabled"] else _("not enabled")
         print(_("for every program of this environment") + f": {word} ({enabled['file']})")
-        for name, found in packages.items():
-            print(f"{name}: {found['state']}, {found['version'] or '-'}, {found['file'] or '-'}")
-            if found["reason"]:
-                print(f"    {found['reason']}")
+        for name, package in packages.items():
+            print(f"{name}: {package['state']}, {package['version'] or '-'}, {package['file'] or '-'}")
+            if package["reason"]:
+                print(f"    {package['reason']}")
         print(f"transformers {reach['version'] or '-'}: {reach['how']}")
-    return int(any(found["state"] == "broken" for found in packages.values()))
+    return int(any(package["state"] == "broken" for package in packages.values()))
 
 
 def _tried(name: str) -> dict[str, Any]:

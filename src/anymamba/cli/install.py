@@ -184,7 +184,7 @@ def _facts(path: str | None) -> dict[str, Any]:
 def _packages(words: list[str], release: str | None) -> dict[str, str | None]:
     from anymamba.installer.environment import normal
 
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     for word in words:
         name, __, version = word.partition("==")
         if normal(name) not in PACKAGES:
@@ -192,10 +192,10 @@ def _packages(words: list[str], release: str | None) -> dict[str, str | None]:
                 "usage",
                 _("{word} is not one of: {packages}").format(word=word, packages=", ".join(PACKAGES)),
             )
-        found[normal(name)] = version or None
-    first = next(iter(found))
-    found[first] = release or found[first]
-    return found
+        versions[normal(name)] = version or None
+    first = next(iter(versions))
+    versions[first] = release or versions[first]
+    return versions
 
 
 def _local(
@@ -206,7 +206,7 @@ def _local(
     from anymamba.installer.wheels import fits, parts
 
     machine = Machine(facts)
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     passed_over: list[str] = []
     folder = Path(arguments.find_links or ".")
     if not folder.is_dir():
@@ -220,7 +220,7 @@ def _local(
         if ok and wanted not in (None, name.version):
             ok, why = False, _("version {expected} was asked for").format(expected=wanted)
         if ok:
-            found[name.package] = str(path.resolve())
+            paths[name.package] = str(path.resolve())
         else:
             passed_over.append(_("{name} is not taken: {why}").format(name=path.name, why=why))
     for given in arguments.wheel:
@@ -232,8 +232,8 @@ def _local(
         if not ok or name is None:
             raise AnymambaError("usage", _("--wheel {file} cannot be used").format(file=given), why)
         packages.setdefault(name.package, None)
-        found[name.package] = str(path.resolve())
-    return found, passed_over
+        paths[name.package] = str(path.resolve())
+    return paths, passed_over
 
 
 def _archives(folder: str | None, packages: dict[str, str | None], local: dict[str, str]) -> dict[str, str]:
@@ -244,14 +244,14 @@ def _archives(folder: str | None, packages: dict[str, str | None], local: dict[s
     from anymamba.installer.releases import find
     from anymamba.installer.wheels import archive
 
-    found: dict[str, tuple[str, str]] = {}
+    archives: dict[str, tuple[str, str]] = {}
     for path in sorted(Path(folder).iterdir(), key=lambda path: _newer(path.name)) if folder else []:
         name, version = archive(path.name) or ("", "")
         if name in packages and name not in local and packages[name] in (None, version) and find(name, version):
-            found[name] = (version, str(path.resolve()))
-    for name, (version, _path) in found.items():
+            archives[name] = (version, str(path.resolve()))
+    for name, (version, _path) in archives.items():
         packages[name] = version
-    return {name: path for name, (_version, path) in found.items()}
+    return {name: path for name, (_version, path) in archives.items()}
 
 
 def _newer(version: str) -> list[int]:

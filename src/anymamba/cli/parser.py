@@ -66,16 +66,16 @@ class Parser(argparse.ArgumentParser):
         if not word.startswith("-"):
             self.error(_("{word!r} is one argument too many").format(word=word))
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
-        near = nearest(word, flags) if word.startswith("--") else None
+        suggestion = nearest(word, flags) if word.startswith("--") else None
         text = _("there is no option {word}").format(word=word)
-        if near:
-            text += _("; the nearest is {near}").format(near=near)
+        if suggestion:
+            text += _("; the nearest is {near}").format(near=suggestion)
         self.error(text)
 
     def _sentence(self, message: str) -> str:
-        chosen = _CHOICE.fullmatch(message)
-        if chosen:
-            return self._no_such_choice(*chosen.groups())
+        match = _CHOICE.fullmatch(message)
+        if match:
+            return self._no_such_choice(*match.groups())
         for pattern, sentence in _SENTENCES:
             matched = re.fullmatch(pattern, message, re.DOTALL)
             if matched:
@@ -84,10 +84,10 @@ class Parser(argparse.ArgumentParser):
 
     def _no_such_choice(self, name: str, word: str) -> str:
         choices = self._choices(name)
-        near = nearest(word, choices)
+        suggestion = nearest(word, choices)
         text = _("{name}: there is no {word!r}").format(name=name, word=word)
-        if near:
-            text += _("; the nearest is {near!r}").format(near=near)
+        if suggestion:
+            text += _("; the nearest is {near!r}").format(near=suggestion)
         return text + _("; there are: ") + ", ".join(choices)
 
     def _choices(self, name: str) -> List[str]:

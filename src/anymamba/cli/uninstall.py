@@ -32,14 +32,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not lock.take():
         raise busy()
     rollback.recover(environment)
-    names, said = uninstall.removable(environment, [normal(name) for name in arguments.packages])
+    names, notes = uninstall.removable(environment, [normal(name) for name in arguments.packages])
     print(_("to be removed: {names}").format(names=", ".join(names)), file=sys.stderr)
-    for line in said:
+    for line in notes:
         print(line, file=sys.stderr)
     remove = not arguments.dry_run and (arguments.yes or ask())
     if remove:
         uninstall.remove(environment, names)
         print(_("removed"), file=sys.stderr)
     if arguments.json:
-        print(json.dumps({"packages": names, "removed": remove, "remarks": said}, ensure_ascii=False))
+        print(json.dumps({"packages": names, "removed": remove, "remarks": notes}, ensure_ascii=False))
     return 0

@@ -168,15 +168,15 @@ def _greedy_line(divergence: Divergence, tokenizer: Tokenizer | None) -> str:
             "greedy: the same {tokens} token", "greedy: the same {tokens} tokens", divergence.tokens
         ).format(tokens=divergence.tokens)
     assert divergence.token_a is not None and divergence.token_b is not None
-    shown = [str(i) if tokenizer is None else repr(tokenizer.decode([i])) for i in (divergence.token_a, divergence.token_b)]
+    tokens = [str(i) if tokenizer is None else repr(tokenizer.decode([i])) for i in (divergence.token_a, divergence.token_b)]
     return _(
         "greedy: the first other token is number {position}: {first} (ahead by {margin_a:.2g}) against {second} "
         "(ahead by {margin_b:.2g})"
     ).format(
         position=divergence.position,
-        first=shown[0],
+        first=tokens[0],
         margin_a=divergence.margin_a,
-        second=shown[1],
+        second=tokens[1],
         margin_b=divergence.margin_b,
     )
 

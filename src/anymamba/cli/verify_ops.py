@@ -58,7 +58,7 @@ def _print(rows: list[Row], failed: list[Row], device: str, verbose: bool, secon
 
     if sys.stderr.isatty():
         print("\r" + " " * 72 + "\r", end="", file=sys.stderr)
-    shown = rows if verbose else _worst(rows)
+    selection = rows if verbose else _worst(rows)
     grid = Table(title=_("errors against the float64 reference on {device}").format(device=device))
     for heading in (
         _("op"),
@@ -70,7 +70,7 @@ def _print(rows: list[Row], failed: list[Row], device: str, verbose: bool, secon
         "",
     ):
         grid.add_column(heading)
-    for row in shown:
+    for row in selection:
         mark = "[green]" + _("pass") + "[/]" if row.ok else "[bold red]" + _("FAIL") + "[/]"
         grid.add_row(
             row.op, row.backend, row.dtype, f"{row.case}: {row.where}", f"{row.error:.1e}", f"{row.allowed:.1e}", mark

@@ -39,7 +39,7 @@ def caller(**weights: Tensor | None) -> Caller | None:
     compiled graph."""
     if torch.compiler.is_compiling():
         return None
-    wanted = {name: weight for name, weight in weights.items() if weight is not None}
+    given_weights = {name: weight for name, weight in weights.items() if weight is not None}
     frame = sys._getframe(1)
     for __ in range(_FRAMES):
         if frame.f_back is None:
@@ -48,12 +48,12 @@ def caller(**weights: Tensor | None) -> Caller | None:
         names = frame.f_code.co_varnames
         if not names or names[0] != "self":
             continue
-        found = frame.f_locals
-        mixer = found.get("self")
+        local_names = frame.f_locals
+        mixer = local_names.get("self")
         if isinstance(mixer, nn.Module):
-            modules = _owners(mixer, wanted)
+            modules = _owners(mixer, given_weights)
             if modules:
-                return Caller(mixer, modules, _mask(found))
+                return Caller(mixer, modules, _mask(local_names))
     return None
 
 
@@ -73,10 +73,10 @@ def instead(calling: Caller, given: dict[str, Any]) -> dict[str, Any]:
     projections = {name: module for name, module in calling.modules.items() if name == "x_proj"}  # nobody can add its bias later
     reasons = unread_biases(projections, {}) | obstacles(calling.modules)
     say_once(calling.mixer, reasons)
-    told: dict[str, Any] = {name: calling.modules[name] for name in reasons}
+    replacements: dict[str, Any] = {name: calling.modules[name] for name in reasons}
     if calling.of_transformers and "mask" not in given:
-        told["mask"] = calling.mask
-    return told
+        replacements["mask"] = calling.mask
+    return replacements
 
 
 def obstacles(modules: dict[str, nn.Module]) -> dict[str, str]:

@@ -141,9 +141,9 @@ def install(override: Iterable[str] = ()) -> None:
 def remove() -> None:
     """Takes both away again."""
     _guard.overridden.clear()
-    for mine in (_guard, _finder):
-        if mine in sys.meta_path:
-            sys.meta_path.remove(mine)  # type: ignore[arg-type]
+    for hook in (_guard, _finder):
+        if hook in sys.meta_path:
+            sys.meta_path.remove(hook)  # type: ignore[arg-type]
 
 
 def active() -> bool:

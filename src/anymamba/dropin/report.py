@@ -25,20 +25,20 @@ def package(name: str) -> dict[str, Any]:
     """state: "anymamba", "real", "broken" (ours serves in its place), "absent"; imported; version; file; reason."""
     module = sys.modules.get(name)
     real = finder.real_spec(name)
-    found: dict[str, Any] = {"imported": module is not None, "version": None, "file": None, "reason": ""}
+    facts: dict[str, Any] = {"imported": module is not None, "version": None, "file": None, "reason": ""}
     if name in finder.broken:
-        return {**found, "state": "broken", "file": real and real.origin, "reason": finder.broken[name]}
+        return {**facts, "state": "broken", "file": real and real.origin, "reason": finder.broken[name]}
     if module is not None:
         ours = bool(getattr(module, "__anymamba__", False))
         version, file = getattr(module, "__version__", None), getattr(module, "__file__", None)
-        return {**found, "state": "anymamba" if ours else "real", "version": version, "file": file}
+        return {**facts, "state": "anymamba" if ours else "real", "version": version, "file": file}
     if real is not None and name not in finder.overridden():
         reason = _("installed; it wins as long as it imports")
-        return {**found, "state": "real", "version": _version(name), "file": real.origin, "reason": reason}
+        return {**facts, "state": "real", "version": _version(name), "file": real.origin, "reason": reason}
     if finder.active():
         reason = _("overrides the installed one") if real else _("nothing else is installed")
-        return {**found, "state": "anymamba", "file": finder.spec_of(name).origin, "reason": reason}
-    return {**found, "state": "absent", "reason": _("the drop-in is not active")}
+        return {**facts, "state": "anymamba", "file": finder.spec_of(name).origin, "reason": reason}
+    return {**facts, "state": "absent", "reason": _("the drop-in is not active")}
 
 
 def _version(name: str) -> str | None:

@@ -116,18 +116,18 @@ class AnymambaLM(TemplateLM):
     def _greedy(self, context: list[int], stops: list[str], tokens: int) -> str:
         cache = self.model.make_cache(1)
         ids = torch.tensor([context or [self.prefix_token_id]], device=self.model.device)
-        made: list[int] = []
+        new_ids: list[int] = []
         text = ""
         for __ in range(tokens):
             ids = self.model(ids, cache=cache, logits_to_keep=1).logits[:, -1].argmax(-1, keepdim=True)
-            made.append(int(ids))
-            if made[-1] == self.tokenizer.eos_id:
-                made.pop()
+            new_ids.append(int(ids))
+            if new_ids[-1] == self.tokenizer.eos_id:
+                new_ids.pop()
                 break
-            text = self.tokenizer.decode(made)
+            text = self.tokenizer.decode(new_ids)
             if any(stop in text for stop in stops):
                 break
-        text = self.tokenizer.decode(made)
+        text = self.tokenizer.decode(new_ids)
         for stop in stops:
             text = text.split(stop)[0] if stop else text
         return text
@@ -143,5 +143,5 @@ def evaluate_tasks(
 
 def _likelihood(logits: Tensor, ids: Tensor) -> tuple[float, bool]:
     log_probabilities = torch.log_softmax(logits.float(), dim=-1)
-    chosen = log_probabilities.gather(1, ids[:, None])
-    return float(chosen.sum()), bool((log_probabilities.argmax(-1) == ids).all())
+    target_log_probabilities = log_probabilities.gather(1, ids[:, None])
+    return float(target_log_probabilities.sum()), bool((log_probabilities.argmax(-1) == ids).all())

@@ -62,7 +62,7 @@ class Environment:
 
     def files_in(self, wheel: Path) -> list[Path]:
         """Where the files of a wheel would lie here, scripts of its entry points included."""
-        found: list[Path] = []
+        files: list[Path] = []
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
                 parts = Path(name).parts
@@ -72,12 +72,12 @@ class Environment:
                     base = {"scripts": self.scripts, "data": self.data, "platlib": self.binary}.get(
                         parts[1], self.packages
                     )
-                    found.append(base.joinpath(*parts[2:]))
+                    files.append(base.joinpath(*parts[2:]))
                 else:
-                    found.append(self.packages / name)
+                    files.append(self.packages / name)
                 if name.endswith(".dist-info/entry_points.txt"):
-                    found += self._entry_points(archive.read(name).decode("utf-8"))
-        return found
+                    files += self._entry_points(archive.read(name).decode("utf-8"))
+        return files
 
     def _entry_points(self, text: str) -> list[Path]:
         parser = configparser.ConfigParser(delimiters=("=",))

@@ -42,6 +42,6 @@ class Machine(Host):
         """
         table = self.facts.get("backends", {}).get("ops", {})
         ops = [op for package in packages for op in KERNELS[package]]
-        chosen = [next((name for name, entry in table.get(op, {}).items() if entry.get("chosen")), "-") for op in ops]
-        slow = [name for name in chosen if name in ("-", "torch", "reference", "official")]
-        return (len(chosen), sorted(set(chosen))) if chosen and not slow else (0, [])
+        backends = [next((name for name, entry in table.get(op, {}).items() if entry.get("chosen")), "-") for op in ops]
+        slow = [name for name in backends if name in ("-", "torch", "reference", "official")]
+        return (len(backends), sorted(set(backends))) if backends and not slow else (0, [])

@@ -115,8 +115,8 @@ def make_plan(
 def _stop(machine: Machine, release: Release, targets: list[int]) -> Refusal | None:
     if machine.torch_kind == "rocm":
         return refusal.of_rocm_build(machine, release)
-    asked: list[int | None] = [*targets] or [None]
-    return next(filter(None, (refusal.of_build(machine, release, target) for target in asked)), None)
+    architectures: list[int | None] = [*targets] or [None]
+    return next(filter(None, (refusal.of_build(machine, release, target) for target in architectures)), None)
 
 
 def _build(
@@ -176,7 +176,7 @@ def _found(machine: Machine) -> tuple[str, ...]:
     if not cards and machine.architectures:
         cards = [_("compute capability {capability}").format(capability=capability(machine.architectures[0]))]
     nvccs = dict.fromkeys(item["version"] for item in machine.facts["cuda"]["nvccs"] if item["version"])
-    said = [
+    sentences = [
         _("system: ") + system,
         f"Python 3.{machine.python_minor}",
         "torch " + (torch["version"] if torch.get("installed") else pgettext("a package", "missing")),
@@ -184,8 +184,8 @@ def _found(machine: Machine) -> tuple[str, ...]:
         "nvcc: " + (", ".join(nvccs) or _("none")),
     ]
     for package, module in MODULES.items():
-        said.append("{}: {}".format(package, machine.installed(module) or _("not installed")))
-    return tuple(said)
+        sentences.append("{}: {}".format(package, machine.installed(module) or _("not installed")))
+    return tuple(sentences)
 
 
 def _first(machine: Machine, packages: Iterable[str]) -> tuple[str, ...]:
@@ -224,19 +224,19 @@ def _fallback(package: str, stop: Refusal | None) -> str:
 
 
 def _changes(choices: list[Choice], dependencies: bool) -> tuple[str, ...]:
-    said = []
+    sentences = []
     for choice in choices:
         if choice.installed:
-            said.append(
+            sentences.append(
                 _("{package} {installed} is replaced by {version}").format(
                     package=choice.package, installed=choice.installed, version=choice.version
                 )
             )
         else:
-            said.append(_("{package} {version} is added").format(package=choice.package, version=choice.version))
+            sentences.append(_("{package} {version} is added").format(package=choice.package, version=choice.version))
     if dependencies:
-        said.append(_("missing dependencies are added; nothing else changes"))
+        sentences.append(_("missing dependencies are added; nothing else changes"))
     else:
-        said.append(_("nothing else changes; missing dependencies are not added (--no-deps)"))
-    said.append(_("`anymamba uninstall` removes exactly what was added"))
-    return tuple(said)
+        sentences.append(_("nothing else changes; missing dependencies are not added (--no-deps)"))
+    sentences.append(_("`anymamba uninstall` removes exactly what was added"))
+    return tuple(sentences)

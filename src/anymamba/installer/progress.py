@@ -35,9 +35,9 @@ class Progress:
     def see(self, line: str) -> None:
         if self.step.kind != "build" or self.failed:
             return
-        found = _COMPILED.match(line)
-        if found and int(found.group(1)) > self.done:
-            self.done, self.total = int(found.group(1)), int(found.group(2))
+        match = _COMPILED.match(line)
+        if match and int(match.group(1)) > self.done:
+            self.done, self.total = int(match.group(1)), int(match.group(2))
             source = _SOURCE.search(line)
             self.source = source.group(1) if source else ""
             self._say()

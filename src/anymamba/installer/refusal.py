@@ -135,15 +135,15 @@ def of_build(machine: Machine, release: Release, architecture: int | None) -> Re
             (f"anymamba install {release.package} --arch 8.6",),
         )
     since = next((version for sm, version in SINCE if architecture >= sm), (10, 0))
-    found = number(nvcc["version"])
-    if found < since or (architecture < 75 and found >= (13, 0)):
+    nvcc_version = number(nvcc["version"])
+    if nvcc_version < since or (architecture < 75 and nvcc_version >= (13, 0)):
         return Refusal(
             "nvcc-gpu",
             _("nvcc {nvcc} cannot compile for compute capability {capability}").format(
                 nvcc=nvcc["version"], capability=capability(architecture)
             ),
             _("install CUDA toolkit {toolkit} of torch's major version {major}").format(
-                toolkit="{}.{}".format(*since) if found < since else "12.9", major=major
+                toolkit="{}.{}".format(*since) if nvcc_version < since else "12.9", major=major
             ),
         )
     if "headers" in nvcc and nvcc["headers"] is None:

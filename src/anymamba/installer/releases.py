@@ -59,11 +59,11 @@ class Release:
 
 
 def _release(item: table.Release) -> Release:
-    wanted = dict(item.needs)
-    triton = numbers(wanted.pop("triton", ""))[:2]
+    requirements = dict(item.needs)
+    triton = numbers(requirements.pop("triton", ""))[:2]
     # a bound on a package that is needed anyway replaces the plain name
-    needs = [name + wanted.pop(name, "") for name in _NEEDS[item.package]]
-    needs += [name + bound for name, bound in wanted.items()]
+    needs = [name + requirements.pop(name, "") for name in _NEEDS[item.package]]
+    needs += [name + bound for name, bound in requirements.items()]
     files, minutes = _WORK[item.package]
     oldest = min(item.codes("11.8") + item.codes("12.9"))
     return Release(item, tuple(needs), (triton[0], triton[1]) if triton else None, item.sources, oldest, files, minutes)
@@ -80,8 +80,8 @@ RELEASES = (*map(_release, table.releases("mamba-ssm")), _main(), *map(_release,
 
 def find(package: str, version: str | None) -> Release | None:
     """The release; None where this table does not know it."""
-    wanted = version or PREFERRED[package]
-    return next((item for item in RELEASES if (item.package, item.version) == (package, wanted)), None)
+    requested = version or PREFERRED[package]
+    return next((item for item in RELEASES if (item.package, item.version) == (package, requested)), None)
 
 
 def versions(package: str) -> list[str]:

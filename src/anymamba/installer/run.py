@@ -212,9 +212,9 @@ class Runner:
                 error.why,
             ) from error
         report = json.loads((self.work / "needed.json").read_text("utf-8"))
-        wanted = [f"{item['metadata']['name']}=={item['metadata']['version']}" for item in report["install"]]
-        if wanted:
-            self.command((*step.commands[1][:-1], *wanted), {}, step)
+        requirements = [f"{item['metadata']['name']}=={item['metadata']['version']}" for item in report["install"]]
+        if requirements:
+            self.command((*step.commands[1][:-1], *requirements), {}, step)
 
     def _install(self, plan: Plan, before: dict[str, str], packages: list[str], journal: Path) -> Result:
         wheels = sorted((self.work / "wheels").glob("*.whl"))
@@ -270,7 +270,7 @@ class Runner:
     def command(self, words: tuple[str, ...], environment: dict[str, str], step: Step, into: Path | None = None) -> None:
         """Runs one command with its output in the log (or in another file) and its progress told; raises StepFailed."""
         filled = [self._fill(word) for word in words]
-        apart = {"start_new_session": True} if sys.platform != "win32" else {}
+        process_options = {"start_new_session": True} if sys.platform != "win32" else {}
         with open(into or self.log, "ab", buffering=0) as log:
             start = log.tell()
             log.write("$ {}\n".format(" ".join(filled)).encode())
@@ -280,7 +280,7 @@ class Runner:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env=self._settings(environment),
-                **apart,  # type: ignore[call-overload]
+                **process_options,  # type: ignore[call-overload]
             )
             self._running.add(process.pid)
             self.guard.tell(f"child {process.pid}")

@@ -20,7 +20,7 @@ def emit(plan: Plan, kind: str, image: str = "pytorch/pytorch:2.8.0-cuda12.8-cud
 
 def _head(plan: Plan) -> list[str]:
     names = ", ".join(f"{choice.package} {choice.version} ({choice.route})" for choice in plan.packages)
-    said = [
+    lines = [
         _("Installs {names} into the Python environment that is active.").format(names=names),
         _("Written by `anymamba install --emit-script` for:"),
         *("  " + line for line in plan.found[:5]),
@@ -30,7 +30,7 @@ def _head(plan: Plan) -> list[str]:
         ).format(least=plan.minutes[0], most=plan.minutes[1], memory_gb=plan.memory_gb, disk_gb=plan.disk_gb),
         *plan.reasons,
     ]
-    return ["# " + line for line in said]
+    return ["# " + line for line in lines]
 
 
 def _title(step: Step) -> str:

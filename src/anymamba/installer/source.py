@@ -111,7 +111,7 @@ def explain(machine: Machine, releases: list[Release], architectures: list[int])
     """Why the build is set up like this."""
     builds = at_once(machine, releases)
     count = jobs(machine, builds)
-    said = [
+    sentences = [
         _(
             "--no-build-isolation: compiled against the torch {torch} that is installed, not against a newer one that "
             "pip would fetch"
@@ -128,24 +128,24 @@ def explain(machine: Machine, releases: list[Release], architectures: list[int])
         ),
     ]
     if builds > 1:
-        said.append(_("the packages are compiled at the same time: neither needs the other for it"))
+        sentences.append(_("the packages are compiled at the same time: neither needs the other for it"))
     if architectures:
-        said.append(
+        sentences.append(
             _(
                 "only compute capability {codes} is compiled. TORCH_CUDA_ARCH_LIST has no effect on these packages, "
                 "because they pass a -gencode list of their own; a stand-in for nvcc replaces that list"
             ).format(codes=", ".join(capability(code) for code in codes(architectures)))
         )
     else:
-        said.append(_("only this GPU's architecture is compiled (HIP_ARCHITECTURES)"))
+        sentences.append(_("only this GPU's architecture is compiled (HIP_ARCHITECTURES)"))
     if machine.kind == "windows":
-        said.append(
+        sentences.append(
             _(
                 "upstream does not support Windows: the sources are edited for MSVC as users have reported to work; "
                 "whether this compiles with your Visual Studio is not known beforehand. WSL2 is the safer way"
             )
         )
-    return said
+    return sentences
 
 
 def _specification(release: Release) -> str:

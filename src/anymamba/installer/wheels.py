@@ -34,12 +34,12 @@ class Name(NamedTuple):
 
 def parts(file: str) -> Name | None:
     """None for a name that no wheel of the official packages has."""
-    found = re.fullmatch(r"([\w.]+)-([\w.!]+)(?:\+([\w.]+))?(?:-\d\w*)?-([\w.]+)-[\w.]+-([\w.]+)\.whl", file)
-    if not found:
+    match = re.fullmatch(r"([\w.]+)-([\w.!]+)(?:\+([\w.]+))?(?:-\d\w*)?-([\w.]+)-[\w.]+-([\w.]+)\.whl", file)
+    if not match:
         return None
-    package = found.group(1).lower().replace("_", "-").replace(".", "-")
+    package = match.group(1).lower().replace("_", "-").replace(".", "-")
     return (
-        Name(package, found.group(2), found.group(3) or "", found.group(4), found.group(5))
+        Name(package, match.group(2), match.group(3) or "", match.group(4), match.group(5))
         if package in MODULES
         else None
     )
@@ -79,6 +79,6 @@ def fits(machine: Machine, file: str) -> tuple[bool, str]:
 
 def archive(file: str) -> tuple[str, str] | None:
     """(package, version) of a source archive of one of the official packages by its name; None for any other file."""
-    found = re.fullmatch(r"([\w.-]+?)-(\d[\w.]*)\.(?:tar\.gz|zip)", file)
-    package = found.group(1).lower().replace("_", "-").replace(".", "-") if found else ""
-    return (package, found.group(2)) if found and package in MODULES else None
+    match = re.fullmatch(r"([\w.-]+?)-(\d[\w.]*)\.(?:tar\.gz|zip)", file)
+    package = match.group(1).lower().replace("_", "-").replace(".", "-") if match else ""
+    return (package, match.group(2)) if match and package in MODULES else None

@@ -114,5 +114,5 @@ def _near(tensor: Tensor, scale: Tensor | None, dtype: str, other: Tensor) -> bo
     if not saved.is_floating_point:
         # the saved side is int8, whose steps are not in the description: 127 of them make the largest weight of a row
         return bool(((own - other).abs() <= tensor.float().abs().max().cpu() / 127 * 0.51 + moved + 1e-30).all())
-    allowed = moved + other.abs() * _ROUNDING.get(dtype, 0.0) + 1e-7
-    return bool(((own - other).abs() <= allowed).all())
+    tolerance = moved + other.abs() * _ROUNDING.get(dtype, 0.0) + 1e-7
+    return bool(((own - other).abs() <= tolerance).all())

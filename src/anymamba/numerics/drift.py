@@ -47,8 +47,8 @@ class Drift:
 
     @property
     def largest(self) -> float:
-        found = [window.logit_difference for window in self.windows]
-        return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)
+        differences = [window.logit_difference for window in self.windows]
+        return math.nan if any(map(math.isnan, differences)) else max(differences, default=0.0)
 
     @property
     def mean_kl(self) -> float:
@@ -157,10 +157,10 @@ def verdict(drift: Drift, divergence: Divergence | None, rounding: float) -> tup
     Rounding of every layer's products and sums perturbs logits by some ten to a hundred units of their own scale; it neither grows
     without bound, since the state forgets, nor does it overturn a clear choice.
     """
-    allowed = (FINE if rounding < 1e-5 else COARSE) * rounding * max(drift.logit_scale, 1e-6)
-    if not drift.largest <= allowed:  # written so that NaN is a fault
+    limit = (FINE if rounding < 1e-5 else COARSE) * rounding * max(drift.logit_scale, 1e-6)
+    if not drift.largest <= limit:  # written so that NaN is a fault
         return False, _("a fault: logits differ by {largest:.2g}, more than rounding explains ({allowed:.2g})").format(
-            largest=drift.largest, allowed=allowed
+            largest=drift.largest, allowed=limit
         )
     if divergence is not None and divergence.position is not None:
         if min(divergence.margin_a, divergence.margin_b) > 2 * max(divergence.logit_difference, drift.largest):

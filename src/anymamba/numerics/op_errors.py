@@ -119,15 +119,15 @@ def measure(
 def _measure_case(case: Case, device: torch.device, dtype: torch.dtype) -> Iterator[Row]:
     generator = torch.Generator().manual_seed(zlib.crc32(f"{case.op} {case.name}".encode()))
     arguments = case.build(lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64))
-    asked = Call(case.op, device, dtype, case.grad)
-    given = {name: probes.as_given(name, value, case.spec, asked) for name, value in arguments.items()}
-    exact = probes.outcome(case.spec.reference, {name: probes.as_exact(value) for name, value in given.items()}, case.spec, case.grad)
-    call = dataclasses.replace(call_of(case.spec.function, given), grad=case.grad)
+    small_call = Call(case.op, device, dtype, case.grad)
+    inputs = {name: probes.as_given(name, value, case.spec, small_call) for name, value in arguments.items()}
+    exact = probes.outcome(case.spec.reference, {name: probes.as_exact(value) for name, value in inputs.items()}, case.spec, case.grad)
+    call = dataclasses.replace(call_of(case.spec.function, inputs), grad=case.grad)
     output = exact.get("output 0")
     if output is not None and output.numel() and output.abs().max() > torch.finfo(dtype).max:
         return
     if dtype == torch.float32:
-        single = {name: _single(value) for name, value in given.items()}
+        single = {name: _single(value) for name, value in inputs.items()}
         plain = _errors(probes.outcome(case.spec.reference, single, case.spec, case.grad), exact)
     else:  # what float32 loses is nothing beside one rounding to 16 bits
         plain = {name: Error(0.0, 0.0) for name in exact}
@@ -140,7 +140,7 @@ def _measure_case(case: Case, device: torch.device, dtype: torch.dtype) -> Itera
         if function is None:
             continue
         try:
-            errors = _errors(probes.outcome(function, given, case.spec, case.grad), exact)
+            errors = _errors(probes.outcome(function, inputs, case.spec, case.grad), exact)
         except Exception as error:  # noqa: BLE001 - a crash is a finding of this command
             reason = f"{type(error).__name__}: {error}"
             yield Row(case.op, case.name, entry.name, _name(dtype), math.inf, 0.0, "", False, reason)
@@ -237,14 +237,14 @@ def _errors(got: dict[str, Tensor], want: dict[str, Tensor]) -> dict[str, Error]
             result[name] = Error(math.inf, math.inf)
         elif tensor.numel():
             scale = max(tensor.abs().max().item(), _NOTHING)
-            apart = probes.as_exact(got[name]) - tensor
+            difference = probes.as_exact(got[name]) - tensor
             squares = tensor.abs().square()
             total, along, chance = squares.sum().item(), 0.0, 0.0
             # over many elements roundings cancel, and a wrong factor does not
             if tensor.numel() >= _MANY and total > _NOTHING:
-                along = abs((apart * tensor.conj()).sum().item()) / total
+                along = abs((difference * tensor.conj()).sum().item()) / total
                 chance = squares.square().sum().sqrt().item() / total
-            result[name] = Error(apart.abs().max().item() / scale, along, chance)
+            result[name] = Error(difference.abs().max().item() / scale, along, chance)
     return result
 
 

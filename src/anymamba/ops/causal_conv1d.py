@@ -58,8 +58,8 @@ def causal_conv1d_fn(
     key, function = remembered(op, (x, weight, bias, seq_idx, initial_states, final_states_out), (final, activation), backend)
     if function:
         return function(x, weight, bias, seq_idx, initial_states, final, final_states_out, activation)
-    given = {"bias": bias, "initial_states": initial_states, "final_states_out": final_states_out}
-    grad = checks.tensors(op, {"x": x, "weight": weight}, given, {"seq_idx": seq_idx})
+    options = {"bias": bias, "initial_states": initial_states, "final_states_out": final_states_out}
+    grad = checks.tensors(op, {"x": x, "weight": weight}, options, {"seq_idx": seq_idx})
     checks.activation(op, activation)
     checks.shape(op, "x", x, "(batch, dim, length)", (-1, -1, -1))
     batch, dim, length = x.shape

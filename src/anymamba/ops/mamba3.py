@@ -90,8 +90,8 @@ def mamba3_siso(
         checks.shape(op, name, bias, "(nheads, d_state)", (nheads, d_state))
     heads(op, V, ADT, DT, Trap, Angles, D, Z, d_state)
     sequences = packed(op, cu_seqlens, batch, length)
-    given = [name for name, state in states.items() if state is not None]
-    checks.value(op, "Input_States", given, len(given) in (0, 4), ", ".join(states) + " / None")
+    state_names = [name for name, state in states.items() if state is not None]
+    checks.value(op, "Input_States", state_names, len(state_names) in (0, 4), ", ".join(states) + " / None")
     checks.shape(op, "angle_state", angle_state, "(sequences, nheads, num_angles)", (sequences, nheads, Angles.shape[3]))
     checks.shape(op, "ssm_state", ssm_state, "(sequences, nheads, headdim, d_state)", (sequences, nheads, headdim, d_state))
     checks.shape(op, "k_state", k_state, "(sequences, nheads, d_state)", (sequences, nheads, d_state))

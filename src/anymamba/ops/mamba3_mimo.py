@@ -22,8 +22,8 @@ def _shapes(
 ) -> list[Tensor]:  # fmt: skip
     batch, length, nheads, headdim = V.shape
     rank, d_state = Q.shape[2], Q.shape[4]
-    made: dict[str, Any] = {"dtype": dtype or V.dtype, "device": V.device}
-    outputs = [torch.empty(batch, length, *(() if MIMO_Out is not None else (rank,)), nheads, headdim, **made)]
+    factory: dict[str, Any] = {"dtype": dtype or V.dtype, "device": V.device}
+    outputs = [torch.empty(batch, length, *(() if MIMO_Out is not None else (rank,)), nheads, headdim, **factory)]
     if return_state:
         sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
         floating = [other[name] for name in ("K", "ADT", "DT", "Trap", "Q_bias", "K_bias", "MIMO_V", "MIMO_Z", "D", "Z")]
@@ -128,7 +128,7 @@ def build(
     def inputs(random: Random) -> Arguments:
         keys, projections = (batch, length, rank, ngroups, d_state), (nheads, rank, headdim)
         shapes = {"MIMO_Z": projections, "MIMO_Out": projections, "D": (nheads,), "Z": (batch, length, nheads, headdim)}
-        wanted = (*given, "MIMO_Z") if "Z" in given else given
+        names = (*given, "MIMO_Z") if "Z" in given else given
         arguments = {
             "Q": random(*keys),
             "K": random(*keys),
@@ -140,7 +140,7 @@ def build(
             "K_bias": random(nheads, rank, d_state),
             "MIMO_V": random(*projections),
             "Angles": random(batch, length, nheads, d_state // rotary_dim_divisor),
-            **{name: random(*shape) if name in wanted else None for name, shape in shapes.items()},
+            **{name: random(*shape) if name in names else None for name, shape in shapes.items()},
             "chunk_size": chunk_size,
             "rotary_dim_divisor": rotary_dim_divisor,
             "dtype": dtype,

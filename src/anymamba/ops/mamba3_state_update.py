@@ -130,7 +130,7 @@ def build(
     def inputs(random: Random) -> Arguments:
         keys, values, projections = (batch, rank, nheads, d_state), (batch, nheads, headdim), (rank, nheads, headdim)
         shapes = {"D": (nheads,), "z": values, "zproj": projections, "outproj": projections}
-        wanted = (*given, "zproj") if "z" in given else given
+        names = (*given, "zproj") if "z" in given else given
         return {
             "state": random(batch, nheads, headdim, d_state),
             "Bstate": random(*keys),
@@ -142,7 +142,7 @@ def build(
             "dt": random(batch, nheads).sigmoid(),
             "trap": random(batch, nheads).sigmoid(),
             "xproj": random(*projections),
-            **{name: random(*shape) if name in wanted else None for name, shape in shapes.items()},
+            **{name: random(*shape) if name in names else None for name, shape in shapes.items()},
         }
 
     return inputs

@@ -97,8 +97,8 @@ def rms_norm_fn(
 
 def _run(op: str, arguments: tuple, is_rms_norm: bool, backend: str | None) -> Tensor | tuple[Tensor | None, ...]:
     x, weight, bias, residual, x1, weight1, bias1, _, dropout_p, rowscale, prenorm = arguments[:11]
-    given = {"bias": bias, "residual": residual, "x1": x1, "weight1": weight1, "bias1": bias1, "rowscale": rowscale}
-    grad = checks.tensors(op, {"x": x, "weight": weight}, given)
+    options = {"bias": bias, "residual": residual, "x1": x1, "weight1": weight1, "bias1": bias1, "rowscale": rowscale}
+    grad = checks.tensors(op, {"x": x, "weight": weight}, options)
     if not x.dim():
         raise checks.wrong_shape(op, "x", x, "(..., dim)")
     dim = x.shape[-1]

@@ -149,10 +149,10 @@ def _beyond_upstream(initial_states: Tensor | None, seq_idx: Tensor | None) -> t
 def _documents_between(op: str, cu_seqlens: Tensor, seq_idx: Tensor | None, batch: int, length: int) -> Tensor:
     """seq_idx (1, length) of documents with these borders."""
     if seq_idx is not None or batch != 1:
-        found = f"cu_seqlens {tuple(cu_seqlens.shape)}, seq_idx {None if seq_idx is None else tuple(seq_idx.shape)}, batch = {batch}"
-        wanted = _("cu_seqlens alone, batch = 1")
+        actual = f"cu_seqlens {tuple(cu_seqlens.shape)}, seq_idx {None if seq_idx is None else tuple(seq_idx.shape)}, batch = {batch}"
+        expected = _("cu_seqlens alone, batch = 1")
         raise ArgumentError(
-            "value", _("{op}: {value}; expected {expected}").format(op=op, value=found, expected=wanted)
+            "value", _("{op}: {value}; expected {expected}").format(op=op, value=actual, expected=expected)
         )
     checks.borders(op, "cu_seqlens", cu_seqlens, length, all_tokens=True)
     tokens = torch.arange(length, dtype=cu_seqlens.dtype, device=cu_seqlens.device)

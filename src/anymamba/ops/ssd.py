@@ -137,12 +137,12 @@ def mamba_chunk_scan_combined(
 
 def _check_varlen(op: str, cu_seqlens: Tensor | None, batch: int, length: int) -> None:
     if cu_seqlens is None or batch != 1:
-        found = f"cu_seqlens {None if cu_seqlens is None else tuple(cu_seqlens.shape)}, batch = {batch}"
-        wanted = "cu_seqlens (sequences + 1,), batch = 1"
+        actual = f"cu_seqlens {None if cu_seqlens is None else tuple(cu_seqlens.shape)}, batch = {batch}"
+        expected = "cu_seqlens (sequences + 1,), batch = 1"
         raise ArgumentError(
             "value",
             _("{op}: return_varlen_states with {value}; expected {expected}").format(
-                op=op, value=found, expected=wanted
+                op=op, value=actual, expected=expected
             ),
         )
     checks.borders(op, "cu_seqlens", cu_seqlens, length)

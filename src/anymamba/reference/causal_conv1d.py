@@ -109,6 +109,6 @@ def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -
     borders = cu_seqlens.tolist()
     states = x.new_zeros(len(borders) - 1, x.shape[1], state_len)
     for i, (start, end) in enumerate(zip(borders[:-1], borders[1:])):
-        kept = min(end - start, state_len)
-        states[i, :, state_len - kept :] = x[end - kept : end].T
+        count = min(end - start, state_len)
+        states[i, :, state_len - count :] = x[end - count : end].T
     return states

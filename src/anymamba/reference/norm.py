@@ -48,17 +48,17 @@ def layer_norm_fn(
         total = total + residual.to(dtype)
     centred = total if is_rms_norm else total - total.mean(dim=-1, keepdim=True)
     normal = centred * torch.rsqrt(centred.square().mean(dim=-1, keepdim=True) + eps)
-    returned: list[Tensor | None] = [_affine(normal, weight, bias).to(x.dtype)]
+    outputs: list[Tensor | None] = [_affine(normal, weight, bias).to(x.dtype)]
     if weight1 is not None:
-        returned.append(_affine(normal, weight1, bias1).to(x.dtype))
+        outputs.append(_affine(normal, weight1, bias1).to(x.dtype))
     if prenorm:
-        kept = x.dtype if residual is None else residual.dtype
+        residual_dtype_out = x.dtype if residual is None else residual.dtype
         if residual is None and residual_in_fp32:
-            kept = torch.promote_types(x.dtype, torch.float32)
-        returned.append(total.to(kept))
+            residual_dtype_out = torch.promote_types(x.dtype, torch.float32)
+        outputs.append(total.to(residual_dtype_out))
     if return_dropout_mask:
-        returned += [mask, mask1]
-    return returned[0] if len(returned) == 1 and returned[0] is not None else tuple(returned)
+        outputs += [mask, mask1]
+    return outputs[0] if len(outputs) == 1 and outputs[0] is not None else tuple(outputs)
 
 
 def rms_norm_fn(

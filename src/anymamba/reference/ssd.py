@@ -67,9 +67,9 @@ def mamba_chunk_scan_combined(
         y = y * F.silu(z.to(dtype))
     if seq_idx is not None:
         y = y.masked_fill((seq_idx < 0)[:, :, None, None], 0)
-    returned = [y.to(x.dtype)]
+    outputs = [y.to(x.dtype)]
     if return_final_states:
-        returned.append(final)
+        outputs.append(final)
     if return_varlen_states:
         assert cu_seqlens is not None and batch == 1, "return_varlen_states needs cu_seqlens and a batch of 1"
         varlen = []
@@ -80,8 +80,8 @@ def mamba_chunk_scan_combined(
             alone = (x.to(dtype)[:, tokens], step[:, tokens], A.to(dtype), B_head[:, tokens], C_head[:, tokens])
             varlen.append(_scan(*alone, before, ids)[1])
         states = torch.cat(varlen) if varlen else zeros[:0]
-        returned.append(states.to(state_dtype or C.dtype))
-    return returned[0] if len(returned) == 1 else tuple(returned)
+        outputs.append(states.to(state_dtype or C.dtype))
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
 def _scan(

@@ -32,10 +32,10 @@ def available() -> tuple[bool, str]:
     """Is one of the two packages here, really theirs and not our drop-in, and is there a GPU for it."""
     if not torch.cuda.is_available():
         return False, _("mamba-ssm and causal-conv1d need a CUDA or ROCm GPU")
-    found = [f"{name} {version}" for name in ("mamba-ssm", "causal-conv1d") if (version := library_version(name))]
-    if not found:
+    packages = [f"{name} {version}" for name in ("mamba-ssm", "causal-conv1d") if (version := library_version(name))]
+    if not packages:
         return False, _("neither mamba-ssm nor causal-conv1d is installed")
-    return True, ", ".join(found)
+    return True, ", ".join(packages)
 
 
 def versions() -> str:
@@ -44,19 +44,19 @@ def versions() -> str:
 
 def upstream(module: str) -> ModuleType:
     """The real package's module. Raises ImportError with its own words, or when the drop-in stands in its place."""
-    found = importlib.import_module(module)
+    package = importlib.import_module(module)
     if getattr(importlib.import_module(module.partition(".")[0]), "__anymamba__", False):
         raise ImportError(f"{module} is anymamba's drop-in, not the official package")
-    return found
+    return package
 
 
 def importable(module: str, *names: str) -> tuple[bool, str]:
     """Does that module of the real package import, with these names."""
     try:
-        found = upstream(module)
+        function = upstream(module)
     except Exception as error:  # noqa: BLE001 - an extension of another ABI fails in many ways; its words are the reason
         return False, f"{module}: {type(error).__name__}: {error}"
-    missing = [name for name in names if getattr(found, name, None) is None]
+    missing = [name for name in names if getattr(function, name, None) is None]
     if missing:
         return False, _("{module} has no ").format(module=module) + ", ".join(missing)
     return True, _("{module} imports").format(module=module)
@@ -64,5 +64,5 @@ def importable(module: str, *names: str) -> tuple[bool, str]:
 
 def without(features: frozenset[str], *unsupported: str) -> tuple[bool, str]:
     """(False, which) if the call uses an option that upstream does not have."""
-    used = sorted(features.intersection(unsupported))
-    return (False, _("upstream has no ") + ", ".join(used)) if used else (True, "")
+    refused = sorted(features.intersection(unsupported))
+    return (False, _("upstream has no ") + ", ".join(refused)) if refused else (True, "")

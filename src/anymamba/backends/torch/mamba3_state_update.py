@@ -37,8 +37,8 @@ def mamba3_state_update(
         weights = torch.stack([(1 - share) * step * decay, share * step], dim=1)
         values = torch.stack([earlier, now], dim=1) * weights[:, :, None, :, None]  # b 2 r h p
         keys = torch.stack([Bstate.to(wide), B.to(wide)], dim=1)
-        added = torch.matmul(values.flatten(1, 2).permute(0, 2, 3, 1), keys.flatten(1, 2).transpose(1, 2))  # b h p n
-        new = torch.addcmul(added, state.to(wide), decay[..., None, None])
+        increment = torch.matmul(values.flatten(1, 2).permute(0, 2, 3, 1), keys.flatten(1, 2).transpose(1, 2))  # b h p n
+        new = torch.addcmul(increment, state.to(wide), decay[..., None, None])
         state.copy_(new)
         out = torch.matmul(new, C.to(wide).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # b r h p
         if D is not None:

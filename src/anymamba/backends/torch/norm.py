@@ -29,23 +29,23 @@ def layer_norm_fn(
     """See anymamba.ops.layer_norm_fn. x: (..., width)."""
     with full_precision(x.device):
         wide = wide_dtype(x, weight, residual, x1)
-        summed = x.to(wide)
+        total = x.to(wide)
         if rowscale is not None:
-            summed = summed * rowscale.to(wide).unsqueeze(-1)
-        summed, mask = _dropped(summed, dropout_p)
+            total = total * rowscale.to(wide).unsqueeze(-1)
+        total, mask = _dropped(total, dropout_p)
         mask1 = None
         if x1 is not None:
-            added, mask1 = _dropped(x1.to(wide), dropout_p)
-            summed = summed + added
+            second_branch, mask1 = _dropped(x1.to(wide), dropout_p)
+            total = total + second_branch
         if residual is not None:
-            summed = summed + residual.to(wide)
-        outputs: list[Tensor | None] = [normalised(summed, weight, bias, eps, is_rms_norm).to(x.dtype)]
+            total = total + residual.to(wide)
+        outputs: list[Tensor | None] = [normalised(total, weight, bias, eps, is_rms_norm).to(x.dtype)]
         if weight1 is not None:
-            outputs.append(normalised(summed, weight1, bias1, eps, is_rms_norm).to(x.dtype))
+            outputs.append(normalised(total, weight1, bias1, eps, is_rms_norm).to(x.dtype))
         if prenorm:
             stream = residual.dtype if residual is not None else wide if residual_in_fp32 else x.dtype
             # .to() returns x itself when nothing was added and the dtype stays, as upstream does
-            outputs.append(summed.to(stream))
+            outputs.append(total.to(stream))
     if return_dropout_mask:
         outputs += [mask, mask1]
     return outputs[0] if len(outputs) == 1 and outputs[0] is not None else tuple(outputs)
@@ -84,5 +84,5 @@ def _dropped(x: Tensor, dropout_p: float) -> tuple[Tensor, Tensor | None]:
     """x with a random share of its elements zeroed and the rest scaled up, and the mask of those kept."""
     if not dropout_p:
         return x, None
-    kept = torch.rand_like(x) >= dropout_p
-    return torch.where(kept, x / (1 - dropout_p), 0), kept
+    keep = torch.rand_like(x) >= dropout_p
+    return torch.where(keep, x / (1 - dropout_p), 0), keep

@@ -172,15 +172,15 @@ def _block(
     scores = torch.matmul(C, B.transpose(-1, -2)).unsqueeze(3) * decay
     y = torch.matmul(scores, xdt.permute(0, 1, 3, 4, 2, 5))  # b c g r q p
     weighted = xdt.permute(0, 1, 3, 4, 5, 2) * to_end  # b c g r p q
-    added = torch.matmul(weighted.flatten(3, 4), B).unflatten(3, (-1, x.shape[-1]))  # b c g r p n
+    chunk_increments = torch.matmul(weighted.flatten(3, 4), B).unflatten(3, (-1, x.shape[-1]))  # b c g r p n
     states = []
-    for more, kept in zip(added.unbind(1), through[..., None, None].unbind(1)):
+    for more, kept in zip(chunk_increments.unbind(1), through[..., None, None].unbind(1)):
         states.append(state)
         state = torch.addcmul(more, kept, state)
     before = torch.stack(states, dim=1).flatten(3, 4)  # b c g (r p) n
-    carried = torch.matmul(C, before.transpose(-1, -2)).unflatten(4, (-1, x.shape[-1]))  # b c g q r p
-    carried = carried.transpose(3, 4) * from_start.unsqueeze(-1)
-    y = (y + carried).permute(0, 1, 4, 2, 3, 5).reshape(x.shape)
+    from_states = torch.matmul(C, before.transpose(-1, -2)).unflatten(4, (-1, x.shape[-1]))  # b c g q r p
+    from_states = from_states.transpose(3, 4) * from_start.unsqueeze(-1)
+    y = (y + from_states).permute(0, 1, 4, 2, 3, 5).reshape(x.shape)
     return y, state
 
 

@@ -19,10 +19,10 @@ def causal_conv1d_fwd(
     """With (out, final_states_out, silu) after the five: writes to out. With (final_states_out, silu), the form before 1.5: returns it."""
     out, final_states_out, silu = (None, *rest) if len(rest) == 2 else rest
     with torch.no_grad():
-        made = ops.causal_conv1d_fn(
+        results = ops.causal_conv1d_fn(
             x, weight, bias, seq_idx, initial_states, final_states_out is not None, final_states_out, "silu" if silu else None
         )
-    result = made if isinstance(made, Tensor) else made[0]
+    result = results if isinstance(results, Tensor) else results[0]
     if out is None:
         return result
     out.copy_(result)
@@ -44,22 +44,22 @@ def causal_conv1d_bwd(
     silu_activation: bool,
 ) -> None:
     """The gradients of causal_conv1d_fwd, written to dx, dweight, dbias and dinitial_states."""
-    given = [tensor for tensor in (x, weight, bias, initial_states) if tensor is not None]
+    tensors = [tensor for tensor in (x, weight, bias, initial_states) if tensor is not None]
     with torch.enable_grad():
-        leaves = [tensor.detach().requires_grad_() for tensor in given]
+        leaves = [tensor.detach().requires_grad_() for tensor in tensors]
         following = iter(leaves)
         arguments = [None if tensor is None else next(following) for tensor in (x, weight, bias, initial_states)]
         assert arguments[0] is not None and arguments[1] is not None
-        made = ops.causal_conv1d_fn(
+        results = ops.causal_conv1d_fn(
             arguments[0], arguments[1], arguments[2], seq_idx, arguments[3], dfinal_states is not None,
             activation="silu" if silu_activation else None,
         )  # fmt: skip
-        outputs = (made,) if isinstance(made, Tensor) else made
-        found = iter(torch.autograd.grad(outputs, leaves, (dout,) if dfinal_states is None else (dout, dfinal_states)))
+        outputs = (results,) if isinstance(results, Tensor) else results
+        grads = iter(torch.autograd.grad(outputs, leaves, (dout,) if dfinal_states is None else (dout, dfinal_states)))
     places = ((x, dx), (weight, dweight), (bias, dbias), (initial_states, dinitial_states))
     for tensor, place in places:
         if tensor is not None:
-            gradient = next(found)
+            gradient = next(grads)
             if place is not None:
                 place.copy_(gradient)
 

@@ -55,21 +55,21 @@ def bwd(
 ) -> list[Tensor | None]:
     """The gradients of fwd: [du, ddelta, dA, dB, dC, dD, ddelta_bias], with z also dz (filled where it is given), and with
     recompute_out_z the gated out. x and out are not needed: the scan runs once more."""
-    given = (u, delta, A, B, C, D, z, delta_bias)
+    tensors = (u, delta, A, B, C, D, z, delta_bias)
     with torch.enable_grad():
-        leaves = [None if tensor is None else tensor.detach().requires_grad_() for tensor in given]
+        leaves = [None if tensor is None else tensor.detach().requires_grad_() for tensor in tensors]
         u_, delta_, A_, B_, C_, D_, z_, bias_ = leaves
         assert u_ is not None and delta_ is not None and A_ is not None and B_ is not None and C_ is not None
         y = ops.selective_scan_fn(u_, delta_, A_, B_, C_, D_, z_, bias_, delta_softplus)
         assert isinstance(y, Tensor)
         wanted = [leaf for leaf in leaves if leaf is not None]
-        found = iter(torch.autograd.grad(y, wanted, dout))
-    gradients = [None if leaf is None else next(found) for leaf in leaves]
+        grads = iter(torch.autograd.grad(y, wanted, dout))
+    gradients = [None if leaf is None else next(grads) for leaf in leaves]
     made_dz = gradients.pop(6)
-    returned: list[Tensor | None] = list(gradients)
+    results: list[Tensor | None] = list(gradients)
     if z is not None:
         assert made_dz is not None
-        returned.append(made_dz if dz is None else dz.copy_(made_dz))
+        results.append(made_dz if dz is None else dz.copy_(made_dz))
         if recompute_out_z:
-            returned.append(out * F.silu(z) if out is not None else y.detach())
-    return returned
+            results.append(out * F.silu(z) if out is not None else y.detach())
+    return results

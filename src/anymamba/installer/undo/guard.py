@@ -31,7 +31,7 @@ class Guard:
         environment = dict(
             os.environ, PYTHONPATH=os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         )
-        apart: dict[str, Any] = (
+        process_options: dict[str, Any] = (
             {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}  # type: ignore[attr-defined]
             if sys.platform == "win32"
             else {"start_new_session": True}
@@ -42,7 +42,7 @@ class Guard:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
-            **apart,
+            **process_options,
         )
         assert self._process.stdout is not None
         if self._process.stdout.readline().strip() != b"ready":
@@ -91,19 +91,19 @@ def end(child: int | None, work: Path) -> None:
 
 def _members(child: int | None, mark: bytes) -> list[int]:
     """The living processes of a command. Its process group is too little: ninja puts every compiler into one of its own."""
-    found = []
+    members = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):  # it may have ended meanwhile, or be somebody else's
             # pid (name) state ppid pgrp session ...; the name may hold anything
             state, _, _, session = (folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[:4]
             if state not in "ZX" and (int(session) == child or mark in (folder / "environ").read_bytes().split(b"\0")):
-                found.append(int(folder.name))
+                members.append(int(folder.name))
     # without /proc (macOS) only the group can be asked
-    if sys.platform != "win32" and not found and child is not None and not Path("/proc/self/stat").exists():
+    if sys.platform != "win32" and not members and child is not None and not Path("/proc/self/stat").exists():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child, 0)
-            found = [-child]
-    return found
+            members = [-child]
+    return members
 
 
 def main(state: Path, work: Path) -> None:

@@ -22,14 +22,14 @@ def begin(environment: Environment, wheels: list[Path], replaced: list[str]) -> 
     state = environment.state
     backup = state / "backup"
     shutil.rmtree(backup, ignore_errors=True)
-    kept: list[tuple[str, str]] = []
+    copies: list[tuple[str, str]] = []
     for name in replaced:
         for number, path in enumerate(path for path in environment.files_of(name) if path.exists()):
             copy = backup / name / str(number)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, copy)
-            kept.append((str(path), str(copy)))
-    old = {original for original, _ in kept}
+            copies.append((str(path), str(copy)))
+    old = {original for original, _ in copies}
     planned = {str(path) for wheel in wheels for path in environment.files_in(wheel)}
     document = {
         "files": sorted(path for path in planned if path in old or not os.path.lexists(path)),
@@ -38,7 +38,7 @@ def begin(environment: Environment, wheels: list[Path], replaced: list[str]) -> 
             {str(environment.packages), str(environment.binary), str(environment.scripts), str(environment.data)}
         ),
         "stashed": [str(path) for path in environment.packages.glob("~*")],
-        "backup": kept,
+        "backup": copies,
     }
     write(state / JOURNAL, document)
     return state / JOURNAL

@@ -17,9 +17,9 @@ def removable(environment: Environment, packages: list[str]) -> tuple[list[str],
     record = rollback.read_record(environment)
     added: dict[str, str] = record["added"]
     ours = set(added) | set(record["replaced"])
-    wanted = packages or [name for name in MODULES if name in ours]
-    unknown = [name for name in wanted if name not in ours]
-    if unknown or not wanted:
+    requested = packages or [name for name in MODULES if name in ours]
+    unknown = [name for name in requested if name not in ours]
+    if unknown or not requested:
         raise AnymambaError(
             "uninstall",
             _("{packages} was not installed by anymamba in this environment").format(
@@ -29,8 +29,8 @@ def removable(environment: Environment, packages: list[str]) -> tuple[list[str],
             _("remove it yourself: pip uninstall {packages}").format(packages=" ".join(unknown or MODULES)),
         )
     installed, needs = environment.freeze(), environment.requirements()
-    gone = {name for name in wanted if name in installed}
-    said = []
+    gone = {name for name in requested if name in installed}
+    notes = []
     candidates = [name for name in added if name not in MODULES and name in installed]
     changed = True
     while changed:  # a dependency may be needed by another dependency that goes as well
@@ -43,18 +43,18 @@ def removable(environment: Environment, packages: list[str]) -> tuple[list[str],
     for name in candidates:
         if name in gone and installed[name] != added[name]:
             gone.discard(name)
-            said.append(
+            notes.append(
                 _("{name} stays: it was changed from {before} to {now} since").format(
                     name=name, before=added[name], now=installed[name]
                 )
             )
         elif name not in gone:
             users = [user for user, names in needs.items() if name in names and user not in gone]
-            said.append(_("{name} stays: needed by {users}").format(name=name, users=", ".join(users)))
+            notes.append(_("{name} stays: needed by {users}").format(name=name, users=", ".join(users)))
     for name, (old, __) in record["replaced"].items():
         if name in gone:
-            said.append(_("before the install, {name} was at {old}").format(name=name, old=old))
-    return sorted(gone), said
+            notes.append(_("before the install, {name} was at {old}").format(name=name, old=old))
+    return sorted(gone), notes
 
 
 def remove(environment: Environment, names: list[str]) -> None:
@@ -64,9 +64,9 @@ def remove(environment: Environment, names: list[str]) -> None:
     if done.returncode:
         raise AnymambaError("uninstall", _("pip could not remove them"), done.stderr.strip()[-400:])
     record: dict[str, Any] = rollback.read_record(environment)
-    kept = {key: {name: value for name, value in record[key].items() if name not in names} for key in record}
-    if any(kept.values()):
-        rollback.write(environment.state / rollback.RECORD, kept)
+    remaining = {key: {name: value for name, value in record[key].items() if name not in names} for key in record}
+    if any(remaining.values()):
+        rollback.write(environment.state / rollback.RECORD, remaining)
     else:
         (environment.state / rollback.RECORD).unlink(missing_ok=True)
         if not any(environment.state.iterdir()):

@@ -102,8 +102,8 @@ def load_config(folder: Path) -> Config:
         if isinstance(contents[form.file], dict) and form.recognises(contents[form.file]):
             return form.config(contents[form.file])
     if isinstance(values, dict):
-        known = [form.name for family in families.every_family() for form in family.originals if form.file == "config.json"]
-        original.refuse("ssm_cfg.layer", original.layer_of(values), known)
+        names = [form.name for family in families.every_family() for form in family.originals if form.file == "config.json"]
+        original.refuse("ssm_cfg.layer", original.layer_of(values), names)
     raise AnymambaError(
         "checkpoint",
         _("{folder} is no checkpoint: it has no config.json").format(folder=folder),

@@ -72,13 +72,13 @@ def write(
     special = {name: values[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     special["eos_token_id"] = _ends(config, tokenizer)
     files.write_json(folder / "generation_config.json", {"_from_model_config": True, **special})
-    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     free = shutil.disk_usage(folder).free
-    if needed > free:
+    if size > free:
         raise AnymambaError(
             "disk",
             _("the weights need {needed:.2f} GB, {folder} has {free:.2f} GB free").format(
-                needed=needed / 1e9, folder=folder, free=free / 1e9
+                needed=size / 1e9, folder=folder, free=free / 1e9
             ),
             fix=_("free some space or choose another folder"),
         )
@@ -117,6 +117,6 @@ def _ends(config: Config, tokenizer: Tokenizer | None) -> int | list[int] | None
     if tokenizer is None or not tokenizer.end_ids:
         return config.eos_token_id
     # a list was read from a generation_config.json; a single id may be no more than the configuration's default
-    listed = config.eos_token_id if isinstance(config.eos_token_id, list) else []
-    ends = list(dict.fromkeys([*tokenizer.end_ids, *listed]))
+    ids = config.eos_token_id if isinstance(config.eos_token_id, list) else []
+    ends = list(dict.fromkeys([*tokenizer.end_ids, *ids]))
     return ends if len(ends) > 1 else ends[0]

@@ -31,12 +31,12 @@ def call(owner: nn.Module, name: str, x: Tensor, width: int | None) -> Tensor:
             raise _other_device(owner, name, module, x, elsewhere) from error
         raise
     if not isinstance(y, Tensor) or y.shape[:-1] != x.shape[:-1] or (width is not None and y.shape[-1] != width):
-        found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        actual = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
         expected = (*x.shape[:-1], "*" if width is None else width)
         raise ArgumentError(
             "shape",
             _("{module} gave {value} for an input of {shape}, expected {expected}").format(
-                module=_where(owner, name, module), value=found, shape=tuple(x.shape), expected=expected
+                module=_where(owner, name, module), value=actual, shape=tuple(x.shape), expected=expected
             ),
         )
     if y.device != x.device:

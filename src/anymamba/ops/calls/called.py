@@ -31,11 +31,11 @@ def projected(op: str, name: str, module: Projection, x: Tensor, weight: Tensor)
         )
     expected = (*x.shape[:-1], weight.shape[0])
     if y.shape != expected:
-        found = tuple(y.shape)
+        actual_shape = tuple(y.shape)
         raise ArgumentError(
             "shape",
             _("{op}: {name} returned shape {value}, expected {expected}").format(
-                op=op, name=name, value=found, expected=expected
+                op=op, name=name, value=actual_shape, expected=expected
             ),
             why=_("a wrapper, a hook or an adapter on it changes the shape"),
         )

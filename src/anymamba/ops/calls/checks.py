@@ -76,18 +76,18 @@ def shape(op: str, name: str, tensor: Tensor | None, axes: str, expected: tuple[
     """axes: the names of the axes, "(batch, dim, length)"; expected: their sizes, -1 for any. None passes. Raises ArgumentError."""
     if tensor is None or tensor.shape == expected:
         return
-    found = tuple(tensor.shape)
-    if len(found) == len(expected) and all(want in (-1, size) for size, want in zip(found, expected)):
+    actual_shape = tuple(tensor.shape)
+    if len(actual_shape) == len(expected) and all(want in (-1, size) for size, want in zip(actual_shape, expected)):
         return
     raise wrong_shape(op, name, tensor, f"{axes} = ({', '.join('*' if size < 0 else str(size) for size in expected)})")
 
 
 def wrong_shape(op: str, name: str, tensor: Tensor, expected: str) -> ArgumentError:
-    found = tuple(tensor.shape)
+    actual_shape = tuple(tensor.shape)
     return ArgumentError(
         "shape",
         _("{op}: {name} has shape {value}, expected {expected}").format(
-            op=op, name=name, value=found, expected=expected
+            op=op, name=name, value=actual_shape, expected=expected
         ),
     )
 
@@ -151,7 +151,7 @@ def finite(op: str, name: str, tensor: Tensor) -> None:
     bad = ~torch.isfinite(tensor)
     if bad.any():  # a sum of finite values can overflow too
         count, where = int(bad.sum()), tuple(bad.nonzero()[0].tolist())
-        at, found = tensor[where].item(), tuple(tensor.shape)
+        at, actual_shape = tensor[where].item(), tuple(tensor.shape)
         raise ArgumentError(
             "value",
             ngettext(
@@ -160,7 +160,7 @@ def finite(op: str, name: str, tensor: Tensor) -> None:
                 "{op}: {name} of shape {value} holds {count} non-finite values, the first is {at} at {where}; "
                 "expected finite numbers",
                 count,
-            ).format(op=op, name=name, value=found, count=count, at=at, where=where),
+            ).format(op=op, name=name, value=actual_shape, count=count, at=at, where=where),
             why=_("values upstream of this op overflowed: a diverging loss, or float16 out of range"),
         )
 
@@ -180,10 +180,10 @@ def borders(op: str, name: str, tensor: Tensor, tokens: int, all_tokens: bool = 
     if tensor.dim() != 1 or not tensor.numel():
         raise wrong_shape(op, name, tensor, "(sequences + 1,)")
     if _values_readable(tensor):
-        found = tensor.tolist()
-        ok = (found[0] == 0 and found[-1] == tokens) if all_tokens else (found[0] >= 0 and found[-1] <= tokens)
-        ok = ok and all(a <= b for a, b in zip(found[:-1], found[1:]))
-        value(op, name, found, ok, _("ascending, from 0 to {tokens}").format(tokens=tokens))
+        offsets = tensor.tolist()
+        ok = (offsets[0] == 0 and offsets[-1] == tokens) if all_tokens else (offsets[0] >= 0 and offsets[-1] <= tokens)
+        ok = ok and all(a <= b for a, b in zip(offsets[:-1], offsets[1:]))
+        value(op, name, offsets, ok, _("ascending, from 0 to {tokens}").format(tokens=tokens))
 
 
 def real(op: str, name: str, tensor: Tensor | None) -> None:
@@ -246,18 +246,18 @@ def _not_a_tensor(op: str, name: str, found: object) -> AnymambaError:
 
 
 def _wrong_dtype(op: str, name: str, tensor: Tensor, expected: str) -> AnymambaError:
-    found = f"{tuple(tensor.shape)}, {tensor.dtype}"
+    description = f"{tuple(tensor.shape)}, {tensor.dtype}"
     return ArgumentTypeError(
         "dtype",
-        _("{op}: {name} is {value}; expected {expected}").format(op=op, name=name, value=found, expected=expected),
+        _("{op}: {name} is {value}; expected {expected}").format(op=op, name=name, value=description, expected=expected),
     )
 
 
 def _other_device(op: str, name: str, tensor: Tensor, first: str, device: torch.device | None) -> AnymambaError:
-    found = tuple(tensor.shape)
+    actual_shape = tuple(tensor.shape)
     return ArgumentTypeError(
         "device",
         _("{op}: {name} {value} is on {device}, {first} on {first_device}; expected all on one device").format(
-            op=op, name=name, value=found, device=tensor.device, first=first, first_device=device
+            op=op, name=name, value=actual_shape, device=tensor.device, first=first, first_device=device
         ),
     )

@@ -58,19 +58,19 @@ def as_node(
                 try:
                     return function(*arguments, **keywords)
                 except RuntimeError as error:
-                    named = _in_place_under_vmap(name, changes, error)
-                    if named is None:
+                    explained = _in_place_under_vmap(name, changes, error)
+                    if explained is None:
                         raise
-                    raise named from error
+                    raise explained from error
             # a kernel's result would be a constant of the trace: the graph gets the node, which checks its arguments when it runs
             bound = signature.bind(*arguments, **keywords)
             bound.apply_defaults()
-            given: dict[str, Any] = {name: bool(value) if name in flags else value for name, value in bound.arguments.items()}
-            if given.get("dropout_p") or given.get("return_dropout_mask"):
-                return function(**{**given, "backend": "torch"})  # not a node: its backward pass would draw another mask
-            backend = given.pop("backend")
-            outside_given = given.pop("final_states_out", None)
-            result = run(name, [given.get(name) for name in names if name != "backend"], backend)
+            values: dict[str, Any] = {name: bool(value) if name in flags else value for name, value in bound.arguments.items()}
+            if values.get("dropout_p") or values.get("return_dropout_mask"):
+                return function(**{**values, "backend": "torch"})  # not a node: its backward pass would draw another mask
+            backend = values.pop("backend")
+            outside_given = values.pop("final_states_out", None)
+            result = run(name, [values.get(name) for name in names if name != "backend"], backend)
             return result if outside_given is None else (result[0], outside_given.copy_(result[1]))
 
         entry.op = name  # type: ignore[attr-defined]
@@ -80,8 +80,8 @@ def as_node(
             return outputs[0] if changes else outputs
 
         def forward(*arguments: Any) -> list[Tensor] | Tensor:
-            given = dict(zip(names, arguments))
-            outputs = [_like(made, empty, arguments) for made, empty in zip(_outputs(function(**given)), shapes(**given), strict=True)]
+            values = dict(zip(names, arguments))
+            outputs = [_like(made, empty, arguments) for made, empty in zip(_outputs(function(**values)), shapes(**values), strict=True)]
             return outputs[0] if changes else outputs
 
         # a node that changes an argument may not return a list
@@ -147,10 +147,10 @@ def _differentiate(name: str, declared: list[str], function: Callable[..., Any],
         with torch.enable_grad(), _recording():
             outputs = _outputs(function(**dict(zip(names, leaves))))
             pairs = [(o, c) for o, c in zip(outputs, cotangents) if o.requires_grad and c is not None]
-            found = torch.autograd.grad(
+            grads = torch.autograd.grad(
                 [o for o, _ in pairs], [leaves[i] for i in wanted], [c for _, c in pairs], allow_unused=True, materialize_grads=True
             )
-        return [gradient.clone(memory_format=torch.contiguous_format) for gradient in found]
+        return [gradient.clone(memory_format=torch.contiguous_format) for gradient in grads]
 
     backward_node = _define(
         f"{name}_backward", f"(Tensor?[] cotangents, int[] wanted, {', '.join(declared)}) -> Tensor[]", gradients
@@ -170,9 +170,9 @@ def _differentiate(name: str, declared: list[str], function: Callable[..., Any],
         arguments = list(ctx.rest)
         for index, tensor in zip(ctx.tensors, ctx.saved_tensors):
             arguments[index] = tensor
-        wanted = [index for index in ctx.tensors if ctx.needs_input_grad[index]]
+        indices = [index for index in ctx.tensors if ctx.needs_input_grad[index]]
         result: list[Any] = [None] * len(arguments)
-        for index, gradient in zip(wanted, getattr(torch.ops.anymamba, f"{name}_backward")(cotangents, wanted, *arguments)):
+        for index, gradient in zip(indices, getattr(torch.ops.anymamba, f"{name}_backward")(cotangents, indices, *arguments)):
             result[index] = gradient
         return tuple(result)
 
@@ -214,8 +214,8 @@ def _like(made: Tensor, empty: Tensor, arguments: Sequence[Any]) -> Tensor:
 
 def state_dtype(*tensors: Tensor | None) -> torch.dtype:
     """float32, float64 where an argument has it: the dtype of a returned state."""
-    given = [tensor.dtype.to_real() for tensor in tensors if tensor is not None]
-    return functools.reduce(torch.promote_types, given, torch.float32)
+    dtypes = [tensor.dtype.to_real() for tensor in tensors if tensor is not None]
+    return functools.reduce(torch.promote_types, dtypes, torch.float32)
 
 
 def same_layout(x: Tensor) -> Tensor:

@@ -17,10 +17,10 @@ def remembered(op: str, tensors: tuple[Any, ...], options: Any, backend: str | N
     """(key of the signature or None, what serves it if a call of it went before). options: all else that the answer depends on."""
     if torch.compiler.is_compiling() or values_checked():
         return None, None
-    known = signature.of(tensors)
-    if known is None:
+    signatures = signature.of(tensors)
+    if signatures is None:
         return None, None
-    key = op, known, options, requested_backend(backend)
+    key = op, signatures, options, requested_backend(backend)
     try:
         return key, ready(key)
     except TypeError:  # an option that is no key is a mistake, which the op's checks name

@@ -38,8 +38,8 @@ def make_ready(tokenizer: Tokenizer) -> bool:
 
 def conversations(names: list[str], skips: Skips, seen: Seen | None = None) -> Iterator[tuple[str, list[Message]]]:
     """(where, messages) of every usable record of JSON, CSV and Parquet files, folders and data sets."""
-    for source, named in sources(names, records_only=True):
-        for where, record in records(source, named, skips, seen):
+    for source, is_explicit in sources(names, records_only=True):
+        for where, record in records(source, is_explicit, skips, seen):
             try:
                 yield where, messages_of(record)
             except BadRecordError as error:
@@ -58,15 +58,15 @@ def encode(tokenizer: Tokenizer, messages: list[Message]) -> tuple[list[int], li
     for turn, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        asked = tokenizer.render_chat(messages[:turn], add_generation_prompt=True)
+        prompt = tokenizer.render_chat(messages[:turn], add_generation_prompt=True)
         answered = tokenizer.render_chat(messages[: turn + 1], add_generation_prompt=False)
-        if not asked.startswith(done) or not answered.startswith(asked):
+        if not prompt.startswith(done) or not answered.startswith(prompt):
             raise AnymambaError(
                 "tokenizer",
                 _("the chat template rewrites earlier turns, so the answers cannot be told apart"),
                 fix=_("start from a model with a plain template"),
             )
-        for text, trained in ((asked[len(done) :], False), (answered[len(asked) :], True)):
+        for text, trained in ((prompt[len(done) :], False), (answered[len(prompt) :], True)):
             part = tokenizer.encode(text, special=True)
             ids += part
             learn += [trained] * len(part)
@@ -93,7 +93,7 @@ def prepare(
     """
     with files.whole_folder(folder) as temporary:
         examples = 0
-        kept: list[tuple[list[int], list[bool], int]] = []
+        rows: list[tuple[list[int], list[bool], int]] = []
         for where, messages in conversations(names, skips, reading.seen if reading is not None else None):
             ids, learn = encode(tokenizer, messages)
             if len(ids) > longest + 1:
@@ -102,24 +102,24 @@ def prepare(
                     where, too_long, ngettext("{count} token", "{count} tokens", len(ids)).format(count=len(ids))
                 )
                 continue
-            kept.append((ids, learn, sum(len(message["content"].encode("utf-8", "replace")) for message in messages)))
+            rows.append((ids, learn, sum(len(message["content"].encode("utf-8", "replace")) for message in messages)))
             examples += 1
         if reading is not None:
             reading.finish()
         if not examples:
             raise skips.nothing_left(", ".join(names))
-        held = set(random.Random(seed).sample(range(examples), min(int(examples * share + 0.5), examples - 1)))
+        held_out = set(random.Random(seed).sample(range(examples), min(int(examples * share + 0.5), examples - 1)))
         for name, wants in (("train", False), ("held_out", True)):
             writer = TokenWriter(temporary, name, tokenizer.vocab_size, masked=True)
-            for index, (ids, learn, size) in enumerate(kept):
-                if (index in held) == wants:
+            for index, (ids, learn, size) in enumerate(rows):
+                if (index in held_out) == wants:
                     writer.begin_document()
                     writer.write(ids, size, learn)
             writer.close()
         tokenizer.save(temporary)
         notes = [
             ngettext(
-                "{count} of {examples} examples is held out", "{count} of {examples} examples are held out", len(held)
-            ).format(count=len(held), examples=examples)
+                "{count} of {examples} examples is held out", "{count} of {examples} examples are held out", len(held_out)
+            ).format(count=len(held_out), examples=examples)
         ]
         files.write_json(temporary / "notes.json", notes + ([skips.summary()] if skips.count else []))

@@ -42,11 +42,11 @@ def sources(names: list[str], records_only: bool = False) -> list[tuple[str, boo
     records_only: only JSON, CSV and Parquet. Raises AnymambaError for a path that does not exist, a folder without a file to
     read, or a named file that holds no records where they are needed.
     """
-    found: list[tuple[str, bool]] = []
+    pairs: list[tuple[str, bool]] = []
     for name in names:
         path = Path(name).expanduser()
         if name.startswith("hf:"):
-            found.append((name, True))
+            pairs.append((name, True))
         elif path.is_dir():
             inside = [file for file in _walk(path) if not records_only or kind_of(file) != "text"]
             if not inside:
@@ -55,7 +55,7 @@ def sources(names: list[str], records_only: bool = False) -> list[tuple[str, boo
                     _("the folder {name} holds no file to read").format(name=name),
                     fix=_record_kinds() if records_only else None,
                 )
-            found += [(file, False) for file in inside]
+            pairs += [(file, False) for file in inside]
         elif not path.exists():
             raise AnymambaError(
                 "data",
@@ -67,8 +67,8 @@ def sources(names: list[str], records_only: bool = False) -> list[tuple[str, boo
                 "data", _("{name}: a text file holds no questions and answers").format(name=name), fix=_record_kinds()
             )
         else:
-            found.append((str(path), True))
-    return found
+            pairs.append((str(path), True))
+    return pairs
 
 
 def check(names: list[str], encoding: str, records_only: bool = False) -> int:
@@ -77,11 +77,11 @@ def check(names: list[str], encoding: str, records_only: bool = False) -> int:
     Raises AnymambaError for what ``sources`` refuses, and for a named file that is empty, binary or not in its encoding there.
     """
     size = 0
-    for source, named in sources(names, records_only):
+    for source, is_explicit in sources(names, records_only):
         if source.startswith("hf:"):
             continue
         size += os.path.getsize(source)
-        if named and kind_of(source) != "parquet":
+        if is_explicit and kind_of(source) != "parquet":
             head = head_of(source)
             refuse_binary(source, head, encoding)
             if kind_of(source) == "text":
@@ -112,12 +112,12 @@ def documents(
     text_field: the field of a record that holds the text. Skips are counted in ``skips``. seen: told (file, bytes of it read).
     with_sources: a ``Source`` before the documents of each file.
     """
-    for source, named in sources(names):
+    for source, is_explicit in sources(names):
         if with_sources:
             yield Source(source)
         if source.startswith("hf:") or kind_of(source) != "text":
-            yield from _record_documents(source, named, skips, text_field, encoding, seen)
-        elif named or _readable(source, encoding, skips):
+            yield from _record_documents(source, is_explicit, skips, text_field, encoding, seen)
+        elif is_explicit or _readable(source, encoding, skips):
             yield from _text_documents(source, encoding, skips, seen)
 
 
@@ -145,11 +145,11 @@ def no_text(field: str, record: dict[str, Any]) -> tuple[str, str]:
 
 def _walk(folder: Path) -> list[str]:
     """Every file below, sorted; hidden files and folders, and what programs keep for themselves, are left out."""
-    found: list[str] = []
+    paths: list[str] = []
     for place, inside, files in os.walk(folder):
         inside[:] = [name for name in inside if not name.startswith(".") and name not in _LEFT_OUT_FOLDERS]
-        found += [os.path.join(place, name) for name in files if not name.startswith(".")]
-    return sorted(found)
+        paths += [os.path.join(place, name) for name in files if not name.startswith(".")]
+    return sorted(paths)
 
 
 def _record_kinds() -> str:

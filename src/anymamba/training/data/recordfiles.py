@@ -172,7 +172,7 @@ class _JsonText:
         size = _BLOCK
         while True:
             try:
-                found, end = json.JSONDecoder().raw_decode(self.text)
+                document, end = json.JSONDecoder().raw_decode(self.text)
             except (ValueError, RecursionError) as error:
                 if self.ended:
                     raise self._wrong(str(error)) from error
@@ -184,15 +184,15 @@ class _JsonText:
                 continue
             self.line += self.text.count("\n", 0, end)
             self.text = self.text[end:]
-            return found
+            return document
 
     def whole(self) -> Any:
         if not self.next_character():
             raise _empty(self.source)
-        found = self.value()
+        document = self.value()
         if self.next_character():
             raise self._wrong(_("more follows after the end of the document"))
-        return found
+        return document
 
     def _wrong(self, why: str, fix: str | None = None) -> AnymambaError:
         return AnymambaError(

@@ -38,22 +38,22 @@ def split(starts: np.ndarray[Any, Any], ends: np.ndarray[Any, Any], files: list[
     lengths = (ends - starts).tolist()
     whole, tails = _strata(lengths, files)
     random_order = random.Random(seed)
-    held: set[int] = set()
+    held_out: set[int] = set()
     for group in whole:
-        held |= _chosen(group, lengths, share, random_order)
+        held_out |= _chosen(group, lengths, share, random_order)
     cuts = {}
     for documents in tails:
-        wanted = int(sum(lengths[i] for i in documents) * share)
+        target = int(sum(lengths[i] for i in documents) * share)
         for i in reversed(documents):
-            if wanted <= 0:
+            if target <= 0:
                 break
-            cuts[i] = lengths[i] - min(wanted, lengths[i])
-            wanted -= lengths[i]
+            cuts[i] = lengths[i] - min(target, lengths[i])
+            target -= lengths[i]
     spans = []
     for i, (start, end) in enumerate(zip(starts.tolist(), ends.tolist())):
-        cut = start if i in held else start + cuts.get(i, lengths[i])
+        cut = start if i in held_out else start + cuts.get(i, lengths[i])
         spans += [Span(i, *part) for part in ((start, cut, False), (cut, end, True)) if part[0] < part[1]]
-    return spans, _sentence(len(held), sum(len(documents) for group in whole for documents in group), len(tails) if cuts else 0, share)
+    return spans, _sentence(len(held_out), sum(len(documents) for group in whole for documents in group), len(tails) if cuts else 0, share)
 
 
 def _strata(lengths: list[int], files: list[int]) -> tuple[list[list[list[int]]], list[list[int]]]:
@@ -92,8 +92,8 @@ def _strata(lengths: list[int], files: list[int]) -> tuple[list[list[list[int]]]
 
 def _chosen(group: list[list[int]], lengths: list[int], share: float, random_order: random.Random) -> set[int]:
     """Whole documents of about this share of the group's tokens; the files take turns."""
-    wanted = int(sum(lengths[i] for documents in group for i in documents) * share)
-    if wanted <= 0:
+    target = int(sum(lengths[i] for documents in group for i in documents) * share)
+    if target <= 0:
         return set()
     queues = []
     for documents in group:
@@ -103,14 +103,14 @@ def _chosen(group: list[list[int]], lengths: list[int], share: float, random_ord
     random_order.shuffle(queues)
     must = {queue[0] for queue in queues if len(queue) >= REPRESENTED}
     turns = [queue[turn] for turn in range(max(map(len, queues))) for queue in queues if turn < len(queue)]
-    held, taken = set(must), sum(lengths[i] for i in must)
+    members, size = set(must), sum(lengths[i] for i in must)
     for i in turns:
-        if taken >= wanted:
+        if size >= target:
             break
-        if i not in held:
-            held.add(i)
-            taken += lengths[i]
-    return held
+        if i not in members:
+            members.add(i)
+            size += lengths[i]
+    return members
 
 
 def _sentence(held: int, documents: int, tails: int, share: float) -> str:

@@ -78,7 +78,7 @@ def curves_of(runs: list[Path], x: str, y: str, smooth: float) -> list[Curve]:
 
     Raises AnymambaError when a folder is no run or has no such values.
     """
-    found: list[Curve] = []
+    curves: list[Curve] = []
     for index, run in enumerate(runs):
         rows = read_metrics(run)
         if not rows:
@@ -97,12 +97,12 @@ def curves_of(runs: list[Path], x: str, y: str, smooth: float) -> list[Curve]:
                     series[name].append((latest[x], row[name]))
         name = run.resolve().name
         if series[y]:
-            found.append(Curve(name, colour, smoothed(series[y], smooth)))
+            curves.append(Curve(name, colour, smoothed(series[y], smooth)))
         if y == "loss" and series["val_loss"]:
-            found.append(Curve(name + _(", held out"), colour, series["val_loss"], dashed=True))
-    if not found:
+            curves.append(Curve(name + _(", held out"), colour, series["val_loss"], dashed=True))
+    if not curves:
         raise AnymambaError("run-folder", _("no run has values of {y!r}").format(y=y))
-    return found
+    return curves
 
 
 def smoothed(points: list[tuple[float, float]], weight: float) -> list[tuple[float, float]]:
@@ -126,8 +126,8 @@ def ticks(low: float, high: float, wanted: int = 6) -> list[float]:
 def log_ticks(low: float, high: float) -> list[float]:
     """1, 2, 5 in every power of ten."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    found = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    return [value for value in found if low <= value <= high] or [low, high]
+    ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    return [value for value in ticks if low <= value <= high] or [low, high]
 
 
 def label(value: float) -> str:

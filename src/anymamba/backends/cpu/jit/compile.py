@@ -90,8 +90,8 @@ def compile_kernel(build: Callable[..., None], options: tuple[Any, ...], target:
 def _code(name: str, build: Callable[..., None], options: tuple[Any, ...], target: Target) -> _Code:
     key = "|".join((_sources(), llvmlite.__version__, repr(target), name, build.__module__, build.__qualname__, repr(options)))
     file = f"cpu/{name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.bin"
-    kept = _unpack(cachefolder.read_bytes(file))
-    if kept is None:
+    stored = _unpack(cachefolder.read_bytes(file))
+    if stored is None:
         folder = cachefolder.cache_folder()
         announce.once(
             _(
@@ -99,9 +99,9 @@ def _code(name: str, build: Callable[..., None], options: tuple[Any, ...], targe
             ).format(folder=folder)
         )
         kernel, content = compile_kernel(build, options, target)
-        kept = kernel.names, kernel.scratch_bytes, content
-        cachefolder.write_bytes(file, _pack(*kept))
-    return _Code(*kept, target)
+        stored = kernel.names, kernel.scratch_bytes, content
+        cachefolder.write_bytes(file, _pack(*stored))
+    return _Code(*stored, target)
 
 
 def _pack(names: list[str], scratch_bytes: int, content: bytes) -> bytes:

@@ -149,8 +149,8 @@ class Pointer:
         odd = k.builder.and_(k.builder.lshr(bits, _constant(wide, 16)), _constant(wide, 1))
         rounded = k.builder.add(bits, k.builder.add(odd, _constant(wide, 0x7FFF)))
         quiet = k.builder.or_(bits, _constant(wide, 0x00400000))
-        kept = k.builder.select(k.builder.fcmp_unordered("uno", value, value), quiet, rounded)
-        return k.builder.trunc(k.builder.lshr(kept, _constant(wide, 16)), _like(value, I16))
+        bits_or_nan = k.builder.select(k.builder.fcmp_unordered("uno", value, value), quiet, rounded)
+        return k.builder.trunc(k.builder.lshr(bits_or_nan, _constant(wide, 16)), _like(value, I16))
 
 
 def _lanes(k: Emitter, count: Value) -> Any:

@@ -41,8 +41,8 @@ class Target:
         if self == NEON:
             llvm.initialize_all_targets()
             llvm.initialize_all_asmprinters()
-        made = llvm.Target.from_triple(self.triple)
-        return made.create_target_machine(self.cpu, self.features, opt=3, reloc="default", codemodel="jitdefault")
+        triple_target = llvm.Target.from_triple(self.triple)
+        return triple_target.create_target_machine(self.cpu, self.features, opt=3, reloc="default", codemodel="jitdefault")
 
     def __str__(self) -> str:
         return f"{self.cpu} {self.width} lanes"

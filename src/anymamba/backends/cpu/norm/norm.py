@@ -55,14 +55,14 @@ def layer_norm_fn(
         return y if len(plain) == 1 else plain
     arguments = x, weight, bias, residual, eps, prenorm, not is_rms_norm
     y, total = _Norm.apply(*arguments) if torch.is_grad_enabled() else _forward(*arguments, keeps=False)[:2]
-    returned: list[Tensor | None] = [y]
+    outputs: list[Tensor | None] = [y]
     if prenorm:
         if residual is None:
             total = x.float() if residual_in_fp32 else x
-        returned.append(total)
+        outputs.append(total)
     if return_dropout_mask:
-        returned += [None, None]
-    return returned[0] if len(returned) == 1 and returned[0] is not None else tuple(returned)
+        outputs += [None, None]
+    return outputs[0] if len(outputs) == 1 and outputs[0] is not None else tuple(outputs)
 
 
 def _native(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

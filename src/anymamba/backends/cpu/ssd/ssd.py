@@ -66,14 +66,14 @@ def mamba_chunk_scan_combined(
     out, final_states = Scan.apply(*arguments, None, return_final_states)
     if padding is not None:
         out = out.masked_fill(padding[:, :, None, None], 0.0)
-    returned = [out.to(dtype)]
+    outputs = [out.to(dtype)]
     if return_final_states:
-        returned.append(final_states)
+        outputs.append(final_states)
     if return_varlen_states:
         assert cu_seqlens is not None
         with torch.no_grad():
-            returned.append(_varlen_states(arguments, cu_seqlens).to(state_dtype or C.dtype))
-    return returned[0] if len(returned) == 1 else tuple(returned)
+            outputs.append(_varlen_states(arguments, cu_seqlens).to(state_dtype or C.dtype))
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
 def carries(seq_idx: Tensor, padding: Tensor) -> Tensor:

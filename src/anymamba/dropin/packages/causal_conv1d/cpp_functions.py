@@ -43,19 +43,19 @@ def causal_conv1d_bwd_function(
     """The gradients of x, weight, bias and (if asked for) initial_states from dout, shaped like x, and dfinal_states; dx (None: a new
     tensor) is filled."""
     with torch.enable_grad():
-        given = [
+        leaves = [
             None if tensor is None else tensor.detach().requires_grad_() for tensor in (x, weight, bias, initial_states)
         ]
-        assert given[0] is not None and given[1] is not None
-        made = ops.causal_conv1d_fn(
-            given[0], given[1], given[2], seq_idx, given[3], return_final_states=dfinal_states is not None,
+        assert leaves[0] is not None and leaves[1] is not None
+        results = ops.causal_conv1d_fn(
+            leaves[0], leaves[1], leaves[2], seq_idx, leaves[3], return_final_states=dfinal_states is not None,
             activation="silu" if silu_activation else None,
         )  # fmt: skip
-        outputs = (made,) if isinstance(made, Tensor) else made
+        outputs = (results,) if isinstance(results, Tensor) else results
         gradients = (dout,) if dfinal_states is None else (dout, dfinal_states)
-        wanted = [tensor for tensor in given if tensor is not None]
-        found = list(torch.autograd.grad(outputs, wanted, gradients))
-    dgiven = [None if tensor is None else found.pop(0) for tensor in given]
+        wanted = [tensor for tensor in leaves if tensor is not None]
+        grads = list(torch.autograd.grad(outputs, wanted, gradients))
+    dgiven = [None if tensor is None else grads.pop(0) for tensor in leaves]
     made_dx, dweight, dbias, dinitial = dgiven
     assert made_dx is not None and dweight is not None
     if dx is not None:

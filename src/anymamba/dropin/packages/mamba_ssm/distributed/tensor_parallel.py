@@ -152,11 +152,11 @@ class ParallelEmbeddings(nn.Module):
     ) -> None:
         super().__init__()
         self.process_group, self.sequence_parallel = process_group, sequence_parallel
-        made: dict[str, Any] = {"process_group": process_group, "device": device, "dtype": dtype}
-        self.word_embeddings = VocabParallelEmbedding(vocab_size, embed_dim, padding_idx=padding_idx, **made)
+        factory_kwargs: dict[str, Any] = {"process_group": process_group, "device": device, "dtype": dtype}
+        self.word_embeddings = VocabParallelEmbedding(vocab_size, embed_dim, padding_idx=padding_idx, **factory_kwargs)
         self.max_position_embeddings = max_position_embeddings
         if max_position_embeddings > 0:
-            self.position_embeddings = ColumnParallelEmbedding(max_position_embeddings, embed_dim, **made)
+            self.position_embeddings = ColumnParallelEmbedding(max_position_embeddings, embed_dim, **factory_kwargs)
 
     def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, combine_batch_seqlen_dim: bool = False) -> Tensor:
         """input_ids: (batch, length). Returns (batch, length, embed_dim), or (batch * length, embed_dim) when asked to combine; with

@@ -46,20 +46,20 @@ def create_block(
     dtype: torch.dtype | None = None,
 ) -> Block:
     """One layer: attention where layer_idx is in attn_layer_idx, else the mixer that ssm_cfg["layer"] names."""
-    made = {"device": device, "dtype": dtype}
+    factory_kwargs = {"device": device, "dtype": dtype}
     mixer: Any
     if layer_idx in (attn_layer_idx or []):
-        mixer = partial(MHA, layer_idx=layer_idx, **(attn_cfg or {}), **made)
+        mixer = partial(MHA, layer_idx=layer_idx, **(attn_cfg or {}), **factory_kwargs)
     else:
         options = dict(ssm_cfg or {})
         name = options.pop("layer", "Mamba1")
         if name not in _MIXERS:
             raise ValueError(f"Invalid ssm_layer: {name}, anymamba's drop-in has {', '.join(_MIXERS)}")
-        mixer = partial(_MIXERS[name], layer_idx=layer_idx, **options, **made)
-    norm: Any = partial(RMSNorm if rms_norm else nn.LayerNorm, eps=norm_epsilon, **made)
+        mixer = partial(_MIXERS[name], layer_idx=layer_idx, **options, **factory_kwargs)
+    norm: Any = partial(RMSNorm if rms_norm else nn.LayerNorm, eps=norm_epsilon, **factory_kwargs)
     mlp: Any = nn.Identity
     if d_intermediate:
-        mlp = partial(GatedMLP, hidden_features=d_intermediate, out_features=d_model, **made)
+        mlp = partial(GatedMLP, hidden_features=d_intermediate, out_features=d_model, **factory_kwargs)
     block = Block(d_model, mixer, mlp, norm_cls=norm, fused_add_norm=fused_add_norm, residual_in_fp32=residual_in_fp32)
     block.layer_idx = layer_idx  # type: ignore[assignment]
     return block
@@ -132,10 +132,10 @@ class MixerModel(nn.Module):
         hidden_states, residual = self.embedding(input_ids), None
         for layer in self.layers:
             hidden_states, residual = layer(hidden_states, residual, inference_params=inference_params, **mixer_kwargs)
-        taken = plain.weights(self.norm_f)[0] if self.fused_add_norm else None
-        if taken is not None:
+        norm_weights = plain.weights(self.norm_f)[0] if self.fused_add_norm else None
+        if norm_weights is not None:
             return layer_norm_fn(
-                hidden_states, taken.weight, taken.bias, eps=self.norm_f.eps, residual=residual, prenorm=False,
+                hidden_states, norm_weights.weight, norm_weights.bias, eps=self.norm_f.eps, residual=residual, prenorm=False,
                 residual_in_fp32=self.residual_in_fp32, is_rms_norm=isinstance(self.norm_f, RMSNorm),
             )  # fmt: skip
         total = hidden_states if residual is None else hidden_states + residual

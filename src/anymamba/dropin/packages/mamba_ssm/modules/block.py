@@ -51,10 +51,10 @@ class Block(nn.Module):
         return hidden_states, residual
 
     def _add_norm(self, norm: Any, hidden_states: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        taken = plain.weights(norm)[0] if self.fused_add_norm else None
-        if taken is not None:
+        norm_weights = plain.weights(norm)[0] if self.fused_add_norm else None
+        if norm_weights is not None:
             return layer_norm_fn(
-                hidden_states, taken.weight, taken.bias, residual=residual, eps=norm.eps, prenorm=True,
+                hidden_states, norm_weights.weight, norm_weights.bias, residual=residual, eps=norm.eps, prenorm=True,
                 residual_in_fp32=self.residual_in_fp32, is_rms_norm=isinstance(norm, RMSNorm),
             )  # fmt: skip
         total = hidden_states if residual is None else hidden_states + residual

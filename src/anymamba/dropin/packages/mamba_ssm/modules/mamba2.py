@@ -72,29 +72,30 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
         self.D_has_hdim, self.rmsnorm, self.norm_before_gate, self.dt_limit = D_has_hdim, rmsnorm, norm_before_gate, dt_limit
         self.activation = "silu"
         self.chunk_size, self.use_mem_eff_path, self.layer_idx = chunk_size, use_mem_eff_path, layer_idx
-        made: dict[str, Any] = {"device": device, "dtype": dtype}
-        parallel = {"process_group": process_group, "sequence_parallel": sequence_parallel, "bias": bias, **made}
+        factory_kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
+        parallel = {"process_group": process_group, "sequence_parallel": sequence_parallel, "bias": bias, **factory_kwargs}
 
         projected = 2 * self.d_inner + 2 * self.ngroups * d_state + self.nheads
         if process_group is None:
-            self.in_proj = nn.Linear(d_model, projected, bias=bias, **made)
+            self.in_proj = nn.Linear(d_model, projected, bias=bias, **factory_kwargs)
         else:
             self.in_proj = ColumnParallelLinear(d_model, projected * self.world_size, **parallel)
         convolved = self.d_ssm + 2 * self.ngroups * d_state
-        self.conv1d = nn.Conv1d(convolved, convolved, d_conv, groups=convolved, padding=d_conv - 1, bias=conv_bias, **made)
+        self.conv1d = nn.Conv1d(convolved, convolved, d_conv, groups=convolved, padding=d_conv - 1, bias=conv_bias, **factory_kwargs)
         if conv_init is not None:
             nn.init.uniform_(self.conv1d.weight, -conv_init, conv_init)
         self.act = nn.SiLU()
-        self.dt_bias = marked(nn.Parameter(initial_dt_bias(self.nheads, dt_min, dt_max, dt_init_floor, **made)), "_no_weight_decay")
+        dt_bias = initial_dt_bias(self.nheads, dt_min, dt_max, dt_init_floor, **factory_kwargs)
+        self.dt_bias = marked(nn.Parameter(dt_bias), "_no_weight_decay")
         A = torch.empty(self.nheads, dtype=torch.float32, device=device).uniform_(*A_init_range)
         self.A_log = marked(nn.Parameter(A.log().to(dtype)), "_no_weight_decay")
         self.D = marked(nn.Parameter(torch.ones(self.d_ssm if D_has_hdim else self.nheads, device=device)), "_no_weight_decay")
         if rmsnorm:
             self.norm = RMSNormGated(
-                self.d_ssm, eps=1e-5, norm_before_gate=norm_before_gate, group_size=self.d_ssm // ngroups, **made
+                self.d_ssm, eps=1e-5, norm_before_gate=norm_before_gate, group_size=self.d_ssm // ngroups, **factory_kwargs
             )
         if process_group is None:
-            self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **made)
+            self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **factory_kwargs)
         else:
             self.out_proj = RowParallelLinear(self.d_inner * self.world_size, d_model, **parallel)
 
@@ -118,9 +119,9 @@ class Mamba2(nn.Module, PyTorchModelHubMixin):
         zxbcdt = called(self.in_proj, u)
         if seqlen is not None:
             zxbcdt = zxbcdt.unflatten(0, (-1, seqlen))
-        taken = self._fusible() if self.use_mem_eff_path and inference_params is None else None
-        if taken is not None:
-            conv1d, out_proj, *norm = taken
+        weights = self._fusible() if self.use_mem_eff_path and inference_params is None else None
+        if weights is not None:
+            conv1d, out_proj, *norm = weights
             out = mamba_split_conv1d_scan_combined(
                 zxbcdt,
                 conv1d.weight[:, 0],

@@ -52,29 +52,30 @@ class Mamba2Simple(nn.Module):
         self.nheads = self.d_inner // headdim
         self.dt_limit, self.learnable_init_states, self.activation = dt_limit, learnable_init_states, activation
         self.chunk_size, self.use_mem_eff_path, self.layer_idx = chunk_size, use_mem_eff_path, layer_idx
-        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        factory_kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
         convolved = self.d_inner + 2 * ngroups * d_state
-        self.in_proj = nn.Linear(d_model, self.d_inner + convolved + self.nheads, bias=bias, **made)
-        self.conv1d = nn.Conv1d(convolved, convolved, d_conv, groups=convolved, padding=d_conv - 1, bias=conv_bias, **made)
+        self.in_proj = nn.Linear(d_model, self.d_inner + convolved + self.nheads, bias=bias, **factory_kwargs)
+        self.conv1d = nn.Conv1d(convolved, convolved, d_conv, groups=convolved, padding=d_conv - 1, bias=conv_bias, **factory_kwargs)
         if conv_init is not None:
             nn.init.uniform_(self.conv1d.weight, -conv_init, conv_init)
         if learnable_init_states:
-            self.init_states = marked(nn.Parameter(torch.zeros(self.nheads, headdim, d_state, **made)), "_no_weight_decay")
+            self.init_states = marked(nn.Parameter(torch.zeros(self.nheads, headdim, d_state, **factory_kwargs)), "_no_weight_decay")
         self.act = nn.SiLU()
-        self.dt_bias = marked(nn.Parameter(initial_dt_bias(self.nheads, dt_min, dt_max, dt_init_floor, **made)), "_no_weight_decay")
+        dt_bias = initial_dt_bias(self.nheads, dt_min, dt_max, dt_init_floor, **factory_kwargs)
+        self.dt_bias = marked(nn.Parameter(dt_bias), "_no_weight_decay")
         A = torch.empty(self.nheads, dtype=torch.float32, device=device).uniform_(*A_init_range)
         self.A_log = marked(nn.Parameter(A.log().to(dtype)), "_no_weight_decay")
         self.D = marked(nn.Parameter(torch.ones(self.nheads, device=device)), "_no_weight_decay")
-        self.norm = RMSNormGated(self.d_inner, eps=1e-5, norm_before_gate=False, **made)
-        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **made)
+        self.norm = RMSNormGated(self.d_inner, eps=1e-5, norm_before_gate=False, **factory_kwargs)
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **factory_kwargs)
 
     def forward(self, u: Tensor, seq_idx: Tensor | None = None) -> Tensor:
         """u: (batch, length, d_model); seq_idx: (batch, length), the document of each token."""
         zxbcdt, A = called(self.in_proj, u), -torch.exp(self.A_log.float())
         first = self.init_states.expand(u.shape[0], -1, -1, -1) if self.learnable_init_states else None
-        taken = fusible(self, "conv1d", "out_proj", "norm") if self.use_mem_eff_path else None
-        if taken is not None:
-            conv1d, out_proj, norm = taken
+        weights = fusible(self, "conv1d", "out_proj", "norm") if self.use_mem_eff_path else None
+        if weights is not None:
+            conv1d, out_proj, norm = weights
             return mamba_split_conv1d_scan_combined(
                 zxbcdt, conv1d.weight[:, 0], conv1d.bias, self.dt_bias, A, D=self.D, chunk_size=self.chunk_size,
                 initial_states=first, seq_idx=seq_idx, dt_limit=self.dt_limit, activation=self.activation,

@@ -98,14 +98,14 @@ class Mamba3(nn.Module):
         self.num_rope_angles = int(d_state * rope_fraction) // 2
         self.split_tensor_size = 2 * self.num_rope_angles
         assert self.num_rope_angles > 0, f"d_state ({d_state}) is too small for pairs that turn"
-        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        factory_kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
 
-        self.in_proj = nn.Linear(d_model, sum(self._widths()), bias=False, **made)
+        self.in_proj = nn.Linear(d_model, sum(self._widths()), bias=False, **factory_kwargs)
         self.dt_bias = marked(nn.Parameter(initial_dt_bias(self.nheads, dt_min, dt_max, dt_init_floor, device)), "_no_weight_decay")
         self.B_bias, self.C_bias = (
             nn.Parameter(torch.ones(self.nheads, self.mimo_rank, d_state, dtype=torch.float32, device=device)) for _ in "BC"
         )
-        self.B_norm, self.C_norm = (RMSNormGated(d_state, eps=1e-5, **made) for _ in "BC")
+        self.B_norm, self.C_norm = (RMSNormGated(d_state, eps=1e-5, **factory_kwargs) for _ in "BC")
         if is_mimo:
             ones = torch.ones(self.nheads, self.mimo_rank, headdim, device=device)
             self.mimo_x = nn.Parameter(ones / self.mimo_rank)
@@ -113,8 +113,8 @@ class Mamba3(nn.Module):
             self.mimo_o = nn.Parameter(ones / self.mimo_rank)
         self.D = marked(nn.Parameter(torch.ones(self.nheads, device=device)), "_no_weight_decay")
         if is_outproj_norm:
-            self.norm = RMSNormGated(self.d_inner, eps=1e-5, norm_before_gate=True, group_size=headdim, **made)
-        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False, **made)
+            self.norm = RMSNormGated(self.d_inner, eps=1e-5, norm_before_gate=True, group_size=headdim, **factory_kwargs)
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False, **factory_kwargs)
 
     def take_activation(self, name: str) -> None:
         """From now on A has this activation, and nobody needs to be told that it was not said."""
@@ -167,8 +167,8 @@ class Mamba3(nn.Module):
             )
         if states is not None:
             y, angle, ssm, k, v = y
-            for kept, last in zip(states, (angle, ssm, k if self.is_mimo else k.unsqueeze(1), v)):
-                kept.copy_(last)
+            for state, last in zip(states, (angle, ssm, k if self.is_mimo else k.unsqueeze(1), v)):
+                state.copy_(last)
         if self.is_outproj_norm:
             y = self._normed(y if self.is_mimo else y.unsqueeze(-3), z)
         return called(self.out_proj, y.flatten(-2).to(x.dtype))

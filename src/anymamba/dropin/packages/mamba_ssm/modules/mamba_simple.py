@@ -48,15 +48,15 @@ class Mamba(nn.Module):
         self.d_inner = int(expand * d_model)
         self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else int(dt_rank)
         self.use_fast_path, self.layer_idx = use_fast_path, layer_idx
-        made: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias, **made)
+        factory_kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias, **factory_kwargs)
         self.conv1d = nn.Conv1d(
-            self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1, bias=conv_bias, **made
+            self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1, bias=conv_bias, **factory_kwargs
         )
         self.activation = "silu"
         self.act = nn.SiLU()
-        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False, **made)
-        self.dt_proj = nn.Linear(self.dt_rank, self.d_inner, bias=True, **made)
+        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False, **factory_kwargs)
+        self.dt_proj = nn.Linear(self.dt_rank, self.d_inner, bias=True, **factory_kwargs)
         spread = self.dt_rank**-0.5 * dt_scale
         if dt_init == "constant":
             nn.init.constant_(self.dt_proj.weight, spread)
@@ -65,21 +65,21 @@ class Mamba(nn.Module):
         else:
             raise NotImplementedError(f"dt_init must be 'random' or 'constant', not {dt_init!r}")
         with torch.no_grad():
-            self.dt_proj.bias.copy_(initial_dt_bias(self.d_inner, dt_min, dt_max, dt_init_floor, **made))
+            self.dt_proj.bias.copy_(initial_dt_bias(self.d_inner, dt_min, dt_max, dt_init_floor, **factory_kwargs))
         marked(self.dt_proj.bias, "_no_reinit")
         states = torch.arange(1, d_state + 1, dtype=torch.float32, device=device)
         self.A_log = marked(nn.Parameter(states.log().repeat(self.d_inner, 1)), "_no_weight_decay")
         self.D = marked(nn.Parameter(torch.ones(self.d_inner, device=device)), "_no_weight_decay")
-        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **made)
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **factory_kwargs)
 
     def forward(self, hidden_states: Tensor, inference_params: Any = None) -> Tensor:
         """hidden_states: (batch, length, d_model). inference_params: with seqlen_offset > 0 one token, else a prompt whose states
         are kept in it."""
         batch, length, _ = hidden_states.shape
         if inference_params is None and self.use_fast_path:
-            taken = fusible(self, "conv1d", "x_proj", "dt_proj", "out_proj")
-            if taken is not None:
-                conv1d, x_proj, dt_proj, out_proj = taken
+            weights = fusible(self, "conv1d", "x_proj", "dt_proj", "out_proj")
+            if weights is not None:
+                conv1d, x_proj, dt_proj, out_proj = weights
                 return mamba_inner_fn(
                     called(self.in_proj, hidden_states).mT,
                     conv1d.weight,
@@ -155,8 +155,8 @@ class Mamba(nn.Module):
     def _delta(self, dt: Tensor) -> tuple[Tensor, Tensor | None]:
         """(..., dt_rank) to (..., d_inner), and the bias still to be added: the scan adds it in float32, unless dt_proj is more than its
         weights and adds it itself."""
-        taken, _ = plain.weights(self.dt_proj)
-        return (self.dt_proj(dt), None) if taken is None else (linear(dt, taken.weight), taken.bias)
+        weights, _ = plain.weights(self.dt_proj)
+        return (self.dt_proj(dt), None) if weights is None else (linear(dt, weights.weight), weights.bias)
 
     def _A(self) -> Tensor:
         return -torch.exp(self.A_log.float())
@@ -165,15 +165,15 @@ class Mamba(nn.Module):
 def states_from_cache(mixer: Any, inference_params: Any, batch_size: int, initialize_states: bool) -> tuple[Tensor, Tensor]:
     """The mixer's two states in inference_params, made where there are none, zeroed when asked to."""
     assert mixer.layer_idx is not None, "generation needs layer_idx"
-    kept = inference_params.key_value_memory_dict
-    if mixer.layer_idx in kept and inference_params.seqlen_offset == 0 and not initialize_states:
+    cache = inference_params.key_value_memory_dict
+    if mixer.layer_idx in cache and inference_params.seqlen_offset == 0 and not initialize_states:
         segments.said_once(inference_params)
-    if mixer.layer_idx not in kept:
-        kept[mixer.layer_idx] = mixer.allocate_inference_cache(batch_size, inference_params.max_seqlen)
+    if mixer.layer_idx not in cache:
+        cache[mixer.layer_idx] = mixer.allocate_inference_cache(batch_size, inference_params.max_seqlen)
     elif initialize_states:
-        for state in kept[mixer.layer_idx]:
+        for state in cache[mixer.layer_idx]:
             state.zero_()
-    return kept[mixer.layer_idx]
+    return cache[mixer.layer_idx]
 
 
 def initial_dt_bias(

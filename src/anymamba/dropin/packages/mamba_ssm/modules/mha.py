@@ -74,13 +74,13 @@ class MHA(nn.Module):
         self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
         self.mlp_dim = math.ceil(mlp_dim / 256) * 256
         qkv_dim = self.head_dim * (num_heads + 2 * self.num_heads_kv)
-        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        factory_kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
         if rotary_emb_dim > 0:
             self.rotary_emb = RotaryEmbedding(rotary_emb_dim, rotary_emb_base, rotary_emb_interleaved, device)
-        self.in_proj = nn.Linear(embed_dim, qkv_dim + self.mlp_dim, bias=qkv_proj_bias, **made)
+        self.in_proj = nn.Linear(embed_dim, qkv_dim + self.mlp_dim, bias=qkv_proj_bias, **factory_kwargs)
         if d_conv > 0:
-            self.conv1d = nn.Conv1d(qkv_dim, qkv_dim, d_conv, padding=d_conv - 1, groups=qkv_dim, **made)
-        self.out_proj = nn.Linear(self.head_dim * num_heads + self.mlp_dim // 2, embed_dim, bias=out_proj_bias, **made)
+            self.conv1d = nn.Conv1d(qkv_dim, qkv_dim, d_conv, padding=d_conv - 1, groups=qkv_dim, **factory_kwargs)
+        self.out_proj = nn.Linear(self.head_dim * num_heads + self.mlp_dim // 2, embed_dim, bias=out_proj_bias, **factory_kwargs)
 
     def allocate_inference_cache(
         self, batch_size: int, max_seqlen: int, dtype: torch.dtype | None = None
@@ -99,10 +99,10 @@ class MHA(nn.Module):
         if inference_params is None:
             kv_cache, conv_state, offset = None, None, 0
         else:
-            kept = inference_params.key_value_memory_dict
-            if self.layer_idx not in kept:
-                kept[self.layer_idx] = self.allocate_inference_cache(x.shape[0], inference_params.max_seqlen, x.dtype)
-            (kv_cache, conv_state), offset = kept[self.layer_idx], inference_params.seqlen_offset
+            cache = inference_params.key_value_memory_dict
+            if self.layer_idx not in cache:
+                cache[self.layer_idx] = self.allocate_inference_cache(x.shape[0], inference_params.max_seqlen, x.dtype)
+            (kv_cache, conv_state), offset = cache[self.layer_idx], inference_params.seqlen_offset
         both = called(self.in_proj, x)
         qkv, mlp = both.split([both.shape[-1] - self.mlp_dim, self.mlp_dim], dim=-1)
         if self.d_conv > 0:

@@ -44,10 +44,10 @@ def called(module: nn.Module, x: Tensor) -> Tensor:
     several times as fast as torch's there; the layer stays the nn.Linear that programs look for."""
     dtype = projection.result_dtype(x)
     if projection.in_float32(dtype, x):
-        taken, _ = plain.weights(module)
-        fits = taken is not None and (taken.weight.dtype == x.dtype or projection.autocast_dtype(x.device) is not None)
-        if taken is not None and fits and projection.in_float32(dtype, x, taken.weight):
-            return projection.linear(x, taken.weight, taken.bias)
+        weights, _ = plain.weights(module)
+        fits = weights is not None and (weights.weight.dtype == x.dtype or projection.autocast_dtype(x.device) is not None)
+        if weights is not None and fits and projection.in_float32(dtype, x, weights.weight):
+            return projection.linear(x, weights.weight, weights.bias)
     y: Tensor = module(x)
     return y
 
@@ -55,9 +55,9 @@ def called(module: nn.Module, x: Tensor) -> Tensor:
 def convolved(mixer: Any, x: Tensor, seq_idx: Tensor | None = None) -> Tensor:
     """Convolution and SiLU of x (batch, channels, length); the same shape. Raises ArgumentError for seq_idx where the module must
     be called."""
-    taken, reason = plain.weights(mixer.conv1d)
-    if taken is not None:
-        return causal_conv1d_fn(x, taken.weight[:, 0], taken.bias, activation=mixer.activation, seq_idx=seq_idx)
+    weights, reason = plain.weights(mixer.conv1d)
+    if weights is not None:
+        return causal_conv1d_fn(x, weights.weight[:, 0], weights.bias, activation=mixer.activation, seq_idx=seq_idx)
     if seq_idx is not None:
         raise ArgumentError("value", _("seq_idx cannot be used with this conv1d: {reason}").format(reason=reason))
     return F.silu(mixer.conv1d(x)[..., : x.shape[-1]])
@@ -65,9 +65,9 @@ def convolved(mixer: Any, x: Tensor, seq_idx: Tensor | None = None) -> Tensor:
 
 def convolved_step(mixer: Any, x: Tensor, conv_state: Tensor) -> Tensor:
     """One token: x (batch, channels), conv_state (batch, channels, width) changed in place; like x."""
-    taken, _ = plain.weights(mixer.conv1d)
-    if taken is not None:
-        return causal_conv1d_update(x, conv_state, taken.weight[:, 0], taken.bias, mixer.activation)
+    weights, _ = plain.weights(mixer.conv1d)
+    if weights is not None:
+        return causal_conv1d_update(x, conv_state, weights.weight[:, 0], weights.bias, mixer.activation)
     conv_state.copy_(torch.cat([conv_state[..., 1:], x[..., None].to(conv_state.dtype)], dim=-1))
     width = conv_state.shape[-1]
     # the module pads width - 1 zeros on both sides: the output that sees the whole window is the last of the first width

@@ -29,19 +29,19 @@ def mamba_inner_fn(*arguments: Any, **keywords: Any) -> Any:
 
     FalconMamba normalises dt before its projection, mamba_ssm after it: with dt_rms_weight the model's own order stands.
     """
-    given = _INNER.bind_partial(*arguments, **keywords).arguments
-    if given.get("dt_rms_weight") is not None:
+    bound = _INNER.bind_partial(*arguments, **keywords).arguments
+    if bound.get("dt_rms_weight") is not None:
         return None
-    biases = {"out_proj": given.get("out_proj_bias")}
-    calling = _plain(biases, x_proj=given["x_proj_weight"], out_proj=given["out_proj_weight"])
+    biases = {"out_proj": bound.get("out_proj_bias")}
+    calling = _plain(biases, x_proj=bound["x_proj_weight"], out_proj=bound["out_proj_weight"])
     return None if calling is None else inner(*arguments, mask=calling.mask, **keywords)
 
 
 def mamba_split_conv1d_scan_combined(*arguments: Any, **keywords: Any) -> Any:
     """mamba_split_conv1d_scan_combined of a Mamba-2 mixer of transformers, or None."""
-    given = _SPLIT.bind_partial(*arguments, **keywords).arguments
-    biases = {"out_proj": given.get("outproj_bias")}
-    calling = _plain(biases, norm=given.get("rmsnorm_weight"), out_proj=given.get("outproj_weight"))
+    bound = _SPLIT.bind_partial(*arguments, **keywords).arguments
+    biases = {"out_proj": bound.get("outproj_bias")}
+    calling = _plain(biases, norm=bound.get("rmsnorm_weight"), out_proj=bound.get("outproj_weight"))
     return None if calling is None else split(*arguments, mask=calling.mask, **keywords)
 
 

@@ -23,10 +23,10 @@ selective_scan_fn = counted(__name__, ops.selective_scan_fn)
 
 def _mamba_inner(*arguments: Any, **keywords: Any) -> Tensor:
     """mamba_inner_fn; a module of the caller that is more than the weight it gave us (an adapter, a hook) is called in its place."""
-    given = _INNER.bind_partial(*arguments, **{name: value for name, value in keywords.items() if name != "mask"}).arguments
-    calling = caller(x_proj=given.get("x_proj_weight"), out_proj=given.get("out_proj_weight"))
-    told: dict[str, Any] = {**keywords, **({} if calling is None else instead(calling, keywords))}
-    return mamba_inner(*arguments, **told)
+    bound = _INNER.bind_partial(*arguments, **{name: value for name, value in keywords.items() if name != "mask"}).arguments
+    calling = caller(x_proj=bound.get("x_proj_weight"), out_proj=bound.get("out_proj_weight"))
+    options: dict[str, Any] = {**keywords, **({} if calling is None else instead(calling, keywords))}
+    return mamba_inner(*arguments, **options)
 
 
 mamba_inner_fn = counted(__name__, ops.mamba_inner_fn, _mamba_inner)
@@ -92,9 +92,9 @@ def mamba_inner_ref(
     assert isinstance(u, Tensor)
     rows = F.linear(u.mT, x_proj_weight)
     delta, parts = rows[..., : delta_proj_weight.shape[1]], rows[..., delta_proj_weight.shape[1] :]
-    made = list(parts.chunk((B is None) + (C is None), dim=-1)) if B is None or C is None else []
+    chunks = list(parts.chunk((B is None) + (C is None), dim=-1)) if B is None or C is None else []
     B, C = (
-        given if given is not None else _over_time(made.pop(0), bias, A.is_complex())
+        given if given is not None else _over_time(chunks.pop(0), bias, A.is_complex())
         for given, bias in ((B, B_proj_bias), (C, C_proj_bias))
     )
     y = ops.selective_scan_fn(u, F.linear(delta, delta_proj_weight).mT, A, B, C, D, z, delta_bias, delta_softplus)

@@ -58,8 +58,9 @@ def modify_logit_for_repetition_penalty(logits: Tensor, prev_output_tokens: Tens
     """logits (batch, vocab_size) of tokens (batch, length) said before become less likely, in place. Source: Keskar et al., 2019."""
     if repetition_penalty == 1.0:
         return logits
-    said = logits.gather(1, prev_output_tokens)
-    return logits.scatter_(1, prev_output_tokens, torch.where(said < 0, said * repetition_penalty, said / repetition_penalty))
+    earlier_logits = logits.gather(1, prev_output_tokens)
+    penalised = torch.where(earlier_logits < 0, earlier_logits * repetition_penalty, earlier_logits / repetition_penalty)
+    return logits.scatter_(1, prev_output_tokens, penalised)
 
 
 def sample(logits: Tensor, top_k: int = 1, top_p: float = 0.0, min_p: float = 0.0, temperature: float = 1.0) -> Tensor:
@@ -69,17 +70,17 @@ def sample(logits: Tensor, top_k: int = 1, top_p: float = 0.0, min_p: float = 0.
         return logits.argmax(dim=-1)
     assert 0.0 <= top_p <= 1.0, "top_p must lie in [0, 1]"
     if top_k > 0:
-        kept, tokens = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
-        kept = kept / temperature
-        modify_logits_for_top_p_filtering(kept, top_p)
-        return tokens.gather(1, torch.multinomial(kept.softmax(dim=-1), 1))[:, 0]
-    kept = logits / temperature
+        scaled_logits, tokens = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
+        scaled_logits = scaled_logits / temperature
+        modify_logits_for_top_p_filtering(scaled_logits, top_p)
+        return tokens.gather(1, torch.multinomial(scaled_logits.softmax(dim=-1), 1))[:, 0]
+    scaled_logits = logits / temperature
     if 0.0 < min_p < 1.0:
         probability = logits.softmax(dim=-1)
-        kept = kept.masked_fill(probability < min_p * probability.amax(dim=-1, keepdim=True), float("-inf"))
+        scaled_logits = scaled_logits.masked_fill(probability < min_p * probability.amax(dim=-1, keepdim=True), float("-inf"))
     else:
-        modify_logits_for_top_p_filtering(kept, top_p)
-    return torch.multinomial(kept.softmax(dim=-1), 1)[:, 0]
+        modify_logits_for_top_p_filtering(scaled_logits, top_p)
+    return torch.multinomial(scaled_logits.softmax(dim=-1), 1)[:, 0]
 
 
 @torch.inference_mode()
@@ -215,13 +216,13 @@ def update_graph_cache(
     """A cache whose ``run(input_ids, position_ids, seqlen)`` makes one eager step: no CUDA graph is captured, and that is said once."""
     cache = cache or DecodingCGCache()
     parameter = next(iter(model.parameters()))
-    wanted = (parameter.device, dtype or parameter.dtype)
+    key = (parameter.device, dtype or parameter.dtype)
     params = cache.inference_params
-    if params is None or wanted != (cache.device, cache.dtype) or batch_size > cache.max_batch_size or max_seqlen > cache.max_seqlen:
-        states = model.allocate_inference_cache(batch_size, max_seqlen, wanted[1])
+    if params is None or key != (cache.device, cache.dtype) or batch_size > cache.max_batch_size or max_seqlen > cache.max_seqlen:
+        states = model.allocate_inference_cache(batch_size, max_seqlen, key[1])
         lengths = torch.full((batch_size,), seqlen_og, dtype=torch.int32, device=parameter.device)
         params = InferenceParams(max_seqlen, batch_size, seqlen_og, 0, states, lengths)
-        cache.device, cache.dtype = wanted  # type: ignore[assignment]
+        cache.device, cache.dtype = key  # type: ignore[assignment]
         cache.max_batch_size, cache.max_seqlen, cache.inference_params = batch_size, max_seqlen, params
     for length in decoding_seqlens:
         cache.callables[batch_size, length] = capture_graph(model, params, batch_size, max_seqlen, length, n_warmups=n_warmups)

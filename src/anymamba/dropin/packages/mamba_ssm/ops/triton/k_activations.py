@@ -37,9 +37,9 @@ def _swiglu_bwd(
     with torch.no_grad():
         x, y = xy.float().chunk(2, dim=-1)
         gate = torch.sigmoid(x)
-        given = dout.float()
-        dx = given * y * gate * (1 + x * (1 - gate))
-        gradient = torch.cat([dx, given * x * gate], dim=-1).to(xy.dtype)
+        dout32 = dout.float()
+        dx = dout32 * y * gate * (1 + x * (1 - gate))
+        gradient = torch.cat([dx, dout32 * x * gate], dim=-1).to(xy.dtype)
         if dxy is not None:
             gradient = dxy.copy_(gradient)
     return (gradient, _swiglu_fwd(xy, out)) if recompute_output else gradient

@@ -104,12 +104,12 @@ def _norm_ref(
         y = total * torch.rsqrt(total.square().mean(dim=-1, keepdim=True) + eps) * scale_
         return (y if shift_ is None else y + shift_).to(dtype)
 
-    returned = [affine(weight, bias)]
+    outputs = [affine(weight, bias)]
     if weight1 is not None:
-        returned.append(affine(weight1, bias1))
+        outputs.append(affine(weight1, bias1))
     if prenorm:
-        returned.append(total)
-    return returned[0] if len(returned) == 1 else tuple(returned)
+        outputs.append(total)
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
 @plain_class
@@ -207,8 +207,8 @@ def _layer_norm_fwd(
         y = normed[0] if out_dtype is None else normed[0].to(out_dtype)
         y1 = y1 if out_dtype is None or y1 is None else y1.to(out_dtype)
         added = residual is not None or x1 is not None or rowscale is not None or dropout_p > 0 or residual_dtype not in (None, x.dtype)
-        kept = residual_dtype or (x.dtype if residual is None else residual.dtype)
-        out = total.to(kept) if added else x
+        sum_dtype = residual_dtype or (x.dtype if residual is None else residual.dtype)
+        out = total.to(sum_dtype) if added else x
         return y, y1, mean, rstd, out, None, mask, mask1
 
 

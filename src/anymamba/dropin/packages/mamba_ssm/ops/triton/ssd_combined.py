@@ -47,10 +47,10 @@ mamba_chunk_scan_combined = counted(__name__, ops.mamba_chunk_scan_combined)
 
 def _mamba_split(*arguments: Any, **keywords: Any) -> Any:
     """mamba_split_conv1d_scan_combined; a module of the caller that is more than the weight it gave us is called in its place."""
-    given = _SPLIT.bind_partial(*arguments, **{name: value for name, value in keywords.items() if name != "mask"}).arguments
-    calling = caller(norm=given.get("rmsnorm_weight"), out_proj=given.get("outproj_weight"))
-    told: dict[str, Any] = {**keywords, **({} if calling is None else instead(calling, keywords))}
-    return mamba_split(*arguments, **told)
+    bound = _SPLIT.bind_partial(*arguments, **{name: value for name, value in keywords.items() if name != "mask"}).arguments
+    calling = caller(norm=bound.get("rmsnorm_weight"), out_proj=bound.get("outproj_weight"))
+    options: dict[str, Any] = {**keywords, **({} if calling is None else instead(calling, keywords))}
+    return mamba_split(*arguments, **options)
 
 
 mamba_split_conv1d_scan_combined = counted(__name__, ops.mamba_split_conv1d_scan_combined, _mamba_split)
@@ -250,10 +250,10 @@ def _mamba_chunk_scan_combined_fwd(
     final_states = final.unflatten(2, states.shape[3:])
     cb = _bmm_chunk_fwd(C, B, chunk_size, seq_idx=seq_idx, output_dtype=torch.float32)
     out, ungated = _chunk_scan_fwd(cb, x, steps, dA_cumsum, C, before, D, z, seq_idx)
-    kept = (out, ungated, steps, dA_cumsum, before, final_states)
+    results = (out, ungated, steps, dA_cumsum, before, final_states)
     if cu_seqlens is None:
-        return kept
-    return (*kept, chunk_state_varlen(B[0], x[0], steps[0], dA_cumsum[0], cu_seqlens, before[0]))
+        return results
+    return (*results, chunk_state_varlen(B[0], x[0], steps[0], dA_cumsum[0], cu_seqlens, before[0]))
 
 
 __getattr__ = borrowed(

@@ -34,5 +34,5 @@ def angle_dt_bwd(
         outputs, cotangents = [out], [grad_out]
         if grad_output_state is not None:
             outputs, cotangents = [out, last], [grad_out, grad_output_state]
-        found = torch.autograd.grad(outputs, inputs, [c.to(o.dtype) for o, c in zip(outputs, cotangents)])
-    return found[0], found[1], found[2] if has_init_state else None
+        grads = torch.autograd.grad(outputs, inputs, [c.to(o.dtype) for o, c in zip(outputs, cotangents)])
+    return grads[0], grads[1], grads[2] if has_init_state else None
