@@ -16,7 +16,8 @@ from typing import Any
 from llvmlite import ir
 
 from anymamba.backends.cpu.jit.emit import Kernel, Value, Variable
-from anymamba.backends.cpu.jit.memory import F16, F32, I8, I16, I32, Pointer
+from anymamba.backends.cpu.jit.memory import Pointer
+from anymamba.backends.cpu.jit.values import F16, F32, I8, I16, I32, Emitter
 from anymamba.reference import blocks
 
 SIZE = blocks.SIZE
@@ -180,7 +181,7 @@ def matvec(
                 sums_of(row, text, group, not rest)
 
 
-def widened_block(k: Kernel, weight: BlockPointer, block: Value) -> list[Value]:
+def widened_block(k: Emitter, weight: BlockPointer, block: Value) -> list[Value]:
     """The 32 weights of a block in float32, vectors in order."""
     at = block * weight.block
     scale = weight.half(at)
@@ -198,7 +199,7 @@ def widened_block(k: Kernel, weight: BlockPointer, block: Value) -> list[Value]:
     return halves[0] + halves[1]
 
 
-def _numbers(k: Kernel, weight: BlockPointer, at: Value) -> list[Any]:
+def _numbers(k: Emitter, weight: BlockPointer, at: Value) -> list[Any]:
     """Four-bit numbers as vectors of 2 * width 16-bit ones: 0 to 15, in the order of the weights."""
     lanes = min(2 * k.width, 16)
     kind = ir.VectorType(I16, lanes)
@@ -212,7 +213,7 @@ def _numbers(k: Kernel, weight: BlockPointer, at: Value) -> list[Any]:
     return low + high
 
 
-def _scale_and_low(k: Kernel, weight: BlockPointer, at: Value) -> tuple[Value, Value]:
+def _scale_and_low(k: Emitter, weight: BlockPointer, at: Value) -> tuple[Value, Value]:
     """Both halves by one load: they stand side by side, so that every second lane is a scale and the others are minima."""
     both = k.builder.load(weight._element(at), align=1, typ=I32)
     half = ir.VectorType(I32, k.width // 2)
@@ -225,18 +226,18 @@ def _scale_and_low(k: Kernel, weight: BlockPointer, at: Value) -> tuple[Value, V
     return scale, low
 
 
-def _widened_halves(k: Kernel, raw: Any) -> Value:
+def _widened_halves(k: Emitter, raw: Any) -> Value:
     halves = k.builder.bitcast(raw, ir.VectorType(F16, k.width))
     return k.wrap(k.builder.fpext(halves, ir.VectorType(F32, k.width)))
 
 
-def _widened(k: Kernel, raw: Any, signed: bool) -> Value:
+def _widened(k: Emitter, raw: Any, signed: bool) -> Value:
     wide = ir.VectorType(I32, k.width)
     numbers = k.builder.sext(raw, wide) if signed else k.builder.zext(raw, wide)
     return k.wrap(k.builder.sitofp(numbers, ir.VectorType(F32, k.width)))
 
 
-def _sum_of_products(k: Kernel, left: list[Any], right: list[Any], start: Any = None) -> Any:
+def _sum_of_products(k: Emitter, left: list[Any], right: list[Any], start: Any = None) -> Any:
     """start + left . right as 32-bit lanes; left, right: vectors of 2 * width 16-bit numbers."""
     total = start
     for a, b in zip(left, right):
@@ -245,7 +246,7 @@ def _sum_of_products(k: Kernel, left: list[Any], right: list[Any], start: Any = 
     return total
 
 
-def _pairs(k: Kernel, a: Any, b: Any) -> Any:
+def _pairs(k: Emitter, a: Any, b: Any) -> Any:
     """Products of 2 * width 16-bit numbers, two added to a lane."""
     wide = ir.VectorType(I32, k.width)
     if "86" in k.target.triple:
@@ -259,11 +260,11 @@ def _pairs(k: Kernel, a: Any, b: Any) -> Any:
     return k.builder.add(*halves)
 
 
-def _absolute(k: Kernel, x: Value) -> Value:
+def _absolute(k: Emitter, x: Value) -> Value:
     return k.intrinsic(f"llvm.fabs.v{k.width}f32", x.ir.type, x)
 
 
-def _largest_lane(k: Kernel, x: Value) -> Value:
+def _largest_lane(k: Emitter, x: Value) -> Value:
     """In every lane."""
     distance = k.width // 2
     while distance:
