@@ -10,6 +10,7 @@ import datetime
 import itertools
 import json
 import time
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ from anymamba.bench import official
 from anymamba.bench.cases import model_cases
 from anymamba.generation.quantize import quantize_int8
 from anymamba.generation.stepper import described
+from anymamba.models.config import Config
 from anymamba.models.falcon_mamba import FalconMambaConfig
 from anymamba.models.lm import LanguageModel
 
@@ -34,7 +36,7 @@ MORE = [(20, 1), (8, 1), (16, 16)]
 STEPS = 200
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", default="decode_step.json")
     parser.add_argument("--only", default=",".join(name for name, (_, rate) in CASES.items() if rate))
@@ -62,7 +64,7 @@ def main():
         torch.cuda.empty_cache()
 
 
-def make(config, dtype):
+def make(config: Config, dtype: str) -> LanguageModel:
     torch.manual_seed(0)
     with DEVICE:
         model = LanguageModel(config)
@@ -71,7 +73,7 @@ def make(config, dtype):
 
 
 @torch.inference_mode()
-def measure(model):
+def measure(model: LanguageModel) -> dict[str, Any]:
     """error: of the logits after eight tokens, relative, against the model's own step; equal: ten runs of it gave the same bits."""
     cache, own = model.make_cache(), model.make_cache()
     started = time.perf_counter()

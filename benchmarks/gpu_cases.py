@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 import anymamba.ops  # noqa: F401 - it registers the specs
 from anymamba.backends.call import Call
@@ -13,7 +16,7 @@ from anymamba.backends.opspec import SPECS
 from anymamba.backends.probes import as_given
 
 
-def official_shapes(op):
+def official_shapes(op: str) -> dict[str, Any]:
     """Of the op's spec: name -> sizes, official forward and backward milliseconds."""
     return {bench.name: (bench.sizes, *bench.official) for bench in SPECS[op].bench if bench.official}
 
@@ -33,7 +36,7 @@ SSD_SHAPES = {
 DEVICE = torch.device("cuda")
 
 
-def made(op, dtype, **sizes):
+def made(op: str, dtype: torch.dtype, **sizes: Any) -> dict[str, Any]:
     """Inputs of the op as its spec makes them, on the GPU: the tensors alone, by name."""
     spec, call = SPECS[op], Call(op, DEVICE, dtype)
     generator = torch.Generator(DEVICE).manual_seed(0)
@@ -41,14 +44,14 @@ def made(op, dtype, **sizes):
     return {name: as_given(name, value, spec, call) for name, value in arguments.items() if isinstance(value, torch.Tensor)}
 
 
-def scan_inputs(batch, length, channels, states, dtype=torch.bfloat16):
+def scan_inputs(batch: int, length: int, channels: int, states: int, dtype: torch.dtype = torch.bfloat16) -> dict[str, Any]:
     return made("selective_scan_fn", dtype, batch=batch, length=length, dim=channels, d_state=states, dt=-4.0, fresh=True)
 
 
 _kept: dict = {}
 
 
-def kept(key, make):
+def kept(key: Any, make: Callable[[], Any]) -> Any:
     """Inputs of the case at hand; those of the case before are dropped."""
     if key not in _kept:
         _kept.clear()
@@ -61,7 +64,7 @@ SPLIT = [(2, 3, 64, 8, 1), (2, 3, 128, 8, 1), (2, 3, 32, 4, 1), (2, 4, 64, 8, 1)
 """Of the forward scan with helping warps: states of a lane, warps that walk, tile, unrolled groups, blocks of a multiprocessor."""
 
 
-def forward_variants():
+def forward_variants() -> Iterator[Any]:
     from anymamba.backends.cuda import selective_scan_launch as in_cuda
 
     for shape, (sizes, official, _) in SCAN_SHAPES.items():
@@ -73,7 +76,7 @@ def forward_variants():
         plans += [in_cuda.Plan(8, 1, 16, 1, 8, chunks=chunks, polynomial=polynomial) for chunks in chunked for polynomial in (0, 1)]
         for plan in dict.fromkeys(plans):
 
-            def run(sizes=sizes, plan=plan, keep=False):
+            def run(sizes: Any = sizes, plan: Any = plan, keep: float = False) -> Any:
                 given = kept(("scan", sizes), lambda: scan_inputs(*sizes))
                 return in_cuda.scan_forward(*given.values(), True, False, 16 if keep else 0, plan)[:1]
 
@@ -84,7 +87,7 @@ def forward_variants():
         )  # fmt: skip
 
 
-def backward_variants():
+def backward_variants() -> Iterator[Any]:
     from anymamba.backends.cuda import selective_scan_launch as in_cuda
     from anymamba.backends.triton.scan import selective_scan as op
 
@@ -95,8 +98,8 @@ def backward_variants():
         plans = [rule, *(replace(rule, chunks=chunks) for chunks in counts), replace(rule, tile=4)]
         for plan in dict.fromkeys(plans):
 
-            def run(sizes=sizes, plan=plan):
-                def make():
+            def run(sizes: Any = sizes, plan: Any = plan) -> Any:
+                def make() -> Any:
                     given = scan_inputs(*sizes)
                     dout = torch.randn(sizes[0], sizes[1], sizes[2], device=DEVICE, dtype=torch.bfloat16).transpose(1, 2)
                     return given, dout
@@ -107,7 +110,7 @@ def backward_variants():
             yield "scan_backward", shape, describe(plan), official, run
 
 
-def _checkpoint(op, given, every):
+def _checkpoint(op: Any, given: dict[str, Tensor | None], every: int) -> Any:
     key = "checkpoint", every, tuple(given["u"].shape)
     if _checkpoints.get("key") != key:
         batch, channels, length = given["u"].shape
@@ -119,7 +122,7 @@ def _checkpoint(op, given, every):
 _checkpoints: dict = {}
 
 
-def conv_inputs(batch, length, channels, rows):
+def conv_inputs(batch: int, length: int, channels: int, rows: bool) -> Any:
     """x, dout, weight, bias; rows: time is contiguous, not the channels."""
     torch.manual_seed(0)
     sizes = (batch, channels, length) if rows else (batch, length, channels)
@@ -128,7 +131,7 @@ def conv_inputs(batch, length, channels, rows):
     return *((x, dout) if rows else (x.mT, dout.mT)), weight, bias
 
 
-def conv_variants():
+def conv_variants() -> Iterator[Any]:
     from anymamba.backends.triton.conv import causal_conv1d as op
 
     batch, length, channels = CONV_SHAPE
@@ -138,11 +141,11 @@ def conv_variants():
     plans += [replace(plan, stretch=stretch) for plan in (forward_plan, backward_plan) for stretch in (16, 64, 128)]
     for plan in dict.fromkeys(plans):
 
-        def forward(plan=plan):
+        def forward(plan: Any = plan) -> Any:
             x, _, weight, bias = kept("conv", lambda: conv_inputs(*CONV_SHAPE, False))
             return (op.conv_forward(x, weight, bias, None, None, True, plan),)
 
-        def backward(plan=plan):
+        def backward(plan: Any = plan) -> Any:
             x, dout, weight, bias = kept("conv", lambda: conv_inputs(*CONV_SHAPE, False))
             return op.conv_backward(dout, x, weight, bias, None, None, True, plan)[:3]
 
@@ -152,7 +155,7 @@ def conv_variants():
             yield "conv_backward", "B8 L2048 D5120 W4", describe(plan), CONV_TIMES["channels"][1], backward
 
 
-def conv_rows_variants():
+def conv_rows_variants() -> Iterator[Any]:
     """Time contiguous. The last variant copies and takes the kernels for contiguous channels: its error shows whether both agree.
     Official times are those of length 2048, for the odd length too."""
     from anymamba.backends.triton.conv import causal_conv1d as op
@@ -175,7 +178,7 @@ def conv_rows_variants():
                 plans.append(along.RowsPlan(1, 128, 1, 16, 1 if grad else 4, 4))
             for plan in dict.fromkeys([rule, *plans, None]):
 
-                def run(plan=plan, sizes=sizes, grad=grad):
+                def run(plan: Any = plan, sizes: Any = sizes, grad: bool = grad) -> Any:
                     x, dout, weight, bias = kept(("conv", sizes), lambda: conv_inputs(*sizes, True))
                     copying = op.conv_plan(sizes[0], sizes[2], sizes[1], DEVICE, backward=grad)
                     if grad and plan:
@@ -190,22 +193,22 @@ def conv_rows_variants():
                 yield "conv_backward" if grad else "conv_forward", shape, name, official, run
 
 
-def norm_variants():
+def norm_variants() -> Iterator[Any]:
     """x of the results: how far from the rate of a copy on an H200."""
     from anymamba.backends.triton.norm import norm, norm_gated, norm_rows
 
-    def inputs(width):
+    def inputs(width: int) -> Any:
         torch.manual_seed(0)
         rows = [torch.randn(16384, width, device=DEVICE, dtype=torch.bfloat16) for _ in range(3)]
         return [*rows, torch.randn(width, device=DEVICE), torch.ones(16384, 1, device=DEVICE)]
 
-    def forward(width, with_gate):
+    def forward(width: int, with_gate: bool) -> Any:
         x, other, _, weight, _ = kept(("norm", width), lambda: inputs(width))
         if with_gate:
             return (norm_gated.rmsnorm_fn(x, weight, None, other, norm_before_gate=False),)
         return norm.rms_norm_fn(x, weight, None, other, prenorm=True)
 
-    def backward(width, with_gate, warps, programs):
+    def backward(width: int, with_gate: bool, warps: int, programs: int) -> Any:
         x, other, dy, weight, scale = kept(("norm", width), lambda: inputs(width))
         residual, z = (None, other) if with_gate else (other, None)
         return norm_rows.norm_backward(
@@ -224,7 +227,7 @@ def norm_variants():
             )  # fmt: skip
 
 
-def ssd_inputs(batch, length, heads, headdim, states, dtype=torch.bfloat16):
+def ssd_inputs(batch: int, length: int, heads: int, headdim: int, states: int, dtype: torch.dtype = torch.bfloat16) -> dict[str, Any]:
     """Views into one projection, as the model has them."""
     sizes = {"batch": batch, "length": length, "nheads": heads, "headdim": headdim, "d_state": states, "ngroups": 1}
     without = ("z", "initial_states")
@@ -233,7 +236,7 @@ def ssd_inputs(batch, length, heads, headdim, states, dtype=torch.bfloat16):
     return {name: given.get(name) for name in names}
 
 
-def ssd_forward_variants():
+def ssd_forward_variants() -> Iterator[Any]:
     from anymamba.backends.triton.ssd import ssd as op
 
     for shape, (sizes, official, _) in SSD_SHAPES.items():
@@ -242,18 +245,18 @@ def ssd_forward_variants():
         plans = [base, replace(base, heads=8), replace(base, walk_stages=2), replace(base, walk_stages=3)]
         for plan in dict.fromkeys(plans):
 
-            def run(sizes=sizes, plan=plan):
+            def run(sizes: Any = sizes, plan: Any = plan) -> Any:
                 given = kept(("ssd", sizes), lambda: ssd_inputs(*sizes))
                 return op.chunk_scan_forward(*given.values(), True, (0.0, float("inf")), False, False, plan)[:1]
 
             yield "ssd_forward", shape, describe(plan), official, run
 
 
-def ssd_gated_variants():
+def ssd_gated_variants() -> Iterator[Any]:
     """Forward with z, as the official times were taken, and with documents."""
     from anymamba.backends.triton.ssd import ssd as op
 
-    def make(sizes, gated):
+    def make(sizes: Any, gated: bool) -> Any:
         given = ssd_inputs(*sizes)
         if gated:
             return {**given, "z": torch.randn(sizes[:4], device=DEVICE).bfloat16()}
@@ -265,7 +268,7 @@ def ssd_gated_variants():
         plans = [base, *(replace(base, warps=warps, stages=stages) for warps, stages in itertools.product((4, 8), (1, 2, 3)))]
         for plan in dict.fromkeys(plans):
 
-            def run(sizes=sizes, plan=plan, gated=gated):
+            def run(sizes: Any = sizes, plan: Any = plan, gated: bool = gated) -> Any:
                 given = kept(("ssd", sizes, gated), lambda: make(sizes, gated))
                 return op.chunk_scan_forward(*given.values(), True, (0.0, float("inf")), False, False, plan)[:1]
 
@@ -276,7 +279,7 @@ SSD_BACKWARD_CHANGES = [{}, {"heads": 4}, {"q": 32, "heads": 4}]
 """Ways of the backward, as changes of the rule's plan."""
 
 
-def ssd_backward_variants():
+def ssd_backward_variants() -> Iterator[Any]:
     from anymamba.backends.triton.ssd import ssd as op
 
     for shape, (sizes, _, official) in SSD_SHAPES.items():
@@ -290,8 +293,8 @@ def ssd_backward_variants():
         plans += [replace(base, q=32), replace(base, warps=8), replace(base, q=32, warps=8), replace(base, block_p=32)]
         for plan in dict.fromkeys(plans):
 
-            def run(sizes=sizes, plan=plan):
-                def make():
+            def run(sizes: Any = sizes, plan: Any = plan) -> Any:
+                def make() -> Any:
                     return ssd_inputs(*sizes), torch.randn(sizes[:4], device=DEVICE, dtype=torch.bfloat16)
 
                 given, dout = kept(("ssd backward", sizes), make)
@@ -312,11 +315,11 @@ FAMILIES = {
 }
 
 
-def describe(plan):
+def describe(plan: Any) -> str:
     return " ".join(f"{name}={value}" for name, value in vars(plan).items())
 
 
-def variants(only):
+def variants(only: str) -> Iterator[Any]:
     for name, family in FAMILIES.items():
         if not only or name in only:
             yield from family()

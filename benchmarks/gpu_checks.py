@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from gpu_cases import DEVICE, SSD_BACKWARD_CHANGES, scan_inputs, ssd_inputs
@@ -14,7 +16,7 @@ from anymamba.backends import selfcheck
 from anymamba.backends.call import Call
 
 
-def self_checks():
+def self_checks() -> Any:
     from anymamba.backends import triton as package
 
     rows = []
@@ -30,7 +32,7 @@ def self_checks():
     return rows
 
 
-def ssd_check():
+def ssd_check() -> Any:
     """As large_check, for the Mamba-2 scan and every way of its backward."""
     from anymamba.backends.torch.ssd import mamba_chunk_scan_combined as exact
     from anymamba.backends.triton.ssd import ssd
@@ -41,7 +43,7 @@ def ssd_check():
     seq_idx = (torch.arange(1000, device=DEVICE) // 300).int()[None].repeat(2, 1)
     seq_idx[0, 500:520] = -1
 
-    def run(function, dtype):
+    def run(function: Callable[..., Any], dtype: torch.dtype | None) -> Any:
         inputs = {k: (v.to(dtype) if dtype else v).detach().requires_grad_() for k, v in given.items()}
         out, final = function(**inputs, chunk_size=256, dt_softplus=True, seq_idx=seq_idx, return_final_states=True)
         torch.manual_seed(1)
@@ -67,7 +69,7 @@ def ssd_check():
     return errors
 
 
-def long_check():
+def long_check() -> Any:
     """Offsets past 2**31: the end of a long sequence against the same steps alone, long after the start has faded."""
     from anymamba.backends.cuda import selective_scan_launch as in_cuda
     from anymamba.backends.triton.conv import causal_conv1d as conv
@@ -77,7 +79,7 @@ def long_check():
     found = {}
     tail = 65536
 
-    def note(name, whole, part):
+    def note(name: str, whole: Any, part: Any) -> None:
         found[name] = difference([whole[..., -4096:]], [part[..., -4096:]])
         print(f"{'ok  ' if found[name] < 1e-3 else 'FAIL'}  long {name}: {found[name]:.0e}")
 
@@ -97,7 +99,7 @@ def long_check():
     given = ssd_inputs(1, 2**20, 40, 64, 128)
     part = {k: (v[:, -tail:] if v is not None and k in ("x", "dt", "B", "C") else v) for k, v in given.items()}
 
-    def scan(x):
+    def scan(x: Any) -> Any:
         return ssd.mamba_chunk_scan_combined(
             x["x"], x["dt"], x["A"], x["B"], x["C"], 256, D=x["D"], dt_bias=x["dt_bias"], dt_softplus=True
         ).movedim(1, -1)
@@ -106,7 +108,7 @@ def long_check():
     return found
 
 
-def large_check():
+def large_check() -> Any:
     """The scan against plain PyTorch in float64, bf16 inputs, at a size with many programs: relative Frobenius errors."""
     from anymamba.backends.cuda.selective_scan import selective_scan_fn as ours
     from anymamba.backends.torch.selective_scan import selective_scan_fn as exact
@@ -148,7 +150,7 @@ def large_check():
     return errors
 
 
-def difference(got, want):
+def difference(got: Any, want: Any) -> float:
     """Largest relative Frobenius error over the outputs; NaN counts as infinite."""
     worst = 0.0
     for a, b in zip(got, want):

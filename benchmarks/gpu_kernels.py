@@ -14,6 +14,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from gpu_cases import DEVICE, _kept, variants
@@ -22,7 +24,7 @@ from gpu_checks import difference, large_check, long_check, self_checks, ssd_che
 from anymamba.backends import machine
 
 
-def compile_share(only, share, of):
+def compile_share(only: list[Any], share: int, of: int) -> None:
     """Runs every of-th variant once: its kernels are then in Triton's cache."""
     for index, (family, shape, name, _, run) in enumerate(variants(only)):
         if index % of == share:
@@ -35,7 +37,7 @@ def compile_share(only, share, of):
                     return
 
 
-def median_ms(run, budget_ms=60.0):
+def median_ms(run: Callable[[], Any], budget_ms: float = 60.0) -> float:
     """Median of single calls timed by events, the second-level cache overwritten before each, launches queued ahead."""
     run()
     torch.cuda.synchronize()
@@ -57,7 +59,7 @@ def median_ms(run, budget_ms=60.0):
     return sorted(begin.elapsed_time(end) for begin, end in pairs)[repeats // 2]
 
 
-def kernel_times(run, calls=5):
+def kernel_times(run: Callable[[], Any], calls: int = 5) -> Any:
     """[name, microseconds] of each kernel of one call, in order, by the profiler."""
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
@@ -74,7 +76,7 @@ def kernel_times(run, calls=5):
     return [[e.name[:60], round(us, 1)] for e, us in zip(kernels, times)]
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", default="gpu_kernels.json")
     parser.add_argument("--only", default="")
@@ -156,7 +158,7 @@ def main():
     print(f"copy {document['copy TB/s']} TB/s; {time.time() - begun:.0f} s in all")
 
 
-def report(document):
+def report(document: dict[str, Any]) -> None:
     """The rule's own choice, which comes first in the list, and the three best variants, by where they differ from it."""
     groups: dict = {}
     for row in document["rows"]:
@@ -178,7 +180,7 @@ def report(document):
             print(f"  {short(row, rows[0])}: {times}")
 
 
-def short(row, base):
+def short(row: dict[str, Any], base: dict[str, Any]) -> str:
     if row is base:
         return row["variant"]
     return " ".join(sorted(set(row["variant"].split()) - set(base["variant"].split()))) or "same"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -25,7 +27,7 @@ CASES = [
 ]
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", default="model_kernels.json")
     arguments = parser.parse_args()
@@ -47,7 +49,7 @@ def main():
         show(document["rows"][-1])
 
 
-def times(run, units):
+def times(run: Callable[[], Any], units: Any) -> dict[str, Any]:
     """Microseconds a unit (a token, a training step): of the whole without the profiler; of the host, until its last launch; busy,
     the sum of all kernels; and of each kernel, with its launches a unit."""
     for _ in range(3):
@@ -76,7 +78,7 @@ def times(run, units):
     }
 
 
-def show(row):
+def show(row: dict[str, Any]) -> None:
     numbers = ", ".join(f"{name} {row[name]}" for name in ("whole us", "host us", "busy us", "launches"))
     print(f"\n{row['family']}-{row['size']} {row['mode']}: {numbers}")
     for name, (microseconds, launches) in list(row["kernels"].items())[:14]:

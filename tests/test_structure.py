@@ -139,6 +139,19 @@ def test_no_file_is_longer_than_500_lines(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= 500
 
 
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_function_says_its_types(path: Path) -> None:
+    """Tests and benchmarks too; kernels of Triton are a language of their own."""
+    functions = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)]
+    for function in functions:
+        if any("jit" in ast.unparse(decorator) for decorator in function.decorator_list) or function.name == "__getattr__":
+            continue
+        arguments = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+        untyped = [argument.arg for argument in arguments if argument.annotation is None and argument.arg not in ("self", "cls")]
+        answers = function.returns is not None or function.name == "__init__"
+        assert answers and not untyped, f"line {function.lineno}: {function.name} {untyped}"
+
+
 def test_no_vague_file_names() -> None:
     vague = {"utils.py", "util.py", "helpers.py", "common.py", "misc.py"}
     # the drop-in mirrors upstream's tree, which has a package named utils

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ LOGS = Path(__file__).resolve().parents[1] / "doctor" / "logs"
 
 
 @pytest.fixture(autouse=True)
-def language():
+def language() -> Iterator[None]:
     yield
     set_language(None)
 

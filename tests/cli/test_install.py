@@ -6,8 +6,10 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from torch import Tensor
 
 from anymamba.cli import install, main
 from anymamba.installer import verify
@@ -161,11 +163,11 @@ def test_verification_compares_gradients_too(monkeypatch: pytest.MonkeyPatch) ->
 
     class WrongGradient(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, x):  # type: ignore[no-untyped-def]
+        def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
             return x.clone()
 
         @staticmethod
-        def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
             return gradient * 1.05
 
     def wrong(x: torch.Tensor, *others: object, **options: object) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from anymamba.doctor import reading, rules
@@ -118,7 +120,7 @@ CHANGES = [crlf, utf16, utf16_without_mark, gbk, coloured, quoted, docker, inden
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_first_cause_survives(change) -> None:
+def test_first_cause_survives(change: Any) -> None:
     # what a terminal has broken at its width cannot be joined any more once something stands before each line
     chosen = [case for case in CASES if not case.name.startswith("hard_wrapped")]
     lost = [case.name for case in chosen if names(change(case.log.decode("utf-8")))[0] != case.causes[0]]

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ FROM_MATCHES = {
 }  # fmt: skip
 
 
-def environments(system: str):
+def environments(system: str) -> Iterator[Environment]:
     for manager, (torch, cuda), python in itertools.product(MANAGERS, TORCHES, ("3.10", "3.14")):
         shell = "powershell" if system == "windows" else "bash"
         yield Environment(system, shell, manager, "", python, torch, cuda)

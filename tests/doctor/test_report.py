@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -17,13 +19,13 @@ LOG = LOGS / "isolation_cpu_torch_windows.txt"
 
 
 @pytest.fixture(autouse=True)
-def language():
+def language() -> Iterator[None]:
     set_language("en")
     yield
     set_language(None)
 
 
-def report(name: str = LOG.stem):
+def report(name: str = LOG.stem) -> Any:
     return diagnose_log(io.BytesIO((LOGS / f"{name}.txt").read_bytes()), name)
 
 

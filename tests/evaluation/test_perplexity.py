@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def nats(model: LanguageModel, ids: list[int], first: int = 0) -> float:
 
 
 @pytest.mark.parametrize("window", [2, 7, 64, 100000])
-def test_recurrent_is_the_whole_text_in_one_row(model, window):
+def test_recurrent_is_the_whole_text_in_one_row(model: LanguageModel, window: int) -> None:
     score = score_text(model, BYTES, TEXT, window=window)
     size = len(TEXT.encode())
     expected = nats(model, [256, *TEXT.encode()])
@@ -49,7 +50,7 @@ def test_recurrent_is_the_whole_text_in_one_row(model, window):
 
 
 @pytest.mark.parametrize(("window", "stride"), [(16, 8), (16, 16), (16, 1), (1000, 5), (7, 3)])
-def test_sliding(model, window, stride):
+def test_sliding(model: LanguageModel, window: int, stride: int) -> None:
     ids = [256, *TEXT.encode()]
     expected, start, scored = 0.0, 0, 0
     while True:
@@ -64,7 +65,7 @@ def test_sliding(model, window, stride):
     assert score.nats == pytest.approx(expected, rel=1e-5)
 
 
-def test_files_are_read_in_pieces(model, tmp_path, monkeypatch):
+def test_files_are_read_in_pieces(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text").write_bytes(TEXT.encode())
     whole = score_file(model, BYTES, tmp_path / "text")
     for size in (1, 3, 10):
@@ -77,7 +78,7 @@ def test_files_are_read_in_pieces(model, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("window", [16, 37, 2048])
 @pytest.mark.parametrize("mode", ["recurrent", "sliding"])
-def test_records_are_documents_of_their_own(model, tmp_path, mode, window):
+def test_records_are_documents_of_their_own(model: LanguageModel, tmp_path: Path, mode: str, window: int) -> None:
     texts = [f"record {number}: 你好 " * (1 + number % 4) for number in range(9)]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"body": text}) + "\n" for text in texts) + '{"title": 1}\n', "utf-8")
@@ -89,7 +90,7 @@ def test_records_are_documents_of_their_own(model, tmp_path, mode, window):
     assert (skips.total, skips.count) == (10, 1) and "has no field 'body'" in skips.summary()
 
 
-def test_other_kinds_and_encodings(model, tmp_path):
+def test_other_kinds_and_encodings(model: LanguageModel, tmp_path: Path) -> None:
     expected = score_text(model, BYTES, TEXT)
     (tmp_path / "a.txt").write_bytes(TEXT.encode("gb18030"))
     (tmp_path / "b.txt.gz").write_bytes(gzip.compress(TEXT.encode()))
@@ -101,14 +102,14 @@ def test_other_kinds_and_encodings(model, tmp_path):
         score_file(model, BYTES, tmp_path / "a.txt")
 
 
-def test_a_model_in_training_stays_in_training(model):
+def test_a_model_in_training_stays_in_training(model: LanguageModel) -> None:
     model.train()
     score_text(model, BYTES, TEXT)
     assert model.training and all(parameter.grad is None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("block", [1, 4, 2**20])
-def test_bad_files(model, tmp_path, monkeypatch, block):
+def test_bad_files(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(readers, "BLOCK", block)
     (tmp_path / "empty").touch()
     (tmp_path / "latin1").write_bytes(b"good\nna" + b"\xefve")
@@ -118,7 +119,7 @@ def test_bad_files(model, tmp_path, monkeypatch, block):
             score_file(model, BYTES, tmp_path / name)
 
 
-def test_impossible_requests(model):
+def test_impossible_requests(model: LanguageModel) -> None:
     for options in ({"mode": "circular"}, {"window": 1}, {"mode": "sliding", "window": 8, "stride": 9}):
         with pytest.raises(AnymambaError):
             score_text(model, BYTES, TEXT, **options)
@@ -128,7 +129,7 @@ def test_impossible_requests(model):
         score_text(model, BYTES, "")
 
 
-def test_command_line(model, tmp_path, capsys):
+def test_command_line(model: LanguageModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hub.save(model, tmp_path / "model", BYTES)
     (tmp_path / "text").write_text(TEXT, encoding="utf-8")
     words = ["eval", str(tmp_path / "model"), str(tmp_path / "text"), "--lang", "en", "--device", "cpu"]

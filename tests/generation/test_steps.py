@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +62,7 @@ def test_the_host_looks_at_tokens_while_the_next_are_under_way(monkeypatch: pyte
     events: list[str] = []
 
     class Watched(module._Block):
-        def steps(self):  # type: ignore[no-untyped-def]
+        def steps(self) -> Iterator[Any]:  # type: ignore[no-untyped-def]
             events.append(f"looks at {self._size}")
             yield from super().steps()
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +30,7 @@ READINGS = {"whole": [LENGTH], "pieces": [4, 1, 6, 1], "steps": [1] * LENGTH}
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread() -> Iterator[None]:
     """Models this small only lose by more."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -49,7 +51,7 @@ def targets_of(mask: Tensor) -> Tensor:
     return targets
 
 
-def fast(model: LanguageModel, padding: str, pieces: list[int], **autocast) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def fast(model: LanguageModel, padding: str, pieces: list[int], **autocast: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Loss, logits of the real tokens, gradients."""
     mask = mask_of(padding)
     targets = targets_of(mask)
@@ -93,7 +95,7 @@ def gradients(model: LanguageModel) -> dict[str, Tensor]:
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def compare(got, wanted, most: float) -> None:
+def compare(got: Any, wanted: Any, most: float) -> None:
     for name, one, other in (("loss", got[0], wanted[0]), ("logits", got[1], wanted[1])):
         assert relative(one, other) <= most, name
     whole = max(gradient.norm() for gradient in wanted[2].values())
@@ -127,7 +129,7 @@ def check(family: str, case: str, padding: str, reading: str, way: str = "eager"
         compare(fast(called, padding, READINGS[reading]) if way != "compile" else compiled(called, model, padding), wanted, 1e-5)
 
 
-def compiled(called, model: LanguageModel, padding: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def compiled(called: Any, model: LanguageModel, padding: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     mask = mask_of(padding)
     given = None if padding == "none" else mask
     output = called(IDS, targets=targets_of(mask), attention_mask=given, return_logits=True)
@@ -163,7 +165,7 @@ QUICK = [
 
 
 @pytest.mark.parametrize(("family", "case"), QUICK, ids=str)
-def test_some_attachments(family, case):
+def test_some_attachments(family: str, case: str) -> None:
     for index, reading in enumerate(READINGS):
         check(family, case, list(PADDINGS)[(index + 1) % 4], reading)
     check(family, case, "between", "whole")
@@ -193,7 +195,7 @@ def every_pair() -> list[Row]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", attached.FAMILIES)
-def test_every_pair_of_axes(family):
+def test_every_pair_of_axes(family: str) -> None:
     wrong = {}
     for row in every_pair():
         if row["family"] == family:
@@ -209,7 +211,7 @@ def test_every_pair_of_axes(family):
 
 @pytest.mark.grid
 @pytest.mark.parametrize(("family", "case"), EVERYTHING, ids=str)
-def test_every_attachment(family, case):
+def test_every_attachment(family: str, case: str) -> None:
     for padding, reading, way in itertools.product(PADDINGS, READINGS, ("eager", "checkpointing", "bfloat16")):
         check(family, case, padding, reading, way)
     for padding in PADDINGS:
@@ -219,7 +221,7 @@ def test_every_attachment(family, case):
 
 @pytest.mark.grid
 @pytest.mark.parametrize(("family", "case"), EVERYTHING, ids=str)
-def test_every_attachment_compiled(family, case):
+def test_every_attachment_compiled(family: str, case: str) -> None:
     if case.startswith(("backward hook", "DoRA")):
         pytest.skip("torch.compile traces neither backward hooks of modules inside a graph nor PEFT's DoRA")
     for padding in PADDINGS:

@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.testing import assert_close
 
 import anymamba
@@ -26,14 +28,14 @@ from anymamba.models.tokenizer import byte_tokenizer
 IDS = torch.arange(30).view(2, 15)
 
 
-def tiny(**options) -> LanguageModel:
+def tiny(**options: Any) -> LanguageModel:
     torch.manual_seed(1)
     return LanguageModel(
         MambaConfig(vocab_size=56, hidden_size=16, num_hidden_layers=2, state_size=4, **options)
     ).eval()
 
 
-def tiny2(**options) -> LanguageModel:
+def tiny2(**options: Any) -> LanguageModel:
     torch.manual_seed(2)
     sizes = {"hidden_size": 32, "num_heads": 1, "state_size": 128, "num_hidden_layers": 2, "n_groups": 1}
     return LanguageModel(Mamba2Config(vocab_size=48, **{**sizes, **options})).eval()
@@ -50,7 +52,7 @@ def original_names(model: LanguageModel, prefix: str = "") -> dict[str, torch.Te
     }
 
 
-def test_save_and_load(tmp_path):
+def test_save_and_load(tmp_path: Path) -> None:
     model = tiny()
     hub.save(model, tmp_path / "a")
     loaded = anymamba.load(tmp_path / "a")
@@ -62,13 +64,13 @@ def test_save_and_load(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_load_in_another_dtype(tmp_path):
+def test_load_in_another_dtype(tmp_path: Path) -> None:
     hub.save(tiny(), tmp_path / "a")
     assert {p.dtype for p in hub.load(tmp_path / "a", dtype=torch.bfloat16).parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_sharded(tmp_path, tied):
+def test_sharded(tmp_path: Path, tied: bool) -> None:
     model = tiny(tie_word_embeddings=tied)
     hub.save(model, tmp_path / "a", shard_bytes=3000)
     names = [name for name in os.listdir(tmp_path / "a") if name.endswith(".safetensors")]
@@ -82,7 +84,7 @@ def test_sharded(tmp_path, tied):
         hub.load(tmp_path / "a")
 
 
-def test_saving_over_an_older_checkpoint_keeps_its_other_files(tmp_path):
+def test_saving_over_an_older_checkpoint_keeps_its_other_files(tmp_path: Path) -> None:
     hub.save(tiny(), tmp_path / "a", shard_bytes=5000)
     (tmp_path / "a" / "optimizer.bin").write_text("state")
     new = tiny(tie_word_embeddings=False)
@@ -92,7 +94,7 @@ def test_saving_over_an_older_checkpoint_keeps_its_other_files(tmp_path):
     assert not list((tmp_path / "a").glob("model-0*")) and os.listdir(tmp_path) == ["a"]
 
 
-def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny()
     hub.save(model, tmp_path / "a")
     monkeypatch.setattr(hub.weights, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -102,7 +104,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_transformers_pickles_and_shards(tmp_path, peers):
+def test_transformers_pickles_and_shards(tmp_path: Path, peers: Any) -> None:
     peer, folder = peers["mamba"]
     shutil.copytree(folder, tmp_path / "bin")
     state = load_file(tmp_path / "bin" / "model.safetensors")
@@ -114,7 +116,7 @@ def test_transformers_pickles_and_shards(tmp_path, peers):
         same(hub.load(folder), hub.load(tmp_path / name))
 
 
-def test_original_mamba(tmp_path):
+def test_original_mamba(tmp_path: Path) -> None:
     """d_model 16 and vocabulary 53 padded to 56, as MambaLMHeadModel.save_pretrained writes them."""
     model = tiny()
     config = {
@@ -128,7 +130,7 @@ def test_original_mamba(tmp_path):
     assert loaded.config.vocab_size == 56 and loaded.config.tie_word_embeddings
 
 
-def test_original_mamba2(tmp_path):
+def test_original_mamba2(tmp_path: Path) -> None:
     model = tiny2(tie_word_embeddings=True)
     config = {
         "d_model": 32, "d_intermediate": 0, "n_layer": 2, "vocab_size": 47, "ssm_cfg": {"layer": "Mamba2"}, "attn_layer_idx": [],
@@ -140,7 +142,7 @@ def test_original_mamba2(tmp_path):
     same(model, hub.load(tmp_path))
 
 
-def test_codestral(tmp_path):
+def test_codestral(tmp_path: Path) -> None:
     model = tiny2(n_groups=1)
     params = {
         "dim": 32, "n_layers": 2, "vocab_size": 48, "n_groups": 1, "rms_norm": True, "residual_in_fp32": True,
@@ -161,21 +163,21 @@ def test_codestral(tmp_path):
         {"ssm_cfg": {"layer": "Mamba2", "D_has_hdim": True}},
     ],
 )
-def test_original_models_that_have_more_than_mamba(tmp_path, change):
+def test_original_models_that_have_more_than_mamba(tmp_path: Path, change: Any) -> None:
     files.write_json(tmp_path / "config.json", {"d_model": 16, "n_layer": 2, **change})
     (name,) = change
     with pytest.raises(AnymambaError, match=name):
         hub.load(tmp_path)
 
 
-def test_unknown_model_type_lists_the_known(tmp_path):
+def test_unknown_model_type_lists_the_known(tmp_path: Path) -> None:
     files.write_json(tmp_path / "config.json", {"model_type": "llama"})
     with pytest.raises(AnymambaError, match="llama") as caught:
         hub.load(tmp_path)
     assert "mamba, mamba2, mamba3, falcon_mamba" in str(caught.value)
 
 
-def test_missing_folder_and_files(tmp_path):
+def test_missing_folder_and_files(tmp_path: Path) -> None:
     (tmp_path / "neighbour").mkdir()
     with pytest.raises(AnymambaError, match="neighbour"):
         hub.load(tmp_path / "none")
@@ -190,10 +192,10 @@ def test_missing_folder_and_files(tmp_path):
         hub.load(tmp_path / "a" / "config.json")
 
 
-def test_a_hub_name_is_downloaded_only_where_no_folder_has_it(tmp_path, monkeypatch):
+def test_a_hub_name_is_downloaded_only_where_no_folder_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def snapshot_download(name, allow_patterns):
+    def snapshot_download(name: str, allow_patterns: Any) -> Any:
         asked.append(name)
         return str(tmp_path / "a")
 
@@ -207,8 +209,8 @@ def test_a_hub_name_is_downloaded_only_where_no_folder_has_it(tmp_path, monkeypa
     assert asked == ["owner/elsewhere"]
 
 
-def test_offline_names_the_cause(monkeypatch):
-    def snapshot_download(*_, **__):
+def test_offline_names_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot_download(*_: Any, **__: Any) -> Any:
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
@@ -217,7 +219,7 @@ def test_offline_names_the_cause(monkeypatch):
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.99])
-def test_truncated_safetensors(tmp_path, keep):
+def test_truncated_safetensors(tmp_path: Path, keep: float) -> None:
     hub.save(tiny(), tmp_path / "a")
     file = tmp_path / "a" / "model.safetensors"
     content = file.read_bytes()
@@ -227,16 +229,16 @@ def test_truncated_safetensors(tmp_path, keep):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 half a zip file"])
-def test_broken_pickle(tmp_path, content):
+def test_broken_pickle(tmp_path: Path, content: bytes) -> None:
     files.write_json(tmp_path / "config.json", {"model_type": "mamba"})
     (tmp_path / "pytorch_model.bin").write_bytes(content)
     with pytest.raises(AnymambaError, match="pytorch_model.bin"):
         hub.load(tmp_path)
 
 
-def test_a_pickle_that_would_run_a_program_is_not_opened(tmp_path):
+def test_a_pickle_that_would_run_a_program_is_not_opened(tmp_path: Path) -> None:
     class Program:
-        def __reduce__(self):
+        def __reduce__(self) -> Any:
             return os.mkdir, (str(tmp_path / "ran"),)
 
     files.write_json(tmp_path / "config.json", {"model_type": "mamba"})
@@ -246,22 +248,22 @@ def test_a_pickle_that_would_run_a_program_is_not_opened(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_config_that_is_not_json(tmp_path):
+def test_config_that_is_not_json(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "mam')
     with pytest.raises(AnymambaError, match="not valid JSON"):
         hub.load(tmp_path)
 
 
-def change_weights(folder: Path, change) -> None:
+def change_weights(folder: Path, change: Any) -> None:
     state = load_file(folder / "model.safetensors")
     change(state)
     save_file(state, folder / "model.safetensors")
 
 
-def test_missing_unexpected_and_misshaped_keys_are_named(tmp_path):
+def test_missing_unexpected_and_misshaped_keys_are_named(tmp_path: Path) -> None:
     hub.save(tiny(), tmp_path / "a")
 
-    def change(state):
+    def change(state: dict[str, Tensor]) -> None:
         del state["backbone.norm_f.weight"]
         state["backbone.layers.7.mixer.D"] = torch.ones(3)
         state["backbone.layers.0.mixer.D"] = torch.ones(5)
@@ -273,7 +275,7 @@ def test_missing_unexpected_and_misshaped_keys_are_named(tmp_path):
         assert part in str(caught.value)
 
 
-def test_vocabulary_mismatch(tmp_path):
+def test_vocabulary_mismatch(tmp_path: Path) -> None:
     hub.save(tiny(), tmp_path / "a")
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     files.write_json(tmp_path / "a" / "config.json", {**config, "vocab_size": 64})
@@ -287,7 +289,7 @@ def test_vocabulary_mismatch(tmp_path):
         tiny()(torch.tensor([[1, 56]]))
 
 
-def test_tokenizer_ids_go_into_the_configuration(tmp_path):
+def test_tokenizer_ids_go_into_the_configuration(tmp_path: Path) -> None:
     model = LanguageModel(MambaConfig(262, 16, 4, 1))
     hub.save(model, tmp_path / "a", byte_tokenizer())
     config = hub.load(tmp_path / "a").config
@@ -295,7 +297,7 @@ def test_tokenizer_ids_go_into_the_configuration(tmp_path):
     assert config.eos_token_ids == [256, 261]  # the end of a text, and of an answer by the chat template
 
 
-def test_sizes_of_mamba3_are_near_those_of_the_others():
+def test_sizes_of_mamba3_are_near_those_of_the_others() -> None:
     for size, millions in {"130m": 129, "370m": 370, "790m": 792, "1.4b": 1372, "2.8b": 2768}.items():
         with torch.device("meta"):
             model = LanguageModel(config_of_size(size, "mamba3"))
@@ -303,7 +305,7 @@ def test_sizes_of_mamba3_are_near_those_of_the_others():
 
 
 @pytest.mark.parametrize("family", ["mamba", "mamba2"])
-def test_published_sizes(family):
+def test_published_sizes(family: str) -> None:
     """Parameters of the published models, in millions (counted from their configurations; tied)."""
     for size, millions in {"130m": 129, "370m": 370, "790m": 792, "1.4b": 1372, "2.8b": 2768}.items():
         with torch.device("meta"):
@@ -313,7 +315,7 @@ def test_published_sizes(family):
         config_of_size("7b")
 
 
-def test_initialisation_as_upstream():
+def test_initialisation_as_upstream() -> None:
     torch.manual_seed(0)
     model = LanguageModel(MambaConfig(vocab_size=64, hidden_size=64, num_hidden_layers=4))
     mixer = model.backbone.layers[0].mixer
@@ -337,6 +339,6 @@ def test_initialisation_as_upstream():
 @pytest.mark.parametrize(
     "options", [{"num_heads": 5}, {"n_groups": 3}, {"hidden_act": "gelu"}, {"state_size": 0}, {"vocab_size": "many"}]
 )
-def test_impossible_configurations(options):
+def test_impossible_configurations(options: Any) -> None:
     with pytest.raises(AnymambaError, match=next(iter(options))):
         Mamba2Config(**{"hidden_size": 32, "num_heads": 2, "head_dim": 32, "n_groups": 1, **options})

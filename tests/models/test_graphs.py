@@ -22,7 +22,7 @@ CASES = [pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow]) 
 
 
 @pytest.mark.parametrize(("family", "call"), CASES)
-def test_one_graph(family, call):
+def test_one_graph(family: str, call: str) -> None:
     model = attached.build(family, "plain", training=True)
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -42,7 +42,7 @@ def test_one_graph(family, call):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", attached.FAMILIES)
-def test_lengths_as_symbols(family):
+def test_lengths_as_symbols(family: str) -> None:
     model = attached.build(family, "plain")
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
@@ -51,14 +51,14 @@ def test_lengths_as_symbols(family):
 
 
 @pytest.mark.parametrize("family", [pytest.param(f, marks=[] if f == "mamba2" else [pytest.mark.slow]) for f in attached.FAMILIES])
-def test_export(family):
+def test_export(family: str) -> None:
     model = attached.build(family, "plain")
     for name in ("logits", "loss"):
         exported = torch.export.export(model, (IDS,), CALLS[name]).module()(IDS, **CALLS[name])
         assert relative(getattr(exported, name), getattr(model(IDS, **CALLS[name]), name)) <= 1e-5
 
 
-def test_what_cannot_be_in_a_graph_is_still_refused_outside():
+def test_what_cannot_be_in_a_graph_is_still_refused_outside() -> None:
     model = attached.build("mamba", "plain")
     with pytest.raises(ValueError, match="61"):
         model(torch.tensor([[1, 61]]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.testing import assert_close
 
 from anymamba.errors import ArgumentError
@@ -12,7 +13,7 @@ from anymamba.models.trunk import loss as module
 from anymamba.models.trunk.loss import linear_cross_entropy
 
 
-def inputs(tokens: int = 37, vocabulary: int = 101, width: int = 12, dtype=torch.float32):
+def inputs(tokens: int = 37, vocabulary: int = 101, width: int = 12, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(tokens)
     hidden = torch.randn(tokens, width, generator=generator).to(dtype).requires_grad_()
     weight = torch.randn(vocabulary, width, generator=generator).to(dtype).requires_grad_()
@@ -22,12 +23,12 @@ def inputs(tokens: int = 37, vocabulary: int = 101, width: int = 12, dtype=torch
 
 
 @pytest.fixture(autouse=True, params=[1, 10, 10**6], ids=lambda rows: f"{rows} rows a block")
-def blocks(request, monkeypatch):
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * 101 * request.param)
     monkeypatch.setattr(module, "_CACHE_BYTES", 4 * 101 * 3)
 
 
-def test_value_and_gradients():
+def test_value_and_gradients() -> None:
     hidden, weight, targets = inputs()
     expected = F.cross_entropy(hidden.double() @ weight.double().t(), targets)
     wanted = torch.autograd.grad(3 * expected, (hidden, weight))
@@ -36,7 +37,7 @@ def test_value_and_gradients():
     assert_close(torch.autograd.grad(3 * got, (hidden, weight)), wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_token_weights_and_normalizer():
+def test_token_weights_and_normalizer() -> None:
     hidden, weight, targets = inputs()
     weights = torch.rand(targets.shape, generator=torch.Generator().manual_seed(0))
     each = F.cross_entropy(hidden @ weight.t(), targets, reduction="none")
@@ -49,14 +50,14 @@ def test_token_weights_and_normalizer():
         assert_close(torch.autograd.grad(got, (hidden, weight)), wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_batches_of_rows_and_another_ignore_index():
+def test_batches_of_rows_and_another_ignore_index() -> None:
     hidden, weight, targets = inputs(36)
     targets = targets.masked_fill(targets == -100, -1).view(4, 9)
     expected = F.cross_entropy(hidden @ weight.t(), targets.view(-1), ignore_index=-1)
     assert_close(linear_cross_entropy(hidden.view(4, 9, -1), weight, targets, ignore_index=-1), expected)
 
 
-def test_all_ignored_and_empty():
+def test_all_ignored_and_empty() -> None:
     hidden, weight, targets = inputs()
     loss = linear_cross_entropy(hidden, weight, torch.full_like(targets, -100))
     loss.backward()
@@ -65,7 +66,7 @@ def test_all_ignored_and_empty():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_as_good_as_torch(dtype):
+def test_half_precision_is_as_good_as_torch(dtype: torch.dtype) -> None:
     """Error against float64 at most twice that of the plain computation in the same dtype."""
     hidden, weight, targets = inputs(dtype=dtype)
     exact = F.cross_entropy(hidden.double() @ weight.double().t(), targets)
@@ -79,7 +80,7 @@ def test_half_precision_is_as_good_as_torch(dtype):
         assert (got.double() - true).norm() <= 2 * (other.double() - true).norm() + 1e-6 * true.norm()
 
 
-def test_autocast_gives_float32_gradients_of_float32_parameters():
+def test_autocast_gives_float32_gradients_of_float32_parameters() -> None:
     hidden, weight, targets = inputs()
     expected = torch.autograd.grad(F.cross_entropy(hidden @ weight.t(), targets), (hidden, weight))
     with torch.autocast("cpu", torch.bfloat16):
@@ -89,7 +90,7 @@ def test_autocast_gives_float32_gradients_of_float32_parameters():
         assert (got - want).norm() < 0.02 * want.norm()
 
 
-def test_without_gradients_nothing_is_kept():
+def test_without_gradients_nothing_is_kept() -> None:
     hidden, weight, targets = inputs()
     with torch.no_grad():
         loss = linear_cross_entropy(hidden, weight, targets)
@@ -99,13 +100,13 @@ def test_without_gradients_nothing_is_kept():
     assert hidden.grad is not None and weight.grad is None
 
 
-def test_large_logits_do_not_overflow():
+def test_large_logits_do_not_overflow() -> None:
     hidden, weight, targets = inputs()
     loss = linear_cross_entropy(1e4 * hidden, weight, targets)
     assert torch.isfinite(loss) and torch.isfinite(torch.autograd.grad(loss, weight)[0]).all()
 
 
-def test_wrong_arguments_are_named():
+def test_wrong_arguments_are_named() -> None:
     hidden, weight, targets = inputs()
     with pytest.raises(ArgumentError, match=r"\(36,\)"):
         linear_cross_entropy(hidden, weight, targets[1:])
@@ -115,7 +116,7 @@ def test_wrong_arguments_are_named():
         linear_cross_entropy(hidden, weight, targets, token_weights=torch.ones(3))
 
 
-def test_a_second_backward_pass_adds_the_same_gradients():
+def test_a_second_backward_pass_adds_the_same_gradients() -> None:
     hidden, weight, targets = inputs()
     loss = linear_cross_entropy(hidden, weight, targets)
     loss.backward(retain_graph=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ IDS = torch.randint(0, 61, (2, 40), generator=torch.Generator().manual_seed(0))
 
 @torch.no_grad()
 @pytest.mark.parametrize("pieces", [[40], [1] * 40, [1, 2, 3, 34], [7, 1, 1, 31], [39, 1], [2, 2, 36]], ids=str)
-def test_pieces_give_what_the_whole_gives(model, pieces):
+def test_pieces_give_what_the_whole_gives(model: LanguageModel, pieces: list[int]) -> None:
     cache = model.make_cache(2)
     parts = torch.cat([model(piece, cache=cache).logits for piece in IDS.split(pieces, 1)], 1)
     assert_close(parts, model(IDS).logits, rtol=0, atol=1e-4)
@@ -31,7 +33,7 @@ def test_pieces_give_what_the_whole_gives(model, pieces):
 
 
 @torch.no_grad()
-def test_bfloat16_keeps_the_state_in_float32(model):
+def test_bfloat16_keeps_the_state_in_float32(model: LanguageModel) -> None:
     exact = model(IDS).logits
     model = model.to(torch.bfloat16)
     cache = model.make_cache(2)
@@ -41,7 +43,7 @@ def test_bfloat16_keeps_the_state_in_float32(model):
 
 
 @torch.no_grad()
-def test_autocast(model):
+def test_autocast(model: LanguageModel) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         cache = model.make_cache(2)
         parts = torch.cat([model(piece, cache=cache).logits for piece in IDS.split([5, 1, 33, 1], 1)], 1)
@@ -50,7 +52,7 @@ def test_autocast(model):
 
 
 @torch.no_grad()
-def test_memory_and_addresses_do_not_change(model):
+def test_memory_and_addresses_do_not_change(model: LanguageModel) -> None:
     cache = model.make_cache(1)
     model(IDS[:1], cache=cache)
     size, addresses = cache.nbytes, [layer.ssm.data_ptr() for layer in cache.layers]
@@ -62,7 +64,7 @@ def test_memory_and_addresses_do_not_change(model):
 
 
 @torch.no_grad()
-def test_save_load_clone_select(model, tmp_path):
+def test_save_load_clone_select(model: LanguageModel, tmp_path: Path) -> None:
     cache = model.make_cache(1)
     model(IDS[:1, :30], cache=cache)
     cache.save(tmp_path / "state.safetensors", prompt="你好")
@@ -80,7 +82,7 @@ def test_save_load_clone_select(model, tmp_path):
         assert_close(got, expected.expand_as(got), rtol=0, atol=1e-4)
 
 
-def test_states_that_do_not_fit(model, tmp_path):
+def test_states_that_do_not_fit(model: LanguageModel, tmp_path: Path) -> None:
     cache = model.make_cache(1)
     cache.save(tmp_path / "good")
     other = Cache(MambaConfig(61, 32, 5, 2), 1)
@@ -98,7 +100,7 @@ def test_states_that_do_not_fit(model, tmp_path):
 
 
 @torch.no_grad()
-def test_a_step_does_not_depend_on_the_other_rows(model):
+def test_a_step_does_not_depend_on_the_other_rows(model: LanguageModel) -> None:
     both, alone = model.make_cache(2), model.make_cache(1)
     model(IDS, cache=both)
     model(IDS[1:], cache=alone)
@@ -106,7 +108,7 @@ def test_a_step_does_not_depend_on_the_other_rows(model):
     assert_close(one, other, rtol=0, atol=1e-5)
 
 
-def test_activation_checkpointing_changes_no_number(model):
+def test_activation_checkpointing_changes_no_number(model: LanguageModel) -> None:
     """Every block runs once more in the backward pass, and only there."""
     model.train()
     runs = []
@@ -126,7 +128,7 @@ def test_activation_checkpointing_changes_no_number(model):
         assert_close(parameter.grad, plain[name], rtol=0, atol=0)
 
 
-def test_logits_to_keep_and_return_logits(model):
+def test_logits_to_keep_and_return_logits(model: LanguageModel) -> None:
     full = model(IDS).logits
     assert_close(model(IDS, logits_to_keep=3).logits, full[:, -3:])
     output = model(IDS, labels=IDS)
@@ -145,7 +147,7 @@ def test_logits_to_keep_and_return_logits(model):
         ({"input_ids": torch.tensor([[1, 2]]), "seq_idx": torch.ones(1, 3)}, "seq_idx"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, named):
+def test_wrong_arguments_are_named(arguments: Any, named: str) -> None:
     model = LanguageModel(MambaConfig(61, 24, 5, 2))
     with pytest.raises(AnymambaError, match=named):
         model(**arguments)

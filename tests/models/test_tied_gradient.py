@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from torch.testing import assert_close
 
@@ -12,13 +15,13 @@ from anymamba.models.mamba import MambaConfig
 IDS = torch.randint(0, 40, (2, 17), generator=torch.Generator().manual_seed(0))  # with repeated ids
 
 
-def gradients(model: LanguageModel, **options) -> dict[str, torch.Tensor]:
+def gradients(model: LanguageModel, **options: Any) -> dict[str, torch.Tensor]:
     model.zero_grad()
     model(IDS, labels=IDS, **options).loss.backward()
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-def test_as_autograd_adds_them(monkeypatch):
+def test_as_autograd_adds_them(monkeypatch: pytest.MonkeyPatch) -> None:
     model = LanguageModel(MambaConfig(64, 16, 4, 2))
     for options in ({}, {"normalizer": 3.0}):
         shared = gradients(model, **options)
@@ -30,7 +33,7 @@ def test_as_autograd_adds_them(monkeypatch):
     assert shared["backbone.embeddings.weight"][50:].abs().max() > 0  # tokens that are only predicted against
 
 
-def test_gradients_accumulate_over_micro_batches():
+def test_gradients_accumulate_over_micro_batches() -> None:
     model = LanguageModel(MambaConfig(64, 16, 4, 1))
     whole = gradients(model, normalizer=32.0)
     model.zero_grad()
@@ -40,7 +43,7 @@ def test_gradients_accumulate_over_micro_batches():
         assert_close(parameter.grad, whole[name], rtol=1e-4, atol=1e-7)
 
 
-def test_autocast_and_frozen_tables():
+def test_autocast_and_frozen_tables() -> None:
     model = LanguageModel(MambaConfig(64, 16, 4, 1))
     exact = gradients(model)
     model.zero_grad()
@@ -57,7 +60,7 @@ def test_autocast_and_frozen_tables():
     assert_close(model.backbone.norm_f.weight.grad, exact["backbone.norm_f.weight"])
 
 
-def test_the_gradient_of_the_table_alone_and_of_another_parameter_alone():
+def test_the_gradient_of_the_table_alone_and_of_another_parameter_alone() -> None:
     model = LanguageModel(MambaConfig(64, 16, 4, 1))
     exact = gradients(model)
     (table,) = torch.autograd.grad(model(IDS, labels=IDS).loss, [model.lm_head.weight])

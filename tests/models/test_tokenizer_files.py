@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
@@ -18,12 +21,12 @@ CHAT = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2
 
 
 @given(st.text())
-def test_bytes_are_ids(text):
+def test_bytes_are_ids(text: str) -> None:
     assert BYTES.encode(text) == list(text.encode())
     assert BYTES.decode(BYTES.encode(text)) == text
 
 
-def test_special_tokens_only_where_asked():
+def test_special_tokens_only_where_asked() -> None:
     text = "a<|endoftext|>b"
     assert BYTES.encode(text) == list(text.encode())
     assert BYTES.encode(text, special=True) == [97, 256, 98]
@@ -33,7 +36,7 @@ def test_special_tokens_only_where_asked():
     assert BYTES.decode([97, 256, 98], skip_special=True) == "ab"
 
 
-def test_half_a_character():
+def test_half_a_character() -> None:
     assert BYTES.decode("你".encode()[:2]) == "\ufffd"
 
 
@@ -49,7 +52,7 @@ def trained() -> Tokenizer:
 
 
 @pytest.mark.parametrize("normalizer", [None, tokenizers.normalizers.Lowercase()], ids=["as written", "lower case"])
-def test_the_copy_of_a_vocabulary_is_made_for_texts_with_special_tokens_alone(normalizer):
+def test_the_copy_of_a_vocabulary_is_made_for_texts_with_special_tokens_alone(normalizer: Any) -> None:
     tokenizer = trained()
     if normalizer is not None:
         tokenizer.backend.normalizer = normalizer
@@ -67,7 +70,7 @@ def test_the_copy_of_a_vocabulary_is_made_for_texts_with_special_tokens_alone(no
 
 
 @pytest.mark.parametrize("make", [byte_tokenizer, trained])
-def test_saved_for_us_and_for_transformers(tmp_path, make):
+def test_saved_for_us_and_for_transformers(tmp_path: Path, make: Callable[[], Any]) -> None:
     tokenizer = make()
     tokenizer.save(tmp_path)
     text = "the cat 猫\n  é <|user|><eos>"
@@ -83,7 +86,7 @@ def test_saved_for_us_and_for_transformers(tmp_path, make):
     assert again.chat_template == tokenizer.chat_template == peer.chat_template
 
 
-def test_chat_template_as_transformers_renders_it(tmp_path):
+def test_chat_template_as_transformers_renders_it(tmp_path: Path) -> None:
     BYTES.save(tmp_path)
     peer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for prompt in (False, True):
@@ -95,7 +98,7 @@ def test_chat_template_as_transformers_renders_it(tmp_path):
         trained().render_chat(CHAT)
 
 
-def test_a_template_cannot_reach_the_machine():
+def test_a_template_cannot_reach_the_machine() -> None:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
     with pytest.raises(AnymambaError, match="template"):
@@ -105,7 +108,7 @@ def test_a_template_cannot_reach_the_machine():
         tokenizer.render_chat(CHAT)
 
 
-def test_older_forms_of_the_special_tokens_and_the_template(tmp_path):
+def test_older_forms_of_the_special_tokens_and_the_template(tmp_path: Path) -> None:
     BYTES.save(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<|end|>"}}))
     (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<|pad|>"}))
@@ -115,7 +118,7 @@ def test_older_forms_of_the_special_tokens_and_the_template(tmp_path):
     assert again.chat_template == CHAT_TEMPLATE
 
 
-def test_bytes_by_name_and_what_is_no_tokenizer(tmp_path):
+def test_bytes_by_name_and_what_is_no_tokenizer(tmp_path: Path) -> None:
     assert load_tokenizer("bytes").vocab_size == 262
     (tmp_path / "readme").write_text("x")
     with pytest.raises(AnymambaError, match="readme"):
@@ -125,7 +128,7 @@ def test_bytes_by_name_and_what_is_no_tokenizer(tmp_path):
         load_tokenizer(tmp_path)
 
 
-def test_added_tokens_stay_special(tmp_path):
+def test_added_tokens_stay_special(tmp_path: Path) -> None:
     tokenizer = trained()
     size = tokenizer.vocab_size
     assert tokenizer.add_special_tokens(["<|user|>", "<eos>"]) == 1

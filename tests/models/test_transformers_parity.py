@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import transformers
 from torch.testing import assert_close
 
 from anymamba.models import hub
+from anymamba.models.lm import LanguageModel
 
 LENGTH = 21
 CLOSE = {"rtol": 0.0, "atol": 1e-4}
@@ -22,7 +24,7 @@ def ids(rows: int = 2, length: int = LENGTH) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_logits(pair):
+def test_logits(pair: tuple[Any, LanguageModel]) -> None:
     peer, model = pair
     for length in (1, 2, 3, LENGTH):
         assert_close(model(ids(2, length)).logits, peer(ids(2, length), use_cache=False).logits, **CLOSE)
@@ -30,7 +32,7 @@ def test_logits(pair):
 
 @torch.no_grad()
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_logits_with_padding(pair, side):
+def test_logits_with_padding(pair: tuple[Any, LanguageModel], side: str) -> None:
     peer, model = pair
     if side == "left" and model.config.use_bias:
         pytest.skip(PEER_IS_WRONG)
@@ -42,7 +44,7 @@ def test_logits_with_padding(pair, side):
 
 
 @torch.no_grad()
-def test_left_padding_changes_nothing_for_the_text(pair):
+def test_left_padding_changes_nothing_for_the_text(pair: tuple[Any, LanguageModel]) -> None:
     _, model = pair
     mask = torch.ones_like(ids())
     mask[:, :7] = 0
@@ -52,7 +54,7 @@ def test_left_padding_changes_nothing_for_the_text(pair):
 
 @torch.no_grad()
 @pytest.mark.parametrize("padded", [False, True])
-def test_prefill_and_steps(pair, padded):
+def test_prefill_and_steps(pair: tuple[Any, LanguageModel], padded: bool) -> None:
     peer, model = pair
     if padded and model.config.use_bias:
         pytest.skip(PEER_IS_WRONG)
@@ -69,7 +71,7 @@ def test_prefill_and_steps(pair, padded):
     assert cache.tokens == LENGTH
 
 
-def test_loss_and_gradients(pair):
+def test_loss_and_gradients(pair: tuple[Any, LanguageModel]) -> None:
     peer, model = pair
     labels = ids().clone()
     labels[0, 3:9] = -100
@@ -91,7 +93,7 @@ def test_loss_and_gradients(pair):
 
 
 @torch.no_grad()
-def test_transformers_loads_ours(pair, tmp_path: Path):
+def test_transformers_loads_ours(pair: tuple[Any, LanguageModel], tmp_path: Path) -> None:
     peer, model = pair
     hub.save(model, tmp_path / "ours")
     again, notes = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
@@ -102,7 +104,7 @@ def test_transformers_loads_ours(pair, tmp_path: Path):
 
 
 @torch.no_grad()
-def test_bfloat16_stays_near_float32(pair):
+def test_bfloat16_stays_near_float32(pair: tuple[Any, LanguageModel]) -> None:
     peer, model = pair
     exact = model(ids()).logits
     rounded = model.to(torch.bfloat16)(ids()).logits.float()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.models import attached
-from torch import nn
+from torch import Tensor, nn
 
 from anymamba import errors
 from anymamba.errors import AnymambaError
@@ -28,7 +30,7 @@ def stepping(model: LanguageModel) -> Reader:
     return reader
 
 
-def assert_step_is_right(model: LanguageModel, reader: Reader, cache) -> None:
+def assert_step_is_right(model: LanguageModel, reader: Reader, cache: Any) -> None:
     """The reader's next step against the model's own from the same state."""
     got = reader.step(torch.tensor([4])).clone()
     with torch.no_grad():
@@ -36,7 +38,7 @@ def assert_step_is_right(model: LanguageModel, reader: Reader, cache) -> None:
     assert (got - wanted).norm() <= 1e-5 * wanted.norm()
 
 
-def state(reader: Reader):
+def state(reader: Reader) -> Any:
     reader.leave_stepper()
     cache = reader.cache.clone()
     reader.step(torch.tensor([3]))
@@ -45,37 +47,37 @@ def state(reader: Reader):
     return cache
 
 
-def later_hook(model):
+def later_hook(model: LanguageModel) -> None:
     model.lm_head.register_forward_hook(lambda module, inputs, output: -output)
 
 
-def later_hook_for_all_modules(model):
+def later_hook_for_all_modules(model: LanguageModel) -> Any:
     return nn.modules.module.register_module_forward_hook(lambda module, inputs, output: None)
 
 
-def later_wrapper(model):
+def later_wrapper(model: LanguageModel) -> None:
     attached.wrap(model, "out_proj")
 
 
-def later_lora(model):
+def later_lora(model: LanguageModel) -> None:
     attached.lora(model, "in_proj")
 
 
-def later_weights(model):
+def later_weights(model: LanguageModel) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(0.9)
 
 
-def later_vector(model):
+def later_vector(model: LanguageModel) -> None:
     nn.utils.vector_to_parameters(0.9 * nn.utils.parameters_to_vector(model.parameters()), model.parameters())
 
 
-def later_forward(model):
+def later_forward(model: LanguageModel) -> None:
     attached.forward_replaced(model, "out_proj")
 
 
-def later_module_for_one(model):
+def later_module_for_one(model: LanguageModel) -> None:
     old = model.backbone.layers[1].mixer.in_proj
     model.backbone.layers[1].mixer.in_proj = nn.Linear(old.in_features, old.out_features, bias=False)
 
@@ -88,7 +90,7 @@ def later_module_for_one(model):
     ],
 )
 @pytest.mark.parametrize("family", ["mamba", "mamba2"])
-def test_what_is_attached_in_the_middle_of_a_text_counts_from_the_next_token(family, change):
+def test_what_is_attached_in_the_middle_of_a_text_counts_from_the_next_token(family: str, change: Any) -> None:
     model = attached.build(family, "plain")
     reader = stepping(model)
     assert reader.timing.stepper == "cpu sequence"
@@ -101,7 +103,7 @@ def test_what_is_attached_in_the_middle_of_a_text_counts_from_the_next_token(fam
             handle.remove()
 
 
-def test_lora_stays_on_the_fast_path_and_its_switches_count():
+def test_lora_stays_on_the_fast_path_and_its_switches_count() -> None:
     import peft
 
     model = attached.build("mamba", "plain")
@@ -135,7 +137,7 @@ def test_lora_stays_on_the_fast_path_and_its_switches_count():
     right()
 
 
-def test_dropout_of_lora_acts_in_training():
+def test_dropout_of_lora_acts_in_training() -> None:
     import peft
 
     model = attached.build("mamba", "plain")
@@ -149,7 +151,7 @@ def test_dropout_of_lora_acts_in_training():
 
 
 @pytest.mark.parametrize("kind", ["dora", "modules_to_save", "lora_bias", "ia3"])
-def test_other_adapters_are_right_or_run_themselves(kind):
+def test_other_adapters_are_right_or_run_themselves(kind: str) -> None:
     import peft
 
     model = attached.build("mamba", "plain")
@@ -173,7 +175,7 @@ def test_other_adapters_are_right_or_run_themselves(kind):
     assert all(p.grad is not None for p in wrapped.parameters() if p.requires_grad)
 
 
-def test_reasons_name_the_module(monkeypatch):
+def test_reasons_name_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errors, "_said", set())
     model = attached.build("mamba2", "wrapper: out_proj")
     with pytest.warns(UserWarning, match="module by module"):
@@ -184,7 +186,7 @@ def test_reasons_name_the_module(monkeypatch):
         quantize_int8(model)
 
 
-def test_int8_takes_adapters_in():
+def test_int8_takes_adapters_in() -> None:
     model, other = (attached.build("mamba", "lora: in_proj") for _ in range(2))
     exact = other(IDS).logits
     whole = quantize_int8(attached.build("mamba", "plain"))(IDS).logits
@@ -195,32 +197,32 @@ def test_int8_takes_adapters_in():
 
 
 class Narrow(nn.Module):
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return x[..., :5]
 
 
 class Shorter(nn.Module):
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return x[:, 1:]
 
 
 @pytest.mark.parametrize("family", ["mamba", "mamba2", "mamba3", "falcon_mamba"])
 @pytest.mark.parametrize("wrong", [Narrow(), Shorter()])
-def test_wrappers_that_change_shapes_are_named(family, wrong):
+def test_wrappers_that_change_shapes_are_named(family: str, wrong: nn.Module) -> None:
     model = attached.build(family, "plain")
     model.backbone.layers[1].mixer.out_proj = wrong
     with pytest.raises(AnymambaError, match=f"layer 1.*out_proj.*{type(wrong).__name__}"):
         model(IDS)
 
 
-def test_adapters_on_another_device_are_named():
+def test_adapters_on_another_device_are_named() -> None:
     model = attached.build("mamba", "lora: x_proj")
     model.backbone.layers[1].mixer.x_proj.lora_A.to("meta")
     with pytest.raises(AnymambaError, match="layer 1: x_proj .*meta"):
         model(IDS)
 
 
-def test_masks_that_cannot_be_are_named():
+def test_masks_that_cannot_be_are_named() -> None:
     model = attached.build("mamba", "plain")
     for mask in (torch.ones(3, 9), torch.ones(1, 4), torch.ones(1, 1, 9, 9)):
         with pytest.raises(AnymambaError, match="attention_mask"):
@@ -229,7 +231,7 @@ def test_masks_that_cannot_be_are_named():
         model(IDS, attention_mask=torch.tensor([[1, 1, 1, 2, 2, 2, 3, 3, 3]]))
 
 
-def test_the_watch_is_cheap_for_24_layers():
+def test_the_watch_is_cheap_for_24_layers() -> None:
     model = LanguageModel(MambaConfig(61, 32, 8, 24))
     watch = Watch(model)
     times = []
@@ -240,7 +242,7 @@ def test_the_watch_is_cheap_for_24_layers():
     assert sorted(times)[5] < 300e-6  # a step of 130m takes 10 ms or more on a processor
 
 
-def test_a_model_with_adapters_is_saved_merged_or_not_at_all(tmp_path):
+def test_a_model_with_adapters_is_saved_merged_or_not_at_all(tmp_path: Path) -> None:
     import peft
 
     model = attached.build("mamba", "plain")

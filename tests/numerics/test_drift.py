@@ -7,9 +7,11 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from anymamba.cli import main
 from anymamba.errors import AnymambaError
@@ -71,7 +73,7 @@ def test_a_fault_is_called_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
 
     sound = selective_scan.selective_scan_fn
 
-    def decays_too_slowly(u, delta, A, *rest, **options):  # type: ignore[no-untyped-def]
+    def decays_too_slowly(u: Tensor, delta: Tensor, A: Tensor, *rest: Tensor, **options: Any) -> Any:  # type: ignore[no-untyped-def]
         return sound(u, delta, A * 0.9, *rest, **options)
 
     monkeypatch.setattr(selective_scan, "selective_scan_fn", decays_too_slowly)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 
@@ -20,6 +22,6 @@ def offset(tensor: Tensor) -> Tensor:
     return tensor[..., 1:-2]
 
 
-def over_batch(batch: int):
+def over_batch(batch: int) -> Callable[[Tensor], Tensor]:
     """One sequence, stride 0 along the batch."""
     return lambda tensor: tensor.expand(batch, *tensor.shape[1:])

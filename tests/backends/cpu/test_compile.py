@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def emitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = compile.compile_kernel
 
-    def watched(build, options, target):  # type: ignore[no-untyped-def]
+    def watched(build: Any, options: Any, target: Any) -> Any:  # type: ignore[no-untyped-def]
         names.append(build.__name__)
         return original(build, options, target)
 
