@@ -71,9 +71,9 @@ def forward_variants() -> Iterator[Any]:
         batch, length, channels, states = sizes
         rule = in_cuda.forward_plan(batch, channels, length, DEVICE)
         plans = [rule]
-        plans += [in_cuda.Plan(n, 1, tile, warps, unroll, blocks=blocks, split=True) for n, warps, tile, unroll, blocks in SPLIT]
+        plans += [in_cuda.ChannelsPlan(n, 1, tile, warps, unroll, blocks=blocks, split=True) for n, warps, tile, unroll, blocks in SPLIT]
         chunked = (1,) if batch > 1 else (12, 16)
-        plans += [in_cuda.Plan(8, 1, 16, 1, 8, chunks=chunks, polynomial=polynomial) for chunks in chunked for polynomial in (0, 1)]
+        plans += [in_cuda.ChannelsPlan(8, 1, 16, 1, 8, chunks=chunks, polynomial=polynomial) for chunks in chunked for polynomial in (0, 1)]
         for plan in dict.fromkeys(plans):
 
             def run(sizes: Any = sizes, plan: Any = plan, keep: float = False) -> Any:
@@ -137,7 +137,7 @@ def conv_variants() -> Iterator[Any]:
     batch, length, channels = CONV_SHAPE
     forward_plan = op.conv_plan(batch, channels, length, DEVICE)
     backward_plan = op.conv_plan(batch, channels, length, DEVICE, backward=True)
-    plans = [forward_plan, backward_plan, op.Plan(256, 160, 4, 2), op.Plan(128, 32, 4, 1)]
+    plans = [forward_plan, backward_plan, op.ConvPlan(256, 160, 4, 2), op.ConvPlan(128, 32, 4, 1)]
     plans += [replace(plan, stretch=stretch) for plan in (forward_plan, backward_plan) for stretch in (16, 64, 128)]
     for plan in dict.fromkeys(plans):
 
@@ -166,16 +166,16 @@ def conv_rows_variants() -> Iterator[Any]:
         shape = f"B8 L{length} D5120 W4 time contiguous"
         for grad, official in zip((False, True), CONV_TIMES["length"]):
             rule = along.rows_plan(torch.empty(sizes[0], sizes[2], length, dtype=torch.bfloat16, device=DEVICE), grad)
-            plans = [along.RowsPlan(8, 32 * warps, 1, 8 // warps, 1, warps) for warps in (1, 2, 4)]
+            plans = [along.ConvRowsPlan(8, 32 * warps, 1, 8 // warps, 1, warps) for warps in (1, 2, 4)]
             if grad:
-                plans += [along.RowsPlan(8, 32 * warps, warps, 8, 1, warps) for warps in (2, 4)]
-                plans += [along.RowsPlan(8, 32, 1, 4, 1, 1), along.RowsPlan(16, 32, 1, 4, 1, 1)]
+                plans += [along.ConvRowsPlan(8, 32 * warps, warps, 8, 1, warps) for warps in (2, 4)]
+                plans += [along.ConvRowsPlan(8, 32, 1, 4, 1, 1), along.ConvRowsPlan(16, 32, 1, 4, 1, 1)]
             else:
-                plans += [along.RowsPlan(8, 32 * warps, 1, 8 // warps, 2, warps) for warps in (1, 2, 4)]
-                plans += [along.RowsPlan(8, 32 * warps, warps, 8, tile, warps) for warps in (2, 4, 8) for tile in (1, 2)]
-                plans += [along.RowsPlan(8, 128, 4, 8, 4, 4), along.RowsPlan(16, 128, 1, 1, 1, 4)]
+                plans += [along.ConvRowsPlan(8, 32 * warps, 1, 8 // warps, 2, warps) for warps in (1, 2, 4)]
+                plans += [along.ConvRowsPlan(8, 32 * warps, warps, 8, tile, warps) for warps in (2, 4, 8) for tile in (1, 2)]
+                plans += [along.ConvRowsPlan(8, 128, 4, 8, 4, 4), along.ConvRowsPlan(16, 128, 1, 1, 1, 4)]
             if length % 8:
-                plans.append(along.RowsPlan(1, 128, 1, 16, 1 if grad else 4, 4))
+                plans.append(along.ConvRowsPlan(1, 128, 1, 16, 1 if grad else 4, 4))
             for plan in dict.fromkeys([rule, *plans, None]):
 
                 def run(plan: Any = plan, sizes: Any = sizes, grad: bool = grad) -> Any:

@@ -20,7 +20,7 @@ from anymamba.errors import AnymambaError
 from anymamba.installer import progress
 from anymamba.installer.environment import Environment
 from anymamba.installer.run import Runner, StepFailed
-from anymamba.installer.step import Choice, Plan, Step
+from anymamba.installer.step import Choice, InstallStep, Plan
 from anymamba.installer.undo import rollback, uninstall
 from anymamba.installer.undo.guard import MARK, _members
 from anymamba.installer.undo.lock import Lock
@@ -53,7 +53,7 @@ def wheel(folder: Path, name: str, version: str = "1.6.1", needs: str = "", file
 
 
 def plan(
-    file: Path, index: Path, needs: tuple[str, ...] = ("tiny-need",), build: Step | None = None, builds: tuple[Step, ...] = ()
+    file: Path, index: Path, needs: tuple[str, ...] = ("tiny-need",), build: InstallStep | None = None, builds: tuple[InstallStep, ...] = ()
 ) -> Plan:
     """The plan for one local wheel, with dependencies from a folder instead of the network."""
     offline = ("--no-index", "--find-links", str(index))
@@ -70,12 +70,12 @@ def plan(
     )
     download = (*PIP, "download", "--no-deps", *offline, "-d", "{work}/wheels", "NAME==VERSION ...")
     steps = (
-        Step("constraints", "constraints"),
-        Step("local", "take the wheel", (), {}, "causal-conv1d", str(file)),
+        InstallStep("constraints", "constraints"),
+        InstallStep("local", "take the wheel", (), {}, "causal-conv1d", str(file)),
         *([build] if build else builds),
-        Step("dependencies", "dependencies", ((*report, *needs), download)),
-        Step("install", "install", ((*PIP, "install", "--force-reinstall", "--no-deps", "--no-index", "WHEELS"),)),
-        Step("verify", "verify", (("{python}", "-c", "pass"),)),
+        InstallStep("dependencies", "dependencies", ((*report, *needs), download)),
+        InstallStep("install", "install", ((*PIP, "install", "--force-reinstall", "--no-deps", "--no-index", "WHEELS"),)),
+        InstallStep("verify", "verify", (("{python}", "-c", "pass"),)),
     )
     return Plan("linux", "local", (), packages=(Choice("causal-conv1d", "1.6.1", "local", "test"),), steps=steps)
 
@@ -197,7 +197,7 @@ def test_a_failing_compiler_changes_nothing_and_its_line_is_told(
     before, kept = fingerprint(environment), records(environment.state)
     code = "print('[1/4] nvcc a.cu'); print('a.cu(3): error: identifier is undefined'); print('ninja: stopped'); raise SystemExit(1)"
     told: list[str] = []
-    build = Step("build", "compile causal-conv1d", (("{python}", "-c", code),), files=4)
+    build = InstallStep("build", "compile causal-conv1d", (("{python}", "-c", code),), files=4)
     with pytest.raises(StepFailed) as caught:
         Runner(environment, told.append, passes).run(plan(*files, build=build))
     assert caught.value.why == "a.cu(3): error: identifier is undefined"
@@ -211,7 +211,7 @@ def test_a_failing_build_does_not_wait_for_the_other_compilers(
     """ninja tells a failure at once and then waits for what runs beside it."""
     monkeypatch.setattr(progress, "PATIENCE", 0.2)
     code = "print('FAILED: a.o'); print('a.cu(3): error: no such thing'); import time; time.sleep(60)"
-    build = Step("build", "compile causal-conv1d", (("{python}", "-c", code),), files=4)
+    build = InstallStep("build", "compile causal-conv1d", (("{python}", "-c", code),), files=4)
     started = time.monotonic()
     with pytest.raises(StepFailed) as caught:
         Runner(environment, lambda line: None, passes).run(plan(*files, build=build))
@@ -231,11 +231,11 @@ raise SystemExit(not Path(sys.argv[2]).exists())
 """
 
 
-def beside(code: str, *words: str) -> tuple[Step, Step]:
+def beside(code: str, *words: str) -> tuple[InstallStep, InstallStep]:
     first, second = words[:2], words[2:]
     return (
-        Step("build", "compile causal-conv1d", (("{python}", "-c", code, *first),), package="causal-conv1d", files=1),
-        Step("build", "compile mamba-ssm", (("{python}", "-c", code, *second),), package="mamba-ssm", files=1, beside=True),
+        InstallStep("build", "compile causal-conv1d", (("{python}", "-c", code, *first),), package="causal-conv1d", files=1),
+        InstallStep("build", "compile mamba-ssm", (("{python}", "-c", code, *second),), package="mamba-ssm", files=1, beside=True),
     )
 
 
@@ -344,10 +344,10 @@ time.sleep(60)
 _KILLED_BUILD = """
 import signal, sys
 from pathlib import Path
-from tests.installer.test_run import _BUILD, Step, passes, plan
+from tests.installer.test_run import _BUILD, InstallStep, passes, plan
 from anymamba.installer.environment import Environment
 from anymamba.installer.run import Runner
-build = Step("build", "compile", (("{python}", "-c", _BUILD),), files=4)
+build = InstallStep("build", "compile", (("{python}", "-c", _BUILD),), files=4)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits that it is ignored
 runner = Runner(Environment(sys.argv[1]), lambda line: print(line, runner.work, flush=True), passes)
 runner.run(plan(Path(sys.argv[2]), Path(sys.argv[3]), build=build))
@@ -405,7 +405,7 @@ def test_out_of_disk_while_files_are_written(
     before = fingerprint(environment)
     original = Runner.command
 
-    def command(self: Runner, words: tuple[str, ...], settings: dict[str, str], step: Step) -> None:
+    def command(self: Runner, words: tuple[str, ...], settings: dict[str, str], step: InstallStep) -> None:
         if step.kind != "install":
             return original(self, words, settings, step)
         (environment.packages / "causal_conv1d").mkdir()

@@ -19,7 +19,7 @@ from anymamba.training.machine.parallel import Processes
 from anymamba.training.run import checkpoint
 from anymamba.training.run.config import TrainConfig
 from anymamba.training.run.continuing import OPEN_END, Progress, changes, settle
-from anymamba.training.run.derive import Plan
+from anymamba.training.run.derive import RunPlan
 from anymamba.training.run.runfolder import read_metrics
 from anymamba.training.run.train import prepare, train
 from anymamba.training.show.report import Reporter
@@ -122,7 +122,7 @@ def test_what_a_run_may_become() -> None:
     done = Progress(step=60, row=480, tokens=480 * 64, steps=100, planned=100, warmup=5, rows=8, lr=3e-3)
 
     def steps(done: Progress, before: dict[str, Any], now: dict[str, Any], rows: int = 8) -> int:
-        plan = Plan(length=64, rows=rows, steps=77, warmup=3, lr=3e-3)
+        plan = RunPlan(length=64, rows=rows, steps=77, warmup=3, lr=3e-3)
         settle(plan, TrainConfig(**now), TrainConfig(**before), done, 400)
         return plan.steps
 
@@ -140,7 +140,7 @@ def test_what_a_run_may_become() -> None:
     early = Progress(step=60, row=480, steps=100, planned=100, warmup=5, rows=8, lr=3e-3, finished=True)
     assert steps(early, {"patience": 2}, {"patience": 2}) == 60
     assert steps(early, {"patience": 2}, {"patience": 5}) == 100
-    same = Plan(length=64, rows=8, steps=100, warmup=5, lr=3e-3)
+    same = RunPlan(length=64, rows=8, steps=100, warmup=5, lr=3e-3)
     assert changes(same, TrainConfig(), TrainConfig(), done, 400) == []
 
 

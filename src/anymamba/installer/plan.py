@@ -11,7 +11,7 @@ from anymamba.installer import refusal, source
 from anymamba.installer.machine import Machine
 from anymamba.installer.releases import MODULES, Release, find
 from anymamba.installer.source import PIP
-from anymamba.installer.step import Choice, Plan, Refusal, Step
+from anymamba.installer.step import Choice, InstallStep, Plan, Refusal
 from anymamba.installer.wheels import GITHUB, address, parts, wheel_for
 from anymamba.language import _, pgettext
 
@@ -45,7 +45,7 @@ def make_plan(
         return Plan(machine.kind, "blocked", found, first, blocked=blocked)
     targets = [architecture] if architecture else machine.architectures
     choices: list[Choice] = []
-    steps: list[Step] = [_constraints()]
+    steps: list[InstallStep] = [_constraints()]
     reasons: list[str] = [_torch_stays(machine)]
     built: list[Release] = []
     releases: list[Release] = []
@@ -64,7 +64,7 @@ def make_plan(
             name = parts(re.split(r"[/\\]", local[package])[-1])
             version = name.version if name else release.version
             choices.append(Choice(package, version, "local", _("your own file"), here))
-            steps.append(Step("local", _("take {file}").format(file=local[package]), (), {}, package, local[package]))
+            steps.append(InstallStep("local", _("take {file}").format(file=local[package]), (), {}, package, local[package]))
             continue
         file, why = wheel_for(machine, release)
         archive = (archives or {}).get(package)
@@ -76,7 +76,7 @@ def make_plan(
         if file and package not in without_wheels:
             choices.append(Choice(package, release.version, "wheel", why, here))
             where = address(release, file, github)
-            steps.append(Step("download", _("download {file}").format(file=file), (), {}, package, where))
+            steps.append(InstallStep("download", _("download {file}").format(file=file), (), {}, package, where))
             reasons.append(_fallback(package, stop))
             continue
         if stop:
@@ -121,7 +121,7 @@ def _stop(machine: Machine, release: Release, targets: list[int]) -> Refusal | N
 
 def _build(
     machine: Machine, built: list[Release], targets: list[int], archives: dict[str, str], origin: tuple[str, ...]
-) -> list[Step]:
+) -> list[InstallStep]:
     if not built:
         return []
     steps = [source.tools_step(origin)]
@@ -130,32 +130,32 @@ def _build(
     return steps + source.build_steps(machine, built, targets, archives)
 
 
-def _constraints() -> Step:
-    return Step(
+def _constraints() -> InstallStep:
+    return InstallStep(
         "constraints",
         _("write down every installed package, so that none can be replaced"),
         ((*PIP, "list", "--format=freeze"),),
     )
 
 
-def _finish(machine: Machine, releases: list[Release], origin: tuple[str, ...], dependencies: bool) -> list[Step]:
+def _finish(machine: Machine, releases: list[Release], origin: tuple[str, ...], dependencies: bool) -> list[InstallStep]:
     needs = sorted({need for release in releases for need in release.needs})
     if machine.kind == "windows" and any(release.package == "mamba-ssm" for release in releases):
         needs.append("triton-windows")
     report = (*PIP, "install", "--dry-run", "--quiet", *origin, "--report", "{work}/needed.json", "-c", "{work}/constraints.txt")
-    find = Step(
+    find = InstallStep(
         "dependencies",
         _("find and download what is missing of: {needs}").format(needs=", ".join(needs)),
         ((*report, *needs), (*PIP, "wheel", *origin, "--no-deps", "-w", "{work}/wheels", "NAME==VERSION ...")),
     )
     return [
         *([find] if dependencies else []),
-        Step(
+        InstallStep(
             "install",
             _("install the collected wheels; the environment changes only here"),
             ((*PIP, "install", "--force-reinstall", "--no-deps", "--no-index", "{work}/wheels/*.whl"),),
         ),
-        Step(
+        InstallStep(
             "verify",
             _("import in a fresh process; on a GPU, forward and backward against the reference"),
             (("{python}", "-m", "anymamba.installer.verify", *[release.package for release in releases]),),

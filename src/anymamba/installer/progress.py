@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from anymamba.installer.step import Step
+from anymamba.installer.step import InstallStep
 from anymamba.language import _, ngettext
 
 # seconds between two lines of progress while nothing new is known
@@ -25,7 +25,7 @@ _ANY_ERROR = re.compile(r"^\s*(ERROR: |\w*(Error|Exception): )")
 class Progress:
     """Turns ninja's [3/10] into lines for a person. stop: called once when a file has failed to compile."""
 
-    def __init__(self, tell: Callable[[str], None], step: Step, stop: Callable[[], None]) -> None:
+    def __init__(self, tell: Callable[[str], None], step: InstallStep, stop: Callable[[], None]) -> None:
         self.tell, self.step, self.stop = tell, step, stop
         self.started = time.monotonic()
         self.done, self.total, self.source, self.failed = 0, step.files, "", False

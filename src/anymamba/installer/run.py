@@ -23,7 +23,7 @@ from anymamba.installer.environment import Environment
 from anymamba.installer.machine import number
 from anymamba.installer.progress import Progress, first_error
 from anymamba.installer.releases import REPOSITORIES
-from anymamba.installer.step import Plan, Step
+from anymamba.installer.step import InstallStep, Plan
 from anymamba.installer.undo import rollback
 from anymamba.installer.undo.guard import MARK, Guard, end
 from anymamba.language import _
@@ -102,7 +102,7 @@ class Runner:
                 self._beside_each_other(steps)
         return self._install(plan, before, packages, journal)
 
-    def _announce(self, plan: Plan, step: Step) -> None:
+    def _announce(self, plan: Plan, step: InstallStep) -> None:
         self.tell(f"[{plan.steps.index(step) + 1}/{len(plan.steps)}] {step.title}")
 
     def _fit_for_use(self, before: dict[str, str]) -> None:
@@ -122,7 +122,7 @@ class Runner:
                 _("work in an environment of your own: python -m venv"),
             )
 
-    def _prepare(self, step: Step, before: dict[str, str], packages: list[str]) -> None:
+    def _prepare(self, step: InstallStep, before: dict[str, str], packages: list[str]) -> None:
         """One step before the environment is touched."""
         if step.kind == "constraints":
             pins = [f"{name}=={version}" for name, version in before.items() if name not in packages]
@@ -137,18 +137,18 @@ class Runner:
         else:
             self._commands(step, self.log)
 
-    def _commands(self, step: Step, log: Path) -> None:
+    def _commands(self, step: InstallStep, log: Path) -> None:
         for name in ("nvcc_one_architecture.py", "edit_for_msvc.py"):
             shutil.copy2(Path(__file__).with_name(name), self.work)
         for command in step.commands:
             self.command(command, step.environment, step, log)
 
-    def _beside_each_other(self, steps: list[Step]) -> None:
+    def _beside_each_other(self, steps: list[InstallStep]) -> None:
         """Builds at the same time, each with a log of its own that is appended at its end. The first failure ends the others."""
         failures: list[BaseException] = []
         lock = threading.Lock()
 
-        def build(step: Step) -> None:
+        def build(step: InstallStep) -> None:
             own = self.work / f"{step.package}.log"
             try:
                 self._commands(step, own)
@@ -178,7 +178,7 @@ class Runner:
         for child in [*self._running, None]:
             end(child, self.work)
 
-    def _download(self, step: Step) -> None:
+    def _download(self, step: InstallStep) -> None:
         assert step.address is not None and step.package is not None
         name = step.address.rsplit("/", 1)[1].replace("%2B", "+")
         tag = step.address.split("/")[-2]
@@ -199,7 +199,7 @@ class Runner:
         path = download(step.address, cache_folder() / "install-downloads", checksum=checksum, progress=progress)
         shutil.move(path, self.work / "wheels")
 
-    def _dependencies(self, step: Step) -> None:
+    def _dependencies(self, step: InstallStep) -> None:
         try:
             self.command(step.commands[0], {}, step)
         except StepFailed as error:
@@ -267,7 +267,7 @@ class Runner:
         text = (done.stderr.strip() or f"exit code {done.returncode}")[-400:]
         return {"ok": False, "gpu": False, "checks": [{"name": ", ".join(packages), "ok": False, "text": text}]}
 
-    def command(self, words: tuple[str, ...], environment: dict[str, str], step: Step, into: Path | None = None) -> None:
+    def command(self, words: tuple[str, ...], environment: dict[str, str], step: InstallStep, into: Path | None = None) -> None:
         """Runs one command with its output in the log (or in another file) and its progress told; raises StepFailed."""
         filled = [self._fill(word) for word in words]
         process_options = {"start_new_session": True} if sys.platform != "win32" else {}
@@ -323,9 +323,9 @@ class Runner:
         return word.replace("{work}", str(self.work)).replace("{python}", self.environment.python)
 
 
-def _together(steps: tuple[Step, ...]) -> list[list[Step]]:
+def _together(steps: tuple[InstallStep, ...]) -> list[list[InstallStep]]:
     """The steps before the environment is touched, those that run beside each other in one list."""
-    groups: list[list[Step]] = []
+    groups: list[list[InstallStep]] = []
     for step in steps:
         if step.kind in ("install", "verify"):
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from anymamba.installer.releases import EXTENSIONS, MODULES
-from anymamba.installer.step import Plan, Step
+from anymamba.installer.step import InstallStep, Plan
 from anymamba.language import _
 
 KINDS = ("bash", "powershell", "Dockerfile")
@@ -33,14 +33,14 @@ def _head(plan: Plan) -> list[str]:
     return ["# " + line for line in lines]
 
 
-def _title(step: Step) -> str:
+def _title(step: InstallStep) -> str:
     """A script leaves the finding of dependencies to pip, so that two steps do something else than the program does."""
     if step.kind == "dependencies":
         return _("install what is missing of: {needs}").format(needs=", ".join(_needs(step)))
     return _("install the collected wheels") if step.kind == "install" else step.title
 
 
-def _needs(step: Step) -> list[str]:
+def _needs(step: InstallStep) -> list[str]:
     """The requirements in the step's first command."""
     words = step.commands[0]
     return list(words[words.index("{work}/constraints.txt") + 1 :])
@@ -84,7 +84,7 @@ def _bash(plan: Plan) -> list[str]:
     return lines
 
 
-def _bash_step(step: Step, plan: Plan) -> list[str]:
+def _bash_step(step: InstallStep, plan: Plan) -> list[str]:
     if step.kind == "constraints":
         unwanted = "|".join(choice.package.replace("-", "[-_]") for choice in plan.packages)
         return [f'"$PYTHON" -m pip list --format=freeze | grep -viE "^({unwanted})=" > "$WORK/constraints.txt"']
@@ -118,7 +118,7 @@ def _bash_step(step: Step, plan: Plan) -> list[str]:
     return _bash_build(step)
 
 
-def _bash_build(step: Step) -> list[str]:
+def _bash_build(step: InstallStep) -> list[str]:
     lines = []
     values = dict(step.environment)
     if "CUDA_HOME" in values:
@@ -169,7 +169,7 @@ def _powershell(plan: Plan) -> list[str]:
     return [*lines, "", "Remove-Item -Recurse -Force $Work"]
 
 
-def _powershell_step(step: Step, plan: Plan) -> list[str]:
+def _powershell_step(step: InstallStep, plan: Plan) -> list[str]:
     if step.kind == "constraints":
         unwanted = "|".join(choice.package.replace("-", "[-_]") for choice in plan.packages)
         return [

@@ -9,7 +9,7 @@ from dataclasses import replace
 from anymamba.doctor.compat.building import capability
 from anymamba.installer.machine import Machine
 from anymamba.installer.releases import REPOSITORIES, Release
-from anymamba.installer.step import Step
+from anymamba.installer.step import InstallStep
 from anymamba.language import _, ngettext
 
 PIP = ("{python}", "-m", "pip")
@@ -41,17 +41,17 @@ def minutes(machine: Machine, releases: list[Release], architectures: int) -> tu
     return round(SPEEDS[0] * work, 1), round(SPEEDS[1] * work, 1)
 
 
-def tools_step(origin: tuple[str, ...] = ()) -> Step:
+def tools_step(origin: tuple[str, ...] = ()) -> InstallStep:
     """origin: pip's words for where packages come from."""
-    return Step(
+    return InstallStep(
         "tools",
         _("build requirements, in a folder of their own"),
         ((*PIP, "install", "--upgrade", *origin, "--target", "{work}/tools", *BUILD_TOOLS),),
     )
 
 
-def narrow_step(architectures: list[int]) -> Step:
-    return Step(
+def narrow_step(architectures: list[int]) -> InstallStep:
+    return InstallStep(
         "narrow",
         _("a stand-in for nvcc that compiles for {codes} only (torch takes it from PYTORCH_NVCC)").format(
             codes=", ".join(f"sm_{code}" for code in codes(architectures))
@@ -64,13 +64,13 @@ def codes(architectures: list[int]) -> list[int]:
     return sorted({100 if architecture == 103 else architecture for architecture in architectures})
 
 
-def build_steps(machine: Machine, releases: list[Release], architectures: list[int], archives: dict[str, str]) -> list[Step]:
+def build_steps(machine: Machine, releases: list[Release], architectures: list[int], archives: dict[str, str]) -> list[InstallStep]:
     """architectures: none for ROCm. archives: package to a source archive of the user's."""
     builds = at_once(machine, releases)
-    steps: list[Step] = []
+    steps: list[InstallStep] = []
     for release in releases:
         together = releases if builds > 1 else [release]
-        build = Step(
+        build = InstallStep(
             "build",
             "",
             environment=_environment(machine, release, architectures, builds),
@@ -83,7 +83,7 @@ def build_steps(machine: Machine, releases: list[Release], architectures: list[i
     return steps
 
 
-def _release_steps(machine: Machine, release: Release, build: Step, archive: str | None) -> list[Step]:
+def _release_steps(machine: Machine, release: Release, build: InstallStep, archive: str | None) -> list[InstallStep]:
     title = ngettext(
         "compile {package} {release}: {files} source file",
         "compile {package} {release}: {files} source files",
@@ -95,7 +95,7 @@ def _release_steps(machine: Machine, release: Release, build: Step, archive: str
     if machine.kind == "windows" and release.package == "mamba-ssm":
         folder = "{work}/sources"
         fetch = (*PIP, "download", "--no-binary", ":all:", "--no-build-isolation", "--no-deps", "-d", folder)
-        edit = Step(
+        edit = InstallStep(
             "sources",
             _("fetch the sources and edit them for MSVC"),
             ((*fetch, _specification(release)), ("{python}", "{work}/edit_for_msvc.py", folder)),

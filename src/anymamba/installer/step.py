@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Step:
+class InstallStep:
     """kind: constraints, tools, narrow, sources, build, download, local, dependencies, install or verify.
 
     commands: each a list of words. environment: set for these commands; PATH is put before the present one.
@@ -59,7 +59,7 @@ class Plan:
     found: tuple[str, ...]
     first: tuple[str, ...] = ()
     packages: tuple[Choice, ...] = ()
-    steps: tuple[Step, ...] = ()
+    steps: tuple[InstallStep, ...] = ()
     minutes: tuple[float, float] = (0, 0)
     memory_gb: float = 0
     disk_gb: float = 0

@@ -19,7 +19,7 @@ import torch
 pytest.importorskip("triton")
 
 from anymamba.backends.cuda import nvrtc, selective_scan_launch
-from anymamba.backends.cuda.selective_scan_launch import Plan
+from anymamba.backends.cuda.selective_scan_launch import ChannelsPlan as Plan
 from anymamba.reference.selective_scan import selective_scan_fn
 
 pytestmark = [

@@ -16,7 +16,7 @@ pytest.importorskip("triton")
 from tests.backends.cuda.test_scan_emulated import EmulatedKernel
 
 from anymamba.backends.cuda import nvrtc, selective_scan_rows_launch
-from anymamba.backends.cuda.selective_scan_rows_launch import Plan
+from anymamba.backends.cuda.selective_scan_rows_launch import RowsPlan as Plan
 from anymamba.reference.selective_scan import selective_scan_fn
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")

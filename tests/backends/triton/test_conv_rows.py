@@ -25,7 +25,7 @@ from anymamba.numerics.interpreted import switch_on
 
 switch_on()  # the interpreter's quicker ways
 
-from anymamba.backends.triton.conv.causal_conv1d_rows import RowsPlan, conv_rows_backward, conv_rows_forward
+from anymamba.backends.triton.conv.causal_conv1d_rows import ConvRowsPlan as RowsPlan, conv_rows_backward, conv_rows_forward
 from anymamba.reference.causal_conv1d import causal_conv1d_fn as exact
 
 torch.use_deterministic_algorithms(True)  # fills what torch.empty returns with NaN

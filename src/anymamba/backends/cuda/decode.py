@@ -106,7 +106,7 @@ def suits(model: Model, device: torch.device) -> tuple[bool, str]:
     return True, _("the whole step is one CUDA kernel")
 
 
-class Step:
+class DecodeStep:
     """The kernel with everything it points to. The model's tensors are used where they lie; constants are copied once."""
 
     def __init__(self, model: Model, device: torch.device) -> None:

@@ -65,7 +65,7 @@ class CudaStepper:
     def __init__(self, model: DecodeModel) -> None:
         self.why = _("the whole step is one CUDA kernel")
         self._advance, self._device = model.advance, model.embedding.device
-        self._step = decode.Step(_described(model), self._device)
+        self._step = decode.DecodeStep(_described(model), self._device)
 
     def step(self, ids: Tensor) -> Tensor:
         logits = self._step(ids.to(self._device, torch.int64))

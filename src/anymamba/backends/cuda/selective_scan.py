@@ -87,7 +87,7 @@ def forward(
     softplus: bool,
     return_last_state: bool,
     training: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None, by_channels.Plan | by_rows.Plan]:
+) -> tuple[Tensor, Tensor | None, Tensor | None, by_channels.ChannelsPlan | by_rows.RowsPlan]:
     """out, last state or None, with training the states that backward starts from, and backward's plan. Raises NotCompiled, also for a
     kernel that only backward needs."""
     tensors = u, delta, A, B, C, D, z, delta_bias
@@ -121,13 +121,13 @@ def backward(
     delta_bias: Tensor | None,
     softplus: bool,
     states: Tensor,
-    plan: by_channels.Plan | by_rows.Plan,
+    plan: by_channels.ChannelsPlan | by_rows.RowsPlan,
     dz: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of u, delta, A, B, C, D, z, delta_bias. dz: memory for z's, which the kernels for channels use where its rows lie at
     16-byte borders."""
     tensors = u, delta, A, B, C, D, z, delta_bias
-    if isinstance(plan, by_channels.Plan):
+    if isinstance(plan, by_channels.ChannelsPlan):
         return by_channels.scan_backward(dout, *tensors, softplus, states, plan, dz)
     return by_rows.scan_backward(dout, *tensors, softplus, states, plan)
 

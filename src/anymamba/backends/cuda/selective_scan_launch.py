@@ -25,7 +25,7 @@ TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChannelsPlan:
     """states, channels: what a lane holds of each. tile: time steps whose inputs are staged together; backward: whose decays stay in
     registers. unroll: exchanges of the inner loop that are laid out in a row. warps: of a block. window: steps between kept states.
     chunks: warps that share the length. blocks: of a multiprocessor that the compiler makes room for. polynomial: states of a lane
@@ -61,7 +61,7 @@ class Plan:
         }  # fmt: skip
 
 
-def training_plan(plan: Plan, window: int, wide: bool) -> Plan:
+def training_plan(plan: ChannelsPlan, window: int, wide: bool) -> ChannelsPlan:
     """The forward plan where the states before every window-th step are written too. wide: B and C are in float32."""
     if plan.split:
         # they need registers for their addresses; beside B and C in float32 fewer groups are laid out in a row
@@ -69,19 +69,19 @@ def training_plan(plan: Plan, window: int, wide: bool) -> Plan:
     return replace(plan, tile=min(plan.tile, window))  # they are written between tiles
 
 
-def of_one_group(plan: Plan, d_state: int, channels: int, groups: int) -> Plan:
+def of_one_group(plan: ChannelsPlan, d_state: int, channels: int, groups: int) -> ChannelsPlan:
     """The forward plan such that a block's channels are of one group."""
     if plan.split and groups > 1 and channels // groups % (plan.warps * plan.width(d_state)):
         return replace(plan, warps=4)
     return plan
 
 
-def gated_plan(plan: Plan, dtype: torch.dtype) -> Plan:
+def gated_plan(plan: ChannelsPlan, dtype: torch.dtype) -> ChannelsPlan:
     """The backward plan with z: in float32 its rows wait in registers for the next window, and 8 steps' decays would spill."""
     return replace(plan, tile=min(plan.tile, 4)) if dtype == torch.float32 else plan
 
 
-def forward_plan(batch: int, channels: int, length: int, device: torch.device, packed: bool = True) -> Plan:
+def forward_plan(batch: int, channels: int, length: int, device: torch.device, packed: bool = True) -> ChannelsPlan:
     """The split kernel, which passes over the length once, where its blocks fill half of the device or more. Else chunks of the length
     give every scheduler (four a multiprocessor) warps enough, of at least 96 steps: they cost a second pass.
 
@@ -94,20 +94,20 @@ def forward_plan(batch: int, channels: int, length: int, device: torch.device, p
         chunks = max(min(-(-WARPS_OF_A_SCHEDULER * schedulers // max(warps, 1)), length // 96), 1)
         if length <= 4096:  # a chunk's share of the second pass grows as chunks get shorter
             chunks = max(min(chunks, length // 128), 1)
-        return Plan(8, 1, 16, 1, unroll=8, chunks=chunks, polynomial=int(length <= 4096))
+        return ChannelsPlan(8, 1, 16, 1, unroll=8, chunks=chunks, polynomial=int(length <= 4096))
     if batch * -(-channels // 12) <= schedulers / 4:
-        return Plan(2, 1, 64, 3, unroll=8, split=True)  # more multiprocessors take part than with blocks of 16 channels
+        return ChannelsPlan(2, 1, 64, 3, unroll=8, split=True)  # more multiprocessors take part than with blocks of 16 channels
     if warps <= 3 * schedulers / 4:
         # three fit into the shared memory of sm_80, sm_90 and sm_100; in float32 their registers would spill
         most = 3 if packed and shared_memory(device) >= 160 * 1024 else 2
-        return Plan(2, 1, 64, 4, unroll=8, blocks=1 if warps <= schedulers / 4 else most, split=True)
+        return ChannelsPlan(2, 1, 64, 4, unroll=8, blocks=1 if warps <= schedulers / 4 else most, split=True)
     if not packed and warps > 2 * schedulers:
         # so few warps wait for exponentials more than for anything else
-        return Plan(8, 1, 16, 1, unroll=8, polynomial=int(warps < 3 * schedulers))
-    return Plan(4, 1, 32, 4, unroll=8, blocks=2, split=True)
+        return ChannelsPlan(8, 1, 16, 1, unroll=8, polynomial=int(warps < 3 * schedulers))
+    return ChannelsPlan(4, 1, 32, 4, unroll=8, blocks=2, split=True)
 
 
-def backward_plan(batch: int, channels: int, length: int, device: torch.device) -> Plan:
+def backward_plan(batch: int, channels: int, length: int, device: torch.device) -> ChannelsPlan:
     """Chunks of the length where the warps do not fill the device twice over: they cost a second pass. Where there are many, two
     chunks even out the end."""
     schedulers = 4 * processors(device)
@@ -118,7 +118,7 @@ def backward_plan(batch: int, channels: int, length: int, device: torch.device) 
         chunks = 4  # blocks of four warps do not share out evenly otherwise
     if warps >= 1.5 * schedulers:
         chunks = 2 if warps >= 4 * schedulers and length >= 512 else 1
-    return Plan(4, 2, 8, 4, window=16, chunks=chunks)
+    return ChannelsPlan(4, 2, 8, 4, window=16, chunks=chunks)
 
 
 def takes(d_state: int, channels: int, groups: int) -> bool:
@@ -189,7 +189,7 @@ def scan_forward(
     softplus: bool,
     return_last_state: bool,
     every: int,
-    plan: Plan,
+    plan: ChannelsPlan,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """out (batch, d_inner, length), channel stride 1; last state (batch, d_inner, d_state) float32 or None; for every > 0 the states
     before every such step (batch, steps, d_state, d_inner) float32."""
@@ -238,7 +238,7 @@ def scan_forward(
 
 
 def backward_kernels(
-    options: dict[str, object], plan: Plan, chunked: bool, device: torch.device
+    options: dict[str, object], plan: ChannelsPlan, chunked: bool, device: torch.device
 ) -> tuple[nvrtc.Kernel | None, nvrtc.Kernel, nvrtc.Kernel]:
     """Those that carry gradients over chunks where there are several, walk the steps, and add up."""
     types = {name: options[name] for name in ("TB", "TC", "TA", "TD", "TBIAS")}
@@ -266,7 +266,7 @@ def compile_backward(
     z: Tensor | None,
     delta_bias: Tensor | None,
     softplus: bool,
-    plan: Plan,
+    plan: ChannelsPlan,
 ) -> None:
     """Before forward, where a kernel that is refused leaves the whole call to another backend. Raises NotCompiled."""
     types = [None if x is None else x.dtype for x in (u, delta, A, B, C, D, z, delta_bias)]
@@ -289,7 +289,7 @@ def scan_backward(
     delta_bias: Tensor | None,
     softplus: bool,
     checkpoint: Tensor,
-    plan: Plan,
+    plan: ChannelsPlan,
     dz: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of u, delta, A, B, C, D, z, delta_bias, each in dtype and shape of its tensor. checkpoint: of every plan.window steps.

@@ -40,7 +40,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RowsPlan:
     """lanes: of a warp along time; the others have other channels. channels: of a lane. across: warps of a block with other channels.
     along: warps of a block that share a channel's length. blocks: of a multiprocessor that the compiler makes room for. unroll: states
     of the inner loop that are laid out in a row."""
@@ -82,7 +82,7 @@ class Plan:
         }  # fmt: skip
 
 
-    def narrower(self) -> Plan | None:
+    def narrower(self) -> RowsPlan | None:
         """The same for fewer channels a block."""
         if self.across > 1:
             return replace(self, across=self.across // 2, blocks=2 * self.blocks)
@@ -112,31 +112,31 @@ class Plan:
         return self.channels * self.threads * d_state <= 8192
 
 
-def forward_plan(sizes: Sizes) -> Plan:
+def forward_plan(sizes: Sizes) -> RowsPlan:
     """Few lanes along time where there are many channels: joining them takes fewer exchanges. Where channels are few, a warp takes one at
     a time, or several share one."""
     schedulers = 4 * processors(sizes.device)
     if sizes.channels >= 14 * schedulers:
-        plan = Plan(8, 2, 4, blocks=3 if sizes.wide else 4, unroll=2)
+        plan = RowsPlan(8, 2, 4, blocks=3 if sizes.wide else 4, unroll=2)
     elif sizes.channels >= schedulers:
-        plan = Plan(32, 1, 4, blocks=4 if sizes.wide else 5, unroll=2)
+        plan = RowsPlan(32, 1, 4, blocks=4 if sizes.wide else 5, unroll=2)
     else:
-        plan = Plan(32, 1, 1, 4, blocks=4 if sizes.wide else 5)
+        plan = RowsPlan(32, 1, 1, 4, blocks=4 if sizes.wide else 5)
     return _fitting(plan, sizes, backward=False)
 
 
-def backward_plan(sizes: Sizes) -> Plan:
+def backward_plan(sizes: Sizes) -> RowsPlan:
     schedulers = 4 * processors(sizes.device)
     small = shared_memory(sizes.device) < 128 * 1024  # compute capability 12.0, whose assembler spills where that of 9.0 does not
     if sizes.channels >= 14 * schedulers:
-        two = Plan(8, 2, 4, blocks=2, unroll=1 if sizes.wide else 2)
-        plan = two if sizes.d_state >= 16 and not small else Plan(8, 1, 4, blocks=2 if small else 3)
+        two = RowsPlan(8, 2, 4, blocks=2, unroll=1 if sizes.wide else 2)
+        plan = two if sizes.d_state >= 16 and not small else RowsPlan(8, 1, 4, blocks=2 if small else 3)
     else:
-        plan = Plan(16 if sizes.channels >= 6 * schedulers else 32, 1, 4, blocks=2 if small else 3)
+        plan = RowsPlan(16 if sizes.channels >= 6 * schedulers else 32, 1, 4, blocks=2 if small else 3)
     return _fitting(plan, sizes, backward=True)
 
 
-def _fitting(plan: Plan, sizes: Sizes, backward: bool) -> Plan:
+def _fitting(plan: RowsPlan, sizes: Sizes, backward: bool) -> RowsPlan:
     """Not much wider than a group, and within shared memory."""
     limit = shared_memory(sizes.device)
     while True:
@@ -254,7 +254,7 @@ def _groups(B: Tensor, C: Tensor) -> int:
     return max(x.shape[1] if x.dim() == 4 else 1 for x in (B, C))
 
 
-def forward_launch(given: Given, softplus: bool, return_last_state: bool, every: int, plan: Plan) -> Launch:
+def forward_launch(given: Given, softplus: bool, return_last_state: bool, every: int, plan: RowsPlan) -> Launch:
     """given: as_rows. Addresses: of u, delta, z, B, C, A, D, delta_bias, out, last state, kept states."""
     u, delta, A, B, C, _, z, _ = given
     (batch, channels, length), states = u.shape, A.shape[1]
@@ -288,7 +288,7 @@ def scan_forward(
     softplus: bool,
     return_last_state: bool,
     every: int,
-    plan: Plan,
+    plan: RowsPlan,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """out (batch, d_inner, length); last state (batch, d_inner, d_state) float32 or None; for every > 0 the states before every such
     step, a multiple of ITEMS, (batch, steps, d_inner, d_state) float32."""
@@ -323,7 +323,7 @@ class Backward:
     places: tuple[int, ...]
 
 
-def backward_launch(given: Given, dout: Tensor, softplus: bool, plan: Plan) -> Backward:
+def backward_launch(given: Given, dout: Tensor, softplus: bool, plan: RowsPlan) -> Backward:
     """given: as_rows, and dout. Addresses of the scan: of u, delta, z, dout, B, C, A, D, delta_bias, kept states, du, ddelta, dz, then of
     what the blocks leave for A, B, C, D, delta_bias; of the sums: the same for B, C, A, D, delta_bias, then those gradients."""
     u, delta, A, B, C, D, z, bias = given
@@ -360,7 +360,7 @@ def backward_launch(given: Given, dout: Tensor, softplus: bool, plan: Plan) -> B
 _compiled: set[tuple[object, ...]] = set()
 
 
-def compile_backward(given: Given, softplus: bool, plan: Plan) -> None:
+def compile_backward(given: Given, softplus: bool, plan: RowsPlan) -> None:
     """Before forward, where a kernel that is refused leaves the whole call to another backend. given: as_rows. Raises NotCompiled."""
     u, delta, A, B, C, _, z, _ = given
     types = [None if x is None else x.dtype for x in given]
@@ -383,7 +383,7 @@ def scan_backward(
     delta_bias: Tensor | None,
     softplus: bool,
     kept: Tensor,
-    plan: Plan,
+    plan: RowsPlan,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of u, delta, A, B, C, D, z, delta_bias, each in dtype and shape of its tensor. kept: states before every tile."""
     given, dout = as_rows(u, delta, A, B, C, D, z, delta_bias), rows(dout)

@@ -10,7 +10,7 @@ from anymamba.errors import AnymambaError
 from anymamba.language import _, ngettext
 from anymamba.training.loop.schedule import Schedule
 from anymamba.training.run.config import TrainConfig
-from anymamba.training.run.derive import Plan
+from anymamba.training.run.derive import RunPlan
 
 OPEN_END = 10**9
 """Steps of a run that only its time limit ends."""
@@ -32,7 +32,7 @@ class Progress:
     finished: bool = False
 
     @classmethod
-    def of(cls, state: dict[str, Any], plan: Plan) -> Progress:
+    def of(cls, state: dict[str, Any], plan: RunPlan) -> Progress:
         """From trainer_state.json. plan: of a continued run, for checkpoints that do not name its rows and peak rate."""
         step = state["step"]
         rows = state.get("rows", plan.rows)
@@ -44,13 +44,13 @@ class Progress:
         )  # fmt: skip
 
 
-def schedule_of(config: TrainConfig, plan: Plan) -> Schedule:
+def schedule_of(config: TrainConfig, plan: RunPlan) -> Schedule:
     """The learning rate over the plan's steps."""
     decay = max(1, round(config.decay_share * plan.steps))
     return Schedule(config.schedule, plan.lr, plan.steps, plan.warmup, decay, config.floor)
 
 
-def settle(plan: Plan, config: TrainConfig, before: TrainConfig, done: Progress, rows_per_pass: int) -> None:
+def settle(plan: RunPlan, config: TrainConfig, before: TrainConfig, done: Progress, rows_per_pass: int) -> None:
     """Sets steps and warm-up of a continued run's plan, which ``derive`` made from ``config``.
 
     before: the configuration so far. rows_per_pass: rows of the data. Raises AnymambaError for --steps (or --epochs) that lie
@@ -63,11 +63,11 @@ def settle(plan: Plan, config: TrainConfig, before: TrainConfig, done: Progress,
     plan.warmup = min(config.warmup if "warmup" in changed and config.warmup else done.warmup, plan.steps)
 
 
-def changes(plan: Plan, config: TrainConfig, before: TrainConfig, done: Progress, rows_per_pass: int) -> list[str]:
+def changes(plan: RunPlan, config: TrainConfig, before: TrainConfig, done: Progress, rows_per_pass: int) -> list[str]:
     """What differs from the run so far, a sentence each; nothing if it is the same. plan: settled."""
     if plan.steps <= done.step:
         return []
-    old = Plan(length=plan.length, rows=done.rows, steps=done.steps, warmup=done.warmup, lr=done.lr)
+    old = RunPlan(length=plan.length, rows=done.rows, steps=done.steps, warmup=done.warmup, lr=done.lr)
     notes = [_flag_note(flag, then, now) for name, flag, then, now in config.changes(before) if name not in NAMED]
     if plan.rows != done.rows:
         notes.append(
@@ -102,7 +102,7 @@ NAMED = ("steps", "epochs", "batch_tokens")
 
 
 def _steps(
-    plan: Plan, config: TrainConfig, before: TrainConfig, changed: set[str], done: Progress, rows_per_pass: int
+    plan: RunPlan, config: TrainConfig, before: TrainConfig, changed: set[str], done: Progress, rows_per_pass: int
 ) -> int:
     if "steps" in changed and config.steps:
         return config.steps

@@ -20,7 +20,7 @@ INSTRUCT_PASSES = 3
 
 
 @dataclass
-class Plan:
+class RunPlan:
     """The values a run uses. reasons: name -> why, for those that were derived; the others were given."""
 
     length: int = 0
@@ -61,9 +61,9 @@ def row_length(config: TrainConfig, parameters: int, train: TokenFile) -> tuple[
     return wanted, _("for a model of this size")
 
 
-def derive(config: TrainConfig, parameters: int, width: int, train: TokenFile, length: int, rows_per_epoch: int, world: int) -> Plan:
+def derive(config: TrainConfig, parameters: int, width: int, train: TokenFile, length: int, rows_per_epoch: int, world: int) -> RunPlan:
     """parameters, width: of the model. rows_per_epoch: rows of ``length`` tokens in a pass. world: processes."""
-    plan = Plan(length=length)
+    plan = RunPlan(length=length)
     plan.rows = _rows(config, parameters, length, rows_per_epoch, world, plan.reasons)
     plan.lr = config.lr or _rate(config, width, plan.reasons)
     plan.steps = config.steps or _steps(config, parameters, plan, rows_per_epoch)
@@ -73,7 +73,7 @@ def derive(config: TrainConfig, parameters: int, width: int, train: TokenFile, l
     return plan
 
 
-def set_intervals(plan: Plan, config: TrainConfig) -> None:
+def set_intervals(plan: RunPlan, config: TrainConfig) -> None:
     """How often the run validates, saves and writes samples."""
     plan.eval_every = config.eval_every or min(1000, max(10, plan.steps // 10))
     plan.save_every = config.save_every or min(1000, max(20, plan.steps // 10))
@@ -100,7 +100,7 @@ def _rate(config: TrainConfig, width: int, reasons: dict[str, str]) -> float:
     return float(f"{rate:.2g}")
 
 
-def _steps(config: TrainConfig, parameters: int, plan: Plan, rows_per_epoch: int) -> int:
+def _steps(config: TrainConfig, parameters: int, plan: RunPlan, rows_per_epoch: int) -> int:
     epoch = rows_per_epoch / plan.rows
     if config.epochs:
         plan.reasons["steps"] = ngettext(

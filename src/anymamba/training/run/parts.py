@@ -19,7 +19,7 @@ from anymamba.training.machine.parallel import Processes
 from anymamba.training.machine.threads import ThreadWatch
 from anymamba.training.run.config import TrainConfig
 from anymamba.training.run.continuing import Progress
-from anymamba.training.run.derive import Plan
+from anymamba.training.run.derive import RunPlan
 from anymamba.training.run.runfolder import RunFolder
 from anymamba.training.show.report import Reporter
 from anymamba.training.show.trackers import Tracker
@@ -32,7 +32,7 @@ class Run:
     ids that samples of stage 2 begin with."""
 
     config: TrainConfig
-    plan: Plan
+    plan: RunPlan
     folder: RunFolder
     processes: Processes
     reporter: Reporter

@@ -24,7 +24,7 @@ from anymamba.training.machine.parallel import Processes
 from anymamba.training.run import checkpoint
 from anymamba.training.run.checks import check_options
 from anymamba.training.run.config import TrainConfig
-from anymamba.training.run.derive import Plan, batch_tokens, derive
+from anymamba.training.run.derive import RunPlan, batch_tokens, derive
 from anymamba.training.run.parts import Run
 from anymamba.training.run.train import default_folder, prepare
 from anymamba.training.show.report import Reporter, clock, count
@@ -121,7 +121,7 @@ def _document(run: Run, config: TrainConfig, share: float, out: Path) -> dict[st
     }
 
 
-def _why(config: TrainConfig, plan: Plan, limited: int) -> str:
+def _why(config: TrainConfig, plan: RunPlan, limited: int) -> str:
     if not limited or limited == plan.steps:
         return plan.reasons.get("steps", "")
     fit_in = ngettext(
@@ -138,7 +138,7 @@ class _Train:
         self.learn = run.feeder.rows.file.learn  # type: ignore[attr-defined]
 
 
-def _limited_steps(config: TrainConfig, plan: Plan, seconds: float, parameters: int) -> int:
+def _limited_steps(config: TrainConfig, plan: RunPlan, seconds: float, parameters: int) -> int:
     """Steps within --max-minutes; 0 without it."""
     left = config.max_minutes * 60 - checkpoint.size_on_disk(parameters) / DISK_SPEED
     return min(plan.steps, max(1, int(left * (1 - RESERVE - 2 * SHARE) / seconds))) if config.max_minutes else 0

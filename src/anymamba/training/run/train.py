@@ -32,7 +32,7 @@ from anymamba.training.run import checkpoint, continuing
 from anymamba.training.run.checks import check_options
 from anymamba.training.run.config import TrainConfig, checked_ranges
 from anymamba.training.run.continuing import Progress
-from anymamba.training.run.derive import Plan, derive, row_length, set_intervals
+from anymamba.training.run.derive import RunPlan, derive, row_length, set_intervals
 from anymamba.training.run.parts import Result, Run
 from anymamba.training.run.runfolder import DATA, RunFolder, config_document, open_run, read_metrics
 from anymamba.training.run.setup import first_question, make_model, tokenizer_and_data
@@ -145,7 +145,7 @@ def prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Re
     return run
 
 
-def _progress(plan: Plan, config: TrainConfig, folder: RunFolder, rows_per_pass: int) -> Progress:
+def _progress(plan: RunPlan, config: TrainConfig, folder: RunFolder, rows_per_pass: int) -> Progress:
     """Where the run stands; settles the plan of one that goes on."""
     if folder.resumed is None:
         return Progress(planned=plan.steps)

@@ -29,7 +29,7 @@ MOST_STRETCHES = 2**16 - 1
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConvPlan:
     """block: channels of a program. stretch: tokens that it walks. tile: tokens whose loads are in flight together."""
 
     block: int
@@ -38,7 +38,7 @@ class Plan:
     warps: int
 
 
-def conv_plan(batch: int, channels: int, length: int, device: torch.device, backward: bool = False) -> Plan:
+def conv_plan(batch: int, channels: int, length: int, device: torch.device, backward: bool = False) -> ConvPlan:
     """Four channels a lane. Backward keeps twice as much a step, hence half the steps; its blocks are of four warps, which leave fewer
     sums over the tokens to add up. Stretches short enough to fill the device, and such that their number fills it a whole number of
     times: 1,040 programs where 1,056 run in two goes were 8 % faster on an H200 than 1,280."""
@@ -49,7 +49,7 @@ def conv_plan(batch: int, channels: int, length: int, device: torch.device, back
     least = -(-length // (160 if backward else 32))
     goes = -(-beside * least // at_once)
     stretch = max(-(-length // max(goes * at_once // beside, 1)), -(-length // MOST_STRETCHES), 1)
-    return Plan(block, max(-(-stretch // 16) * 16, 16), 4 if backward else 8, warps)
+    return ConvPlan(block, max(-(-stretch // 16) * 16, 16), 4 if backward else 8, warps)
 
 
 def supports(call: Call) -> tuple[bool, str]:
@@ -133,7 +133,7 @@ class _CausalConv1d(torch.autograd.Function):
 
 
 def conv_forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, initial: Tensor | None, seq_idx: Tensor | None, silu: bool, plan: Plan
+    x: Tensor, weight: Tensor, bias: Tensor | None, initial: Tensor | None, seq_idx: Tensor | None, silu: bool, plan: ConvPlan
 ) -> Tensor:
     """out (batch, dim, length) in the dtype and layout of x."""
     batch, channels, length = x.shape
@@ -160,7 +160,7 @@ def conv_backward(
     initial: Tensor | None,
     seq_idx: Tensor | None,
     silu: bool,
-    plan: Plan,
+    plan: ConvPlan,
     dx: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of x, weight, bias and the initial states. dx: memory for x's, like x, channel stride 1."""

@@ -13,7 +13,7 @@ from anymamba.backends.triton.launch import is_nvidia, lanes, on_device, power_o
 
 
 @dataclass(frozen=True)
-class RowsPlan:
+class ConvRowsPlan:
     """group: steps that a lane reads with one instruction. block: groups that a program takes at a time, of `rows` channels. stretch:
     how often it does, along the rows. tile: of these, how many have their loads in flight together (forward)."""
 
@@ -25,7 +25,7 @@ class RowsPlan:
     warps: int
 
 
-def rows_plan(x: Tensor, backward: bool = False) -> RowsPlan:
+def rows_plan(x: Tensor, backward: bool = False) -> ConvRowsPlan:
     """16 bytes a lane, and no more lanes for a row than it has use for. Backward leaves sums of each program, hence programs of one warp
     that walk far. Where rows do not start at multiples of 16 bytes the lanes of a program wait for each other to exchange what they
     read, so forward has two warps there, and else four."""
@@ -40,7 +40,7 @@ def rows_plan(x: Tensor, backward: bool = False) -> RowsPlan:
     programs = steps * -(-channels // rows) * batch
     share = programs * warps // (32 * processors(x.device))  # leaves a multiprocessor 32 warps at least
     stretch = max(min(power_of_2(max(share, 1)), power_of_2(steps), 64), tile)
-    return RowsPlan(group, block, rows, stretch, tile, warps)
+    return ConvRowsPlan(group, block, rows, stretch, tile, warps)
 
 
 def in_rows(x: Tensor) -> bool:
@@ -49,7 +49,7 @@ def in_rows(x: Tensor) -> bool:
 
 
 def conv_rows_forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, initial: Tensor | None, seq_idx: Tensor | None, silu: bool, plan: RowsPlan
+    x: Tensor, weight: Tensor, bias: Tensor | None, initial: Tensor | None, seq_idx: Tensor | None, silu: bool, plan: ConvRowsPlan
 ) -> Tensor:
     """out (batch, dim, length), contiguous, in the dtype of x. x: step stride 1, not empty."""
     batch, channels, length = x.shape
@@ -76,7 +76,7 @@ def conv_rows_backward(
     initial: Tensor | None,
     seq_idx: Tensor | None,
     silu: bool,
-    plan: RowsPlan,
+    plan: ConvRowsPlan,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of x, weight, bias and the initial states, contiguous. x: step stride 1, not empty."""
     batch, channels, length = x.shape
@@ -105,7 +105,7 @@ def conv_rows_backward(
     return dx, *conv_sums(partial, weight, bias), dinitial
 
 
-def _grid(plan: RowsPlan, x: Tensor) -> tuple[int, int, int]:
+def _grid(plan: ConvRowsPlan, x: Tensor) -> tuple[int, int, int]:
     batch, channels, length = x.shape
     return -(-channels // plan.rows), -(-length // (plan.group * (plan.block // plan.rows) * plan.stretch)), batch
 

@@ -15,7 +15,7 @@ from anymamba.backends.triton.launch import has_float64, on_device, power_of_2, 
 from anymamba.backends.triton.mamba3.backward import mamba3_keys_backward_kernel, mamba3_queries_backward_kernel
 from anymamba.backends.triton.mamba3.backward_walks import mamba3_angles_backward_kernel, mamba3_dstate_kernel
 from anymamba.backends.triton.mamba3.forward import mamba3_forward_kernel
-from anymamba.backends.triton.mamba3.plan import Plan, backward_plan, forward_plan
+from anymamba.backends.triton.mamba3.plan import Mamba3Plan, backward_plan, forward_plan
 from anymamba.language import _
 
 
@@ -222,7 +222,7 @@ class _Inputs:
         heads = self.V.shape[2]
         return self.V.shape[1], heads, heads // self.Q.shape[3]
 
-    def compiled_for(self, plan: Plan) -> dict[str, Any]:
+    def compiled_for(self, plan: Mamba3Plan) -> dict[str, Any]:
         float64 = self.wide and has_float64(self.V.device)
         told = {} if plan.registers is None else {"maxnreg": plan.registers}
         return {
@@ -263,7 +263,7 @@ class _Inputs:
         rank, d_state = self.Q.shape[2], self.Q.shape[4]
         return (many, heads, self.Angles.shape[3]), (many, heads, headdim, d_state), (many, rank, heads, d_state), (many, heads, headdim)
 
-    def _launch(self, plan: Plan, outputs: tuple[Tensor | None, ...], has_out: bool) -> None:
+    def _launch(self, plan: Mamba3Plan, outputs: tuple[Tensor | None, ...], has_out: bool) -> None:
         headdim = self.V.shape[3]
         with on_device(self.V):
             mamba3_forward_kernel[(self.V.shape[2] * -(-headdim // plan.block_p), self.sequences)](

@@ -14,7 +14,7 @@ from anymamba.backends.triton.scan.selective_scan_backward import (
 )
 from anymamba.backends.triton.scan.selective_scan_documents import marks_of
 from anymamba.backends.triton.scan.selective_scan_forward import selective_scan_forward_kernel
-from anymamba.backends.triton.scan.selective_scan_plan import Plan, backward_plan, forward_plan
+from anymamba.backends.triton.scan.selective_scan_plan import ScanPlan, backward_plan, forward_plan
 from anymamba.language import _
 
 
@@ -118,7 +118,7 @@ def scan_forward(
     softplus: bool,
     return_last_state: bool,
     keep: bool,
-    plan: Plan,
+    plan: ScanPlan,
     initial: Tensor | None = None,
     marks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -180,7 +180,7 @@ def scan_backward(
     softplus: bool,
     checkpoint: Tensor,
     every: int,
-    plan: Plan,
+    plan: ScanPlan,
     dz: Tensor | None = None,
     marks: Tensor | None = None,
     dinitial: Tensor | None = None,
@@ -272,7 +272,7 @@ def by_token(x: Tensor, wide: bool) -> Tensor:
     return x if x.stride(3) == 1 else x.contiguous()
 
 
-def in_pairs(B: Tensor, C: Tensor, plan: Plan) -> bool:
+def in_pairs(B: Tensor, C: Tensor, plan: ScanPlan) -> bool:
     """May load_states read two bfloat16 states at once."""
     return plan.block_n == B.shape[3] and plan.block_d >= 32 * plan.warps and all(
         x.dtype == torch.bfloat16 and x.data_ptr() % 4 == 0 and all(s % 2 == 0 for s in x.stride()[:3]) for x in (B, C)
@@ -286,5 +286,5 @@ def cut(length: int, chunks: int, every: int) -> tuple[int, int]:
     return chunk, max(-(-length // chunk), 1)
 
 
-def _limits(plan: Plan) -> dict[str, int]:
+def _limits(plan: ScanPlan) -> dict[str, int]:
     return {} if plan.registers is None else {"maxnreg": plan.registers}

@@ -10,7 +10,7 @@ from anymamba.backends.triton.launch import lanes, matrix_unit_for_float32, powe
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScanPlan:
     """block_n: d_state, rounded up. block_d: channels of a program. tile: time steps whose loads are in flight together.
     chunks: programs that share the length of a sequence. every: steps between the states that are kept for backward.
     dot: sum over channels on the matrix unit. wide: turn B and C into float32 beforehand, which spares every lane the conversion.
@@ -27,21 +27,21 @@ class Plan:
     registers: int | None = None
 
 
-def forward_plan(batch: int, channels: int, length: int, d_state: int, device: torch.device, precise: bool = False) -> Plan:
+def forward_plan(batch: int, channels: int, length: int, d_state: int, device: torch.device, precise: bool = False) -> ScanPlan:
     """precise: float32 inputs, whose decays take more registers."""
     block_n, block_d = _blocks(channels, d_state, device)
     tile = 2 if precise and block_n > 16 else 4
-    return Plan(block_n, block_d, 1, tile, _chunks(batch, channels, length, block_d, device), 32)
+    return ScanPlan(block_n, block_d, 1, tile, _chunks(batch, channels, length, block_d, device), 32)
 
 
-def backward_plan(batch: int, channels: int, length: int, d_state: int, device: torch.device, precise: bool = False) -> Plan:
+def backward_plan(batch: int, channels: int, length: int, d_state: int, device: torch.device, precise: bool = False) -> ScanPlan:
     """precise: as in forward_plan."""
     block_n, block_d = _blocks(channels, d_state, device)
     chunks = _chunks(batch, channels, length, block_d, device)
     dot = matrix_unit_for_float32(device) and block_n >= 16 and block_d >= 16
     # float32 sums over channels take registers: two warps and a step at a time, or they would spill
     single = dot or precise or block_n * block_d < 64
-    return Plan(block_n, block_d, 2 if dot else 1, 1 if single else 2, chunks, 32, dot, wide=True)
+    return ScanPlan(block_n, block_d, 2 if dot else 1, 1 if single else 2, chunks, 32, dot, wide=True)
 
 
 def _blocks(channels: int, d_state: int, device: torch.device) -> tuple[int, int]:

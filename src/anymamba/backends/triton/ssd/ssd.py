@@ -17,7 +17,7 @@ from anymamba.backends.triton.ssd.ssd_backward import ssd_backward_kernel
 from anymamba.backends.triton.ssd.ssd_backward_ends import ssd_exponents_backward_kernel, ssd_gate_backward_kernel
 from anymamba.backends.triton.ssd.ssd_documents import number_documents
 from anymamba.backends.triton.ssd.ssd_forward import ssd_output_kernel, ssd_steps_kernel, ssd_walk_kernel
-from anymamba.backends.triton.ssd.ssd_plan import Plan, backward_plan, forward_plan
+from anymamba.backends.triton.ssd.ssd_plan import SsdPlan, backward_plan, forward_plan
 from anymamba.language import _
 
 
@@ -142,7 +142,7 @@ def chunk_scan_forward(
     limits: tuple[float, float],
     return_final: bool,
     keep_ungated: bool,
-    plan: Plan,
+    plan: SsdPlan,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """out (batch, length, nheads, headdim); the final states (batch, nheads, headdim, d_state) float32 and the output before the gate,
     where asked for."""
@@ -183,7 +183,7 @@ def chunk_scan_backward(
     ungated: Tensor | None,
     softplus: bool,
     limits: tuple[float, float],
-    plan: Plan,
+    plan: SsdPlan,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of x, dt, A, B, C, D, z, dt_bias and the initial states, each in the dtype and shape of its tensor."""
     batch, length, heads, headdim = x.shape
@@ -292,7 +292,7 @@ def _walk(
     first: Tensor | None,
     return_last: bool,
     reverse: bool,
-    plan: Plan,
+    plan: SsdPlan,
 ) -> tuple[Tensor, Tensor | None]:
     """The state before each chunk (batch, chunks, nheads, headdim, d_state), in the dtype of x, and the one after all, float32."""
     batch, length, heads, headdim = x.shape
@@ -342,7 +342,7 @@ def _varlen_states(
     return states
 
 
-def _limits(plan: Plan) -> dict[str, int]:
+def _limits(plan: SsdPlan) -> dict[str, int]:
     return {} if plan.registers is None else {"maxnreg": plan.registers}
 
 

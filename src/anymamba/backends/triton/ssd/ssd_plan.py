@@ -10,7 +10,7 @@ from anymamba.backends.triton.launch import is_nvidia, power_of_2, processors, s
 
 
 @dataclass(frozen=True)
-class Plan:
+class SsdPlan:
     """q: tokens of a chunk. heads: heads that a program of the chunk kernel handles one after another. walk_p, walk_n: the part of
     the state (headdim, d_state) that a program of the walk holds. block_p, of the backward: the part of headdim that a program takes
     at a time. block_k: states that a product over d_state takes at a time. registers: limit a lane of the
@@ -32,7 +32,7 @@ class Plan:
 def forward_plan(
     batch: int, length: int, heads: int, heads_per_group: int, headdim: int, d_state: int, wide: bool, device: torch.device,
     gated: bool = False, documents: bool = False,
-) -> Plan:  # fmt: skip
+) -> SsdPlan:  # fmt: skip
     """wide: float32 operands. gated: z. documents: seq_idx."""
     plain = not gated and not documents  # else what goes with a chunk of 128 would not fit in registers
     # a chunk of 128 halves the states that go through memory; few heads a group spread badly over it
@@ -60,7 +60,7 @@ def forward_plan(
 
 def backward_plan(
     batch: int, length: int, heads: int, heads_per_group: int, headdim: int, d_state: int, wide: bool, device: torch.device
-) -> Plan:
+) -> SsdPlan:
     # Hopper's matrix unit takes 64 rows; elsewhere, for many states, and for the three products that a float32 one is made of,
     # registers limit q. With 16 channels and 32 states a part, what Triton 3.6 compiled for 64 rows gave a wrong gradient of x on an
     # H100, though its interpreter gives the right one: the unit is used at the sizes that were found right on the card, no others
@@ -89,7 +89,7 @@ def _plan(
     d_state: int,
     wide: bool,
     device: torch.device,
-) -> Plan:
+) -> SsdPlan:
     q = q if length > 16 else 16
     chunks = -(-length // q) * batch
     # several heads a program spare the product C B^T, as long as every multiprocessor still has a few programs
@@ -110,4 +110,4 @@ def _plan(
     # left to itself, the assembler of NVIDIA aims at many programs a multiprocessor and spills a few bytes for it
     told = (wide or q <= 32) and is_nvidia(device)
     limit = 255 if told else None
-    return Plan(q, together, warps, 1 if wide else stages, walk_p, walk_n, 4, walk_stages, block_k=block_k, registers=limit)
+    return SsdPlan(q, together, warps, 1 if wide else stages, walk_p, walk_n, 4, walk_stages, block_k=block_k, registers=limit)
