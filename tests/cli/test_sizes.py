@@ -7,12 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from tests.training.runs import tiny_model
 
 from anymamba.cli import main
 from anymamba.generation.quantize import quantize_int4, quantize_int8
-from anymamba.models import FAMILIES, hub
+from anymamba.models import FAMILIES, families, hub
 from anymamba.models.footprint import footprint
 from anymamba.models.lm import LanguageModel
 from anymamba.models.sizes import SIZES, config_of_size
@@ -31,7 +30,7 @@ def test_the_footprint_is_what_the_model_holds(family: str) -> None:
     model = LanguageModel(config)
     assert taken.weights(4) == stored(model) == 4 * taken.parameters
     cache = model.make_cache(1)
-    held = [t for layer in cache.layers for t in vars(layer).values() if isinstance(t, torch.Tensor)]
+    held = [tensor for layer in cache.layers for tensor in layer.tensors().values()]
     assert taken.state == sum(t.numel() * 4 for t in held)
     # the scales of the rows are all that is left out
     assert taken.weights(4, "int4") == pytest.approx(stored(quantize_int4(copy.deepcopy(model))), rel=0.03)
@@ -41,7 +40,9 @@ def test_the_footprint_is_what_the_model_holds(family: str) -> None:
 def test_the_verb_lists_every_size_of_every_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sizes", "--json", "--vocab", "50280", "--device", "cpu"]) == 0
     rows = json.loads(capsys.readouterr().out)["sizes"]
-    assert {(row["model"], row["size"]) for row in rows} == {(family, size) for family in FAMILIES for size in SIZES}
+    assert {(row["model"], row["size"]) for row in rows} == {
+        (name, size) for name in FAMILIES for size in families.family(name).sizes
+    }
     published = {row["size"]: row["parameters"] for row in rows if row["model"] == "mamba"}
     assert published["130m"] == 129_135_360 and published["2.8b"] == pytest.approx(2.77e9, rel=0.01)
     for row in rows:

@@ -34,6 +34,15 @@ NEMOTRON = {
     "mamba_num_heads": 6, "mamba_head_dim": 8, "n_groups": 2, "chunk_size": 8, "n_routed_experts": 6, "moe_intermediate_size": 16,
     "moe_shared_expert_intermediate_size": 18, "routed_scaling_factor": 2.5, "time_step_min": 0.01,
 }  # fmt: skip
+JAMBA = {
+    "hidden_size": 24, "vocab_size": 53, "num_hidden_layers": 4, "intermediate_size": 16, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "mamba_d_state": 5, "num_experts": 4, "attn_layer_period": 3, "attn_layer_offset": 1,
+}  # fmt: skip
+ZAMBA2 = {
+    "hidden_size": 24, "vocab_size": 53, "num_hidden_layers": 3, "layers_block_type": ["linear_attention", "hybrid", "hybrid"],
+    "num_attention_heads": 4, "mamba_d_state": 6, "n_mamba_heads": 6, "intermediate_size": 16, "adapter_rank": 4, "chunk_size": 8,
+    "time_step_min": 0.01,
+}  # fmt: skip
 YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 8}
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 900.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -100,8 +109,26 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "NemotronH",
         {**NEMOTRON, "layers_block_type": ["moe", "linear_attention", "full_attention"], "moe_latent_size": 12, "n_groups": 1},
     ),
+    "jamba": ("Jamba", JAMBA),
+    "jamba-biases-tied": (
+        "Jamba",
+        {
+            **JAMBA, "num_experts": 1, "mamba_proj_bias": True, "mamba_conv_bias": False, "tie_word_embeddings": True,
+            "num_hidden_layers": 2, "attn_layer_period": 2, "attn_layer_offset": 0, "mamba_dt_rank": 3,
+        },
+    ),
+    "zamba2": ("Zamba2", ZAMBA2),
+    "zamba2-two-blocks-adapters": (
+        "Zamba2",
+        {
+            **ZAMBA2, "num_mem_blocks": 2, "use_shared_attention_adapter": True, "use_mem_rope": True, "mamba_ngroups": 2,
+            "layers_block_type": ["hybrid", "linear_attention", "hybrid", "hybrid"], "num_hidden_layers": 4, "add_bias_linear": True,
+        },
+    ),
+    "zamba2-untied": ("Zamba2", {**ZAMBA2, "tie_word_embeddings": False}),
 }  # fmt: skip
-MASKS_BEFORE_IN_PROJ = {name for name, (__, options) in VARIANTS.items() if options.get("mamba_proj_bias")}
+BIASES = {"mamba_proj_bias", "add_bias_linear"}
+MASKS_BEFORE_IN_PROJ = {name for name, (__, options) in VARIANTS.items() if BIASES & options.keys()}
 """transformers zeroes padding before in_proj, whose bias fills it again: there ours is compared with the text alone."""
 
 WITHOUT_CACHE = {"granite-mamba-alone"}
@@ -204,14 +231,14 @@ def gradients(peer: Any) -> dict[str, torch.Tensor]:
     """By the names in a checkpoint: transformers joins tensors of experts when it loads them."""
     from transformers.core_model_loading import revert_weight_conversion
 
-    return dict(revert_weight_conversion(peer, {name: parameter.grad for name, parameter in peer.named_parameters()}))
+    named = {name: parameter.grad for name, parameter in peer.named_parameters() if parameter.grad is not None}
+    return dict(revert_weight_conversion(peer, named))
 
 
 def gradients_by_saved_name(model: LanguageModel) -> dict[str, torch.Tensor]:
     with torch.no_grad():
-        named = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
-        assert all(gradient is not None for gradient in named.values())
-        return hub.saved_tensors(model.config, named)  # type: ignore[arg-type]
+        named = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+        return hub.saved_tensors(model.config, named)
 
 
 @torch.no_grad()

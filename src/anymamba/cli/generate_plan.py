@@ -33,12 +33,21 @@ def run(arguments: argparse.Namespace) -> int:
     texts = _texts(arguments.prompts)
     weights = taken.weights(_DTYPE_BYTES[dtype], arguments.quantize)
     state = taken.state * texts
+    tokens = _tokens(arguments, taken.context)
+    size = _DTYPE_BYTES[dtype]
+    cache = taken.token * size * tokens * texts
     free = memory.left(device)
     rate = _bytes_a_second(device)
     document: dict[str, Any] = {
         "model": str(arguments.model), "model_type": config.model_type, "parameters": taken.parameters, "device": str(device),
         "dtype": dtype, "quantize": arguments.quantize, "texts": texts, "weight_bytes": weights, "state_bytes": state,
-        "free_bytes": free or None, "fits": None if not free else weights + state <= free,
+        "tokens": tokens, "context": taken.context, "key_value_bytes": cache, "key_value_bytes_per_token": taken.token * size,
+        "free_bytes": free or None, "fits": None if not free else weights + state + cache <= free,
+        "would_fit": [
+            {"dtype": name, "quantize": width, "bytes": needed}
+            for name, width in (("float32", None), ("bfloat16", None), ("bfloat16", "int8"), ("float32", "int4"))
+            if (needed := taken.weights(_DTYPE_BYTES[name], width) + state + taken.token * _DTYPE_BYTES[name] * tokens * texts) <= free
+        ],
         "memory_bytes_per_second": round(rate), "tokens_per_second_at_most": round(rate / weights, 1),
     }  # fmt: skip
     if arguments.json:
@@ -63,6 +72,7 @@ def _lines(plan: dict[str, Any]) -> list[str]:
             "state: {state_bytes} for {texts} texts, however long they get",
             plan["texts"],
         ).format(state_bytes=text(plan["state_bytes"]), texts=plan["texts"]),
+        *_growing(plan),
         _(
             "speed: at most about {tokens_per_second_at_most:g} tokens/s for one text (a token reads all weights; "
             "this memory moves {gigabytes_per_second:.1f} GB/s now)"
@@ -76,11 +86,46 @@ def _lines(plan: dict[str, Any]) -> list[str]:
         lines.append(
             _("it fits: {free} are free").format(free=free)
             if plan["fits"]
-            else _(
-                "it does not fit: {free} are free (--dtype bfloat16 halves float32, --quantize int8 halves that, int4 that)"
-            ).format(free=free)
+            else _("it does not fit: {free} are free; {options}").format(free=free, options=_options(plan["would_fit"]))
         )
     return lines
+
+
+def _growing(plan: dict[str, Any]) -> list[str]:
+    """What grows with the text, where anything does."""
+    from anymamba.training.machine.memory import text
+
+    if not plan["key_value_bytes_per_token"]:
+        return []
+    per_token = plan["key_value_bytes_per_token"]
+    whole = per_token * plan["context"] if plan["context"] else None
+    line = _("keys and values of attention grow: {each} bytes a token, {size} for {tokens} tokens").format(
+        each=per_token, size=text(plan["key_value_bytes"]), tokens=plan["tokens"]
+    )
+    if whole is None:
+        return [line]
+    longest = _("the longest text it was trained for, {context} tokens, needs {size}")
+    return [line, longest.format(context=plan["context"], size=text(whole))]
+
+
+def _options(fitting: list[dict[str, Any]]) -> str:
+    from anymamba.training.machine.memory import text
+
+    if not fitting:
+        return _("nor does it with --quantize int4")
+    best = fitting[0]
+    flags = f"--dtype {best['dtype']}" + (f" --quantize {best['quantize']}" if best["quantize"] else "")
+    return _("with {flags} it takes {size} and fits").format(flags=flags, size=text(best["bytes"]))
+
+
+def _tokens(arguments: argparse.Namespace, context: int | None) -> int:
+    """How long a text is to get: the prompt, at most a token a byte, and --max-tokens; the trained length where that has no end."""
+    if arguments.max_tokens < 0:
+        return context or 0
+    longest = len(arguments.prompt.encode())
+    if arguments.prompts:
+        longest = max((len(line) for line in Path(arguments.prompts).expanduser().read_bytes().splitlines()), default=0)
+    return longest + arguments.max_tokens
 
 
 def _folder(model: str) -> Path:

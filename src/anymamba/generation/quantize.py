@@ -100,10 +100,12 @@ def _places(model: LanguageModel) -> list[_Place]:
     """All of them before any is changed: an error leaves the model as it was."""
     kinds = family_of(model.config).layers(model.config)
     names = [f"backbone.layers.{index}.{layer.name}" for index, kind in enumerate(kinds) for layer in kind.linear_layers if layer.quantize]
-    places = []
+    places: list[_Place] = []
     for name in [*names, HEAD]:
         path, _dot, leaf = name.rpartition(".")
         owner = model.get_submodule(path)
+        if any(place.owner is owner and place.leaf == leaf for place in places):  # several blocks share it
+            continue
         places.append(_Place(name, owner, leaf, *_weights(owner, leaf, name)))
     return places
 

@@ -21,5 +21,7 @@ FAMILIES: dict[str, str] = {
     "bamba": "anymamba.models.bamba",
     "falcon_h1": "anymamba.models.falcon_h1",
     "nemotron_h": "anymamba.models.nemotron_h",
+    "zamba2": "anymamba.models.zamba2",
+    "jamba": "anymamba.models.jamba",
 }
 """model_type -> its file, which ends in ``FAMILY``. To add a family: its file and a line here."""

@@ -59,6 +59,7 @@ class BambaConfig(HybridConfig):
                     ),
                 )
         self.mamba2_part()
+        self.rotary(self.headdim, 0.5)
 
     def mamba2_part(self) -> Mamba2Part:
         return mamba2_part(self)

@@ -73,6 +73,7 @@ class FalconH1Config(HybridConfig):
         self.mlp_multipliers = self.mlp_multipliers or [1.0, 1.0]
         self.ssm_multipliers = self.ssm_multipliers or [1.0] * 5
         self.mamba2_part()
+        self.rotary(self.headdim)
 
     @property
     def multipliers(self) -> Multipliers:

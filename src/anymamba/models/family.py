@@ -61,6 +61,8 @@ class LayerKind(Generic[C]):
     mixer: any module that keeps to ``Mixer``. linear_layers: every one in the block. mlp: makes the MLP of a configuration.
     fused_step: what a fused decoding step reads, for mixers that have one. names: of tensors in the block, where a Hugging Face checkpoint
     has others, such as ("input_layernorm.", "norm."). stacks: tensors that are many there.
+    aside: makes a module (stream, embedded text, mask, documents, state) -> (batch, length, d_model); what it returns is added to the
+    stream for the norm alone.
     """
 
     mixer: type[Mixer[Any]]
@@ -69,6 +71,7 @@ class LayerKind(Generic[C]):
     fused_step: Callable[[C], ByChannel | ByHead] | None = None
     names: Names = ()
     stacks: tuple[Stack, ...] = ()
+    aside: Callable[[C], nn.Module] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class Family(Generic[C]):
     sizes: what ``--size`` takes, name -> fields of the configuration, the smallest first. vocabulary_multiple: to which a fresh model's
     vocabulary is rounded up. names: of tensors outside the blocks, and of the blocks themselves, where a Hugging Face checkpoint has
     others, such as ("model.layers.", "backbone.layers."). originals: other checkpoint forms it is read from.
+    ignored: beginnings of the names of tensors in a checkpoint that the model does without. tie: puts one module in place of
+    several among the blocks, where they share it.
     """
 
     config: type[C]
@@ -99,6 +104,8 @@ class Family(Generic[C]):
     vocabulary_multiple: int = 16
     names: Names = ()
     originals: tuple[OriginalForm, ...] = ()
+    ignored: tuple[str, ...] = ()
+    tie: Callable[[C, Sequence[nn.Module]], None] | None = None
 
     @property
     def name(self) -> str:

@@ -19,7 +19,8 @@ class Footprint:
     """parameters: how many, tied ones once. quantized: those in linear layers that int8 keeps in a byte. head: of the head; tied: it is
     the embedding too.
 
-    state: bytes of the recurrent state of one text, float32.
+    state: bytes of the recurrent state of one text, float32. token: numbers that attention keeps of every token of a text, in the dtype of
+    the activations. context: tokens of a text that the model was trained for; None: no limit.
     """
 
     parameters: int
@@ -27,6 +28,8 @@ class Footprint:
     head: int
     tied: bool
     state: int
+    token: int = 0
+    context: int | None = None
 
     @property
     def training(self) -> int:
@@ -53,10 +56,14 @@ def footprint(config: Config) -> Footprint:
     with torch.device("meta"):
         model = LanguageModel(config)
     kinds = family_of(config).layers(config)
-    quantized = state = 0
+    quantized: dict[int, int] = {}  # a module that several blocks share counts once
+    state = token = 0
     for block, kind in zip(model.backbone.layers, kinds):
         rounded = [block.get_submodule(layer.name) for layer in kind.linear_layers if layer.quantize]
-        quantized += sum(layer.weight.numel() for layer in rounded)  # type: ignore[union-attr, operator, misc]
-        state += 4 * sum(tensor.numel() for tensor in kind.mixer.make_state(config, 1, "meta", torch.float32).tensors().values())
+        quantized.update({id(layer): layer.weight.numel() for layer in rounded})  # type: ignore[union-attr, operator]
+        made = kind.mixer.make_state(config, 1, "meta", torch.float32)
+        state += 4 * sum(tensor.numel() for tensor in made.tensors().values())
+        token += made.token_numbers
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Footprint(parameters, quantized, model.lm_head.weight.numel(), config.tie_word_embeddings, state)
+    rounded_numbers, head = sum(quantized.values()), model.lm_head.weight.numel()
+    return Footprint(parameters, rounded_numbers, head, config.tie_word_embeddings, state, token, config.context)

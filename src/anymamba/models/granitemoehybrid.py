@@ -71,6 +71,8 @@ class GraniteMoeHybridConfig(HybridConfig):
                 _("position_embedding_type {kind!r} is not known").format(kind=self.position_embedding_type),
                 fix=_("known: ") + "rope, nope",
             )
+        if self.position_embedding_type == "rope":
+            self.rotary(self.headdim)
         self.kinds: list[str] = self.check_kinds("layer_types", self.layer_types, ["mamba", "attention"])
         self.mamba2_part()
 

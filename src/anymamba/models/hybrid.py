@@ -139,11 +139,12 @@ class HybridConfig(Config):
     def from_dict(cls: type[H], values: dict[str, Any]) -> H:
         """See Config.from_dict. Raises UnsupportedError for quantised weights, and for a newer transformers' fields."""
         values = cls.modern(dict(values))
-        if values.get("quantization_config"):
+        rounded = values.pop("quantization_config", None)
+        if rounded and rounded.get("quant_method") != "anymamba":  # ours is read with the weights, see hub/quantized.py
             raise UnsupportedError(
                 "checkpoint",
                 _("quantization_config: the weights are quantised ({method}), which anymamba does not read").format(
-                    method=values["quantization_config"].get("quant_method", "?")
+                    method=rounded.get("quant_method", "?")
                 ),
                 fix=_("take the model's 16-bit checkpoint; --quantize int8 rounds it when it is loaded"),
             )
@@ -216,7 +217,8 @@ MAMBA2_KEYS = {
 }  # fmt: skip
 """``keys`` of the families that name their Mamba-2 layers as Bamba does."""
 
-MAMBA2_LAYERS = LinearLayer("mixer.in_proj"), LinearLayer("mixer.out_proj", residual=True)
+# PEFT refuses adapters on an out_proj of some of these families, as transformers' fused path would pass them over
+MAMBA2_LAYERS = LinearLayer("mixer.in_proj"), LinearLayer("mixer.out_proj", lora=False, residual=True)
 ATTENTION_LAYERS = (
     LinearLayer("mixer.q_proj"), LinearLayer("mixer.k_proj"), LinearLayer("mixer.v_proj"), LinearLayer("mixer.o_proj", residual=True),
 )  # fmt: skip

@@ -85,6 +85,7 @@ class Block(nn.Module):
         if kind.mlp is not None:
             self.norm2 = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
             self.mlp = kind.mlp(config)
+        self.aside = None if kind.aside is None else kind.aside(config)
 
     def forward(
         self,
@@ -93,8 +94,16 @@ class Block(nn.Module):
         mask: Tensor | None = None,
         documents: Documents | None = None,
         state: State | None = None,
+        embedded: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        hidden, residual = self.norm(hidden, residual, self.residual_in_fp32)
+        """embedded: the text's embedding, for a block with something beside the stream."""
+        if self.aside is None:
+            hidden, residual = self.norm(hidden, residual, self.residual_in_fp32)
+        else:
+            stream = hidden if residual is None else hidden + residual
+            addition = self.aside(stream, embedded, mask, documents, state)
+            hidden = self.norm((stream + addition).to(addition.dtype), None, self.residual_in_fp32)[0]
+            residual = stream.float() if self.residual_in_fp32 else stream
         hidden = self._scaled(self.mixer(hidden, mask=mask, documents=documents, state=state))
         if self.mlp is not None:
             hidden, residual = self.norm2(hidden, residual, self.residual_in_fp32)
@@ -114,6 +123,9 @@ class Backbone(nn.Module):
         self.config = config
         self.embeddings = _embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, kind) for kind in kinds)
+        tie = family_of(config).tie
+        if tie is not None:
+            tie(config, list(self.layers))
         for index, block in enumerate(self.layers):
             block.mixer.layer_index = index  # type: ignore[union-attr, assignment]  # for errors that name a layer
         self.norm_f = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
@@ -137,9 +149,9 @@ class Backbone(nn.Module):
         for index, block in enumerate(self.layers):
             state = None if cache is None else cache.layers[index]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden, residual = _recomputed(block, hidden, residual, mask, documents, state)
+                hidden, residual = _recomputed(block, hidden, residual, mask, documents, state, embedded)
             else:
-                hidden, residual = block(hidden, residual, mask, documents, state)
+                hidden, residual = block(hidden, residual, mask, documents, state, embedded)
         hidden = self.norm_f(hidden, residual, self.config.residual_in_fp32)[0]
         return hidden if multipliers.logits == 1.0 else hidden * multipliers.logits
 
@@ -323,16 +335,22 @@ def _check_context(config: Config, tokens: int) -> None:
 
 
 def _recomputed(
-    block: nn.Module, hidden: Tensor, residual: Tensor | None, mask: Tensor | None, documents: Documents | None, state: State | None
+    block: nn.Module,
+    hidden: Tensor,
+    residual: Tensor | None,
+    mask: Tensor | None,
+    documents: Documents | None,
+    state: State | None,
+    embedded: Tensor,
 ) -> Any:
     """The block's output, of which only the inputs are kept: the backward pass runs it again, from the state that it had."""
     if state is None:
-        return checkpoint(block, hidden, residual, mask, documents, None, use_reentrant=False)
+        return checkpoint(block, hidden, residual, mask, documents, None, embedded, use_reentrant=False)
     before, after = state.map(Tensor.clone), []
 
     def run(hidden: Tensor, residual: Tensor | None) -> Any:
         after.append(before.map(Tensor.clone))
-        return block(hidden, residual, mask, documents, after[-1])
+        return block(hidden, residual, mask, documents, after[-1], embedded)
 
     result = checkpoint(run, hidden, residual, use_reentrant=False)
     state.copy_(after[0])

@@ -253,4 +253,5 @@ FAMILY = Family(
             "n_groups": 1, "state_size": 64, "n_routed_experts": 0,
         },
     },
+    ignored=("mtp.",),
 )  # fmt: skip

@@ -33,8 +33,9 @@ def load(
 ) -> LanguageModel:
     """A model in eval mode from a checkpoint folder, or from the Hugging Face hub where no such folder exists.
 
-    Reads folders of MambaForCausalLM, Mamba2ForCausalLM and FalconMambaForCausalLM, of mamba_ssm (state-spaces/mamba-*,
-    mamba2-*, mamba3-*) and of Codestral. dtype: of the parameters; by default as saved. device: by default the CPU.
+    Reads folders of transformers' Mamba, Mamba2, FalconMamba, GraniteMoeHybrid, Bamba, FalconH1, NemotronH, Zamba2 and Jamba
+    (...ForCausalLM), of mamba_ssm (state-spaces/mamba-*, mamba2-*, mamba3-*) and of Codestral. dtype: of the parameters; by default as
+    saved. device: by default the CPU.
     a_activation: of a Mamba-3, instead of what its configuration says; where that says nothing, both are tried on a short text in the
     tokens of ``tokenizer`` (by default the folder's) and one line on stderr tells the choice.
     Raises AnymambaError that says which file, key or shape is wrong.
@@ -90,7 +91,7 @@ def load_config(folder: Path) -> Config:
     """The configuration of a checkpoint folder, whatever its form."""
     values = files.read_json(folder / "config.json")
     if isinstance(values, dict) and not original.is_original(values):
-        config: Config = family_named(values.get("model_type"), folder / "config.json").config.from_dict(values)
+        config = _config(values, folder / "config.json")
         # as transformers and vLLM do: where a text ends is what generation_config.json says, if it says anything
         ends = files.read_json(folder / "generation_config.json", missing={}).get("eos_token_id")
         config.eos_token_id = config.eos_token_id if ends is None else ends
@@ -110,6 +111,21 @@ def load_config(folder: Path) -> Config:
         why=_("it has: ") + files.listing(folder),
         fix=_("name the folder that has config.json and the weights"),
     )
+
+
+def _config(values: dict[str, Any], file: Path) -> Config:
+    """From a Hugging Face config.json. Errors name the file."""
+    kind: type[Config] = family_named(values.get("model_type"), file).config
+    try:
+        return kind.from_dict(values)
+    except AnymambaError as error:
+        raise type(error)(error.code, f"{file}: {error.what}", error.why, error.fix) from error
+    except (TypeError, ValueError, ZeroDivisionError, KeyError) as error:  # a number that is a word, a list that is null
+        raise AnymambaError(
+            "checkpoint",
+            _("{file} is no configuration of a {model_type}").format(file=file, model_type=kind.model_type),
+            why=f"{type(error).__name__}: {error}",
+        ) from error
 
 
 def family_named(model_type: Any, where: Path | str) -> Family[Any]:
@@ -148,9 +164,11 @@ def _fill(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device:
     tied = model.config.tie_word_embeddings
     if tied:
         del wanted[HEAD]
+    shared = wanted.keys() - dict(model.named_parameters()).keys()
     unexpected: list[str] = []
     misshaped: list[str] = []
-    names = TensorNames(families.family_of(model.config), model.config)
+    family = families.family_of(model.config)
+    names = TensorNames(family, model.config)
     stacks = Stacks(dtype, device)
     parts: dict[str, Tensor] = {}
     for saved_name, tensor in weights.read(folder):
@@ -168,10 +186,12 @@ def _fill(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device:
                 _assign(model, name, whole)
             continue
         if name not in wanted:
-            if not (tied and name == HEAD):
+            if not (tied and name == HEAD) and name not in shared and not saved_name.startswith(family.ignored):
                 unexpected.append(saved_name)
             continue
         parameter = wanted.pop(name)
+        for other in [other for other, same in wanted.items() if same is parameter]:  # of a module that several blocks share
+            del wanted[other]
         if tensor.shape != parameter.shape:
             if name in (TABLE, HEAD) and tensor.shape[1:] == parameter.shape[1:]:
                 raise _vocabulary_mismatch(folder, saved_name, tensor, model.config)

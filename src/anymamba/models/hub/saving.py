@@ -54,7 +54,8 @@ def write(
     config: Config = model.config  # type: ignore[assignment]
     tensors = {name: tensor.detach() for name, tensor in (model.state_dict() if state is None else state).items()}
     rounded = any(tensor.dtype in (torch.int8, torch.uint8) for tensor in tensors.values())
-    _check_names({name: tensor for name, tensor in tensors.items() if not (rounded and name.endswith(".scale"))}, config)
+    repeated = _checked({name: tensor for name, tensor in tensors.items() if not (rounded and name.endswith(".scale"))}, config)
+    tensors = {name: tensor for name, tensor in tensors.items() if name.replace(".scale", ".weight") not in repeated}
     tied = config.tie_word_embeddings and _same_table(tensors.get(HEAD), tensors[TABLE])
     if tied:
         tensors.pop(HEAD, None)
@@ -92,11 +93,12 @@ def saved_tensors(config: Config, tensors: Mapping[str, Tensor]) -> dict[str, Te
     return {name: tensor.to("cpu").contiguous() for name, tensor in written}
 
 
-def _check_names(tensors: Mapping[str, Tensor], config: Config) -> None:
-    """A folder that nothing could load is not written."""
+def _checked(tensors: Mapping[str, Tensor], config: Config) -> set[str]:
+    """A folder that nothing could load is not written. Returns the names under which a module stands that an earlier block shares."""
     with torch.device("meta"):
-        expected = LanguageModel(config).state_dict().keys()
-    missing, other = sorted(expected - tensors.keys() - {HEAD}), sorted(tensors.keys() - expected)
+        model = LanguageModel(config)
+    once, expected = dict(model.named_parameters()).keys() | {HEAD}, model.state_dict().keys()
+    missing, other = sorted((expected & once) - tensors.keys() - {HEAD}), sorted(tensors.keys() - expected)
     if missing or other:
         raise AnymambaError(
             "checkpoint",
@@ -106,6 +108,7 @@ def _check_names(tensors: Mapping[str, Tensor], config: Config) -> None:
             why=_("adapters, wrappers or parametrisations gave its weights names that no program would load"),
             fix=_("merge them first (PEFT: merge_and_unload), or save the adapters alone (PEFT: save_pretrained)"),
         )
+    return expected - once
 
 
 def _same_table(head: Tensor | None, table: Tensor) -> bool:

@@ -35,6 +35,11 @@ class KeyValues(State):
         keys, values = (torch.zeros(batch, heads, 0, headdim, device=device, dtype=dtype) for __ in "kv")
         return cls(keys, values, torch.zeros(batch, dtype=torch.long, device=device))
 
+    @property
+    def token_numbers(self) -> int:
+        """See State.token_numbers."""
+        return 2 * self.keys.shape[1] * self.keys.shape[3]
+
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Takes over (batch, kv_heads, tokens, headdim) behind what is there; returns all keys and all values, views of the buffers."""
         end = self.length + keys.shape[2]

@@ -19,6 +19,11 @@ class Parts(State):
 
     grows: ClassVar[bool] = True
 
+    @property
+    def token_numbers(self) -> int:
+        """See State.token_numbers."""
+        return sum(part.token_numbers for part in self.parts.values())
+
     def part(self, name: str) -> State:
         """That of one submodule, which is to know whether a token has been read."""
         part = self.parts[name]

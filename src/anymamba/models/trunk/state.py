@@ -27,6 +27,11 @@ class State:
     grows: ClassVar[bool] = False
     """Whether its tensors are others after every token, so that no graph may be captured over them."""
 
+    @property
+    def token_numbers(self) -> int:
+        """How many numbers every further token of a text adds."""
+        return 0
+
     def tensors(self) -> dict[str, Tensor]:
         """By the names of the fields."""
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
