@@ -205,7 +205,7 @@ class MambaBesideShared(HybridMamba2):
     """The mixer of a layer with a shared block, whose keys and values stand in the same state."""
 
     @classmethod
-    def make_state(cls, config: Zamba2Config, batch: int, device: torch.device | str, dtype: torch.dtype) -> Any:
+    def make_state(cls, config: Any, batch: int, device: torch.device | str, dtype: torch.dtype) -> Any:
         """See Mixer.make_state."""
         own = super().make_state(config, batch, device, dtype)
         return Parts({"mamba": own, "shared": SharedAttention.make_state(config, batch, device, dtype)})
