@@ -22,7 +22,8 @@ from anymamba.language import _
 TORCH = "torch"
 """The backend of that name: plain PyTorch, what runs where nothing can be compiled."""
 
-EFFORT = timing.Effort(seconds=0.15, least=5, most=40, patience=1.5)
+EFFORT = timing.Effort(seconds=0.1, least=7, most=60, patience=0.25)
+"""Whoever takes longer than a quarter of a second for a cell is called once: that is many times what the fastest takes."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anymamba.backends.decode_model import DecodeModel
 from anymamba.errors import ArgumentError
 from anymamba.generation.sampling import Sampling
 from anymamba.generation.stepper import Stepper, choose_stepper, fused
@@ -81,7 +82,9 @@ class Reader:
         if attention_mask is not None:
             attention_mask = attention_mask[:, -input_ids.shape[1] :]
         self.leave_stepper()
-        if attention_mask is None and self._by_steps(input_ids):
+        known = self._fused(input_ids) if attention_mask is None else None
+        if known is not None:
+            self._choose_stepper(known)
             for ids in input_ids.unbind(1):
                 self.step(ids)
             self.timing.prompt_tokens += input_ids.numel()
@@ -99,24 +102,26 @@ class Reader:
         self.timing.prompt_seconds += time.perf_counter() - started
         return self.logits
 
-    def _by_steps(self, input_ids: Tensor) -> bool:
-        """Is a prompt so short that one kernel a token reads it sooner than a pass of hundreds of kernels, which a process has to load
-        before it runs them the first time."""
+    def _fused(self, input_ids: Tensor) -> DecodeModel | None:
+        """What a fused step reads, if a prompt is so short that one kernel a token reads it sooner than a pass of hundreds of kernels,
+        which a process has to load before it runs them the first time."""
         if not self.alone or self.model.device.type != "cuda" or len(input_ids) > 1:
-            return False
+            return None
         weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
-        return input_ids.shape[1] * weights <= self._bytes_by_steps and fused(self.model, self.cache)
+        return fused(self.model, self.cache) if input_ids.shape[1] * weights <= self._bytes_by_steps else None
+
+    def _choose_stepper(self, known: DecodeModel | None = None) -> Stepper:
+        self._watch = Watch(self.model)
+        self._stepper = choose_stepper(self.model, self.cache, known)
+        self.timing.stepper, self.timing.why = self._stepper.name, self._stepper.why
+        return self._stepper
 
     @torch.inference_mode()
     def step(self, ids: Tensor) -> Tensor:
         """Reads one token a row, (rows,), and returns the logits of the next; valid until the next call."""
         if self._watch is not None and not self.alone and self._watch.changed():
             self.leave_stepper()
-        if self._stepper is None:
-            self._watch = Watch(self.model)
-            self._stepper = choose_stepper(self.model, self.cache)
-            self.timing.stepper, self.timing.why = self._stepper.name, self._stepper.why
-        self.logits = self._stepper.step(ids)
+        self.logits = (self._stepper or self._choose_stepper()).step(ids)
         return self.logits
 
     def leave_stepper(self) -> None:

@@ -22,9 +22,11 @@ from anymamba.ops.decode_step import stepper
 __all__ = ["Stepper", "choose_stepper", "described", "fused", "own_stepper"]
 
 
-def choose_stepper(model: LanguageModel, cache: Cache) -> Stepper:
+def choose_stepper(model: LanguageModel, cache: Cache, known: DecodeModel | None = None) -> Stepper:
     """The fastest that the dispatcher has for this model here; a fused step reads weights instead of calling modules, so it serves a
-    model of which the weights are everything."""
+    model of which the weights are everything. known: the answer of ``fused``, asked just before."""
+    if known is not None:
+        return stepper(known, _own_step(model, cache))
     ok, reason = readable(model)
     if not ok:
         warn_once("stepper " + reason, _("generation runs module by module: {reason}").format(reason=reason))
@@ -37,11 +39,12 @@ def choose_stepper(model: LanguageModel, cache: Cache) -> Stepper:
     return stepper(described(model, cache), _own_step(model, cache))
 
 
-def fused(model: LanguageModel, cache: Cache) -> bool:
-    """Whether ``choose_stepper`` gives a fused step here."""
+def fused(model: LanguageModel, cache: Cache) -> DecodeModel | None:
+    """The model as ``decode_step`` takes it, where ``choose_stepper`` gives a fused step here; else None."""
     if not readable(model)[0] or fused_steps(model.config) is None:
-        return False
-    return dispatch.choose_fused(described(model, cache).call()) is not None
+        return None
+    known = described(model, cache)
+    return None if dispatch.choose_fused(known.call(), dispatch.requested_backend()) is None else known
 
 
 def own_stepper(model: LanguageModel, cache: Cache, why: str) -> Stepper:

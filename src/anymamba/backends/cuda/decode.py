@@ -6,6 +6,7 @@ with one vector through the vendor's library leaves most of the memory's bandwid
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -161,8 +162,9 @@ def boxes(model: Model, count: int) -> int:
 
 def pack(model: Model, device: torch.device) -> tuple[Tensor, Tensor]:
     """Constants (layers, stride) float32; table: addresses of every layer's matrices, other, conv and ssm, then of the head."""
-    rows = [[x.detach().float().reshape(-1) for x in _constants(layer) if x is not None] for layer in model.layers]
-    constants = torch.stack([torch.cat(row) for row in rows]).to(device).contiguous()
+    numbers = [x.detach().reshape(-1) for layer in model.layers for x in _constants(layer) if x is not None]
+    # one sequence of copies, which widens what is narrower: for each tensor apart they cost more than a hundred tokens
+    constants = torch.cat(numbers).float().view(len(model.layers), -1).to(device)
     addresses: list[int] = []
     for layer in model.layers:
         in_proj, out_proj = (linear.weight for linear in layer.matrices)  # the first two products are with parts of one matrix
@@ -200,12 +202,13 @@ def defines_of(model: Model, count: int, memory: int) -> tuple[dict[str, object]
     return defines, _bytes(model, count, depth)
 
 
-def share(rows: int, count: int) -> list[int]:
+@functools.cache
+def share(rows: int, count: int) -> tuple[int, ...]:
     """How many rows each block keeps."""
-    return [rows * (block + 1) // count - rows * block // count for block in range(count)]
+    return tuple(rows * (block + 1) // count - rows * block // count for block in range(count))
 
 
-def rows_of(model: Model, name: str, count: int) -> list[int]:
+def rows_of(model: Model, name: str, count: int) -> tuple[int, ...]:
     """How many rows each block keeps for a product by its name in the kernel. in_proj is cut in two: x and z of Mamba-1; B, C and dt,
     then x and z of Mamba-2."""
     first = model.family == "mamba1"
@@ -213,15 +216,22 @@ def rows_of(model: Model, name: str, count: int) -> list[int]:
     if name == "FIRST":
         return inner if first else share(common(model), count)
     if name == "SECOND":
-        return inner if first else [2 * own for own in inner]
+        return inner if first else tuple(2 * own for own in inner)
     return share(sizes["D_MODEL"] if name == "OUT" else model.head.weight.shape[0], count)
 
 
 def sharers(model: Model, name: str, count: int) -> int:
     """Warps that share one row, at most: a block deals its units, rows by segments, to its warps in equal runs."""
     wide = model.sizes["D_INNER" if name == "OUT" else "D_MODEL"]
-    across, warps, most = -(-wide // (32 * 16 // model.head.weight.element_size())), THREADS // 32, 1
-    for rows in set(rows_of(model, name, count)):
+    across = -(-wide // (32 * 16 // model.head.weight.element_size()))
+    return _sharers(frozenset(rows_of(model, name, count)), across, THREADS // 32)
+
+
+@functools.cache
+def _sharers(parts: frozenset[int], across: int, warps: int) -> int:
+    """parts: rows of a block, however many blocks have so many; across: segments of a row."""
+    most = 1
+    for rows in parts:
         units = rows * across
         if units < warps:
             most = max(most, across)

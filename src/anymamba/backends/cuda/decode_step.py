@@ -82,7 +82,8 @@ decode_step.stepper = CudaStepper  # type: ignore[attr-defined]
 def _described(model: DecodeModel) -> decode.Model:
     """The model as the kernel takes it."""
     sizes, floats = _numbers(model.recurrences[0], model.embedding.shape[1], model.norm_eps)
-    layers = [_layer(layer, state) for layer, state in zip(model.layers, model.states)]
+    rates = _rates([layer["A_log"] for layer in model.layers])
+    layers = [_layer(layer, state, rate) for layer, state, rate in zip(model.layers, model.states, rates)]
     family = "mamba1" if isinstance(model.recurrences[0], ByChannel) else "mamba2"
     return decode.Model(family, layers, model.embedding, model.norm, decode.Linear(model.head, model.head_scale), sizes, floats)
 
@@ -100,7 +101,12 @@ def _numbers(recurrence: Recurrence, d_model: int, norm_eps: float) -> tuple[dic
     return sizes, floats
 
 
-def _layer(layer: Tensors, state: Tensors) -> decode.Layer:
+def _rates(A_logs: list[Tensor]) -> tuple[Tensor, ...]:
+    """A / ln 2 of every layer, for the kernels raise 2 to dt times this."""
+    return (torch.stack([A_log.detach() for A_log in A_logs]).float().exp() / -math.log(2)).unbind()
+
+
+def _layer(layer: Tensors, state: Tensors, rate: Tensor) -> decode.Layer:
     def linear(name: str) -> decode.Linear:
         return decode.Linear(layer[name], layer.get(f"{name}_scale"), layer.get(f"{name}_bias"))
 
@@ -108,8 +114,7 @@ def _layer(layer: Tensors, state: Tensors) -> decode.Layer:
     bias = layer["conv_bias"] if "conv_bias" in layer else torch.zeros_like(layer["conv_weight"][:, 0])
     constants: dict[str, Tensor | None] = {
         "norm": layer["norm"], "conv_weight": layer["conv_weight"], "conv_bias": bias, "dt_bias": layer["dt_bias"],
-        "A_log2": -torch.exp(layer["A_log"].detach().float()) / math.log(2),  # the kernels raise 2 to dt times this
-        "D": layer["D"], "in_scale": matrices[0].scale, "out_scale": matrices[1].scale, "in_bias": matrices[0].bias,
+        "A_log2": rate, "D": layer["D"], "in_scale": matrices[0].scale, "out_scale": matrices[1].scale, "in_bias": matrices[0].bias,
         "out_bias": matrices[1].bias,
     }  # fmt: skip
     if "x_proj" not in layer:
