@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     sampling = sampling_of(arguments)
     with deterministic(arguments.deterministic):
-        model, tokenizer = load_model(arguments)
+        model, tokenizer = load_model(arguments, _passes(arguments))
         if arguments.residual:
             from anymamba.generation.mitigation import keep_residual_in_float32
 
@@ -93,6 +93,17 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.prompts:
             return _batch(arguments, model, tokenizer, sampling)
         return _one(arguments, model, tokenizer, sampling)
+
+
+def _passes(arguments: argparse.Namespace) -> bool:
+    """Whether the prompt will be read in parallel passes, as far as that can be told before it is in tokens: of three bytes at least."""
+    from anymamba.generation.engine import FIRST_BYTES_BY_STEPS
+
+    if arguments.prompts or arguments.resync or arguments.prompt == "-":
+        return True
+    folder = Path(arguments.model).expanduser()
+    weights = sum(file.stat().st_size for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern)) if folder.is_dir() else 0
+    return len(arguments.prompt.encode()) // 3 * weights > FIRST_BYTES_BY_STEPS
 
 
 def _reader(arguments: argparse.Namespace, model: LanguageModel, rows: int = 1, cache: Cache | None = None) -> Reader:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anymamba import announce
+from anymamba.cli.beforehand import prepare_triton
 from anymamba.cli.options import add_activation, add_device, add_threads, device_of, seed, whole
 from anymamba.errors import AnymambaError
 from anymamba.language import _
@@ -110,8 +111,9 @@ def sampling_of(arguments: argparse.Namespace) -> Sampling:
     )
 
 
-def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
-    """The model, ready to generate, and its tokenizer. Raises AnymambaError when their vocabularies do not fit."""
+def load_model(arguments: argparse.Namespace, passes: bool = True) -> tuple[Model, Tokenizer]:
+    """The model, ready to generate, and its tokenizer. passes: whether prompts will be read in parallel passes, on a GPU by Triton's
+    kernels. Raises AnymambaError when their vocabularies do not fit."""
     import torch
 
     from anymamba.backends.dispatch import set_backend
@@ -127,8 +129,11 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
         set_backend(arguments.backend)
     # before the first kernel is asked for: Triton, which takes a second to import, is told to announce what it compiles as it comes
     announce.listen(None if getattr(arguments, "quiet", False) else _tell)
+    device = device_of(arguments.device)
+    if passes and device.type == "cuda":
+        prepare_triton()
     model = load(
-        arguments.model, device_of(arguments.device), arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer,
+        arguments.model, device, arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer,
         a_activation=arguments.a_activation,
     )  # fmt: skip
     if arguments.dtype == "auto":
