@@ -126,7 +126,8 @@ def _matrix(arguments: argparse.Namespace, device: Any) -> int:
 
 def _line(row: dict[str, Any]) -> str:
     """A cell of the matrix: how many times as fast as the fastest of the others, and everybody's time."""
-    times = "  ".join(f"{who} {value:.4g} {row['unit']}" for who, value in row.items() if isinstance(value, float) and who != "ratio")
+    contenders = {who: value for who, value in row.items() if isinstance(value, float) and not who.startswith("ratio")}
+    times = "  ".join(f"{who} {value:.4g} {row['unit']}" for who, value in contenders.items())
     ratio = f"{row['ratio']:5.2f}x" if "ratio" in row else "     -"
     direction = f", {row['direction']}" if "direction" in row else ""
     return f"{ratio}  {row['cell']}{direction}  {times}  {row.get('failed', row.get('left_out', ''))}"
