@@ -133,3 +133,19 @@ def test_evaluate_reads_a_file_or_a_text(model: Model, folder: Path, tmp_path: P
     for wrong in ({}, {"file": path, "text": "x"}):
         with pytest.raises(AnymambaError, match="one of the two"):
             anymamba.evaluate(model, **wrong)
+
+
+def test_mapped_weights_lie_in_the_file_and_give_the_same_text(folder: Path) -> None:
+    own, mapped = load(folder, "cpu"), load(folder, "cpu", mapped=True)
+    assert mapped.generate("ab", 20) == own.generate("ab", 20)
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        ranges = [line.split()[0].split("-") for line in maps.read_text().splitlines() if str(folder.resolve()) in line]
+        inside = [
+            any(int(start, 16) <= model.lm_head.weight.data_ptr() < int(end, 16) for start, end in ranges) for model in (own, mapped)
+        ]
+        assert inside == [False, True]
+    with torch.no_grad():
+        mapped.lm_head.weight.zero_()  # in the memory of this process alone
+    assert load(folder, "cpu").lm_head.weight.any()
+    assert load(folder, "cpu", "bfloat16", mapped=True).dtype == torch.bfloat16

@@ -134,7 +134,7 @@ def load_model(arguments: argparse.Namespace, passes: bool = True) -> tuple[Mode
         prepare_triton()
     model = load(
         arguments.model, device, arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer,
-        a_activation=arguments.a_activation,
+        a_activation=arguments.a_activation, mapped=True,
     )  # fmt: skip
     if arguments.dtype == "auto":
         name, why = str(model.dtype).removeprefix("torch."), fastest(model.dtype, model.device)[1]

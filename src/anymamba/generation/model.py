@@ -207,6 +207,7 @@ def load(
     *,
     tokenizer: str | Path | Tokenizer | None = None,
     a_activation: str | None = None,
+    mapped: bool = False,
 ) -> Model:
     """A checkpoint's model and tokenizer, ready to generate.
 
@@ -217,8 +218,9 @@ def load(
     that device (``generation/dtype.py``); as saved by default. quantize: "int8" or "int4" rounds the weights of the linear
     layers.
     tokenizer: where it is not in the folder. a_activation: "softplus" or "heavy_tail", of a Mamba-3 whose configuration
-    does not say, or says it wrongly; without it both are tried (``hub.load``). The model is in eval mode;
-    its ``tokenizer`` is None where the checkpoint has none.
+    does not say, or says it wrongly; without it both are tried (``hub.load``). mapped: on a CPU, weights that need no change are used
+    where the file lies in memory: sooner there, and shared by processes, but nobody may write into the file while the model
+    lives. The model is in eval mode; its ``tokenizer`` is None where the checkpoint has none.
 
     Raises AnymambaError that says which file, key, shape or argument is wrong.
     """
@@ -240,7 +242,7 @@ def load(
         folder = hub.find(source)
         if words is None and has_tokenizer(folder):
             words = load_tokenizer(folder)
-        model = hub.load_as(Model, folder, dtype, where, tokenizer=words, a_activation=a_activation)
+        model = hub.load_as(Model, folder, dtype, where, tokenizer=words, a_activation=a_activation, mapped=mapped)
     if automatic:
         model.to(fastest(model.dtype, where)[0])
     if words is not None:

@@ -54,15 +54,17 @@ def load_as(
     *,
     tokenizer: Tokenizer | None = None,
     a_activation: str | None = None,
+    mapped: bool = False,
 ) -> Kind:
-    """``load`` into a subclass of LanguageModel that is made like it."""
+    """``load`` into a subclass of LanguageModel that is made like it. mapped: weights that need no change are used where the file lies in
+    memory, without a copy: nobody may write into the file while the model lives."""
     folder = find(source)
     config = load_config(folder)
     if a_activation is not None:
         config.choose_activation(a_activation)
     with torch.device("meta"):
         model = kind(config)
-    _fill(model, folder, dtype, torch.device(device or "cpu"), _is_rounded(folder))
+    _fill(model, folder, dtype, torch.device(device or "cpu"), _is_rounded(folder), mapped)
     config.settle(model.eval(), lambda: tokenizer or (load_tokenizer(folder) if has_tokenizer(folder) else None))
     return model
 
@@ -158,8 +160,10 @@ def _is_rounded(folder: Path) -> bool:
     return isinstance(values, dict) and quantized.is_rounded(values, folder / "config.json")
 
 
-def _fill(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device: torch.device, rounded: bool) -> None:
-    """Replaces the meta parameters by those of the folder. rounded: it has matrices in fewer bits."""
+def _fill(
+    model: LanguageModel, folder: Path, dtype: torch.dtype | None, device: torch.device, rounded: bool, mapped: bool
+) -> None:
+    """Replaces the meta parameters by those of the folder. rounded: it has matrices in fewer bits. mapped: as of ``load_as``."""
     wanted = dict(model.named_parameters(remove_duplicate=False))
     tied = model.config.tie_word_embeddings
     if tied:
@@ -201,8 +205,8 @@ def _fill(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device:
                 )
             )
         else:
-            # a copy, aligned and not tied to the file, which may be replaced while the model lives
-            _assign(model, name, tensor.to(device=device, dtype=_dtype(parameter, dtype), copy=True))
+            # else a copy, aligned and not tied to the file, which may be replaced while the model lives
+            _assign(model, name, tensor.to(device=device, dtype=_dtype(parameter, dtype), copy=not mapped))
     if wanted or unexpected or misshaped:
         raise _key_mismatch(folder, sorted(wanted), unexpected, misshaped)
     quantized.place(model, parts, device, folder)
