@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     sampling = sampling_of(arguments)
     with deterministic(arguments.deterministic):
-        model, tokenizer = load_model(arguments, _passes(arguments))
+        model, tokenizer = load_model(arguments, _passes(arguments), mapped=True)
         if arguments.residual:
             from anymamba.generation.mitigation import keep_residual_in_float32
 

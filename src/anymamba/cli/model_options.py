@@ -111,9 +111,9 @@ def sampling_of(arguments: argparse.Namespace) -> Sampling:
     )
 
 
-def load_model(arguments: argparse.Namespace, passes: bool = True) -> tuple[Model, Tokenizer]:
+def load_model(arguments: argparse.Namespace, passes: bool = True, mapped: bool = False) -> tuple[Model, Tokenizer]:
     """The model, ready to generate, and its tokenizer. passes: whether prompts will be read in parallel passes, on a GPU by Triton's
-    kernels. Raises AnymambaError when their vocabularies do not fit."""
+    kernels; mapped: as of ``generation.load``. Raises AnymambaError when their vocabularies do not fit."""
     import torch
 
     from anymamba.backends.dispatch import set_backend
@@ -134,7 +134,7 @@ def load_model(arguments: argparse.Namespace, passes: bool = True) -> tuple[Mode
         prepare_triton()
     model = load(
         arguments.model, device, arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer,
-        a_activation=arguments.a_activation, mapped=True,
+        a_activation=arguments.a_activation, mapped=mapped,
     )  # fmt: skip
     if arguments.dtype == "auto":
         name, why = str(model.dtype).removeprefix("torch."), fastest(model.dtype, model.device)[1]
