@@ -33,6 +33,8 @@ WRONG = [
     ("eval MODEL --window 1 a.txt", "--window"),
     ("eval", "missing: model"),
     ("quantize MODEL MODEL", "exists"),
+    ("quantize MODEL OUT --width int8 --calibrate TEXT", "--width int4"),
+    ("eval MODEL TEXT --compare-widths --quantize int8", "--compare-widths"),
     ("export MODEL a.bin", "must end in .gguf"),
     ("plot", "missing: RUN"),
     ("plot run --smooth 2", "--smooth: '2' is no number from 0 and below 1"),

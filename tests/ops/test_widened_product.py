@@ -12,6 +12,7 @@ from anymamba.backends.cpu import widened_product_kernels
 from anymamba.backends.cpu.jit import target
 from anymamba.errors import ArgumentError, ArgumentTypeError
 from anymamba.ops.widened_product import build, product_times
+from anymamba.reference import blocks
 
 CASES = [
     Case("widened_product", name, build, views, forward_only=True)
@@ -29,6 +30,10 @@ CASES = [
         ("every-second", build(6, 20, 48), {"a": lambda x: x[:, ::2], "weight": lambda x: x[:, ::2]}),
         ("no-bias", build(6, 20, 48), {"bias": lambda x: None}),
         ("no-scale", build(6, 20, 48), {"scale": lambda x: None}),
+        ("q8_0", build(9, 37, 96, packed="q8_0"), {}),
+        ("q8_0-one-row", build(1, 37, 96, packed="q8_0"), {}),
+        ("q4_0", build(7, 50, 160, packed="q4_0"), {}),
+        ("q4_1", build(13, 33, 64, packed="q4_1"), {}),
     ]
 ]  # fmt: skip
 
@@ -64,6 +69,29 @@ def test_a_row_does_not_depend_on_the_others() -> None:
     tall = widened_product_kernels.tile_rows(target.host())
     for count in (1, tall - 1, tall + 1):
         assert torch.equal(ops.widened_product(a[:count], weight, backend="cpu"), whole[:count])
+
+
+@pytest.mark.parametrize("name", ["q4_0", "q4_1"])
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_few_rows_with_four_bit_weights_are_rounded_to_sixteen(rows: int, name: str) -> None:
+    """Their rounding is relative to the largest of 32 neighbours, so one large number costs only these their digits."""
+    a, weight = operands(rows, 70, 192, torch.float32)
+    a[:, 5] = 1e4
+    packed = blocks.packed(weight, name)
+    a[:, :32] = 0.0
+    a[0, 40] = 3e4
+    whole = a.double() @ blocks.unpacked(packed, 192, torch.float64).t()
+    y = ops.widened_product(a, packed, backend="cpu")
+    assert ((y - whole).abs() <= 1e-4 * whole.abs().amax(dim=1, keepdim=True)).all()
+    if rows > 1:
+        assert torch.equal(ops.widened_product(a[1:2], packed, backend="cpu"), y[1:2])
+
+
+def test_blocks_of_another_depth() -> None:
+    with pytest.raises(ArgumentError, match="weight"):
+        ops.widened_product(torch.zeros(2, 64), torch.zeros(5, 35, dtype=torch.uint8))
+    with pytest.raises(ArgumentError, match="multiple of 32"):
+        ops.widened_product(torch.zeros(2, 40), torch.zeros(5, 34, dtype=torch.uint8))
 
 
 def test_what_is_not_finite_stays_in_its_row_and_column() -> None:

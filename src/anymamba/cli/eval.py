@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from typing import Any
 
 from anymamba import announce
+from anymamba.cli.eval_score import scored
 from anymamba.cli.model_options import no_tokenizer
 from anymamba.cli.options import add_activation, add_device, device_of, whole
 from anymamba.errors import AnymambaError
@@ -52,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=whole(1), help=_("examples a task, for a quick look"))
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help=_("default: as saved"))
+    parser.add_argument("--quantize", choices=("int8", "int4"), help=_("round the weights alone, as in generate"))
+    parser.add_argument(
+        "--compare-widths", action="store_true",
+        help=_("the same file in every width side by side: float32, bfloat16, int8, int4"),
+    )  # fmt: skip
     add_activation(parser)
     add_device(parser)
     parser.add_argument("--json", action="store_true", help=_("one JSON document on stdout"))
@@ -64,12 +69,14 @@ def run(arguments: argparse.Namespace) -> int:
             _("nothing to evaluate on"),
             fix=_("name text files, or --tasks"),
         )
+    if arguments.compare_widths and (not arguments.files or arguments.tasks or arguments.quantize or arguments.dtype):
+        raise AnymambaError(
+            "usage", _("--compare-widths reads files, and chooses the widths itself: leave --quantize, --dtype and --tasks away")
+        )
     import torch
 
-    from anymamba.evaluation.perplexity import score_file
     from anymamba.generation.model import load
     from anymamba.training.data import readers
-    from anymamba.training.data.skips import Skips
 
     device = device_of(arguments.device)
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
@@ -77,36 +84,26 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.files:
         readers.check(arguments.files, arguments.encoding)  # a wrong name must not cost the reading of a model first
     announce.listen(lambda text: print(text, file=sys.stderr, flush=True))
-    model = load(arguments.model, device, dtype, tokenizer=arguments.tokenizer, a_activation=arguments.a_activation)
+    if arguments.compare_widths:
+        from anymamba.cli import eval_widths
+
+        return eval_widths.run(arguments, device)
+    model = load(
+        arguments.model, device, dtype, arguments.quantize, tokenizer=arguments.tokenizer, a_activation=arguments.a_activation
+    )
     tokenizer = model.tokenizer or no_tokenizer(arguments.model)
     report: dict[str, Any] = {
         "model": str(arguments.model),
         "device": str(device),
         "dtype": str(model.dtype).removeprefix("torch."),
     }
+    if arguments.quantize:
+        report["quantize"] = arguments.quantize
     if arguments.files:
         report.update(mode=arguments.mode, files=[])
     for path in arguments.files:
-        start = time.perf_counter()
-        skips = Skips()
-        score = score_file(
-            model, tokenizer, path, arguments.mode, arguments.window, arguments.stride, _Line(path, start),
-            encoding=arguments.encoding, text_field=arguments.text_field, skips=skips,
-        )  # fmt: skip
-        seconds = time.perf_counter() - start
-        entry = {
-            "file": path,
-            "bits_per_byte": score.bits_per_byte,
-            "perplexity": score.perplexity,
-            "tokens": score.tokens,
-            "bytes": score.bytes,
-            "tokens_per_second": score.tokens / seconds,
-            "documents": skips.total - skips.count,
-            "skipped": skips.count,
-        }
+        entry = scored(arguments, model, tokenizer, path)
         report["files"].append(entry)
-        if skips.count:
-            print(skips.summary(), file=sys.stderr)
         if not arguments.json:
             print(_sentence(entry), flush=True)
     if arguments.tasks:
@@ -134,22 +131,3 @@ def _sentence(entry: dict[str, Any]) -> str:
         "{file}: {bits_per_byte:.4f} bits per byte, perplexity {perplexity:.3f} ({number}{tokens} tokens, {bytes} "
         "bytes, {tokens_per_second:.0f} tokens/s)"
     ).format(number=number, **entry)
-
-
-class _Line:
-    """How far it is, on stderr, once a second where a person watches."""
-
-    def __init__(self, path: str, start: float) -> None:
-        self.path, self.start, self.said = path, start, start
-
-    def __call__(self, score: Any) -> None:
-        now = time.perf_counter()
-        if sys.stderr.isatty() and now - self.said > 1:
-            self.said = now
-            rate = score.tokens / (now - self.start)
-            print(
-                _("{path}: {tokens} tokens, {rate:.0f} tokens/s, {bits_per_byte:.4f} bits per byte so far").format(
-                    path=self.path, tokens=score.tokens, rate=rate, bits_per_byte=score.bits_per_byte
-                ),
-                file=sys.stderr,
-            )

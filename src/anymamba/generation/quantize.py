@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from anymamba import announce
 from anymamba.errors import ArgumentError
+from anymamba.generation.rounding import nearest
 from anymamba.language import _
 from anymamba.models.families import family_of
 from anymamba.models.lm import LanguageModel
@@ -58,7 +59,8 @@ def quantize_int4(model: LanguageModel, numbers: Numbers | None = None) -> Langu
     float32. The head, and an embedding that is tied to it, keep eight bits (q8_0): their rounding costs most and gains least. Rows
     that are no whole blocks are rounded to int8 instead, and one line says so.
 
-    numbers(name, weight): a layer's matrix in blocks (None: each weight rounded to the nearest number). Raises as ``quantize_int8``.
+    numbers(name, weight): a layer's matrix in blocks (None: each weight rounded to the nearest number; ``calibrate.py`` has better ones).
+    Raises as ``quantize_int8``.
     """
     places, tied = _places(model), model.lm_head.weight is model.backbone.embeddings.weight
     model.float()
@@ -72,7 +74,7 @@ def quantize_int4(model: LanguageModel, numbers: Numbers | None = None) -> Langu
         if place.name == HEAD:
             matrix = blocks.packed(place.weight, "q8_0")
         else:
-            matrix = numbers(place.name, place.weight) if numbers else blocks.packed(place.weight, "q4_1")
+            matrix = (numbers or _nearest)(place.name, place.weight)
         setattr(place.owner, place.leaf, StoredLinear(matrix, columns, None if place.bias is None else place.bias.float()))
     if tied and isinstance(model.lm_head, StoredLinear):
         model.backbone.embeddings = StoredEmbedding(model.lm_head.weight, model.lm_head.in_features)  # type: ignore[assignment]
@@ -84,6 +86,10 @@ def quantize_int4(model: LanguageModel, numbers: Numbers | None = None) -> Langu
 HEAD = "lm_head"
 WIDTHS = "int8", "int4"
 Numbers = Callable[[str, Tensor], Tensor]
+
+
+def _nearest(name: str, weight: Tensor) -> Tensor:
+    return nearest(weight)
 
 
 class _Place(NamedTuple):
