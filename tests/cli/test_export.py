@@ -39,6 +39,15 @@ def test_eval_of_a_file(exported: tuple[str, str], tmp_path: Path, capsys: pytes
     assert bits[0] == pytest.approx(bits[1], rel=1e-6)
 
 
+def test_a_plan_and_a_saved_state(exported: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", exported[1], "--plan", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["dtype"] == "GGUF" and 0 < plan["weight_bytes"] < Path(exported[1]).stat().st_size
+    state = str(tmp_path / "a.state")
+    assert main(["generate", exported[1], "-p", "a text", "-m", "0", "--save-state", state]) == 0
+    assert main(["generate", exported[1], "--load-state", state, "-m", "3"]) == 0
+
+
 def test_an_existing_file_stays(exported: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     before = Path(exported[1]).read_bytes()
     assert main(["export", *exported, "--type", "Q8_0"]) == 2

@@ -23,15 +23,27 @@ def run(arguments: argparse.Namespace) -> int:
     """0: it fits into memory; 1: it does not."""
     from anymamba.models import hub
     from anymamba.models.footprint import footprint
+    from anymamba.models.gguf.architectures import config_of
+    from anymamba.models.gguf.file import GGUFFile, is_gguf
     from anymamba.training.machine import memory
 
     device = device_of(arguments.device)
-    folder = _folder(arguments.model)
-    config = hub.load_config(folder)
-    dtype = _dtype(arguments.dtype, folder)
-    taken = footprint(config)
     texts = _texts(arguments.prompts)
-    weights = taken.weights(_DTYPE_BYTES[dtype], arguments.quantize)
+    path = Path(arguments.model).expanduser()
+    if is_gguf(path):
+        file = GGUFFile(path)
+        config = config_of(file)
+        taken = footprint(config)
+        as_it_lies = device.type == "cpu" and arguments.dtype in (None, "auto") and not arguments.quantize
+        dtype = "GGUF" if as_it_lies else arguments.dtype if arguments.dtype in _DTYPE_BYTES else "float32"
+        lying = sum(info.bytes for info in file.tensors.values())
+        weights = lying if as_it_lies else taken.weights(_DTYPE_BYTES[dtype], arguments.quantize)
+    else:
+        folder = _folder(arguments.model)
+        config = hub.load_config(folder)
+        dtype = _dtype(arguments.dtype, folder)
+        taken = footprint(config)
+        weights = taken.weights(_DTYPE_BYTES[dtype], arguments.quantize)
     state = taken.state * texts
     tokens = _tokens(arguments, taken.context)
     size = _DTYPE_BYTES[dtype]

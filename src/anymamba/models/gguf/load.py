@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -137,12 +136,6 @@ def _check_finite(file: GGUFFile, info: TensorInfo, name: str, tensor: Tensor) -
 def _sentence(path: Path, unpacked: Counter[str]) -> str:
     parts = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in unpacked.items())
     return _("{path}: unpacked to float32, for no kernel reads them as they lie: {parts}").format(path=path.name, parts=parts)
-
-
-def parameters_of(file: GGUFFile) -> dict[str, Any]:
-    """For a plan: parameters, and bytes in memory when the matrices are used as they lie."""
-    parameters = sum(math.prod(info.shape) for info in file.tensors.values())
-    return {"parameters": parameters, "bytes": sum(info.bytes for info in file.tensors.values())}
 
 
 def load(
