@@ -17,6 +17,7 @@ from anymamba.models.falcon_mamba import FalconMambaConfig
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba import MambaConfig
 from anymamba.models.mamba2 import Mamba2Config
+from anymamba.models.mamba3 import Mamba3Config
 
 SMALL = {"vocab_size": 301, "hidden_size": 40, "num_hidden_layers": 2, "eos_token_id": None}
 CONFIGS = {
@@ -24,6 +25,8 @@ CONFIGS = {
     "mamba with biases, odd sizes": MambaConfig(**{**SMALL, "hidden_size": 38}, use_bias=True, conv_kernel=3, state_size=5),
     "falcon_mamba": FalconMambaConfig(**SMALL, state_size=5),
     "mamba2": Mamba2Config(**SMALL, num_heads=10, head_dim=8, n_groups=2, state_size=12, time_step_limit=(0.01, 0.5)),
+    "mamba3": Mamba3Config(**SMALL, head_dim=16, state_size=12, intermediate_size=50),
+    "mamba3, MIMO": Mamba3Config(**SMALL, head_dim=8, n_groups=2, state_size=16, is_mimo=True, mimo_rank=3),
 }
 PROMPTS = [3, 8, 5, 1, 12, 9]
 """Lengths of the texts: four are one group of the kernel, six are a group and a rest."""
@@ -65,7 +68,7 @@ def steps(model: LanguageModel, cache: Cache, first: list[int], kind: str = "fus
 @pytest.mark.parametrize(
     ("family", "dtype"),
     [(family, dtype) for family in ("mamba", "falcon_mamba", "mamba2") for dtype in ("float32", "int8")]
-    + [("mamba", "bfloat16"), ("mamba2", "float16")],
+    + [("mamba", "bfloat16"), ("mamba2", "float16"), ("mamba3", "float32"), ("mamba3, MIMO", "int8")],
 )
 def test_a_text_gets_the_same_bits_in_any_batch(family: str, dtype: str) -> None:
     model = make_model(CONFIGS[family])

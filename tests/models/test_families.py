@@ -19,7 +19,7 @@ from anymamba.models.family import Family, LayerKind, LinearLayer
 from anymamba.models.lm import LanguageModel
 from anymamba.models.mamba2 import Mamba2Config
 from anymamba.models.sizes import config_of_size
-from anymamba.models.trunk.fused_step import ByChannel, ByHead
+from anymamba.models.trunk.fused_step import ByChannel, ByHead, ByRank
 from anymamba.models.trunk.mixer import Mixer
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -52,7 +52,7 @@ def test_every_size_can_be_begun_and_its_layers_are_all_stated(name: str) -> Non
 @every_family
 def test_fused_steps_are_described_by_the_family(name: str) -> None:
     steps = families.fused_steps(config_of_size("tiny", name))
-    wanted = {"mamba": ByChannel, "falcon_mamba": ByChannel, "mamba2": ByHead}.get(name)
+    wanted = {"mamba": ByChannel, "falcon_mamba": ByChannel, "mamba2": ByHead, "mamba3": ByRank}.get(name)
     assert steps is None if wanted is None else {type(step) for step in steps or ()} == {wanted}
 
 
@@ -62,6 +62,9 @@ def test_rows_of_in_proj_are_those_that_the_mixer_has() -> None:
         mixer: Any = model.backbone.layers[0].mixer
         assert steps and sum(rows for rows, _ in steps[0].in_proj) == mixer.in_proj.out_features
         assert sum(rows for rows, convolved in steps[0].in_proj if convolved) == mixer.conv1d.out_channels
+    model, steps = LanguageModel(config_of_size("tiny", "mamba3")), families.fused_steps(config_of_size("tiny", "mamba3"))
+    mixer = model.backbone.layers[0].mixer
+    assert steps and isinstance(steps[0], ByRank) and list(steps[0].widths) == mixer.widths
 
 
 @every_family

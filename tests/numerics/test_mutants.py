@@ -110,9 +110,21 @@ def only(condition: Callable[[Arguments], bool], change: Callable[[Arguments], A
     return given(lambda a: change(a) if condition(a) else {})
 
 
+def halves_turn_as_neighbours(sound: Function) -> Function:
+    """MIMO's pairs, half of d_state apart, taken for SISO's: the numbers of a key and a query in another order."""
+
+    def mutant(**arguments: Any) -> Any:
+        half = arguments["Q"].shape[-1] // 2
+        order = torch.arange(2 * half).view(2, half).mT.flatten()
+        return sound(**{**arguments, **{name: arguments[name][..., order] for name in ("Q", "K", "Q_bias", "K_bias")}})
+
+    return mutant
+
+
 SCAN, SSD, CONV, STEP, CONV_STEP = (
     "selective_scan_fn", "mamba_chunk_scan_combined", "causal_conv1d_fn", "selective_state_update", "causal_conv1d_update",
 )  # fmt: skip
+SISO, MIMO, STEP3 = "mamba3_siso", "mamba3_mimo", "mamba3_state_update"
 
 MUTANTS: dict[str, tuple[str, Mutant]] = {
     "gradient of B times 1.001": (SCAN, given(lambda a: {"B": gradient(a["B"], 1.001)})),
@@ -170,6 +182,42 @@ MUTANTS: dict[str, tuple[str, Mutant]] = {
     "residual passes too little gradient": (
         "rms_norm_fn", only(lambda a: "residual" in a, lambda a: {"residual": gradient(a["residual"], 0.999)}),
     ),
+    "angles turn the other way": (SISO, given(lambda a: {"Angles": -a["Angles"]})),
+    "angles of the last pair ignored": (
+        SISO, given(lambda a: {"Angles": torch.cat([a["Angles"][..., :-1], 0 * a["Angles"][..., -1:]], -1)}),
+    ),
+    "trapezoid rule with the trap of the token before": (SISO, given(lambda a: {"Trap": a["Trap"].roll(1, 2)})),
+    "biases of keys and queries swapped": (SISO, given(lambda a: {"Q_bias": a["K_bias"], "K_bias": a["Q_bias"]})),
+    "last key of the text before forgotten": (
+        SISO, only(lambda a: a.get("k_state") is not None, lambda a: {"k_state": 0 * a["k_state"]}),
+    ),
+    "angle of the text before forgotten": (
+        SISO, only(lambda a: a.get("angle_state") is not None, lambda a: {"angle_state": 0 * a["angle_state"]}),
+    ),
+    "Mamba-3 crosses from one packed sequence to the next": (
+        SISO, only(lambda a: a.get("cu_seqlens") is not None and a.get("ssm_state") is None and not a["return_final_states"],
+                   lambda a: {"cu_seqlens": a["cu_seqlens"][[0, -1]]}),
+    ),
+    "gradient of Trap times 1.001": (SISO, given(lambda a: {"Trap": gradient(a["Trap"], 1.001)})),
+    "gradient of Angles times 1.001": (SISO, given(lambda a: {"Angles": gradient(a["Angles"], 1.001)})),
+    "last value alone is wrong": (SISO, outputs(lambda o, a: [*o[:4], o[4] * 1.001] if len(o) == 5 else o)),
+    "output of Mamba-3 times 1.001, bfloat16 only": (SISO, before_rounding("", 1.001)),
+    "pairs of MIMO taken as neighbours": (MIMO, halves_turn_as_neighbours),
+    "ranks of the values in another order": (MIMO, given(lambda a: {"MIMO_V": a["MIMO_V"].flip(1)})),
+    "every rank has the gate of the first": (
+        MIMO, only(lambda a: a.get("MIMO_Z") is not None, lambda a: {"MIMO_Z": a["MIMO_Z"][:, :1].expand_as(a["MIMO_Z"])}),
+    ),
+    "last rank left out of the sum": (
+        MIMO, only(lambda a: a.get("MIMO_Out") is not None and a["MIMO_Out"].shape[1] == 8,
+                   lambda a: {"MIMO_Out": torch.cat([a["MIMO_Out"][:, :-1], 0 * a["MIMO_Out"][:, -1:]], 1)}),
+    ),
+    "gradient of MIMO_V times 1.001": (MIMO, given(lambda a: {"MIMO_V": gradient(a["MIMO_V"], 1.001)})),
+    "Mamba-3's step takes trap for its logit": (STEP3, given(lambda a: {"trap": a["trap"].sigmoid()})),
+    "Mamba-3's step forgets the last token's value": (STEP3, given(lambda a: {"Xstate": 0 * a["Xstate"]})),
+    "Mamba-3's state written for the first row only": (STEP3, state_of_the_first_row_only),
+    "D of Mamba-3 is not projected": (
+        STEP3, only(lambda a: a.get("D") is not None and a["xproj"].shape[0] == 4, lambda a: {"D": a["D"] * a["xproj"].mean()}),
+    ),
     "activation always on": (CONV, given(lambda a: {"activation": "silu"})),
     "float16 in between, bfloat16 only": (
         SCAN, outputs(lambda o, a: [o[0].half().to(BF16), *o[1:]] if o[0].dtype == BF16 else o),
@@ -180,11 +228,12 @@ MUTANTS: dict[str, tuple[str, Mutant]] = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_planted_fault_is_found_and_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     op, mutate = MUTANTS[name]
-    module = importlib.import_module(importlib.import_module(REGISTRY["cpu"].module).OPS[op])
+    backend = "cpu" if op in importlib.import_module(REGISTRY["cpu"].module).OPS else "torch"
+    module = importlib.import_module(importlib.import_module(REGISTRY[backend].module).OPS[op])
     monkeypatch.setattr(module, op, mutate(getattr(module, op)))
     dtypes = (BF16,) if "bfloat16 only" in name else (torch.float32,)
     rows = op_errors.measure(torch.device("cpu"), dtypes, only=op)
-    found = next((row for row in rows if row.backend == "cpu" and row.op == op and not row.ok), None)
+    found = next((row for row in rows if row.backend == backend and row.op == op and not row.ok), None)
     assert found is not None, "the fault passed"
     assert found.reason and not found.reason.startswith(("TypeError", "KeyError", "AttributeError")), found.reason
 

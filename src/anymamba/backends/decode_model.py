@@ -1,4 +1,4 @@
-"""What a step of decoding reads and changes: a model of one of two recurrences as tensors, wherever they come from."""
+"""What a step of decoding reads and changes: a model of one of three recurrences as tensors, wherever they come from."""
 
 from __future__ import annotations
 
@@ -58,25 +58,68 @@ class ByHead:
         return (self.d_inner, False), (self.d_inner + 2 * self.ngroups * self.d_state, True), (self.nheads, False)
 
 
-Recurrence = ByChannel | ByHead
+@dataclass(frozen=True)
+class ByRank:
+    """Mamba-3: in_proj gives z, x (d_inner each), B, C (rank * ngroups * d_state each), dt, A, trap (nheads each), angles (num_angles).
+    Each B and C goes through an RMS norm with norm_eps and weights, gets its head's bias, and is turned by the sum of
+    pi tanh(angles) dt; dt = softplus(dt + dt_bias), A = -f(A), at most -a_floor (see anymamba.reference.mamba3_decay), trap =
+    sigmoid(trap); then anymamba.ops.mamba3_state_update. projected: the ranks have projections of their own (MIMO), and the pairs that
+    turn are half of d_state apart; else (SISO) neighbours. gated_norm: an RMS norm with weights over each head's result, then the gate.
+    """
+
+    nheads: int
+    headdim: int
+    ngroups: int
+    d_state: int
+    rank: int
+    num_angles: int
+    projected: bool
+    a_activation: str
+    a_floor: float
+    norm_eps: float
+    gated_norm: bool = False
+
+    @property
+    def d_inner(self) -> int:
+        return self.nheads * self.headdim
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Rows of in_proj that make z, x, B, C, dt, A, trap and angles."""
+        keys = self.rank * self.ngroups * self.d_state
+        return self.d_inner, self.d_inner, keys, keys, self.nheads, self.nheads, self.nheads, self.num_angles
+
+    @property
+    def in_proj(self) -> tuple[tuple[int, bool], ...]:
+        """All rows of in_proj, of which none is convolved."""
+        return ((sum(self.widths), False),)
+
+
+Recurrence = ByChannel | ByHead | ByRank
 Tensors = dict[str, Tensor]
-_PRODUCTS = "in_proj", "out_proj", "x_proj"
+_PRODUCTS = "in_proj", "out_proj", "x_proj", "fc1", "fc2"
 
 
-def _depth(product: str, recurrence: Recurrence, d_model: int) -> int:
-    return d_model if product == "in_proj" else recurrence.d_inner
+def _depth(product: str, layer: Tensors, recurrence: Recurrence, d_model: int) -> int:
+    if product == "fc2":
+        return layer["fc1"].shape[0] // 2
+    return d_model if product in ("in_proj", "fc1") else recurrence.d_inner
 
 
 @dataclass(frozen=True)
 class DecodeModel:
-    """An embedding, blocks of norm and mixer, a norm and a head. Norms are RMS norms with norm_eps.
+    """An embedding, blocks of norm and mixer, and where they have one norm and gated MLP, a norm and a head. Norms are RMS norms with
+    norm_eps; the MLP is fc2(y * silu(gate)), y and gate being the halves of fc1.
 
     recurrences: of every block's mixer. layers: its tensors, those that it has of: norm; in_proj, out_proj (out, in), x_proj and dt_proj of
     Mamba-1; in_proj_bias, out_proj_bias; in_proj_scale, out_proj_scale, x_proj_scale, (out,) float32 of int8 rows (the
-    matrices may be uint8 in blocks, too); conv_weight (channels, conv_kernel), conv_bias; dt_bias, A_log, D; gated_norm
-    of Mamba-2. states: conv (batch, channels, conv_kernel - 1), the inputs of the last tokens, and ssm (batch, d_inner, d_state)
-    or (batch, nheads, headdim, d_state); a step changes them in place, and tells ``advance`` of
-    how many tokens they are further, at the latest when it writes them back.
+    matrices may be uint8 in blocks, too); conv_weight (channels, conv_kernel), conv_bias; dt_bias, A_log, D; gated_norm of Mamba-2; of
+    Mamba-3 instead of a convolution and A_log: B_norm, C_norm (d_state,), B_bias, C_bias (nheads, rank, d_state), mimo_x, mimo_z, mimo_o
+    (nheads, rank, headdim), and gated_norm; of a block with an MLP mlp_norm, fc1, fc2 (out, in) and their scales. states: conv
+    (batch, channels, conv_kernel - 1), the inputs of the last tokens, and ssm (batch, d_inner, d_state) or (batch, nheads, headdim,
+    d_state); of Mamba-3 conv (batch, nheads, rank * d_state + headdim), the last keys and value, and ssm (batch, nheads,
+    headdim * d_state + num_angles), states and angles. A step changes them in place, and tells ``advance`` of how many tokens they are
+    further, at the latest when it writes them back.
     """
 
     recurrences: Sequence[Recurrence]
@@ -98,23 +141,28 @@ class DecodeModel:
         recurrence, layer = self.recurrences[0], self.layers[0]
         d_model = self.norm.shape[0]
         pairs = list(zip(self.layers, self.recurrences))
-        products = [(one[name], _depth(name, of, d_model)) for one, of in pairs for name in _PRODUCTS if name in one]
+        products = [(one[name], _depth(name, one, of, d_model)) for one, of in pairs for name in _PRODUCTS if name in one]
         dtypes = {f"{blocks.name_of(weight, depth)}_weights" for weight, depth in [*products, (self.head, d_model)]}
         if self.embedding.dtype == torch.uint8:
             dtypes.add(f"{blocks.name_of(self.embedding, d_model)}_weights")
         features = dtypes | {name for name in ("in_proj_bias", "out_proj_bias", "conv_bias") if name in layer}
-        features |= {"by_channel" if isinstance(one, ByChannel) else "by_head" for one in self.recurrences}
+        features |= {_KINDS[type(one)] for one in self.recurrences} | ({"mlp"} if "fc1" in layer else set())
         if any(one != recurrence for one in self.recurrences):
             features.add("mixed_recurrences")
         if isinstance(recurrence, ByHead):
             numbers = {"nheads": recurrence.nheads, "headdim": recurrence.headdim, "ngroups": recurrence.ngroups}
+        elif isinstance(recurrence, ByRank):
+            numbers = {name: getattr(recurrence, name) for name in ("nheads", "headdim", "ngroups", "rank", "num_angles")}
+            features |= {name for name in ("projected", "gated_norm") if getattr(recurrence, name)} | {recurrence.a_activation}
         else:
             numbers = {"dt_rank": recurrence.dt_rank}
             features |= {"normed"} if recurrence.norm_eps is not None else set()
         numbers |= {
             "batch": self.batch, "d_inner": recurrence.d_inner, "d_model": d_model, "d_state": recurrence.d_state,
-            "layers": len(self.layers), "vocabulary": self.head.shape[0], "width": recurrence.conv_kernel,
+            "layers": len(self.layers), "vocabulary": self.head.shape[0],
         }  # fmt: skip
+        if not isinstance(recurrence, ByRank):
+            numbers["width"] = recurrence.conv_kernel
         if any(state["ssm"].dtype != torch.float32 or not state["ssm"].is_contiguous() for state in self.states):
             features.add("other_states")
         if any(not weight.is_contiguous() or weight.data_ptr() % 16 for weight in [*(weight for weight, _ in products), self.head]):
@@ -123,6 +171,9 @@ class DecodeModel:
         return Call(
             "decode_step", self.embedding.device, dtype, False, frozenset(features), tuple(sorted(numbers.items()))
         )
+
+
+_KINDS = {ByChannel: "by_channel", ByHead: "by_head", ByRank: "by_rank"}
 
 
 class Stepper(Protocol):

@@ -5,6 +5,8 @@ A stepper may keep the recurrent state in a layout of its own; ``write_back`` br
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from anymamba.backends import dispatch
@@ -73,26 +75,36 @@ def described(model: LanguageModel, cache: Cache) -> DecodeModel:
     """The model and the cache as ``decode_step`` takes them. Raises RuntimeError where a module is more than its weights."""
     kinds = fused_steps(model.config)
     assert kinds is not None
-    layers = [_layer(block.norm, block.mixer) for block in model.backbone.layers]
+    layers = [_layer(block) for block in model.backbone.layers]
     head, head_scale, _ = stored(model.lm_head)
     states = [{"conv": layer.conv, "ssm": layer.ssm} for layer in cache.layers]
     embedding, norm = stored(model.backbone.embeddings)[0], plain.read(model.backbone.norm_f).weight.detach()
     return DecodeModel(kinds, model.config.layer_norm_epsilon, embedding, layers, norm, head, head_scale, states, cache.advance)
 
 
-def _layer(norm: object, mixer: object) -> Tensors:
+def _layer(block: Any) -> Tensors:
     """Tensors of a block, by the names that DecodeModel has for them."""
-    part = mixer._modules  # type: ignore[attr-defined]
-    weight, bias = plain.read(part["conv1d"])
-    tensors: dict[str, Tensor | None] = {
-        "norm": plain.read(norm).weight, "conv_weight": weight[:, 0], "conv_bias": bias,  # type: ignore[arg-type]
-        "A_log": mixer.A_log, "D": mixer.D,  # type: ignore[attr-defined]
-    }  # fmt: skip
+    mixer: Any = block.mixer
+    part = mixer._modules
+    tensors: dict[str, Tensor | None] = {"norm": plain.read(block.norm).weight, "D": mixer.D}  # type: ignore[dict-item]
+    if "conv1d" in part:
+        weight, bias = plain.read(part["conv1d"])
+        tensors |= {"conv_weight": weight[:, 0], "conv_bias": bias, "A_log": mixer.A_log}  # type: ignore[index]
+    else:
+        tensors |= {name: plain.read(part[name]).weight for name in ("B_norm", "C_norm")}  # type: ignore[misc]
+        tensors |= {name: getattr(mixer, name, None) for name in ("B_bias", "C_bias", "mimo_x", "mimo_z", "mimo_o")}
     for name in ("in_proj", "out_proj", "x_proj"):
         if name in part:
             tensors[name], tensors[f"{name}_scale"], tensors[f"{name}_bias"] = stored(part[name])
     if "dt_proj" in part:
         tensors["dt_proj"], _, tensors["dt_bias"] = stored(part["dt_proj"])
     else:
-        tensors["dt_bias"], tensors["gated_norm"] = mixer.dt_bias, plain.read(part["norm"]).weight  # type: ignore[attr-defined]
+        tensors["dt_bias"] = mixer.dt_bias
+    if "norm" in part:
+        tensors["gated_norm"] = plain.read(part["norm"]).weight  # type: ignore[assignment]
+    mlp: Any = block.mlp
+    if mlp is not None:
+        tensors["mlp_norm"] = plain.read(block.norm2).weight  # type: ignore[assignment]
+        for name in ("fc1", "fc2"):
+            tensors[name], tensors[f"{name}_scale"], _ = stored(mlp._modules[name])
     return {name: tensor.detach() for name, tensor in tensors.items() if tensor is not None}

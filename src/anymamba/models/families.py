@@ -22,7 +22,7 @@ from anymamba.models import FAMILIES
 if TYPE_CHECKING:
     from anymamba.models.config import Config
     from anymamba.models.family import Family
-    from anymamba.models.trunk.fused_step import ByChannel, ByHead
+    from anymamba.models.trunk.fused_step import Recurrence
 
 GROUP = "anymamba.families"
 """Of the entry points."""
@@ -58,7 +58,7 @@ def family_of(config: Config) -> Family[Any]:
     return family(config.model_type)
 
 
-def fused_steps(config: Config) -> list[ByChannel | ByHead] | None:
+def fused_steps(config: Config) -> list[Recurrence] | None:
     """Of every layer, in order; None where a layer has none."""
     steps = [kind.fused_step and kind.fused_step(config) for kind in family_of(config).layers(config)]
     return None if None in steps else [step for step in steps if step is not None]

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from anymamba.models.config import Config
-from anymamba.models.trunk.fused_step import ByChannel, ByHead
+from anymamba.models.trunk.fused_step import Recurrence
 from anymamba.models.trunk.mixer import Mixer
 
 C = TypeVar("C", bound=Config)
@@ -68,7 +68,7 @@ class LayerKind(Generic[C]):
     mixer: type[Mixer[Any]]
     linear_layers: tuple[LinearLayer, ...]
     mlp: Callable[[C], nn.Module] | None = None
-    fused_step: Callable[[C], ByChannel | ByHead] | None = None
+    fused_step: Callable[[C], Recurrence] | None = None
     names: Names = ()
     stacks: tuple[Stack, ...] = ()
     aside: Callable[[C], nn.Module] | None = None

@@ -23,6 +23,7 @@ from anymamba.models.mamba3_recurrence import recurrence
 from anymamba.models.plain import plain_class
 from anymamba.models.sizes import SIZES
 from anymamba.models.trunk.documents import Documents
+from anymamba.models.trunk.fused_step import ByRank
 from anymamba.models.trunk.linear import Linear
 from anymamba.models.trunk.mixer import Mixer
 from anymamba.models.trunk.mlp import GatedMLP
@@ -329,12 +330,20 @@ def _original(values: dict[str, Any], ssm: dict[str, Any]) -> Mamba3Config:
     return Mamba3Config(**shared, **own, intermediate_size=int(values.get("d_intermediate") or 0))
 
 
+def _fused_step(config: Mamba3Config) -> ByRank:
+    return ByRank(
+        config.num_heads, config.head_dim, config.n_groups, config.state_size, config.rank, config.num_angles, config.is_mimo,
+        config.a_activation or config.presumed_activation, config.a_floor, 1e-5, config.is_outproj_norm,
+    )  # fmt: skip
+
+
 LINEAR_LAYERS = LinearLayer("mixer.in_proj"), LinearLayer("mixer.out_proj", residual=True)
-MIXER: LayerKind[Mamba3Config] = LayerKind(Mamba3Mixer, LINEAR_LAYERS)
+MIXER: LayerKind[Mamba3Config] = LayerKind(Mamba3Mixer, LINEAR_LAYERS, fused_step=_fused_step)
 MIXER_AND_MLP: LayerKind[Mamba3Config] = LayerKind(
     Mamba3Mixer,
     (*LINEAR_LAYERS, LinearLayer("mlp.fc1"), LinearLayer("mlp.fc2", residual=True)),
     mlp=lambda config: GatedMLP(config.hidden_size, config.mlp_width),
+    fused_step=_fused_step,
 )
 
 

@@ -53,7 +53,7 @@ _PARTS = 4
 """An op that is made of others rounds in between as well."""
 
 
-_ON_MATRIX_UNITS = ("mamba_chunk_scan_combined",)
+_ON_MATRIX_UNITS = ("mamba_chunk_scan_combined", "mamba3_siso", "mamba3_mimo")
 _OPERANDS = 2
 """A GPU's matrix unit takes operands of 16 bits: states are rounded on their way into a product. That shows in the gradient of A, a sum
 over all tokens that nearly cancels."""

@@ -261,5 +261,13 @@ SPEC = register(
         differentiable=("Q", "K", "V", "ADT", "DT", "Trap", "Q_bias", "K_bias", "Angles", "D", "Z", *STATES),
         float32=("ADT", "DT", "Q_bias", "K_bias", "D", "angle_state", "ssm_state", "k_state"),
         probe=probe,
+        cases={
+            "one group, nothing handed on": build(130, 2, 2, 8, 1, 16, given=("D", "Z"), return_final_states=False),
+            "packed, a sequence of one token and one of none": build(60, 1, 2, 8, 1, borders=(0, 1, 18, 18, 60)),
+            "packed, without states": build(50, 1, 2, 8, 1, borders=(0, 17, 50), given=(), return_final_states=False),
+            "slow decay": build(200, 1, 2, 8, 1, 8, 2, given=("D",), decay=0.01),
+            "fast decay": build(70, 1, 2, 8, 1, 8, 2, given=("D",), decay=100.0),
+            "every pair turns, odd sizes": build(33, 3, 3, 5, 1, 10, 5),
+        },
     )
 )

@@ -172,5 +172,12 @@ SPEC = register(
         ),
         float32=("ADT", "DT", "Q_bias", "K_bias", "MIMO_V", "MIMO_Z", "MIMO_Out", "D"),
         probe=probe,
+        cases={
+            "one rank, one group": build(40, 2, 2, 8, 1, 8, 1, return_state=False),
+            "four ranks, kept apart": build(35, 2, 2, 8, 1, 8, 4, given=("D", "Z")),
+            "eight ranks, without gate": build(20, 1, 2, 4, 1, 8, 8, given=("D", "MIMO_Out")),
+            "packed": build(45, 1, 2, 8, 1, 8, 2, borders=(0, 1, 20, 20, 45)),
+            "every pair turns, odd sizes": build(33, 3, 3, 5, 1, 12, 3, rotary_dim_divisor=2),
+        },
     )
 )  # fmt: skip

@@ -149,5 +149,11 @@ def build(
 
 
 SPEC = register(
-    OpSpec(mamba3_state_update, build, float32=("state", "A", "D", "dt", "xproj", "outproj", "zproj"), inplace=("state",))
+    OpSpec(
+        mamba3_state_update,
+        build,
+        float32=("state", "A", "D", "dt", "xproj", "outproj", "zproj"),
+        inplace=("state",),
+        forward_cases={"one rank": build(3, 2, 5, 10, 1), "neither gate nor sum": build(2, 3, 8, 16, 4, given=("D",))},
+    )
 )

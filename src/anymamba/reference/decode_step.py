@@ -1,7 +1,8 @@
-"""One token of some texts through a whole Mamba-1 or Mamba-2 model."""
+"""One token of some texts through a whole model of Mamba-1, Mamba-2 or Mamba-3."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from anymamba.reference import blocks
 from anymamba.reference import supports as supports
+from anymamba.reference.mamba3 import rotate
+from anymamba.reference.mamba3_decay import decay_rate
+from anymamba.reference.mamba3_state_update import mamba3_state_update
 
 
 def decode_step(
@@ -31,8 +35,11 @@ def decode_step(
         rows = embedding[ids]
         hidden = blocks.unpacked(rows, norm.shape[0], dtype) if rows.dtype == torch.uint8 else rows.to(dtype)
         for recurrence, layer, state in zip(recurrences, layers, states):
-            mixer = _by_channel if hasattr(recurrence, "dt_rank") else _by_head
+            mixer = _by_channel if hasattr(recurrence, "dt_rank") else _by_rank if hasattr(recurrence, "rank") else _by_head
             hidden = hidden + mixer(_rms(hidden, norm_eps) * layer["norm"].to(dtype), recurrence, layer, state)
+            if "fc1" in layer:
+                y, gate = _linear(_rms(hidden, norm_eps) * layer["mlp_norm"].to(dtype), layer, "fc1").chunk(2, dim=1)
+                hidden = hidden + _linear(y * F.silu(gate), layer, "fc2")
         return (_rms(hidden, norm_eps) * norm.to(dtype)) @ _weight(head, head_scale, hidden).mT
 
 
@@ -64,6 +71,34 @@ def _by_head(x: Tensor, recurrence: Any, layer: Mapping[str, Tensor], state: Map
     y = ((after * C).sum(dim=3) + layer["D"].to(dtype)[:, None] * x).flatten(1)
     y = _rms((y * F.silu(z)).unflatten(1, (groups, -1)), recurrence.norm_eps).flatten(1)
     return _linear(y * layer["gated_norm"].to(dtype), layer, "out_proj")
+
+
+def _by_rank(x: Tensor, recurrence: Any, layer: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Tensor:
+    dtype, heads, headdim, n, rank = x.dtype, recurrence.nheads, recurrence.headdim, recurrence.d_state, recurrence.rank
+    z, x, B, C, dt, A, trap, angles = _linear(x, layer, "in_proj").split(recurrence.widths, dim=1)
+    z, x = (part.unflatten(1, (heads, headdim)) for part in (z, x))
+    ssm, angle = state["ssm"].to(dtype).split([headdim * n, recurrence.num_angles], dim=2)
+    keys, value = state["conv"].to(dtype).split([rank * n, headdim], dim=2)
+    keys, ssm = keys.unflatten(2, (rank, n)).transpose(1, 2), ssm.unflatten(2, (headdim, n)).contiguous()
+    dt = F.softplus(dt + layer["dt_bias"].to(dtype))
+    angle = torch.remainder(angle + (math.pi * torch.tanh(angles)[:, None] * dt[:, :, None]), 2 * math.pi)
+    turned = []
+    for part, name in ((B, "B"), (C, "C")):
+        part = _rms(part.unflatten(1, (rank, recurrence.ngroups, n)), recurrence.norm_eps) * layer[f"{name}_norm"].to(dtype)
+        part = part.repeat_interleave(heads // recurrence.ngroups, dim=2) + layer[f"{name}_bias"].to(dtype).transpose(0, 1)
+        turned.append(rotate(part, angle.unsqueeze(1), not recurrence.projected))
+    decay = decay_rate(A, recurrence.a_activation, recurrence.a_floor)
+    if recurrence.projected:
+        up, gate, down = (layer[name].to(dtype).transpose(0, 1) for name in ("mimo_x", "mimo_z", "mimo_o"))
+    else:
+        up = gate = down = x.new_ones(1, heads, headdim)
+    y = mamba3_state_update(ssm, keys, value, decay, turned[0], turned[1], layer["D"], x, dt, torch.sigmoid(trap), up)
+    if recurrence.gated_norm:
+        y = _rms(y, recurrence.norm_eps) * layer["gated_norm"].to(dtype).view(heads, headdim)
+    y = (y * F.silu(z[:, None] * gate) * down).sum(1)
+    state["ssm"].copy_(torch.cat([ssm.flatten(2), angle], dim=2))
+    state["conv"].copy_(torch.cat([turned[0].transpose(1, 2).flatten(2), x], dim=2))
+    return _linear(y.flatten(1), layer, "out_proj")
 
 
 def _convolve(x: Tensor, layer: Mapping[str, Tensor], inputs: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from anymamba.backends.triton import cross_entropy, launch
 from anymamba.backends.triton.conv import causal_conv1d as conv
 from anymamba.backends.triton.conv import causal_conv1d_rows as conv_rows
 from anymamba.backends.triton.mamba3 import scan as mamba3
+from anymamba.backends.triton.mamba3 import state_update as mamba3_state_update
 from anymamba.backends.triton.norm import norm, norm_gated
 from anymamba.backends.triton.scan import selective_scan, selective_state_update
 from anymamba.backends.triton.ssd import ssd
@@ -42,6 +43,7 @@ CASES = {
     "ssd": ("CASES",),
     "mamba3": ("CASES",),
     "mamba3_mimo": ("CASES",),
+    "mamba3_state_update": ("CASES",),
     "norm": ("CASES", "GATED_CASES"),
     "cross_entropy": ("CASES",),
 }
@@ -266,6 +268,22 @@ def mamba3_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]
             yield (rank, headdim, states, plans, options, batch == 1), call
 
 
+def mamba3_update_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
+    def run(rank: int, headdim: int, states: int, options: bool) -> None:
+        batch, heads = 2, 24
+        keys = [_empty(batch, rank, heads, states, dtype=dtype) for _ in range(3)]
+        values = [_empty(batch, heads, headdim, dtype=dtype) for _ in range(3)]
+        scalars = [_empty(batch, heads) for _ in range(3)]
+        up, gate, down = (_empty(rank, heads, headdim) for _ in range(3))
+        state = _empty(batch, heads, headdim, states)
+        last, A, D = values[0], scalars[0], _empty(heads) if options else None
+        extras = (down, values[2], gate) if options else (None, None, None)
+        mamba3_state_update.mamba3_state_update(state, keys[0], last, A, *keys[1:], D, values[1], *scalars[1:], up, *extras)
+
+    for rank, (headdim, states), options in itertools.product((1, 2, 4, 8), ((64, 128), (32, 64), (80, 24), (5, 10)), (True, False)):
+        yield (rank, headdim, states, options), functools.partial(run, rank, headdim, states, options)
+
+
 def norm_calls(dtype: torch.dtype) -> Iterator[tuple[Any, Callable[[], None]]]:
     def plain(width: int, residual: bool, rms: bool) -> None:
         x = _empty(64, width, dtype=dtype).requires_grad_()
@@ -298,6 +316,7 @@ PLANS: dict[str, Callable[[torch.dtype], Iterator[tuple[Any, Callable[[], None]]
     "selective_state_update": update_calls,
     "ssd": ssd_calls,
     "mamba3": mamba3_calls,
+    "mamba3_state_update": mamba3_update_calls,
     "norm": norm_calls,
     "cross_entropy": cross_entropy_calls,
 }

@@ -240,7 +240,8 @@ def test_the_last_token_of_an_unfilled_chunk_reaches_the_state_whole() -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     "op",
-    ["causal_conv1d", "selective_scan", "selective_state_update", "ssd", "mamba3", "mamba3_mimo", "norm", "mamba_inner", "cross_entropy"],
+    ["causal_conv1d", "selective_scan", "selective_state_update", "ssd", "mamba3", "mamba3_mimo", "mamba3_state_update",
+     "norm", "mamba_inner", "cross_entropy"],
 )
 def test_every_option_of_an_op(op: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", f"tests/ops/test_{op}.py", "-k", "triton", "-q", "-m", "not slow", "--timeout=3000"]

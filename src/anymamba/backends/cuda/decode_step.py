@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anymamba.backends.call import Call
 from anymamba.backends.cuda import decode
-from anymamba.backends.decode_model import ByChannel, ByHead, DecodeModel, Recurrence, Tensors, one_step
+from anymamba.backends.decode_model import ByChannel, ByHead, ByRank, DecodeModel, Recurrence, Tensors, one_step
 from anymamba.language import _
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
@@ -23,6 +23,8 @@ def supports(call: Call) -> tuple[bool, str]:
         return False, _("the fused CUDA step serves one text, not a batch of {batch}").format(batch=batch)
     if "other_states" in call.features:
         return False, _("the fused CUDA step keeps the state in float32")
+    if {"by_rank", "mlp"} & call.features:
+        return False, _("the fused CUDA step has no Mamba-3 and no MLP in a block: the step is replayed as a graph")
     if "mixed_recurrences" in call.features:
         return False, _("the fused CUDA step is for blocks that are all alike")
     if "unaligned" in call.features:
@@ -89,6 +91,7 @@ def _described(model: DecodeModel) -> decode.Model:
 
 
 def _numbers(recurrence: Recurrence, d_model: int, norm_eps: float) -> tuple[dict[str, int], dict[str, float]]:
+    assert not isinstance(recurrence, ByRank)  # supports() turns it away
     sizes = {"D_MODEL": d_model, "D_INNER": recurrence.d_inner, "N": recurrence.d_state, "TAPS": recurrence.conv_kernel}
     floats = {"EPSILON": norm_eps}
     if isinstance(recurrence, ByHead):

@@ -22,6 +22,7 @@ OPS: dict[str, str] = {
     "mamba_chunk_scan_combined": "anymamba.backends.triton.ssd.ssd",
     "mamba3_siso": "anymamba.backends.triton.mamba3.scan",
     "mamba3_mimo": "anymamba.backends.triton.mamba3.scan",
+    "mamba3_state_update": "anymamba.backends.triton.mamba3.state_update",
     "layer_norm_fn": "anymamba.backends.triton.norm.norm",
     "rms_norm_fn": "anymamba.backends.triton.norm.norm",
     "layernorm_fn": "anymamba.backends.triton.norm.norm_gated",

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.call import Call
-from anymamba.backends.cpu.decode import decode_kernels
+from anymamba.backends.cpu.decode import decode_kernels, decode_mamba3_kernels
 from anymamba.backends.cpu.decode.sequence import Sequence
 from anymamba.backends.cpu.jit import target
 from anymamba.backends.cpu.jit.compile import Program
 from anymamba.backends.cpu.jit.emit import dtype_name
-from anymamba.backends.decode_model import ByChannel, ByHead, DecodeModel, Recurrence, Tensors, one_step
+from anymamba.backends.decode_model import ByChannel, ByHead, ByRank, DecodeModel, Recurrence, Tensors, one_step
 from anymamba.language import _
 from anymamba.reference import blocks
 
@@ -35,9 +35,13 @@ def supports(call: Call) -> tuple[bool, str]:
 
 def variant(call: Call) -> str:
     """Which kernels there are, and of how many texts one: a group of sums in registers, and what is left over."""
-    words = sorted(call.features & {"by_channel", "by_head", "normed", "in_proj_bias", "out_proj_bias", "conv_bias"})
+    words = sorted(call.features & {"by_channel", "by_head", "normed", "in_proj_bias", "out_proj_bias", "conv_bias", *_OF_RANK})
+    words += [f"rank {call.size('rank')}"] if "by_rank" in call.features else []
     words += sorted(feature for feature in call.features if feature.endswith("_weights"))
     return ", ".join([*words, f"{_texts(call)} texts"])
+
+
+_OF_RANK = "by_rank", "projected", "gated_norm", "softplus", "heavy_tail", "mlp"
 
 
 def _texts(call: Call) -> int:
@@ -48,11 +52,16 @@ def _texts(call: Call) -> int:
 
 def probe(call: Call) -> list[dict[str, Any]]:
     """Sizes of the op's inputs that take the same kernels."""
-    return [{
-        "batch": _texts(call), "by_head": kind == "by_head", "normed": "normed" in call.features,
-        "bias": "in_proj_bias" in call.features, "conv_bias": "conv_bias" in call.features, "int8": "int8_weights" in call.features,
+    sizes = {
+        "batch": _texts(call), "normed": "normed" in call.features, "bias": "in_proj_bias" in call.features,
+        "conv_bias": "conv_bias" in call.features, "int8": "int8_weights" in call.features,
         "packed": next((name for name in blocks.BYTES if f"{name}_weights" in call.features), ""),
-    } for kind in sorted(call.features & {"by_channel", "by_head"})]  # fmt: skip
+    }  # fmt: skip
+    if "by_rank" in call.features:
+        softplus, gated = "softplus" in call.features, "gated_norm" in call.features
+        sizes |= {"projected": "projected" in call.features, "softplus": softplus, "gated_norm": gated, "mlp": "mlp" in call.features}
+        return [{**sizes, "rank": call.size("rank"), "d_state": 32}]
+    return [{**sizes, "by_head": kind == "by_head"} for kind in sorted(call.features & {"by_channel", "by_head"})]
 
 
 def decode_step(ids: Tensor, *arguments: Any, **model: Any) -> Tensor:
@@ -76,7 +85,7 @@ class CpuStepper:
         self._hidden = torch.zeros(self._texts, model.norm.shape[0])
         self._logits = torch.zeros(self._texts, model.head.shape[0])
         self._sequence = Sequence()
-        self._states: list[tuple[Tensors, Tensor, Tensor]] = []
+        self._states: list[tuple[Tensor, Tensor]] = []
         self._new_tokens = 0
         for recurrence, layer, state in zip(model.recurrences, model.layers, model.states):
             self._add_layer(recurrence, layer, state)
@@ -90,36 +99,79 @@ class CpuStepper:
         return self._logits
 
     def write_back(self) -> None:
-        for state, conv, ssm in self._states:
-            state["conv"].copy_(conv.mT)
-            state["ssm"].copy_(ssm if ssm.dim() == 4 else ssm.mT)
+        for state, own in self._states:
+            state.copy_(own)
         self._model.advance(self._new_tokens)
         self._new_tokens = 0
 
     def _add_layer(self, recurrence: Recurrence, layer: Tensors, state: Tensors) -> None:
-        d_model, eps = self._model.norm.shape[0], self._model.norm_eps
-        conv = state["conv"].float().mT.contiguous()
-        by_head = isinstance(recurrence, ByHead)
-        ssm = state["ssm"].float()
-        ssm = ssm.clone(memory_format=torch.contiguous_format) if by_head else ssm.mT.contiguous()
-        self._states.append((state, conv, ssm))
         projected = torch.zeros(self._texts, sum(rows for rows, _ in recurrence.in_proj))
         y = torch.zeros(self._texts, recurrence.d_inner)
-        options = d_model, recurrence.in_proj, recurrence.conv_kernel, "in_proj_bias" in layer, "conv_bias" in layer, eps
-        self._add(
-            "project_in", options, layer, "in_proj", d_model,
-            hidden=self._hidden, norm=_float(layer["norm"]), out=projected, bias=_float(layer.get("in_proj_bias")), conv_state=conv,
-            conv_weight=_float(layer["conv_weight"].T), conv_bias=_float(layer.get("conv_bias")),
-        )  # fmt: skip
-        out_norm, out_eps, groups = None, None, 1
-        if isinstance(recurrence, ByHead):
-            self._add_state_by_head(recurrence, layer, projected, ssm, y)
-            out_norm, out_eps, groups = _float(layer["gated_norm"]), recurrence.norm_eps, recurrence.ngroups
-        else:
-            self._add_state_by_channel(recurrence, layer, projected, ssm, y)
-        last = d_model, recurrence.d_inner, "out_proj_bias" in layer, out_eps, groups
         bias = _float(layer.get("out_proj_bias"))
-        self._add("project_out", last, layer, "out_proj", recurrence.d_inner, x=y, hidden=self._hidden, bias=bias, norm=out_norm)
+        if isinstance(recurrence, ByRank):
+            self._project_in(recurrence.in_proj, layer, "in_proj", "norm", projected)
+            self._add_state_by_rank(recurrence, layer, projected, state, y)
+            self._project_out(layer, y, bias, None, None, 1)
+        else:
+            # channels side by side
+            conv = state["conv"].float().mT.contiguous()
+            self._project_in(recurrence.in_proj, layer, "in_proj", "norm", projected, recurrence.conv_kernel, conv)
+            self._states.append((state["conv"], conv.mT))
+            if isinstance(recurrence, ByHead):
+                ssm = state["ssm"].float().clone(memory_format=torch.contiguous_format)
+                self._states.append((state["ssm"], ssm))
+                self._add_state_by_head(recurrence, layer, projected, ssm, y)
+                self._project_out(layer, y, bias, _float(layer["gated_norm"]), recurrence.norm_eps, recurrence.ngroups)
+            else:
+                ssm = state["ssm"].float().mT.contiguous()
+                self._states.append((state["ssm"], ssm.mT))
+                self._add_state_by_channel(recurrence, layer, projected, ssm, y)
+                self._project_out(layer, y, bias, None, None, 1)
+        if "fc1" in layer:
+            self._add_mlp(layer)
+
+    def _project_in(
+        self,
+        parts: tuple[tuple[int, bool], ...],
+        layer: Tensors,
+        linear: str,
+        norm: str,
+        out: Tensor,
+        taps: int = 1,
+        conv: Tensor | None = None,
+    ) -> None:
+        options = self._hidden.shape[1], parts, taps, f"{linear}_bias" in layer, "conv_bias" in layer, self._model.norm_eps
+        weight = layer.get("conv_weight")
+        self._add(
+            "project_in", options, layer, linear, self._hidden.shape[1],
+            hidden=self._hidden, norm=_float(layer[norm]), out=out, bias=_float(layer.get(f"{linear}_bias")), conv_state=conv,
+            conv_weight=None if weight is None else _float(weight.T), conv_bias=_float(layer.get("conv_bias")),
+        )  # fmt: skip
+
+    def _project_out(
+        self, layer: Tensors, y: Tensor, bias: Tensor | None, norm: Tensor | None, eps: float | None, groups: int
+    ) -> None:
+        options = self._hidden.shape[1], y.shape[1], bias is not None, eps, groups
+        self._add("project_out", options, layer, "out_proj", y.shape[1], x=y, hidden=self._hidden, bias=bias, norm=norm)
+
+    def _add_mlp(self, layer: Tensors) -> None:
+        rows = layer["fc1"].shape[0]
+        inside = torch.zeros(self._texts, rows)
+        self._project_in(((rows, False),), layer, "fc1", "mlp_norm", inside)
+        self._add("gated_out", (self._hidden.shape[1], rows // 2), layer, "fc2", rows // 2, x=inside, hidden=self._hidden)
+
+    def _add_state_by_rank(self, recurrence: ByRank, layer: Tensors, row: Tensor, state: Tensors, y: Tensor) -> None:
+        memory, last = (state[name].float().clone(memory_format=torch.contiguous_format) for name in ("ssm", "conv"))
+        self._states += [(state["ssm"], memory), (state["conv"], last)]
+        sizes = recurrence.nheads, recurrence.headdim, recurrence.ngroups, recurrence.d_state, recurrence.rank, recurrence.num_angles
+        decay = recurrence.a_activation, recurrence.a_floor, recurrence.norm_eps
+        options = *sizes, recurrence.projected, *decay, recurrence.gated_norm
+        given = {"up": "mimo_x", "gate": "mimo_z", "down": "mimo_o"}
+        given |= {name: name for name in ("dt_bias", "D", "B_norm", "C_norm", "B_bias", "C_bias", "gated_norm")}
+        self._sequence.add(
+            _program("mamba3_state", decode_mamba3_kernels.mamba3_state, *options), self._texts * recurrence.nheads,
+            row=row, y=y, memory=memory, last=last, **{name: _float(layer.get(tensor)) for name, tensor in given.items()},
+        )  # fmt: skip
 
     def _add_state_by_channel(self, recurrence: ByChannel, layer: Tensors, xz: Tensor, ssm: Tensor, y: Tensor) -> None:
         rank, states, d_inner = recurrence.dt_rank, recurrence.d_state, recurrence.d_inner
@@ -157,7 +209,8 @@ class CpuStepper:
         if f"{linear}_scale" in tensors:
             arguments["scale"] = tensors[f"{linear}_scale"]
         kind = blocks.name_of(weight, depth)
-        program = _program(kernel, getattr(decode_kernels, kernel), kind, *options, self._texts, self._tasks)
+        kernels = decode_mamba3_kernels if kernel == "gated_out" else decode_kernels
+        program = _program(kernel, getattr(kernels, kernel), kind, *options, self._texts, self._tasks)
         self._sequence.add(program, self._tasks, weight=weight, **arguments)
 
 

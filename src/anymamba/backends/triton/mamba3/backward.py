@@ -14,29 +14,10 @@ import triton.language as tl
 
 from anymamba.backends.triton.mamba3.tokens import (
     as_fraction,
+    chunk_of,
     column_of,
     cosine_and_sine,
-    last_of,
-    running_sums,
-    steps_of,
-    turned_by,
 )
-
-
-@triton.jit
-def chunk_of(chunk, borders_ptr, sequences_ptr, length, Q: tl.constexpr, PACKED: tl.constexpr):
-    """Of a chunk: its sequence (below 0: there is no such chunk), its row of the batch (int64), its first token, and how many there are
-    from it to the end of its sequence."""
-    if PACKED:
-        s = tl.load(sequences_ptr + chunk)
-        begin = tl.load(borders_ptr + tl.maximum(s, 0)).to(tl.int32)
-        end = tl.load(borders_ptr + tl.maximum(s, 0) + 1).to(tl.int32)
-        first = begin + (chunk - begin // Q - s) * Q
-        return s, tl.cast(chunk, tl.int64) * 0, first, end - first
-    else:
-        chunks = tl.cdiv(length, Q)
-        first = (chunk % chunks) * Q
-        return chunk // chunks, tl.cast(chunk // chunks, tl.int64), first, length - first
 
 
 @triton.jit
@@ -62,11 +43,10 @@ def turned_back(
 
 @triton.jit(do_not_specialize=["length", "heads"])
 def mamba3_keys_backward_kernel(
-    q_ptr, k_ptr, v_ptr, adt_ptr, dt_ptr, trap_ptr, angles_ptr, up_ptr, D_ptr, borders_ptr,
-    sequences_ptr, turns_ptr, dstates_ptr, dy_ptr, dk_last_ptr, dv_last_ptr,
+    q_ptr, k_ptr, v_ptr, sums_ptr, scale_ptr, gamma_ptr, angles_ptr, up_ptr, D_ptr, borders_ptr,
+    sequences_ptr, dstates_ptr, dy_ptr, dk_last_ptr, dv_last_ptr,
     dk_ptr, dv_ptr, dk_bias_ptr, dup_ptr, dD_ptr, of_angle_ptr, dsums_ptr, at_end_ptr, dgamma_ptr, dbeta_ptr,
-    v_b, v_l, v_h, v_p, adt_b, adt_h, adt_l, dt_b, dt_h, dt_l, trap_b, trap_h, trap_l, angles_b, angles_l, angles_h, angles_n,
-    length, heads,
+    v_b, v_l, v_h, v_p, length, heads,
     Q: tl.constexpr, RANK: tl.constexpr, RANKS: tl.constexpr, P: tl.constexpr, N: tl.constexpr, ANGLES: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, NEIGHBOURS: tl.constexpr, PACKED: tl.constexpr, HAS_LAST: tl.constexpr,
     HAS_UP: tl.constexpr, HAS_D: tl.constexpr, FLOAT64: tl.constexpr, PRECISION: tl.constexpr,
@@ -95,15 +75,17 @@ def mamba3_keys_backward_kernel(
         ranks = tl.arange(0, RANKS)
         column = column_of(n, N, NEIGHBOURS)
         live = (token < left) & (r < RANK)
-        once = live & (r == 0)
         in_P = live[:, None] & (p < P)[None, :]
         chunk_at = tl.cast(chunk, tl.int64) * heads + h
         row = (token * RANK + r) * heads
         row_start = (b * length + first) * RANK * heads + h
         token_start = (b * length + first) * heads + h
-        dt, trap, scale = steps_of(dt_ptr + b * dt_b + h * dt_h, dt_l, trap_ptr + b * trap_b + h * trap_h, trap_l, first, token, left, live)
-        sums = running_sums(adt_ptr + b * adt_b + h * adt_h, adt_l, first, token, once, FLOAT64)
-        to_end = tl.exp2(last_of(sums, ROWS) - sums)
+        of_row = (b * heads + h) * length + first
+        # after the last token the sums stay as they are
+        sums = tl.load(sums_ptr + of_row + tl.minimum(token, left - 1))
+        scale = tl.load(scale_ptr + of_row + token, mask=live, other=0.0)
+        gamma = tl.load(gamma_ptr + of_row + token, mask=live, other=0.0)
+        to_end = tl.exp2(tl.load(sums_ptr + of_row + tl.minimum(Q, left) - 1) - sums)
         row_n = row_start * N + (row[:, None] * N + n[None, :])
         in_N = live[:, None] & (n < N)[None, :]
         q = tl.load(q_ptr + row_n, mask=in_N, other=0.0)
@@ -130,7 +112,7 @@ def mamba3_keys_backward_kernel(
         scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)
         W = tl.dot(v, tl.trans(dy), input_precision=PRECISION)
         decay = tl.where(below, tl.exp2(tl.minimum(sums[None, :] - sums[:, None], 0.0)), 0.0)
-        weights = tl.where(own, (trap * dt)[:, None], decay * scale[:, None])
+        weights = tl.where(own, gamma[:, None], decay * scale[:, None])
         both = W * scores
         dgamma = tl.sum(tl.where(own, both, 0.0), axis=1)
         both *= decay
@@ -166,9 +148,8 @@ def mamba3_keys_backward_kernel(
         dscale_token = tl.sum(tl.reshape(dscale, [Q, RANKS]), axis=1)
         tl.store(dgamma_ptr + of_token, tl.sum(tl.reshape(dgamma, [Q, RANKS]), axis=1) + dscale_token, mask=u < left)
         tl.store(dbeta_ptr + of_token + 1, dscale_token, mask=u + 1 < left)
-        before = tl.load(turns_ptr + chunk_at * PAIRS + j)
-        angles_ptr += b * angles_b + h * angles_h
-        _, angles, _ = turned_by(angles_ptr, angles_l, angles_n, first, token, once, dt, before, ROWS, ANGLES, PAIRS)
+        turn_at = token_start * ANGLES + ((token * heads)[:, None] * ANGLES + j[None, :])
+        angles = tl.load(angles_ptr + turn_at, mask=live[:, None] & (j < ANGLES)[None, :], other=0)
         cosine, sine = cosine_and_sine(as_fraction(angles))
         dk_ptr += row_start * N
         dk_bias_ptr += chunk_at * (RANK * N)
@@ -179,10 +160,9 @@ def mamba3_keys_backward_kernel(
 
 @triton.jit(do_not_specialize=["length", "heads"])
 def mamba3_queries_backward_kernel(
-    q_ptr, k_ptr, v_ptr, adt_ptr, dt_ptr, trap_ptr, angles_ptr, up_ptr, borders_ptr,
-    sequences_ptr, turns_ptr, states_ptr, dstates_ptr, dy_ptr, dsums_ptr, at_end_ptr, dq_ptr, dq_bias_ptr, of_angle_ptr, dadt_ptr,
-    v_b, v_l, v_h, v_p, adt_b, adt_h, adt_l, dt_b, dt_h, dt_l, trap_b, trap_h, trap_l, angles_b, angles_l, angles_h, angles_n,
-    length, heads,
+    q_ptr, k_ptr, v_ptr, sums_ptr, scale_ptr, gamma_ptr, angles_ptr, up_ptr, borders_ptr,
+    sequences_ptr, states_ptr, dstates_ptr, dy_ptr, dsums_ptr, at_end_ptr, dq_ptr, dq_bias_ptr, of_angle_ptr, dadt_ptr,
+    v_b, v_l, v_h, v_p, length, heads,
     Q: tl.constexpr, RANK: tl.constexpr, RANKS: tl.constexpr, P: tl.constexpr, N: tl.constexpr, ANGLES: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, NEIGHBOURS: tl.constexpr, PACKED: tl.constexpr, HAS_UP: tl.constexpr,
     FLOAT64: tl.constexpr, PRECISION: tl.constexpr,
@@ -208,14 +188,16 @@ def mamba3_queries_backward_kernel(
         u = tl.arange(0, Q)
         column = column_of(n, N, NEIGHBOURS)
         live = (token < left) & (r < RANK)
-        once = live & (r == 0)
         in_P = live[:, None] & (p < P)[None, :]
         chunk_at = tl.cast(chunk, tl.int64) * heads + h
         row = (token * RANK + r) * heads
         row_start = (b * length + first) * RANK * heads + h
         token_start = (b * length + first) * heads + h
-        dt, trap, scale = steps_of(dt_ptr + b * dt_b + h * dt_h, dt_l, trap_ptr + b * trap_b + h * trap_h, trap_l, first, token, left, live)
-        sums = running_sums(adt_ptr + b * adt_b + h * adt_h, adt_l, first, token, once, FLOAT64)
+        of_row = (b * heads + h) * length + first
+        # after the last token the sums stay as they are
+        sums = tl.load(sums_ptr + of_row + tl.minimum(token, left - 1))
+        scale = tl.load(scale_ptr + of_row + token, mask=live, other=0.0)
+        gamma = tl.load(gamma_ptr + of_row + token, mask=live, other=0.0)
         reach = tl.exp2(sums)
         row_n = row_start * N + (row[:, None] * N + n[None, :])
         in_N = live[:, None] & (n < N)[None, :]
@@ -229,7 +211,7 @@ def mamba3_queries_backward_kernel(
         state_at = chunk_at * (P * N) + (p[:, None] * N + column[None, :])
         state = tl.load(states_ptr + state_at, mask=in_state, other=0.0)
         dstate = tl.load(dstates_ptr + state_at, mask=in_state, other=0.0)
-        total = last_of(sums, ROWS)
+        total = tl.load(sums_ptr + of_row + tl.minimum(Q, left) - 1)
         at_end = tl.sum(tl.sum(state.to(tl.float32) * dstate.to(tl.float32), axis=1), axis=0) * tl.exp2(total)
         # first for the sake of the layout, see above
         q = tl.load(q_ptr + row_n, mask=in_N, other=0.0)
@@ -237,7 +219,7 @@ def mamba3_queries_backward_kernel(
         dsums = tl.load(dsums_ptr + chunk_at * ROWS + i) + tl.sum(from_state * dy.to(tl.float32), axis=1) * reach
         W = tl.dot(dy, tl.trans(v), input_precision=PRECISION)
         weights = tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0)) * scale[None, :]
-        weights = tl.where(token[:, None] == token[None, :], (trap * dt)[None, :], weights)
+        weights = tl.where(token[:, None] == token[None, :], gamma[None, :], weights)
         dscores = tl.where(token[:, None] >= token[None, :], W * weights, 0.0).to(kind)
         k = tl.load(k_ptr + row_n, mask=in_N, other=0.0)
         dq = tl.dot(dscores, k, input_precision=PRECISION)
@@ -246,10 +228,9 @@ def mamba3_queries_backward_kernel(
         at_end += tl.load(at_end_ptr + chunk_at)
         # the sum s[t] stands in the exponents of row t and column t; the last one in those of the state as well
         suffix = tl.cumsum(dsums.to(wide), axis=0, reverse=True) + at_end
-        tl.store(dadt_ptr + (b * heads + h) * length + first + token, suffix.to(tl.float32), mask=once)
-        before = tl.load(turns_ptr + chunk_at * PAIRS + j)
-        angles_ptr += b * angles_b + h * angles_h
-        _, angles, _ = turned_by(angles_ptr, angles_l, angles_n, first, token, once, dt, before, ROWS, ANGLES, PAIRS)
+        tl.store(dadt_ptr + (b * heads + h) * length + first + token, suffix.to(tl.float32), mask=live & (r == 0))
+        turn_at = token_start * ANGLES + ((token * heads)[:, None] * ANGLES + j[None, :])
+        angles = tl.load(angles_ptr + turn_at, mask=live[:, None] & (j < ANGLES)[None, :], other=0)
         cosine, sine = cosine_and_sine(as_fraction(angles))
         dq_ptr += row_start * N
         dq_bias_ptr += chunk_at * (RANK * N)

@@ -7,43 +7,39 @@ import triton
 import triton.language as tl
 
 from anymamba.backends.triton.elementary import sigmoid
-from anymamba.backends.triton.mamba3.tokens import (
-    column_of,
-    last_of,
-    running_sums,
-    sequence_of,
-    tanh,
-)
+from anymamba.backends.triton.mamba3.tokens import column_of, sequence_of, tanh
 
 
 @triton.jit(do_not_specialize=["length", "heads", "zero"])
 def mamba3_dstate_kernel(
-    dout_ptr, q_ptr, adt_ptr, dt_ptr, trap_ptr, gate_ptr, down_ptr, z_ptr, borders_ptr, ungated_ptr,
+    dout_ptr, q_ptr, sums_ptr, dt_ptr, trap_ptr, gate_ptr, down_ptr, z_ptr, borders_ptr, ungated_ptr,
     k_first_ptr, v_first_ptr, dssm_last_ptr, dk_last_ptr, dv_last_ptr,
-    dy_ptr, dz_ptr, dstates_ptr, sequences_ptr, dgate_ptr, ddown_ptr, dbeta_ptr, dssm_first_ptr, dk_first_ptr, dv_first_ptr,
-    adt_b, adt_h, adt_l, dt_b, dt_h, dt_l, trap_b, trap_h, trap_l, z_b, z_l, z_h, z_p, length, heads, zero,
+    dy_ptr, dz_ptr, dstates_ptr, dgate_ptr, ddown_ptr, dbeta_ptr, dssm_first_ptr, dk_first_ptr, dv_first_ptr,
+    dt_b, dt_h, dt_l, trap_b, trap_h, trap_l, z_b, z_l, z_h, z_p, length, heads, zero,
     Q: tl.constexpr, RANK: tl.constexpr, RANKS: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, NEIGHBOURS: tl.constexpr, PACKED: tl.constexpr, HAS_FIRST: tl.constexpr,
-    HAS_LAST: tl.constexpr, HAS_UP: tl.constexpr, HAS_DOWN: tl.constexpr, HAS_Z: tl.constexpr, FLOAT64: tl.constexpr,
-    PRECISION: tl.constexpr,
+    HAS_LAST: tl.constexpr, HAS_UP: tl.constexpr, HAS_DOWN: tl.constexpr, HAS_Z: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Grid: (heads, sequences). Leaves dstates, the gradient of the state after each chunk, (chunks of all, heads, P, N); sequences, the
-    number of each chunk's; dy, the gradient of the output before gate and sum over ranks, (batch, length, rank, heads, P); dz; and of
-    each sequence the gradients of its projections and of the states that it began with. dbeta: that of its first token. q: as the
-    forward kernel turned them. Of what is handed in as first and last, and the layouts: see mamba3_forward_kernel."""
+    """Grid: (heads * blocks of N, sequences); one block with HAS_FIRST. Leaves dstates, the gradient of the state after each chunk, (chunks
+    of all, heads, P, N); dy, the gradient of the output before gate and sum over ranks, (batch, length, rank, heads, P); dz; and of each
+    sequence the gradients of its projections and of the states that it began with. dbeta: that of its first token. q, sums: as
+    mamba3_rotate_kernel leaves them. Of what is handed in as first and last, and the layouts: see mamba3_walk_kernel."""
     ROWS: tl.constexpr = Q * RANKS
     kind: tl.constexpr = dy_ptr.dtype.element_ty
-    head = tl.program_id(0)
+    parts: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
+    head = tl.program_id(0) // parts
     h = head.to(tl.int64)
+    part = tl.program_id(0) % parts
     s = tl.program_id(1)
     b, begin, end, chunk = sequence_of(s, borders_ptr, length, Q, PACKED)
-    adt_ptr += b * adt_b + h * adt_h
+    # what does not belong to a part of the states is stored by the first
+    P_here = tl.where(part == 0, P, 0)
     dt_ptr += b * dt_b + h * dt_h
     trap_ptr += b * trap_b + h * trap_h
     if HAS_Z:
         z_ptr += b * z_b + h * z_h
     of_head = s.to(tl.int64) * heads + h
-    n = tl.arange(0, BLOCK_N)
+    n = part * BLOCK_N + tl.arange(0, BLOCK_N)
     p = tl.arange(0, BLOCK_P)
     state_at = p[:, None] * N + column_of(n, N, NEIGHBOURS)[None, :]
     in_state = (p < P)[:, None] & (n < N)[None, :]
@@ -55,23 +51,22 @@ def mamba3_dstate_kernel(
     chunks = tl.cdiv(end - begin, Q)
     for step in range(0, chunks):
         c = chunks - 1 - tl.cast(step, tl.int32)
-        # zero, known only in the loop: what depends on it is computed there, and not kept in registers all along
-        later = zero & c
-        i = tl.arange(0, ROWS) ^ later
+        # zero, known only in the loop: what depends on it is computed there, and not kept in registers all along; a multiple of 16, so
+        # that rows are still known to be aligned
+        later = (zero & c) * 16
+        i = tl.arange(0, ROWS) + later
         token = i // RANKS
         r = i % RANKS
-        n = tl.arange(0, BLOCK_N) ^ later
-        p = tl.arange(0, BLOCK_P) ^ later
+        n = part * BLOCK_N + tl.arange(0, BLOCK_N) + later
+        p = tl.arange(0, BLOCK_P) + later
         left = end - begin - c * Q
         first = (begin + c * Q).to(tl.int64)
         live = (token < left) & (r < RANK)
-        once = live & (r == 0)
         in_P = live[:, None] & (p < P)[None, :]
         chunk_at = tl.cast(chunk + c, tl.int64) * heads + h
         state_at = p[:, None] * N + column_of(n, N, NEIGHBOURS)[None, :]
         in_state = (p < P)[:, None] & (n < N)[None, :]
         tl.store(dstates_ptr + chunk_at * (P * N) + state_at, dstate.to(dstates_ptr.dtype.element_ty), mask=in_state)
-        tl.store(sequences_ptr + chunk + c, s, mask=head == 0)
         projection_at = (head * RANK + r)[:, None] * P + p[None, :]
         row_at = ((b * length + first) * RANK * heads + h) * P + (((token * RANK + r) * heads)[:, None] * P + p[None, :])
         token_ptr = (b * length + first) * heads + h
@@ -97,21 +92,24 @@ def mamba3_dstate_kernel(
                 dgated = dy * y * bent * (1.0 + gated * (1.0 - bent))
                 dgate += tl.sum(tl.reshape(dgated * z, [Q, RANKS, BLOCK_P]), axis=0)
                 dz = tl.sum(tl.reshape(dgated * gate, [Q, RANKS, BLOCK_P]), axis=1)
-                u = tl.arange(0, Q) ^ later
+                u = tl.arange(0, Q) + later
                 dz_at = token_ptr * P + ((u * heads)[:, None] * P + p[None, :])
-                tl.store(dz_ptr + dz_at, dz.to(dz_ptr.dtype.element_ty), mask=(u < left)[:, None] & (p < P)[None, :])
+                tl.store(dz_ptr + dz_at, dz.to(dz_ptr.dtype.element_ty), mask=(u < left)[:, None] & (p < P_here)[None, :])
                 dy *= silu
-        tl.store(dy_ptr + row_at, dy.to(kind), mask=in_P)
-        sums = running_sums(adt_ptr, adt_l, first, token, once, FLOAT64)
+        tl.store(dy_ptr + row_at, dy.to(kind), mask=live[:, None] & (p < P_here)[None, :])
+        of_row = (b * heads + h) * length + first
+        # after the last token the sums stay as they are
+        sums = tl.load(sums_ptr + of_row + tl.minimum(token, left - 1))
+        total = tl.load(sums_ptr + of_row + tl.minimum(Q, left) - 1)
         q_at = ((b * length + first) * RANK * heads + h) * N + (((token * RANK + r) * heads)[:, None] * N + n[None, :])
         q = tl.load(q_ptr + q_at, mask=live[:, None] & (n < N)[None, :], other=0.0)
         reached = (dy * tl.exp2(sums)[:, None]).to(kind)
-        dstate = tl.dot(tl.trans(reached), q, acc=dstate * tl.exp2(last_of(sums, ROWS)), input_precision=PRECISION)
-    n = tl.arange(0, BLOCK_N)
+        dstate = tl.dot(tl.trans(reached), q, acc=dstate * tl.exp2(total), input_precision=PRECISION)
+    n = part * BLOCK_N + tl.arange(0, BLOCK_N)
     p = tl.arange(0, BLOCK_P)
     ranks = tl.arange(0, RANKS)
     at = of_head * (RANK * P) + ranks[:, None] * P + p[None, :]
-    inside = (ranks < RANK)[:, None] & (p < P)[None, :]
+    inside = (ranks < RANK)[:, None] & (p < P_here)[None, :]
     if HAS_UP and HAS_Z:
         tl.store(dgate_ptr + at, dgate, mask=inside)
     if HAS_DOWN:
@@ -164,9 +162,9 @@ def mamba3_angles_backward_kernel(
     chunks = tl.cdiv(end - begin, Q)
     for step in range(0, chunks):
         c = chunks - 1 - tl.cast(step, tl.int32)
-        later = zero & c
-        u = tl.arange(0, Q) ^ later
-        j = tl.arange(0, PAIRS) ^ later
+        later = (zero & c) * 16
+        u = tl.arange(0, Q) + later
+        j = tl.arange(0, PAIRS) + later
         first = (begin + c * Q).to(tl.int64)
         live = u < end - begin - c * Q
         inside = live[:, None] & (j < ANGLES)[None, :]

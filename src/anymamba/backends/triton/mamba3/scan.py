@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from anymamba.backends.transforms import first_derivative_only
 from anymamba.backends.triton.launch import has_float64, on_device, power_of_2, runs_here
 from anymamba.backends.triton.mamba3.backward import mamba3_keys_backward_kernel, mamba3_queries_backward_kernel
 from anymamba.backends.triton.mamba3.backward_walks import mamba3_angles_backward_kernel, mamba3_dstate_kernel
-from anymamba.backends.triton.mamba3.forward import mamba3_forward_kernel
-from anymamba.backends.triton.mamba3.plan import Mamba3Plan, backward_plan, forward_plan
+from anymamba.backends.triton.mamba3.forward import mamba3_walk_kernel
+from anymamba.backends.triton.mamba3.plan import Mamba3Plan, backward_plan, forward_plan, walks_of
+from anymamba.backends.triton.mamba3.rotation import mamba3_rotate_kernel, mamba3_turns_kernel
 from anymamba.language import _
 
 
@@ -38,7 +39,9 @@ def variant(call: Call) -> str:
     words = [f"tile {ahead.block_p}x{ahead.block_n}, rank {rank}, rows {ahead.rows}, {ahead.warps} warps"]
     if call.grad:
         back = backward_plan(rank, headdim, d_state, wide, call.device)
+        walks = walks_of(back, few, wide, "Input_States" in call.features, call.device)
         words.append(f"backward tile {back.block_p}x{back.block_n}, rows {back.rows}, {back.warps} warps")
+        words.append(f"walks {walks.block_p}x{walks.block_n}, {walks.warps} warps")
     options = "D", "Z", "MIMO_Out", "cu_seqlens", "Input_States", "return_final_states", "return_state"
     words += [word for word in options if word in call.features]
     return ", ".join(words)
@@ -159,6 +162,19 @@ class _Scan(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
+class _Turned:
+    """As mamba3_turns_kernel and mamba3_rotate_kernel leave them."""
+
+    q: Tensor
+    k: Tensor
+    sums: Tensor
+    scale: Tensor
+    gamma: Tensor
+    angles: Tensor | None
+    sequences: Tensor | None
+
+
+@dataclass(frozen=True)
 class _Inputs:
     """The arguments as the kernels take them: Q, K and V of one dtype; what is of a head or a sequence contiguous."""
 
@@ -212,32 +228,18 @@ class _Inputs:
         batch, length = self.V.shape[:2]
         return batch * -(-length // q) if self.borders is None else length // q + self.sequences
 
-    def strides(self) -> tuple[int, ...]:
-        Z = self.Z
-        q, k = self.Q.stride(), self.K.stride()
-        rows = (*q, *k, *self.V.stride(), *self.ADT.stride(), *self.DT.stride(), *self.Trap.stride(), *self.Angles.stride())
-        return (*rows, *((0,) * 4 if Z is None else Z.stride()))
-
-    def sizes(self) -> tuple[int, int, int]:
-        heads = self.V.shape[2]
-        return self.V.shape[1], heads, heads // self.Q.shape[3]
-
     def compiled_for(self, plan: Mamba3Plan) -> dict[str, Any]:
-        float64 = self.wide and has_float64(self.V.device)
         told = {} if plan.registers is None else {"maxnreg": plan.registers}
         return {
             "Q": plan.q, "RANK": self.Q.shape[2], "RANKS": plan.ranks, "P": self.V.shape[3], "N": self.Q.shape[4],
-            "ANGLES": self.Angles.shape[3], "BLOCK_P": plan.block_p, "BLOCK_N": plan.block_n, "NEIGHBOURS": self.options.neighbours,
-            "PACKED": self.borders is not None, "HAS_FIRST": self.ssm is not None, "HAS_UP": self.up is not None,
-            "HAS_DOWN": self.down is not None, "HAS_D": self.D is not None, "HAS_Z": self.Z is not None, "FLOAT64": float64,
-            "PRECISION": precision(self.V), "num_warps": plan.warps, "num_stages": plan.stages, **told,
+            "BLOCK_P": plan.block_p, "BLOCK_N": plan.block_n, "NEIGHBOURS": self.options.neighbours, "PACKED": self.borders is not None,
+            "HAS_UP": self.up is not None, "PRECISION": precision(self.V), "num_warps": plan.warps, "num_stages": plan.stages, **told,
         }  # fmt: skip
 
-    def arguments(self) -> tuple[Tensor | None, ...]:
-        return (
-            self.Q, self.K, self.V, self.ADT, self.DT, self.Trap, self.Q_bias, self.K_bias, self.Angles, self.up, self.gate, self.down,
-            self.D, self.Z, self.borders,
-        )  # fmt: skip
+    @property
+    def float64(self) -> bool:
+        """Are running sums in float64."""
+        return self.wide and has_float64(self.V.device)
 
     def forward(self, keep: bool) -> tuple[tuple[Tensor | None, ...], Tensor | None]:
         """out, the states after the last tokens, and the output before gate and sum over ranks where kept."""
@@ -252,7 +254,8 @@ class _Inputs:
             # zeros: what a sequence without tokens leaves behind
             last = tuple(torch.zeros(shape, dtype=torch.float32, device=self.V.device) for shape in shapes)
         plan = forward_plan(rank, headdim, d_state, self.wide, self.sequences * heads < MANY_HEADS, self.options.last, self.V.device)
-        self._launch(plan, (out, ungated, *(None,) * 4, *last), has_out=True)
+        turned = self._turned(plan.q, last[0], last[2], False)
+        self._walk(plan, turned, out, ungated, None, last)
         if last[3] is not None:
             last = (*last[:3], last[3].to(self.V.dtype))
         return (out, *last), ungated
@@ -263,12 +266,56 @@ class _Inputs:
         rank, d_state = self.Q.shape[2], self.Q.shape[4]
         return (many, heads, self.Angles.shape[3]), (many, heads, headdim, d_state), (many, rank, heads, d_state), (many, heads, headdim)
 
-    def _launch(self, plan: Mamba3Plan, outputs: tuple[Tensor | None, ...], has_out: bool) -> None:
-        headdim = self.V.shape[3]
+    def _turned(self, q: int, angle_last: Tensor | None, key_last: Tensor | None, backward: bool) -> _Turned:
+        """What chunks of q tokens need of Q, K and the steps. Where the states after the last tokens are asked for, keys stay float32."""
+        batch, length, heads = self.V.shape[:3]
+        rank, groups, d_state = self.Q.shape[2:]
+        angles, kind, chunks = self.Angles.shape[3], self.V.dtype, self.chunks(q)
+        sums, scale, gamma = (self.new(batch, heads, length) for _ in range(3))
+        queries = self.new(batch, length, rank, heads, d_state, dtype=kind)
+        keys = torch.empty_like(queries, dtype=kind if key_last is None else torch.float32)
+        turns = self.new(chunks, heads, angles, dtype=torch.int32)
+        turned = self.new(batch, length, heads, angles, dtype=torch.int32) if backward else None
+        packed = self.borders is not None
+        # a chunk of no sequence stays negative
+        sequences = torch.full((chunks,), -1, dtype=torch.int32, device=self.V.device) if packed else None
+        scalars = (*self.DT.stride(), *self.Trap.stride(), *self.Angles.stride(), length, heads)
+        block_n = max(power_of_2(d_state), 4)
+        block_a = max(power_of_2(max(angles, 1)), block_n // 8, 2)
+        told = {"Q": q, "ANGLES": angles, "BLOCK_A": block_a, "PACKED": packed, "HAS_LAST": key_last is not None, "num_stages": 1}
         with on_device(self.V):
-            mamba3_forward_kernel[(self.V.shape[2] * -(-headdim // plan.block_p), self.sequences)](
-                *self.arguments(), self.angle, self.ssm, self.key, self.value, *outputs, *self.strides(), *self.sizes(), 0,
-                HAS_LAST=has_out and self.options.last, HAS_OUT=has_out, HAS_UNGATED=outputs[1] is not None, HAS_STATES=not has_out,
+            mamba3_turns_kernel[(heads, self.sequences)](
+                self.Angles, self.DT, self.borders, self.angle, turns, sequences, angle_last,
+                *self.Angles.stride(), *self.DT.stride(), length, heads,
+                G=max(256 // q, 1), HAS_FIRST=self.angle is not None, num_warps=8, **told,
+            )  # fmt: skip
+            mamba3_rotate_kernel[(heads, chunks)](
+                self.Q, self.K, self.ADT, self.DT, self.Trap, self.Q_bias, self.K_bias, self.Angles, self.borders, sequences, turns,
+                queries, keys, sums, scale, gamma, turned, key_last,
+                *self.Q.stride(), *self.K.stride(), *self.ADT.stride(), *scalars, heads // groups,
+                RANK=rank, N=d_state, BLOCK_N=max(block_n, 2 * block_a), NEIGHBOURS=self.options.neighbours, FLOAT64=self.float64,
+                HAS_ANGLES=backward, num_warps=4 if q > 16 else 2 if q > 8 else 1, **told,
+            )  # fmt: skip
+        return _Turned(queries, keys, sums, scale, gamma, turned, sequences)
+
+    def _walk(
+        self,
+        plan: Mamba3Plan,
+        turned: _Turned,
+        out: Tensor | None,
+        ungated: Tensor | None,
+        states: Tensor | None,
+        last: tuple[Tensor | None, ...],
+    ) -> None:
+        heads, headdim = self.V.shape[2:]
+        of_Z = (0,) * 4 if self.Z is None else self.Z.stride()
+        with on_device(self.V):
+            mamba3_walk_kernel[(heads * -(-headdim // plan.block_p), self.sequences)](
+                turned.q, turned.k, self.V, turned.sums, turned.scale, turned.gamma, self.DT, self.Trap, self.up, self.gate, self.down,
+                self.D, self.Z, self.borders, self.ssm, self.key, self.value, out, ungated, states, *last[1:],
+                *self.V.stride(), *self.DT.stride(), *self.Trap.stride(), *of_Z, self.V.shape[1], heads, 0,
+                HAS_FIRST=self.ssm is not None, HAS_LAST=last[1] is not None, HAS_OUT=out is not None, HAS_UNGATED=ungated is not None,
+                HAS_STATES=states is not None, HAS_DOWN=self.down is not None, HAS_D=self.D is not None, HAS_Z=self.Z is not None,
                 **self.compiled_for(plan),
             )  # fmt: skip
 
@@ -279,14 +326,13 @@ class _Inputs:
         many, angles, kind = self.sequences, self.Angles.shape[3], self.V.dtype
         plan = backward_plan(rank, headdim, d_state, self.wide, self.V.device)
         states = self.new(self.chunks(plan.q), heads, headdim, d_state, dtype=kind)
-        turns = self.new(states.shape[0], heads, plan.block_n // 2, dtype=torch.int32)
-        q, k = (self.new(batch, length, rank, heads, d_state, dtype=kind) for _ in range(2))
-        self._launch(plan, (None, None, q, k, states, turns, *(None,) * 4), has_out=False)
+        walks = walks_of(plan, many * heads < MANY_HEADS, self.wide, self.ssm is not None, self.V.device)
+        turned = self._turned(plan.q, None, None, True)
+        self._walk(replace(walks, block_n=plan.block_n), turned, None, None, states, (None,) * 4)
         many_chunks = states.shape[0]
         dstates, dy = torch.empty_like(states), self.new(batch, length, rank, heads, headdim, dtype=kind)
-        # a chunk of no sequence stays negative
-        sequences = torch.full((many_chunks,), -1, dtype=torch.int32, device=self.V.device)
-        dq, dk = (self.new(batch, length, rank, heads, d_state) for _ in range(2))
+        # of every head; their sum over a group's heads is rounded no better
+        dq, dk = (self.new(batch, length, rank, heads, d_state, dtype=kind) for _ in range(2))
         dv, dz = self.new(*self.V.shape, dtype=kind), None if self.Z is None else self.new(*self.V.shape, dtype=self.Z.dtype)
         dadt, dgamma, dbeta, ddt, dtrap = (self.new(batch, heads, length) for _ in range(5))
         of_angle, dangles = (self.new(batch, length, heads, angles) for _ in range(2))
@@ -305,33 +351,32 @@ class _Inputs:
         if dlast is not None:
             zeros = (self._zeros(*shape) if g is None else g.contiguous() for g, shape in zip(dlast, self._states()))
             given = tuple(zeros)
-        compiled, scalars = self.compiled_for(plan), (self.ADT, self.DT, self.Trap)
-        of_scalars = tuple(stride for x in scalars for stride in x.stride())
-        of_rows = (*self.V.stride(), *of_scalars, *self.Angles.stride(), length, heads)
+        compiled, of_rows = self.compiled_for(plan), (*self.V.stride(), length, heads)
         of_Z = (0,) * 4 if self.Z is None else self.Z.stride()
-        chunkwise = {name: value for name, value in compiled.items() if name not in ("HAS_FIRST", "HAS_DOWN", "HAS_Z", "HAS_D")}
+        chunkwise = {**compiled, "ANGLES": angles, "FLOAT64": self.float64}
         with on_device(self.V):
-            mamba3_dstate_kernel[(heads, many)](
-                dout.contiguous(), q, *scalars, self.gate, self.down, self.Z, self.borders, ungated,
-                self.key, self.value, *given[1:], dy, dz, dstates, sequences, dgate, ddown, dbeta, *dfirst[1:],
-                *of_scalars, *of_Z, length, heads, 0,
-                HAS_LAST=dlast is not None, **{name: value for name, value in compiled.items() if name not in ("HAS_D", "ANGLES")},
+            mamba3_dstate_kernel[(heads * -(-d_state // walks.block_n), many)](
+                dout.contiguous(), turned.q, turned.sums, self.DT, self.Trap, self.gate, self.down, self.Z, self.borders, ungated,
+                self.key, self.value, *given[1:], dy, dz, dstates, dgate, ddown, dbeta, *dfirst[1:],
+                *self.DT.stride(), *self.Trap.stride(), *of_Z, length, heads, 0,
+                HAS_FIRST=self.ssm is not None, HAS_LAST=dlast is not None, HAS_DOWN=self.down is not None, HAS_Z=self.Z is not None,
+                **self.compiled_for(replace(walks, block_p=plan.block_p)),
             )  # fmt: skip
-            rows = (q, k, self.V, *scalars, self.Angles, self.up)
+            rows = (turned.q, turned.k, self.V, turned.sums, turned.scale, turned.gamma, turned.angles, self.up)
             mamba3_keys_backward_kernel[(heads, many_chunks)](
-                *rows, self.D, self.borders, sequences, turns, dstates, dy, given[2], given[3],
+                *rows, self.D, self.borders, turned.sequences, dstates, dy, given[2], given[3],
                 dk, dv, dk_bias, dup, dD, of_angle, dsums, at_end, dgamma, dbeta,
                 *of_rows, HAS_LAST=dlast is not None, HAS_D=self.D is not None, **chunkwise,
             )  # fmt: skip
             mamba3_queries_backward_kernel[(heads, many_chunks)](
-                *rows, self.borders, sequences, turns, states, dstates, dy, dsums, at_end, dq, dq_bias, of_angle, dadt,
+                *rows, self.borders, turned.sequences, states, dstates, dy, dsums, at_end, dq, dq_bias, of_angle, dadt,
                 *of_rows, **chunkwise,
             )  # fmt: skip
             mamba3_angles_backward_kernel[(heads, many)](
                 self.Angles, self.DT, self.Trap, of_angle, dgamma, dbeta, self.borders, given[0], dangles, ddt, dtrap, dfirst[0],
                 *self.Angles.stride(), *self.DT.stride(), *self.Trap.stride(), length, heads, 0,
-                Q=64, ANGLES=angles, PAIRS=max(power_of_2(max(angles, 1)), 2), PACKED=self.borders is not None,
-                HAS_FIRST=self.ssm is not None, HAS_LAST=dlast is not None, num_warps=4, num_stages=1,
+                Q=128, ANGLES=angles, PAIRS=max(power_of_2(max(angles, 1)), 2), PACKED=self.borders is not None,
+                HAS_FIRST=self.ssm is not None, HAS_LAST=dlast is not None, num_warps=8, num_stages=1,
             )  # fmt: skip
         dQ, dK = (x.unflatten(3, (groups, heads // groups)).sum(4) for x in (dq, dk))
         of_parameters = (None if x is None else x.sum(0) for x in (dup, dgate, ddown, dD))

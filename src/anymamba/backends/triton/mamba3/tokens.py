@@ -95,39 +95,29 @@ def running_sums(adt_ptr, adt_l, first, token, once, FLOAT64: tl.constexpr):
 
 
 @triton.jit
-def last_of(x, ROWS: tl.constexpr):
-    return tl.sum(tl.where(tl.arange(0, ROWS) == ROWS - 1, x, 0.0), axis=0)
-
-
-@triton.jit
 def turned_by(
-    angles_ptr, angles_l, angles_n, first, token, once, dt, before,
-    ROWS: tl.constexpr, ANGLES: tl.constexpr, PAIRS: tl.constexpr,
+    angles_ptr, angles_l, angles_n, first, token, once, dt, before, ANGLES: tl.constexpr, PAIRS: tl.constexpr
 ):  # fmt: skip
-    """Of every row and pair: tanh of its angle (zero where not once), what it has turned by, and the latter of the last row; integers.
-    before: (PAIRS,), what the token before the chunk had turned by."""
+    """What every row's pairs have turned by, integers. before: (PAIRS,), what the token before the chunk had turned by. once: rows that
+    count, the first of each token."""
     j = tl.arange(0, PAIRS)
     at = token[:, None] * angles_l + j[None, :] * angles_n
     bent = tanh(tl.load(angles_ptr + first * angles_l + at, mask=once[:, None] & (j < ANGLES)[None, :], other=0.0).to(tl.float32))
-    turns = before[None, :] + tl.cumsum(as_integer(bent * (dt * 0.5)[:, None]), axis=0)
-    last = tl.sum(tl.where((tl.arange(0, ROWS) == ROWS - 1)[:, None], turns, 0), axis=0)
-    return bent, turns, last
+    return before[None, :] + tl.cumsum(as_integer(bent * (dt * 0.5)[:, None]), axis=0)
 
 
 @triton.jit
-def rotated(
-    x_ptr, x_l, x_r, x_n, bias_ptr, first, token, r, n, live, cosine, sine,
-    ROWS: tl.constexpr, N: tl.constexpr, BLOCK_N: tl.constexpr, NEIGHBOURS: tl.constexpr,
-):  # fmt: skip
-    """x + bias, turned: (ROWS, BLOCK_N) float32. x_ptr: of a group's token 0, rank 0. bias_ptr: (rank, N) of a head. n: the
-    columns, 0 to BLOCK_N."""
-    column = column_of(n, N, NEIGHBOURS)
-    inside = live[:, None] & (n < N)[None, :]
-    at = (token * x_l + r * x_r)[:, None] + column[None, :] * x_n
-    x = tl.load(x_ptr + first * x_l + at, mask=inside, other=0.0).to(tl.float32)
-    x += tl.load(bias_ptr + (r * N)[:, None] + column[None, :], mask=inside, other=0.0).to(tl.float32)
-    a, b = tl.split(tl.reshape(x, [ROWS, BLOCK_N // 2, 2]))
-    return tl.reshape(tl.join(a * cosine - b * sine, a * sine + b * cosine), [ROWS, BLOCK_N])
+def biased(x_ptr, x_l, x_n, bias_ptr, token, column, present, inside):
+    """x + bias: (Q, columns) float32. x_ptr: of a group's first token of the chunk. bias_ptr: of each column."""
+    x = tl.load(x_ptr + (token[:, None] * x_l + column[None, :] * x_n), mask=inside, other=0.0).to(tl.float32)
+    return x + tl.load(bias_ptr, mask=present, other=0.0).to(tl.float32)[None, :]
+
+
+@triton.jit
+def turned(x, cosine, sine, Q: tl.constexpr, PAIRS: tl.constexpr):
+    """(Q, 2 PAIRS), neighbours beside each other, by the angles of cosine and sine, (Q, PAIRS)."""
+    a, b = tl.split(tl.reshape(x, [Q, PAIRS, 2]))
+    return tl.reshape(tl.join(a * cosine - b * sine, a * sine + b * cosine), [Q, 2 * PAIRS])
 
 
 @triton.jit
@@ -141,3 +131,19 @@ def sequence_of(s, borders_ptr, length, Q: tl.constexpr, PACKED: tl.constexpr):
     else:
         begin = tl.cast(s, tl.int32) * 0
         return tl.cast(s, tl.int64), begin, begin + length, s * tl.cdiv(length, Q)
+
+
+@triton.jit
+def chunk_of(chunk, borders_ptr, sequences_ptr, length, Q: tl.constexpr, PACKED: tl.constexpr):
+    """Of a chunk: its sequence (below 0: there is no such chunk), its row of the batch (int64), its first token, and how many there are
+    from it to the end of its sequence."""
+    if PACKED:
+        s = tl.load(sequences_ptr + chunk)
+        begin = tl.load(borders_ptr + tl.maximum(s, 0)).to(tl.int32)
+        end = tl.load(borders_ptr + tl.maximum(s, 0) + 1).to(tl.int32)
+        first = begin + (chunk - begin // Q - s) * Q
+        return s, tl.cast(chunk, tl.int64) * 0, first, end - first
+    else:
+        chunks = tl.cdiv(length, Q)
+        first = (chunk % chunks) * Q
+        return chunk // chunks, tl.cast(chunk // chunks, tl.int64), first, length - first
