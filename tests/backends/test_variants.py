@@ -20,6 +20,8 @@ import anymamba.ops  # noqa: F401 - it registers the specs
 from anymamba.backends import cuda, selfcheck, table, triton
 from anymamba.backends.call import Call
 from anymamba.backends.cuda import (
+    causal_conv1d,
+    causal_conv1d_launch,
     mamba_inner,
     selective_scan_launch,
     selective_scan_rows_launch,
@@ -104,6 +106,10 @@ CUDA_SIZES: dict[str, dict[str, tuple[Any, ...]]] = {
         "ngroups": (0, 2), "layout": ("channels", "length"), "without": ((), ("z",)),
     },
     "mamba_inner_fn": {"batch": (1, 8), "dim": (24, 37, 1536, 5120), "length": (40, 2048), "d_state": (16, 24), "width": (4, 3)},
+    "causal_conv1d_fn": {
+        "batch": (1, 2, 8, 64), "dim": (3, 24, 38, 768, 1536, 5120), "length": (1, 40, 196, 501, 2048, 8192), "width": (1, 4, 8),
+        "layout": ("channels", "length"), "without": (("initial_states",),),
+    },
 }  # fmt: skip
 MORE_SCANS: tuple[dict[str, Any], ...] = (
     *({"dim": dim, "d_state": d_state, "layout": "length"} for dim in (24, 1536, 9600) for d_state in (5, 64, 256)),
@@ -114,8 +120,9 @@ MORE_SCANS: tuple[dict[str, Any], ...] = (
 
 def on_nvidia(target: str, patch: pytest.MonkeyPatch) -> None:
     for module in (selective_scan_launch, selective_scan_rows_launch):
-        patch.setattr(module, "processors", launch.processors)
         patch.setattr(module, "shared_memory", launch.shared_memory)
+    for module in (selective_scan_launch, selective_scan_rows_launch, causal_conv1d_launch):
+        patch.setattr(module, "processors", launch.processors)
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "sm_120"])
@@ -139,7 +146,7 @@ def test_every_plan_in_cuda_is_hit_by_a_small_probe(op: str, target: str, monkey
             for build in selfcheck.probes_of(module, call):
                 small = dataclasses.replace(calls_of(op, build, call.dtype), grad=call.grad)
                 hit |= set(kernels(small))
-                work = small.size("batch") * small.size("dim") * small.size("length") * small.size("d_state")
+                work = small.size("batch") * small.size("dim") * small.size("length") * small.size("d_state", 1)
                 assert work <= 3e7, (name, small.sizes)
             if not set(kernels(call)) <= hit:
                 missed.append((name, set(kernels(call)) - hit, call.sizes))
@@ -148,6 +155,8 @@ def test_every_plan_in_cuda_is_hit_by_a_small_probe(op: str, target: str, monkey
 
 
 def kernels(call: Call) -> list[str]:
+    if call.op == "causal_conv1d_fn":
+        return causal_conv1d.kernels(call)
     return selective_scan_variants.kernels(mamba_inner._scan_of(call) if call.op == "mamba_inner_fn" else call)
 
 

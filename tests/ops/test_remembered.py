@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from anymamba import ops
-from anymamba.backends import dispatch
+from anymamba.backends import dispatch, signature
 from anymamba.errors import ArgumentError
 
 
@@ -56,3 +56,27 @@ def test_forget_makes_the_next_call_choose_again() -> None:
     ops.selective_scan_fn(**scan())
     dispatch.forget()
     assert not dispatch._ready
+
+
+def test_tensors_like_those_of_a_remembered_call_are_found_without_their_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [scan() for _ in range(3)]
+    for one in given[:2]:  # chosen, and remembered by its tensors
+        ops.selective_scan_fn(**one)
+    monkeypatch.setattr(signature, "of", lambda tensors: pytest.fail("a key was built"))
+    assert torch.equal(ops.selective_scan_fn(**given[0]), ops.selective_scan_fn(**given[0]))  # type: ignore[arg-type]
+    leaf = torch.randn(1, 4, 8, requires_grad=True)
+    for changes in ({"delta": torch.randn(1, 4, 8).mT.contiguous().mT}, {"D": torch.randn(4)}, {"u": leaf}):
+        with pytest.raises(pytest.fail.Exception):
+            ops.selective_scan_fn(**{**given[2], **changes})
+    with pytest.raises(pytest.fail.Exception), dispatch.use_backend("torch"):
+        ops.selective_scan_fn(**given[2])
+    with pytest.raises(pytest.fail.Exception):
+        ops.selective_scan_fn(**given[2], delta_softplus=True)
+
+
+def test_an_optional_tensor_is_not_taken_for_another_of_the_same_kind() -> None:
+    given = scan()
+    of_D, of_bias = ({name: torch.ones(4)} for name in ("D", "delta_bias"))
+    results = [ops.selective_scan_fn(**given, **(of_D if i % 2 else of_bias)) for i in range(6)]
+    assert torch.equal(results[0], results[4]) and torch.equal(results[1], results[5])  # type: ignore[arg-type]
+    assert not torch.equal(results[4], results[5])  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from anymamba.backends import REGISTRY, Entry, contract, observers, selfcheck, t
 from anymamba.backends.accelerator import is_nvidia
 from anymamba.backends.call import Call
 from anymamba.backends.choice import Choice
+from anymamba.backends.recent import Recent
 from anymamba.backends.refusal import NotCompiled
 from anymamba.errors import BackendError, warn_once
 from anymamba.language import _
@@ -29,6 +30,7 @@ _override: str | None = None
 _fused: dict[tuple[Call, str | None], str | None] = {}
 _choices: dict[tuple[Call, str | None], Choice | BackendError] = {}
 _ready: dict[Any, tuple[Call, Choice, Callable[..., Any]]] = {}
+_recent: dict[str, Recent] = {}
 _MOST_READY = 4096
 """Calls, and signatures of calls, that are remembered: a length that grows with every call must not fill the memory."""
 
@@ -111,10 +113,27 @@ def choose(call: Call, backend: str | None = None) -> Choice:
 def ready(key: Any) -> Callable[..., Any] | None:
     """What serves calls of this signature, if one of it was remembered: what was checked and chosen for it holds. See signature.of."""
     known = _ready.get(key)
-    if known is None:
-        return None
-    for observer in tuple(observers.active):
-        observer(known[0], known[1])
+    return None if known is None else _observed(known)
+
+
+def recent(op: str, tensors: tuple[Any, ...], rest: Any) -> Callable[..., Any] | None:
+    """What serves calls with tensors like these, if ``remember_recent`` was told of one. rest: all else that the answer depends on."""
+    signatures = _recent.get(op)
+    known = None if signatures is None else signatures.find(tensors, rest)
+    return None if known is None else _observed(known)
+
+
+def remember_recent(key: Any, op: str, tensors: tuple[Any, ...], rest: Any) -> None:
+    """A remembered key is found by its tensors too, from now on."""
+    known = _ready.get(key)
+    if known is not None:
+        _recent.setdefault(op, Recent()).keep(tensors, rest, getattr(known[2], "any_address", False), known)
+
+
+def _observed(known: tuple[Call, Choice, Callable[..., Any]]) -> Callable[..., Any]:
+    if observers.active:
+        for observer in tuple(observers.active):
+            observer(known[0], known[1])
     return known[2]
 
 
@@ -122,6 +141,7 @@ def remember(key: Any, call: Call, choice: Choice, function: Callable[..., Any])
     """From now on ``function``, made of that choice, serves every call of this signature, until ``forget``."""
     if len(_ready) >= _MOST_READY:
         _ready.clear()
+        _recent.clear()
     _ready[key] = call, choice, function
 
 
@@ -156,6 +176,7 @@ def forget() -> None:
     _choices.clear()
     _fused.clear()
     _ready.clear()
+    _recent.clear()
 
 
 def decided() -> dict[str, str]:

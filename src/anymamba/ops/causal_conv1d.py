@@ -90,8 +90,10 @@ def causal_conv1d_fn(
         bias=bias, seq_idx=seq_idx, initial_states=initial_states, return_final_states=bool(return_final_states),
         activation=activation, mixed_dtype=initial_states is not None and initial_states.dtype != x.dtype,
         length_contiguous=x.stride(2) == 1 and x.stride(1) != 1,
+        float64_weights=weight.dtype == torch.float64 or (bias is not None and bias.dtype == torch.float64),
     )  # fmt: skip
-    call = Call(op, x.device, x.dtype, grad, features, (("width", width),))
+    sizes = ("batch", batch), ("dim", dim), ("length", length), ("width", width)
+    call = Call(op, x.device, x.dtype, grad, features, sizes)
     choice = choose(call, backend)
     keep(key, call, choice, arguments)
     return choice.function(*arguments)

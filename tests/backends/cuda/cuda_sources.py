@@ -18,6 +18,8 @@ from tests.backends.triton import ahead_of_time, specialisations
 from torch import Tensor
 
 from anymamba.backends.cuda import (
+    causal_conv1d,
+    causal_conv1d_launch,
     decode,
     decode_step,
     nvrtc,
@@ -72,8 +74,9 @@ def on(target: str, monkeypatch: Any) -> Iterator[list[Source]]:
     sources: list[Source] = []
     with specialisations.on(target, monkeypatch) as triton, monkeypatch.context() as patch:
         for module in (selective_scan_launch, selective_scan_rows_launch, decode):
-            patch.setattr(module, "processors", launch.processors)
             patch.setattr(module, "shared_memory", launch.shared_memory)
+        for module in (selective_scan_launch, selective_scan_rows_launch, decode, causal_conv1d_launch):
+            patch.setattr(module, "processors", launch.processors)
         patch.setattr(nvrtc, "kernel", Recorder)
         patch.setattr(nvrtc, "usable", lambda device: (True, ""))
         patch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
@@ -114,6 +117,28 @@ def rows_calls(dtype: torch.dtype, states: tuple[int, ...] = (1, 16, 24, 256)) -
             if grad:
                 out = out[0] if options else out
                 out.backward(torch.empty_like(out))
+
+
+def conv_calls(dtype: torch.dtype, widths: tuple[int, ...] = (1, 4, 8)) -> None:
+    """A convolution of every plan, forward and backward."""
+    for width, (batch, channels, length), bias in itertools.product(
+        widths, ((1, 1536, 2048), (8, 5120, 2048), (64, 37, 196), (1, 6, 37), (2, 3, 501)), (True, False)
+    ):
+        weight = _empty(dtype, channels, width)
+        for x in (_rows(batch, channels, length, dtype, True), _empty(dtype, batch, channels, length).requires_grad_()):
+            out: Any = causal_conv1d.causal_conv1d_fn(x, weight, _empty(dtype, channels) if bias else None, activation="silu")
+            out.backward(torch.empty_like(out))
+
+
+def documents_calls(dtype: torch.dtype) -> None:
+    """Scans of packed documents from a state, of the smallest and the largest plan."""
+    for channels in (64, 5120):
+        u, delta, z = (_empty(dtype, 1, channels, 2048).requires_grad_() for _ in range(3))
+        B, C = (_empty(dtype, 1, 16, 2048) for _ in range(2))
+        A, state = _empty(torch.float32, channels, 16), _empty(torch.float32, 1, channels, 16)
+        seq_idx = torch.empty(1, 2048, dtype=torch.int32, device="meta")
+        out: Any = selective_scan.selective_scan_fn(u, delta, A, B, C, None, z, None, True, False, state, seq_idx)
+        out.backward(torch.empty_like(out))
 
 
 def _rows(batch: int, width: int, length: int, dtype: torch.dtype, grad: bool) -> Tensor:

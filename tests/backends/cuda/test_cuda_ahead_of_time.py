@@ -43,10 +43,11 @@ def test_one_of_each_kernel(target: str, monkeypatch: pytest.MonkeyPatch) -> Non
     with cuda_sources.on(target, monkeypatch) as sources:
         cuda_sources.scan_calls(torch.bfloat16, ((1, 64, 2048), (1, 1536, 2048)))
         cuda_sources.rows_calls(torch.bfloat16, (16,))
+        cuda_sources.conv_calls(torch.bfloat16, (4,))
         steps = [cuda_sources.step_of(config, torch.bfloat16, False) for name, config in cuda_sources.models().items() if "130m" in name]
     assert None not in steps
     one = {source.file: source for source in reversed(sources)}
-    assert len(one) == 8
+    assert len(one) == 13
     _compile(list(one.values()), target)
     assert not [text for text in (cuda_sources.wrong(step, target, STEP_SPILLED) for step in steps if step) if text]
 
@@ -66,6 +67,16 @@ def test_scans(target: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch)
 def test_scans_of_rows(target: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     with cuda_sources.on(target, monkeypatch) as sources:
         cuda_sources.rows_calls(dtype)
+    _compile(sources, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("target", cuda_sources.CAPABILITIES)
+def test_convolutions_and_packed_scans(target: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    with cuda_sources.on(target, monkeypatch) as sources:
+        cuda_sources.conv_calls(dtype)
+        cuda_sources.documents_calls(dtype)
     _compile(sources, target)
 
 

@@ -18,7 +18,13 @@ import torch
 
 pytest.importorskip("triton")
 
-from anymamba.backends.cuda import nvrtc, selective_scan_launch
+from anymamba.backends.cuda import (
+    nvrtc,
+    selective_scan,
+    selective_scan_channels_backward,
+    selective_scan_launch,
+    selective_scan_rows_launch,
+)
 from anymamba.backends.cuda.selective_scan_launch import ChannelsPlan as Plan
 from anymamba.reference.selective_scan import selective_scan_fn
 
@@ -137,9 +143,39 @@ def check(
     want = iter([out, last, *torch.autograd.grad(out, [t for t in exact if t is not None], dout.double())])
     got_out, got_last, states = selective_scan_launch.scan_forward(*given, softplus, True, backward.window, forward)  # type: ignore[arg-type]
     assert states is not None
-    gradients = selective_scan_launch.scan_backward(dout, *given, softplus, states, backward)  # type: ignore[arg-type]
+    gradients = selective_scan_channels_backward.scan_backward(dout, *given, softplus, states, backward)  # type: ignore[arg-type]
     allowed = {torch.float32: 4e-6, torch.bfloat16: 6e-3, torch.float16: 1e-3}[dtype]
     for result in [got_out, got_last, *gradients]:
         if result is not None:
             expected = next(want)
             assert (result.double() - expected).norm() <= allowed * expected.norm()
+
+
+@pytest.mark.parametrize("layout", ["channels", pytest.param("length", marks=pytest.mark.slow)])
+def test_a_prepared_scan_serves_the_next_call_of_its_kind(layout: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kernel(file: str, entry: str, defines: Mapping[str, object], device: torch.device) -> EmulatedKernel:
+        return EmulatedKernel(folder, file, entry, defines)
+
+    monkeypatch.setattr(nvrtc, "kernel", kernel)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    for module in (selective_scan_launch, selective_scan_rows_launch):
+        monkeypatch.setattr(module, "processors", lambda device: 2)
+
+    def call(seed: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+        torch.manual_seed(seed)
+
+        def rows(width: int) -> torch.Tensor:
+            return torch.randn(2, 70, width).mT if layout == "channels" else torch.randn(2, width, 70)
+
+        tensors = [rows(24), rows(24), -torch.rand(24, 16), rows(16), rows(16), torch.randn(24), rows(24), torch.rand(24)]
+        return [t.requires_grad_() for t in tensors], rows(24)
+
+    prepared = selective_scan._prepare(*call(0)[0], True, True, True)
+    assert type(prepared).__name__ == ("PreparedChannels" if layout == "channels" else "PreparedScan")
+    tensors, dout = call(1)
+    out, last = prepared(*tensors, True, True)  # type: ignore[misc]
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    want, want_last = selective_scan_fn(*exact, delta_softplus=True, return_last_state=True)
+    got = [out, last, *torch.autograd.grad(out, tensors, dout)]
+    for result, expected in zip(got, [want, want_last, *torch.autograd.grad(want, exact, dout.double())]):
+        assert result.shape == expected.shape and (result.double() - expected).norm() <= 4e-6 * expected.norm()

@@ -16,6 +16,7 @@ pytest.importorskip("triton")
 from tests.backends.cuda.test_scan_emulated import EmulatedKernel
 
 from anymamba.backends.cuda import nvrtc, selective_scan_rows_launch
+from anymamba.backends.cuda.selective_scan_documents import marks_of
 from anymamba.backends.cuda.selective_scan_rows_launch import RowsPlan as Plan
 from anymamba.reference.selective_scan import selective_scan_fn
 
@@ -91,6 +92,56 @@ def test_emulated_rows_reproduce_the_reference(
         if result is not None:
             expected = next(want)
             assert (result.double() - expected).norm() <= ALLOWED[dtype] * expected.norm()
+
+
+BEYOND = [
+    ((2, 5, 70), 3, torch.bfloat16, Plan(8, 1, 1), Plan(8, 1, 1), "zs"),
+    pytest.param((2, 12, 300), 4, torch.float32, Plan(16, 2, 2), Plan(16, 2, 2), "zs", marks=pytest.mark.slow),
+    pytest.param((1, 6, 700), 2, torch.float32, Plan(32, 1, 1, 4), Plan(32, 1, 2, 2), "s", marks=pytest.mark.slow),
+    pytest.param((1, 6, 600), 2, torch.float32, Plan(32, 1, 1, 2), Plan(32, 1, 1, 2), "s", marks=pytest.mark.slow),
+    pytest.param((2, 7, 45), 5, torch.float16, Plan(32, 1, 2), Plan(8, 2, 2), "s", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("packed,from_state", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("sizes,d_state,dtype,forward,backward,options", BEYOND)
+def test_emulated_rows_of_documents_and_from_a_state(
+    sizes: tuple[int, int, int], d_state: int, dtype: torch.dtype, forward: Plan, backward: Plan, options: str, packed: bool,
+    from_state: bool,
+) -> None:
+    torch.manual_seed(0)
+    batch, channels, length = sizes
+
+    def rows(*width: int) -> torch.Tensor:
+        return torch.randn(batch, *width, length).to(dtype)
+
+    gate = rows(channels) if "z" in options else None
+    tensors: list[Any] = [
+        rows(channels), rows(channels), -torch.rand(channels, d_state), rows(d_state), rows(d_state), torch.randn(channels), gate, None
+    ]  # fmt: skip
+    dout = rows(channels)
+    seq_idx = torch.randint(0, 9, (batch, length // 5)).sort().values.repeat_interleave(5, 1)
+    seq_idx = torch.nn.functional.pad(seq_idx, (length - seq_idx.shape[1], 0), value=0)
+    seq_idx[0, :2], seq_idx[0, 17:20] = -1, -1
+    for x in [dout, *(tensors[i] for i in (0, 1, 3, 4))]:
+        if packed:
+            x[0, :, 17:20] = torch.nan  # what padding holds reaches nothing
+    initial = torch.randn(batch, channels, d_state) if from_state else None
+    clean = [None if t is None else torch.nan_to_num(t).double().requires_grad_() for t in (*tensors, initial)]
+    *given, start = clean
+    options_of = {"delta_softplus": True, "return_last_state": True}
+    out, last = selective_scan_fn(*given, **options_of, initial_states=start, seq_idx=seq_idx if packed else None)
+    want = [out, last, *torch.autograd.grad(out, [t for t in clean if t is not None], torch.nan_to_num(dout).double())]
+    launch = selective_scan_rows_launch
+    marks = marks_of(seq_idx) if packed else None
+    got_out, got_last, states = launch.scan_forward(*tensors, True, True, backward.tile, forward, initial, marks)
+    assert states is not None
+    dinitial = torch.empty_like(initial) if initial is not None else None
+    gradients = launch.scan_backward(dout, *tensors, True, states, backward, marks, dinitial)
+    got = [result for result in (got_out, got_last, *gradients, dinitial) if result is not None]
+    assert len(got) == len(want)
+    for result, expected in zip(got, want):
+        assert (result.double() - expected).norm() <= ALLOWED[dtype] * expected.norm()
 
 
 def test_channels_side_by_side_become_rows() -> None:

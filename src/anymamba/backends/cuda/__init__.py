@@ -11,6 +11,7 @@ from anymamba.language import _
 
 OPS: dict[str, str] = {
     "selective_scan_fn": "anymamba.backends.cuda.selective_scan",
+    "causal_conv1d_fn": "anymamba.backends.cuda.causal_conv1d",
     "mamba_inner_fn": "anymamba.backends.cuda.mamba_inner",
     "decode_step": "anymamba.backends.cuda.decode_step",
 }

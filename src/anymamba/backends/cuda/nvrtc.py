@@ -105,10 +105,10 @@ def _driver() -> ctypes.CDLL:
 def _call(name: str, *arguments: object) -> None:
     result = getattr(_driver(), name)(*arguments)
     if result:
-        _raise(name, result)
+        raise_error(name, result)
 
 
-def _raise(name: str, result: int) -> None:
+def raise_error(name: str, result: int) -> None:
     text = ctypes.c_char_p()
     _driver().cuGetErrorString(result, ctypes.byref(text))
     raise RuntimeError(f"{name}: CUDA error {result}: {(text.value or b'').decode()}")
@@ -143,6 +143,15 @@ class Kernel:
             except RuntimeError as error:
                 raise NotCompiled(str(error)) from error
         self._shared = 0
+        self.function, self.index = self._function.value or 0, device.index
+
+    def allow(self, shared: int) -> None:
+        """From now on the kernel may be launched with so many bytes of shared memory."""
+        if shared > max(self._shared, 48 * 1024):
+            with torch.cuda.device(self._index):
+                _enter_context(self._index)
+                _call("cuFuncSetAttribute", self._function, 8, shared)  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self._shared = shared
 
     def launch(self, grid: int, threads: int, shared: int, arguments: list[int], together: bool = False) -> None:
         """arguments: pointers and integers, 8 bytes each, as the kernel's one struct has them. together: all blocks run at the same
@@ -150,11 +159,9 @@ class Kernel:
         if torch.cuda.current_device() != self._index:
             with torch.cuda.device(self._index):
                 return self.launch(grid, threads, shared, arguments, together)
-        if together or shared > max(self._shared, 48 * 1024):
+        if together:
             _enter_context(self._index)
-        if shared > max(self._shared, 48 * 1024):
-            _call("cuFuncSetAttribute", self._function, 8, shared)  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self._shared = shared
+        self.allow(shared)
         packed = array.array("q", arguments)  # a buffer of this call's own, for other threads launch too
         parameters = _ONE_POINTER(packed.buffer_info()[0])
         # what torch.cuda.current_stream makes an object of
@@ -167,7 +174,7 @@ class Kernel:
             _enter_context(self._index)
             result = _launcher()(self._function, grid, 1, 1, threads, 1, 1, shared, stream, parameters, None)
         if result:
-            _raise("cuLaunchKernel", result)
+            raise_error("cuLaunchKernel", result)
 
 
 _ONE_POINTER = ctypes.c_void_p * 1
@@ -196,6 +203,15 @@ def _launcher() -> Any:
     """cuLaunchKernel; with the types of its arguments declared, ctypes converts them faster."""
     launch = _driver().cuLaunchKernel
     launch.argtypes = [ctypes.c_void_p, *[ctypes.c_uint] * 7, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    return launch
+
+
+@functools.cache
+def launcher_by_config() -> Any:
+    """cuLaunchKernelEx, which takes the numbers of a launch together; None where the driver is too old for it."""
+    launch = getattr(_driver(), "cuLaunchKernelEx", None)
+    if launch is not None:
+        launch.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
     return launch
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from anymamba.backends.accelerator import processors, shared_memory
-from anymamba.backends.cuda import nvrtc
+from anymamba.backends.cuda import memory, nvrtc
+from anymamba.backends.cuda.prepared_launch import Launch
 
 WARPS_OF_A_SCHEDULER = 7
 """That hide the latency of the forward scan's chain of steps, where chunks are cut at all."""
@@ -130,20 +131,20 @@ def suits(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor |
     """And lie channels side by side in memory, at 16-byte borders; B and C change with time."""
     groups = B.shape[1] if B.dim() == 4 else 1
     fits = B.dim() > 2 and C.dim() > 2 and takes(A.shape[1], u.shape[1], groups)
-    return fits and all(x is None or _aligned(x) for x in (u, delta, z))
+    return fits and all(x is None or aligned(x) for x in (u, delta, z))
 
 
-def _aligned(x: Tensor) -> bool:
+def aligned(x: Tensor) -> bool:
     size = x.element_size()
     return x.stride(1) == 1 and x.data_ptr() % 16 == 0 and x.stride(0) * size % 16 == 0 and x.stride(2) * size % 16 == 0
 
 
-def _rows(x: Tensor) -> Tensor:
+def rows(x: Tensor) -> Tensor:
     """(batch, d_inner, length) as the kernels read it."""
-    return x if _aligned(x) else x.transpose(1, 2).contiguous().transpose(1, 2)
+    return x if aligned(x) else x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def _tokens(x: Tensor) -> Tensor:
+def tokens(x: Tensor) -> Tensor:
     """B or C as (batch, ngroups, length, d_state), rows at 16-byte borders."""
     x = (x.unsqueeze(1) if x.dim() == 3 else x).transpose(2, 3)
     size = x.element_size()
@@ -177,6 +178,70 @@ def _options(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tenso
     }  # fmt: skip
 
 
+class Forward:
+    """A forward pass of which all but the addresses is decided; for tensors like those it is made from. every > 0: steps between the
+    states that are kept for backward."""
+
+    def __init__(
+        self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
+        softplus: bool, return_last_state: bool, every: int, plan: ChannelsPlan,
+    ) -> None:  # fmt: skip
+        """B, C: as tokens gives them."""
+        batch, channels, length = u.shape
+        states, groups, device = A.shape[1], B.shape[1], u.device
+        plan = of_one_group(plan, states, channels, groups)
+        if every:
+            plan = training_plan(plan, every, B.element_size() == 4)
+        chunk, chunks = cut(length, plan.chunks, max(every, plan.tile))
+        steps = -(-length // every) if every else 0
+        dense = channels * length, 1, channels
+        self.out = memory.allocator((batch, channels, length), dense, u.dtype, device)
+        nothing, wide = memory.nothing, torch.float32
+        self.last = memory.contiguous((batch, channels, states), wide, device) if return_last_state else nothing
+        self.checkpoint = memory.contiguous((batch, steps, states, channels), wide, device) if every else nothing
+        # what chunks add to the state, and then their sums of step sizes
+        self.added = memory.contiguous((batch * chunks * (states + 1) * channels,), wide, device) if chunks > 1 else nothing
+        self.of_steps = 4 * batch * chunks * states * channels if chunks > 1 else 0
+        options = _options(u, delta, A, B, C, D, z, delta_bias, softplus)
+        options |= {"HAS_LAST": int(return_last_state), "HAS_CHECKPOINT": int(every > 0)} | plan.defines()
+        width = plan.width(states)
+        blocks = -(-channels // (width * plan.warps))
+        numbers = [
+            *_strides(u, 0, 2), *_strides(delta, 0, 2), *_strides(z, 0, 2),
+            channels * length * u.element_size(), channels * u.element_size(), *_strides(B, 0, 1, 2), *_strides(C, 0, 1, 2),
+            A.stride(0), A.stride(1), length, channels, channels // groups, blocks, steps, max(every, 1), chunk, chunks,
+        ]  # fmt: skip
+        if plan.split:
+            wide_block = plan.warps * width
+            helpers, launched = HELPERS if plan.warps == 3 else (4, plan.warps + 4)
+            piece = 4 if plan.warps == 3 else min(wide_block // 4, 8)
+            packed = B.element_size() == C.element_size() == 2
+            stages = 2 * 4 * (3 * wide_block + (1 if packed else 2) * states) * (plan.tile + 4)
+            kept = 4 * piece * (u.element_size() + (u if z is None else z).element_size())
+            kept *= 32 * helpers * -(-plan.tile * wide_block // (piece * 32 * helpers))
+            kernel = nvrtc.kernel("scan_split.cu", "scan_split", options | {"EVERY": max(every, 1)}, device)
+            self.launches = [Launch(kernel, blocks * batch, 32 * launched, stages + kept, numbers)]
+            return
+        floats = 3 * plan.tile * width + plan.tile * 2 * states + 2 * width
+        shared = 4 * plan.warps * -(-floats // 4) * 4
+        self.launches = []
+        for carry in (True, False) if chunks > 1 else (False,):
+            kernel = nvrtc.kernel("scan_forward.cu", "scan_forward", options | {"CARRY": int(carry), "CHUNKED": int(chunks > 1)}, device)
+            self.launches.append(Launch(kernel, blocks * batch * (chunks - carry), 32 * plan.warps, shared, numbers))
+
+    def __call__(
+        self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        out, last, checkpoint, added = self.out(), self.last(), self.checkpoint(), self.added()
+        start = _pointer(added)
+        for launch in self.launches:
+            launch(
+                u.data_ptr(), delta.data_ptr(), _pointer(z), B.data_ptr(), C.data_ptr(), A.data_ptr(), _pointer(D), _pointer(delta_bias),
+                out.data_ptr(), _pointer(last), _pointer(checkpoint), start, start + self.of_steps,
+            )  # fmt: skip
+        return out, last, checkpoint
+
+
 def scan_forward(
     u: Tensor,
     delta: Tensor,
@@ -193,163 +258,5 @@ def scan_forward(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """out (batch, d_inner, length), channel stride 1; last state (batch, d_inner, d_state) float32 or None; for every > 0 the states
     before every such step (batch, steps, d_state, d_inner) float32."""
-    batch, channels, length = u.shape
-    states, device = A.shape[1], u.device
-    groups = B.shape[1] if B.dim() == 4 else 1
-    plan = of_one_group(plan, states, channels, groups)
-    if every:
-        plan = training_plan(plan, every, B.element_size() == 4)
-    chunk, chunks = cut(length, plan.chunks, max(every, plan.tile))
-    B, C = _tokens(B), _tokens(C)
-    out = torch.empty((batch, length, channels), dtype=u.dtype, device=device).transpose(1, 2)
-    last = torch.empty((batch, channels, states), dtype=torch.float32, device=device) if return_last_state else None
-    steps = -(-length // every) if every else 0
-    checkpoint = torch.empty((batch, steps, states, channels), dtype=torch.float32, device=device) if every else None
-    options = _options(u, delta, A, B, C, D, z, delta_bias, softplus)
-    options |= {"HAS_LAST": int(return_last_state), "HAS_CHECKPOINT": int(every > 0)} | plan.defines()
-    width = plan.width(states)
-    blocks = -(-channels // (width * plan.warps))
-    added = sum_dt = None
-    if chunks > 1:
-        added = torch.empty((batch, chunks, states, channels), dtype=torch.float32, device=device)
-        sum_dt = torch.empty((batch, chunks, channels), dtype=torch.float32, device=device)
-    arguments = [
-        *map(_pointer, (u, delta, z, B, C, A, D, delta_bias, out, last, checkpoint, added, sum_dt)),
-        *_strides(u, 0, 2), *_strides(delta, 0, 2), *_strides(z, 0, 2), *_strides(out, 0, 2), *_strides(B, 0, 1, 2), *_strides(C, 0, 1, 2),
-        A.stride(0), A.stride(1), length, channels, channels // B.shape[1], blocks, steps, max(every, 1), chunk, chunks,
-    ]  # fmt: skip
-    if plan.split:
-        wide = plan.warps * width
-        helpers, launched = HELPERS if plan.warps == 3 else (4, plan.warps + 4)
-        piece = 4 if plan.warps == 3 else min(wide // 4, 8)
-        packed = B.element_size() == C.element_size() == 2
-        stages = 2 * 4 * (3 * wide + (1 if packed else 2) * states) * (plan.tile + 4)
-        kept = 4 * piece * (u.element_size() + (u if z is None else z).element_size())
-        kept *= 32 * helpers * -(-plan.tile * wide // (piece * 32 * helpers))
-        kernel = nvrtc.kernel("scan_split.cu", "scan_split", options | {"EVERY": max(every, 1)}, device)
-        kernel.launch(blocks * batch, 32 * launched, stages + kept, arguments)
-        return out, last, checkpoint
-    floats = 3 * plan.tile * width + plan.tile * 2 * states + 2 * width
-    for carry in (True, False) if chunks > 1 else (False,):
-        kernel = nvrtc.kernel("scan_forward.cu", "scan_forward", options | {"CARRY": int(carry), "CHUNKED": int(chunks > 1)}, device)
-        grid = blocks * batch * (chunks - carry)
-        kernel.launch(grid, 32 * plan.warps, 4 * plan.warps * -(-floats // 4) * 4, arguments)
-    return out, last, checkpoint
-
-
-def backward_kernels(
-    options: dict[str, object], plan: ChannelsPlan, chunked: bool, device: torch.device
-) -> tuple[nvrtc.Kernel | None, nvrtc.Kernel, nvrtc.Kernel]:
-    """Those that carry gradients over chunks where there are several, walk the steps, and add up."""
-    types = {name: options[name] for name in ("TB", "TC", "TA", "TD", "TBIAS")}
-    width = plan.width(int(options["N"]))  # type: ignore[call-overload]
-    options = options | plan.defines()
-    carry = nvrtc.kernel("scan_carry.cu", "scan_carry", {**options, "T": _carry_tile(width)}, device) if chunked else None
-    kernel = nvrtc.kernel("scan_backward.cu", "scan_backward", options, device)
-    return carry, kernel, nvrtc.kernel("scan_sums.cu", "scan_sums", types, device)
-
-
-def _carry_tile(width: int) -> int:
-    return 16 if width >= 16 else 32
-
-
-_compiled: set[tuple[object, ...]] = set()
-
-
-def compile_backward(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    softplus: bool,
-    plan: ChannelsPlan,
-) -> None:
-    """Before forward, where a kernel that is refused leaves the whole call to another backend. Raises NotCompiled."""
-    types = [None if x is None else x.dtype for x in (u, delta, A, B, C, D, z, delta_bias)]
-    key = u.device, A.shape[1], softplus, plan, *types
-    if key not in _compiled:
-        options = _options(u, delta, A, B, C, D, z, delta_bias, softplus)
-        backward_kernels(options, plan if z is None else gated_plan(plan, u.dtype), plan.chunks > 1, u.device)
-        _compiled.add(key)
-
-
-def scan_backward(
-    dout: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    softplus: bool,
-    checkpoint: Tensor,
-    plan: ChannelsPlan,
-    dz: Tensor | None = None,
-) -> tuple[Tensor | None, ...]:
-    """Gradients of u, delta, A, B, C, D, z, delta_bias, each in dtype and shape of its tensor. checkpoint: of every plan.window steps.
-    dz: memory for z's, with rows at 16-byte borders."""
-    batch, channels, length = u.shape
-    states, device = A.shape[1], u.device
-    dout = _rows(dout)
-    shape_B, shape_C = B.shape, C.shape
-    B, C = _tokens(B), _tokens(C)
-    groups = B.shape[1]
-    group = channels // groups
-    du, ddelta = (torch.empty((batch, length, channels), dtype=x.dtype, device=device).transpose(1, 2) for x in (u, delta))
-    if z is not None and (dz is None or not _aligned(dz)):
-        dz = torch.empty((batch, length, channels), dtype=z.dtype, device=device).transpose(1, 2)
-    if z is not None:
-        plan = gated_plan(plan, u.dtype)
-    window, width = plan.window, plan.width(states)
-    chunk, chunks = cut(length, plan.chunks, window)
-    blocks = groups * -(-group // (width * plan.warps))
-    # one allocation for what the blocks leave; a place of each part starts at 16 bytes, for channels are a multiple of 8
-    rows, tokens = batch * chunks, batch * groups * length * states
-    sizes = [rows * states * channels, rows * channels, rows * channels, blocks // groups * tokens, blocks // groups * tokens]
-    sizes += [rows * states * channels, rows * channels] if chunks > 1 else [0, 0]
-    parts = torch.empty(sum(sizes), dtype=torch.float32, device=device).split(sizes)
-    dA, dD, dbias, dB, dC, added, sum_dt = parts
-    carry, kernel, sums = backward_kernels(_options(u, delta, A, B, C, D, z, delta_bias, softplus), plan, chunks > 1, device)
-    gate = _strides(z, 0, 2)
-    sized = [length, channels, group, blocks]
-    grad_A = torch.empty(A.shape, dtype=A.dtype, device=device)
-    grad_B, grad_C = (torch.empty((batch, groups, length, states), dtype=x.dtype, device=device) for x in (B, C))
-    grad_D, grad_bias = (None if x is None else torch.empty_like(x) for x in (D, delta_bias))
-    if carry is not None:
-        tile = _carry_tile(width)
-        floats = 2 * tile * width + tile * 2 * states + -(-width // 4) * 4
-        carry.launch(blocks * (chunks - 1) * batch, 32 * plan.warps, 4 * plan.warps * floats, [
-            *map(_pointer, (delta, z, dout, C, A, delta_bias, added, sum_dt)),
-            *_strides(delta, 0, 2), *gate, *_strides(dout, 0, 2), *_strides(C, 0, 1, 2), A.stride(0), A.stride(1),
-            *sized, chunk, chunks,
-        ])  # fmt: skip
-    piece = min(width, 8)
-    kept = piece * (2 * u.element_size() + delta.element_size() + (u if z is None else z).element_size()) // 4
-    floats = 6 * window * width + window * 2 * states + 64 * piece
-    floats += (window // plan.tile - 1) * plan.channels * plan.states * 32 + kept * 32 + -(-2 * width // 4) * 4
-    shared = 4 * plan.warps * (floats + 2 * window * 2 * states)
-    kernel.launch(blocks * chunks * batch, 32 * plan.warps, shared, [
-        *map(_pointer, (u, delta, z, dout, B, C, A, D, delta_bias, checkpoint, added, sum_dt, du, ddelta, dz, dA, dD, dbias, dB, dC)),
-        *_strides(u, 0, 2), *_strides(delta, 0, 2), *gate, *_strides(dout, 0, 2),
-        *_strides(du, 0, 2), *_strides(ddelta, 0, 2), *_strides(dz, 0, 2),
-        *_strides(B, 0, 1, 2), *_strides(C, 0, 1, 2), A.stride(0), A.stride(1),
-        *sized, checkpoint.shape[1], chunk, chunks, batch, groups,
-    ])  # fmt: skip
-    per = 4 * 256
-    lengths = (tokens, tokens, states * channels, channels * (D is not None), channels * (delta_bias is not None))
-    cuts = [-(-size // per) for size in lengths]
-    starts = [sum(cuts[:i]) for i in range(6)]
-    sums.launch(starts[5], 256, 0, [
-        *map(_pointer, (dB, dC, dA, dD, dbias, grad_B, grad_C, grad_A, grad_D, grad_bias)),
-        tokens, blocks // groups, channels, states, rows, *starts[1:5],
-    ])  # fmt: skip
-    return (
-        du, ddelta, grad_A, grad_B.transpose(2, 3).reshape(shape_B), grad_C.transpose(2, 3).reshape(shape_C),
-        grad_D, dz, grad_bias,
-    )  # fmt: skip
+    tensors = u, delta, A, tokens(B), tokens(C), D, z, delta_bias
+    return Forward(*tensors, softplus, return_last_state, every, plan)(*tensors)

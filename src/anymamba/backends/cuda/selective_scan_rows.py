@@ -9,21 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anymamba.backends.cuda import memory
 from anymamba.backends.cuda import selective_scan_rows_launch as launch
-from anymamba.backends.cuda.selective_scan_rows_launch import Backward, Given, Launch
+from anymamba.backends.cuda.prepared_launch import Launch
+from anymamba.backends.cuda.selective_scan_rows_launch import Backward, Given
 from anymamba.backends.transforms import first_derivative_only
 
 
 @dataclass(frozen=True)
 class Copy:
-    """Of a tensor that the kernels cannot read as it lies. index: among the arguments; shape: of what they read."""
+    """Of a tensor that the kernels cannot read as it lies. index: among the arguments; allocate: memory for what they read."""
 
     index: int
     launch: Launch
-    shape: tuple[int, ...]
+    allocate: memory.Allocate
 
     def __call__(self, x: Tensor) -> Tensor:
-        out = torch.empty(self.shape, dtype=x.dtype, device=x.device)
+        out = self.allocate()
         self.launch(x.data_ptr(), out.data_ptr())
         return out
 
@@ -55,7 +57,7 @@ class PreparedScan:
             out, last = _Rows.apply(self, u, delta, A, B, C, D, z, delta_bias)
         else:
             given = self.read((u, delta, A, B, C, D, z, delta_bias))
-            out, last, _ = launch.run_forward(self.launch, given, return_last_state, 0)
+            out, last, _ = launch.run_forward(self.launch, given)
         return (out, last) if return_last_state else out
 
     def read(self, given: Given) -> Given:
@@ -69,7 +71,7 @@ class PreparedScan:
 
     def backward(self, dout: Tensor, given: Given, kept: Tensor) -> tuple[Tensor | None, ...]:
         dout = launch.rows(dout)
-        return launch.run_backward(self.backward_launch(dout, given), dout, given, kept, self.shape_B, self.shape_C)
+        return launch.run_backward(self.backward_launch(dout, given), dout, given, kept)
 
     def backward_launch(self, dout: Tensor, given: Given) -> Backward:
         key = dout.stride(), dout.data_ptr() & 15
@@ -77,7 +79,9 @@ class PreparedScan:
         if launches is None:
             u, delta, A, B, C, *rest = given
             rows: Given = u, delta, A, B.view(self.shape_rows_B), C.view(self.shape_rows_C), *rest  # type: ignore[assignment]
-            launches = self.backwards[key] = launch.backward_launch(rows, dout, self.softplus, self.backward_plan)
+            launches = self.backwards[key] = launch.backward_launch(
+                rows, dout, self.softplus, self.backward_plan, self.shape_B, self.shape_C
+            )
         return launches
 
 
@@ -85,7 +89,7 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, prepared: PreparedScan, *given: Any) -> tuple[Tensor, Tensor | None]:
         given = prepared.read(given)
-        out, last, kept = launch.run_forward(prepared.launch, given, prepared.return_last_state, prepared.every)
+        out, last, kept = launch.run_forward(prepared.launch, given)
         ctx.save_for_backward(*given, kept)
         ctx.prepared = prepared
         if last is not None:
@@ -115,5 +119,5 @@ def prepare(
         flat = x if x.dim() == 3 else x.flatten(1, 2)
         if flat.data_ptr() != x.data_ptr():
             return None
-        copies.append(Copy(index, launch.copy_launch(flat, read.shape[-1]), tuple(read.shape)))
+        copies.append(Copy(index, launch.copy_launch(flat, read.shape[-1]), memory.contiguous(read.shape, x.dtype, x.device)))
     return PreparedScan(given, (B.shape, C.shape), copies, softplus, return_last_state, grad)

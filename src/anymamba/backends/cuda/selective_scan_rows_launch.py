@@ -5,13 +5,13 @@ mamba_ssm's callers have it. Layouts, memory and launches of kernels/rows_*.cu, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from anymamba.backends.accelerator import processors, shared_memory
-from anymamba.backends.cuda import nvrtc
+from anymamba.backends.cuda import memory, nvrtc
+from anymamba.backends.cuda.prepared_launch import Launch
 
 TYPES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}
 ITEMS = 8
@@ -205,6 +205,10 @@ def _pointer(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 
 
+Beyond = tuple[bool, bool]
+"""Is there a state before the first step, and are there marks of documents."""
+
+
 def _strides(x: Tensor | None, *dims: int) -> list[int]:
     """In bytes."""
     return [0] * len(dims) if x is None else [x.stride(dim) * x.element_size() for dim in dims]
@@ -216,7 +220,10 @@ def _matrix_strides(*matrices: Tensor) -> tuple[list[int], list[int]]:
     return moving, [stride for x in matrices for stride in ((0, 0) if x.dim() == 4 else x.stride())]
 
 
-def _options(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, bias: Tensor | None, softplus: bool) -> dict[str, object]:  # noqa: E501
+def _options(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, bias: Tensor | None, softplus: bool,
+    beyond: Beyond,
+) -> dict[str, object]:  # fmt: skip
     def name(x: Tensor | None) -> str:
         return "float" if x is None else TYPES[x.dtype]
 
@@ -224,21 +231,8 @@ def _options(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tenso
         "N": A.shape[1], "TU": name(u), "TDT": name(delta), "TZ": name(u if z is None else z), "TB": name(B), "TC": name(C),
         "TA": name(A), "TD": name(D), "TBIAS": name(bias), "SOFTPLUS": int(softplus), "HAS_D": int(D is not None),
         "HAS_Z": int(z is not None), "HAS_BIAS": int(bias is not None), "B_CONSTANT": int(B.dim() == 2), "C_CONSTANT": int(C.dim() == 2),
+        "HAS_INITIAL": int(beyond[0]), "HAS_MARKS": int(beyond[1]),
     }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Launch:
-    """A kernel's launch but for the addresses of its tensors, which come before numbers."""
-
-    kernel: Any
-    grid: int
-    threads: int
-    shared: int
-    numbers: list[int]
-
-    def __call__(self, *addresses: int) -> None:
-        self.kernel.launch(self.grid, self.threads, self.shared, [*addresses, *self.numbers])
 
 
 Given = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, "Tensor | None", "Tensor | None", "Tensor | None"]
@@ -254,13 +248,27 @@ def _groups(B: Tensor, C: Tensor) -> int:
     return max(x.shape[1] if x.dim() == 4 else 1 for x in (B, C))
 
 
-def forward_launch(given: Given, softplus: bool, return_last_state: bool, every: int, plan: RowsPlan) -> Launch:
-    """given: as_rows. Addresses: of u, delta, z, B, C, A, D, delta_bias, out, last state, kept states."""
+@dataclass(frozen=True)
+class Forward:
+    """A forward pass of which all but the addresses is decided: its launch, and memory for out, the last state and the kept states."""
+
+    scan: Launch
+    out: memory.Allocate
+    last: memory.Allocate
+    kept: memory.Allocate
+
+
+def forward_launch(
+    given: Given, softplus: bool, return_last_state: bool, every: int, plan: RowsPlan, beyond: Beyond = (False, False)
+) -> Forward:
+    """given: as_rows. Addresses: of u, delta, z, B, C, A, D, delta_bias, out, last state, kept states, marks, initial state."""
     u, delta, A, B, C, _, z, _ = given
     (batch, channels, length), states = u.shape, A.shape[1]
     size = u.element_size()
     of_tiles = bool(every) and plan.along == 1 and every % plan.tile == 0
-    options = _options(*given, softplus) | plan.defines()
+    if beyond[1]:  # marks of documents take registers
+        plan = replace(plan, blocks=max(plan.blocks - 1, 1))
+    options = _options(*given, softplus, beyond) | plan.defines()
     options |= {"ALIGN": _alignment(u, delta, z), "ALIGN_OUT": divides(length * size), "HAS_LAST": int(return_last_state)}
     options |= {"STATES_OF_TILES": int(of_tiles), "STATES_OF_LANES": int(bool(every) and not of_tiles)}
     groups = _groups(B, C)
@@ -273,7 +281,11 @@ def forward_launch(given: Given, softplus: bool, return_last_state: bool, every:
         *A.stride(), *constant, length, channels, group, groups * of_group, of_group, steps, max(every, 1),
     ]  # fmt: skip
     kernel = nvrtc.kernel("rows_forward.cu", "rows_forward", options, u.device)
-    return Launch(kernel, groups * of_group * batch, plan.threads, plan.forward_shared(Sizes.of(u, B, C, states)), numbers)
+    scan = Launch(kernel, groups * of_group * batch, plan.threads, plan.forward_shared(Sizes.of(u, B, C, states)), numbers)
+    wide, device = torch.float32, u.device
+    last = memory.contiguous((batch, channels, states), wide, device) if return_last_state else memory.nothing
+    kept = memory.contiguous((batch, steps, channels, states), wide, device) if every else memory.nothing
+    return Forward(scan, memory.contiguous((batch, channels, length), u.dtype, device), last, kept)
 
 
 def scan_forward(
@@ -289,49 +301,53 @@ def scan_forward(
     return_last_state: bool,
     every: int,
     plan: RowsPlan,
+    initial: Tensor | None = None,
+    marks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """out (batch, d_inner, length); last state (batch, d_inner, d_state) float32 or None; for every > 0 the states before every such
     step, a multiple of ITEMS, (batch, steps, d_inner, d_state) float32."""
     given = as_rows(u, delta, A, B, C, D, z, delta_bias)
-    return run_forward(forward_launch(given, softplus, return_last_state, every, plan), given, return_last_state, every)
+    beyond = initial is not None, marks is not None
+    return run_forward(forward_launch(given, softplus, return_last_state, every, plan, beyond), given, initial, marks)
 
 
 def run_forward(
-    launch: Launch, given: Given, return_last_state: bool, every: int
+    launches: Forward, given: Given, initial: Tensor | None = None, marks: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """initial: (batch, d_inner, d_state) float32, contiguous. marks: (batch, length) int32, contiguous; see selective_scan_documents."""
     u, delta, A, B, C, D, z, bias = given
-    batch, channels, length = u.shape
-    states, device = A.shape[1], u.device
-    out = torch.empty((batch, channels, length), dtype=u.dtype, device=device)
-    last = torch.empty((batch, channels, states), dtype=torch.float32, device=device) if return_last_state else None
-    kept = torch.empty((batch, -(-length // every), channels, states), dtype=torch.float32, device=device) if every else None
-    launch(
+    out, last, kept = launches.out(), launches.last(), launches.kept()
+    launches.scan(
         u.data_ptr(), delta.data_ptr(), _pointer(z), B.data_ptr(), C.data_ptr(), A.data_ptr(), _pointer(D), _pointer(bias), out.data_ptr(),
-        _pointer(last), _pointer(kept),
+        _pointer(last), _pointer(kept), _pointer(marks), _pointer(initial),
     )  # fmt: skip
     return out, last, kept
 
 
 @dataclass(frozen=True)
 class Backward:
-    """The launches of a backward pass. partial: floats that the blocks leave for the sums; places: bytes from their start to what
-    belongs to A, B, C, D, delta_bias."""
+    """The launches of a backward pass. gradients: memory for those of u, delta, z, A, B, C, D, delta_bias. partial: for what the blocks
+    leave for the sums; places: bytes from its start to what belongs to A, B, C, D, delta_bias."""
 
     scan: Launch
     sums: Launch
-    partial: int
+    gradients: tuple[memory.Allocate, ...]
+    partial: memory.Allocate
     places: tuple[int, ...]
 
 
-def backward_launch(given: Given, dout: Tensor, softplus: bool, plan: RowsPlan) -> Backward:
+def backward_launch(
+    given: Given, dout: Tensor, softplus: bool, plan: RowsPlan, shape_B: torch.Size, shape_C: torch.Size, beyond: Beyond = (False, False)
+) -> Backward:
     """given: as_rows, and dout. Addresses of the scan: of u, delta, z, dout, B, C, A, D, delta_bias, kept states, du, ddelta, dz, then of
-    what the blocks leave for A, B, C, D, delta_bias; of the sums: the same for B, C, A, D, delta_bias, then those gradients."""
+    what the blocks leave for A, B, C, D, delta_bias, marks, gradient of the initial state; of the sums: what is left for B, C, A, D,
+    delta_bias, then those gradients."""
     u, delta, A, B, C, D, z, bias = given
     (batch, channels, length), states = u.shape, A.shape[1]
     groups = _groups(B, C)
     group = channels // groups
     of_group = -(-group // plan.width)
-    options = _options(*given, softplus)
+    options = _options(*given, softplus, beyond)
     types = {name: options[name] for name in ("TB", "TC", "TA", "TD", "TBIAS")}
     sizes = [x.element_size() for x in (u, delta, u if z is None else z)]
     options |= plan.defines() | {"ALIGN": _alignment(u, delta, z, dout), "ALIGN_OUT": min(divides(length * size) for size in sizes)}
@@ -354,20 +370,22 @@ def backward_launch(given: Given, dout: Tensor, softplus: bool, plan: RowsPlan) 
     starts = [sum(cuts[:i]) for i in range(6)]
     numbers = [*counts, parts[0], parts[1], batch, *starts[1:5]]
     sums = Launch(nvrtc.kernel("rows_sums.cu", "rows_sums", types, u.device), starts[5], 256, 0, numbers)
-    return Backward(scan, sums, end // 4, (at_A, at_B, at_C, at_D, at_bias))
+    shaped = (u, u.shape), (delta, u.shape), (z, u.shape), (A, A.shape), (B, shape_B), (C, shape_C), (D, (channels,)), (bias, (channels,))
+    gradients = tuple(memory.nothing if x is None else memory.contiguous(shape, x.dtype, u.device) for x, shape in shaped)
+    return Backward(scan, sums, gradients, memory.contiguous((end // 4,), torch.float32, u.device), (at_A, at_B, at_C, at_D, at_bias))
 
 
 _compiled: set[tuple[object, ...]] = set()
 
 
-def compile_backward(given: Given, softplus: bool, plan: RowsPlan) -> None:
+def compile_backward(given: Given, softplus: bool, plan: RowsPlan, beyond: Beyond = (False, False)) -> None:
     """Before forward, where a kernel that is refused leaves the whole call to another backend. given: as_rows. Raises NotCompiled."""
     u, delta, A, B, C, _, z, _ = given
     types = [None if x is None else x.dtype for x in given]
     borders = _alignment(u, delta, z), divides(u.shape[2] * u.element_size())
-    key = u.device, A.shape[1], B.dim(), C.dim(), softplus, plan, *borders, *types
+    key = u.device, A.shape[1], B.dim(), C.dim(), softplus, plan, beyond, *borders, *types
     if key not in _compiled:
-        backward_launch(given, torch.empty(u.shape, dtype=u.dtype, device="meta"), softplus, plan)
+        backward_launch(given, torch.empty(u.shape, dtype=u.dtype, device="meta"), softplus, plan, B.shape, C.shape, beyond)
         _compiled.add(key)
 
 
@@ -384,31 +402,29 @@ def scan_backward(
     softplus: bool,
     kept: Tensor,
     plan: RowsPlan,
+    marks: Tensor | None = None,
+    dinitial: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of u, delta, A, B, C, D, z, delta_bias, each in dtype and shape of its tensor. kept: states before every tile."""
+    """Gradients of u, delta, A, B, C, D, z, delta_bias, each in dtype and shape of its tensor. kept: states before every tile. dinitial:
+    float32 memory for that of the initial state."""
     given, dout = as_rows(u, delta, A, B, C, D, z, delta_bias), rows(dout)
-    return run_backward(backward_launch(given, dout, softplus, plan), dout, given, kept, B.shape, C.shape)
+    beyond = dinitial is not None, marks is not None
+    launches = backward_launch(given, dout, softplus, plan, B.shape, C.shape, beyond)
+    return run_backward(launches, dout, given, kept, marks, dinitial)
 
 
 def run_backward(
-    launches: Backward, dout: Tensor, given: Given, kept: Tensor, shape_B: torch.Size, shape_C: torch.Size
+    launches: Backward, dout: Tensor, given: Given, kept: Tensor, marks: Tensor | None = None, dinitial: Tensor | None = None
 ) -> tuple[Tensor | None, ...]:
     u, delta, A, B, C, D, z, bias = given
-    device, shape = u.device, u.shape
-    du = torch.empty(shape, dtype=u.dtype, device=device)
-    ddelta = torch.empty(shape, dtype=delta.dtype, device=device)
-    dz = None if z is None else torch.empty(shape, dtype=z.dtype, device=device)
-    grad_A = torch.empty(A.shape, dtype=A.dtype, device=device)
-    grad_B = torch.empty(shape_B, dtype=B.dtype, device=device)
-    grad_C = torch.empty(shape_C, dtype=C.dtype, device=device)
-    grad_D = None if D is None else torch.empty(D.shape, dtype=D.dtype, device=device)
-    grad_bias = None if bias is None else torch.empty(bias.shape, dtype=bias.dtype, device=device)
-    partial = torch.empty(launches.partial, dtype=torch.float32, device=device)
+    du, ddelta, dz, grad_A, grad_B, grad_C, grad_D, grad_bias = [allocate() for allocate in launches.gradients]
+    partial = launches.partial()
     start = partial.data_ptr()
-    of_A, of_B, of_C, of_D, of_bias = (start + place for place in launches.places)
+    of_A, of_B, of_C, of_D, of_bias = [start + place for place in launches.places]
     launches.scan(
         u.data_ptr(), delta.data_ptr(), _pointer(z), dout.data_ptr(), B.data_ptr(), C.data_ptr(), A.data_ptr(), _pointer(D), _pointer(bias),
         kept.data_ptr(), du.data_ptr(), ddelta.data_ptr(), _pointer(dz), of_A, of_B, of_C, of_D, of_bias,
+        _pointer(marks), _pointer(dinitial),
     )  # fmt: skip
     launches.sums(
         of_B, of_C, of_A, of_D, of_bias, grad_B.data_ptr(), grad_C.data_ptr(), grad_A.data_ptr(), _pointer(grad_D), _pointer(grad_bias)

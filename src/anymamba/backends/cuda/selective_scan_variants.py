@@ -24,7 +24,7 @@ plans for very many channels with very many states need more."""
 def variant(call: Call) -> str:
     """Its kernels, and what else is compiled into all of them."""
     dtypes = {feature for feature in call.features if feature.partition("_")[0] in _DTYPES}
-    words = sorted(dtypes | call.features & {"groups", "constant_B", "constant_C"})
+    words = sorted(dtypes | call.features & {"groups", "constant_B", "constant_C", "initial_states", "seq_idx"})
     return ", ".join([*kernels(call), *words])
 
 
@@ -35,9 +35,9 @@ def kernels(call: Call) -> list[str]:
 
 def _along_channels(call: Call) -> bool:
     """As selective_scan_launch.suits has it of the tensors."""
-    constant = call.features & {"constant_B", "constant_C"}
+    other = call.features & {"constant_B", "constant_C", "initial_states", "seq_idx"}
     fits = by_channels.takes(call.size("d_state", 16), call.size("dim", 20), call.size("ngroups", 1))
-    return "aligned" in call.features and not constant and fits
+    return "aligned" in call.features and not other and fits
 
 
 def _of_channels(call: Call) -> list[str]:
@@ -103,7 +103,8 @@ def _build_sizes(call: Call) -> dict[str, Any]:
         "ngroups": call.size("ngroups", 1) if "groups" in call.features else 0,
         "layout": "length" if "length_contiguous" in call.features else "channels",
         "constant": "".join(name for name in "BC" if f"constant_{name}" in call.features),
-        "without": () if "z" in call.features else ("z",),
+        "without": () if "z" in call.features else ("z",), "states": "initial_states" in call.features,
+        "tokens": 9 if "seq_idx" in call.features else 0,
     }  # fmt: skip
 
 

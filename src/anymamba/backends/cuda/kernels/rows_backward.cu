@@ -10,6 +10,8 @@ struct RowsBackwardArguments {
     const float* states;
     char *du, *ddt, *dz;
     float *dA, *dB, *dC, *dD, *dbias;
+    const int* marks;  // (batch, length): where documents begin, and padding
+    float* dinitial;   // (batch, channels, N)
     i64 u_b, u_d, dt_b, dt_d, z_b, z_d, dout_b, dout_d, B_b, B_g, B_n, C_b, C_g, C_n;  // bytes
     i64 A_d, A_n, B_d, B_m, C_d, C_m;                                                  // elements
     i64 du_b, du_d, ddt_b, ddt_d, dz_b, dz_d;                                          // bytes
@@ -112,6 +114,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_backward(
             state_s[i / N * OF_CHANNEL + i % N * STATE + 1] = block_first + i / N <= me.last ? p.states[((me.b * tiles + tile) * p.channels + block_first) * N + i] : 0.0f;
         float d[NC][ITEMS], x[NC][ITEMS], dy[NC][ITEMS], sum[NC];
         float y[NC][ITEMS], along_B[NC][ITEMS], along_A[NC][ITEMS];
+        Documents documents;
+        documents.load(p.marks + me.b * p.length, t, steps);
+        const auto of_B = [&](int c, int i, int n) { return documents.pads(i) ? 0.0f : rows.get_B(c, i, n); };
+        const auto of_C = [&](int c, int i, int n) { return documents.pads(i) ? 0.0f : rows.get_C(c, i, n); };
 #pragma unroll
         for (int c = 0; c < NC; c++) {
             const i64 ch = me.channel(c);
@@ -126,11 +132,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_backward(
             sum[c] = 0.0f;
 #pragma unroll
             for (int i = 0; i < ITEMS; i++) {
-                d[c][i] = i < steps ? step_size(raw_dt.get(i), bias[c]) : 0.0f;
-                x[c][i] = d[c][i] * raw_u.get(i);
+                const bool real = !documents.pads(i);
+                d[c][i] = i < steps && real ? step_size(raw_dt.get(i), bias[c]) : 0.0f;
+                x[c][i] = d[c][i] * (real ? raw_u.get(i) : 0.0f);
                 // a lane beyond the group adds nothing to dB and dC
-                dy[c][i] = me.has(c) ? raw_dout.get(i) : 0.0f;
-                if (HAS_Z) dy[c][i] *= gate.get(i) * sigmoid(gate.get(i));
+                dy[c][i] = me.has(c) && real ? raw_dout.get(i) : 0.0f;
+                if (HAS_Z) dy[c][i] *= real ? gate.get(i) * sigmoid(gate.get(i)) : 0.0f;
                 sum[c] += d[c][i];
                 y[c][i] = along_B[c][i] = along_A[c][i] = 0.0f;
                 hold(x[c][i]), hold(dy[c][i]);
@@ -149,8 +156,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_backward(
                 float state[STATE];
                 load_floats(state, mine + c * OF_CHANNEL);
                 A[c] = state[0], h[c] = state[1], g[c] = WT > 1 && turn ? state[3] : state[2];
-                added[c] = steps_from_zero(a[c], from[c], d[c], x[c], A[c], [&](int i) { return rows.get_B(c, i, n); });
-                whole[c] = decay[c] = decay_of(sum[c] * A[c]);
+                added[c] = steps_from_zero(a[c], from[c], d[c], x[c], A[c], documents, [&](int i) { return of_B(c, i, n); });
+                whole[c] = decay[c] = documents.decay(sum[c] * A[c]);
                 if (WT == 1 && me.lt == 0) added[c] = fmaf(decay[c], h[c], added[c]);
             }
             scan_forwards(decay, added);
@@ -184,19 +191,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_backward(
             // forward through the steps, then what they pass back from nothing
 #pragma unroll
             for (int c = 0; c < NC; c++) {
-                float of_C = 0.0f, back = 0.0f;
+                float to_C = 0.0f, back = 0.0f;
 #pragma unroll
                 for (int i = 0; i < ITEMS; i++) {
                     const float carried = a[c][i] * h[c];
                     h[c] = carried + from[c][i];
                     from[c][i] = carried;
-                    if (HAS_Z) y[c][i] = fmaf(h[c], rows.get_C(c, i, n), y[c][i]);
-                    if (C_CONSTANT) of_C = fmaf(dy[c][i], h[c], of_C);
+                    if (HAS_Z) y[c][i] = fmaf(h[c], of_C(c, i, n), y[c][i]);
+                    if (C_CONSTANT) to_C = fmaf(dy[c][i], h[c], to_C);
                     else dC[i] = c ? fmaf(dy[c][i], h[c], dC[i]) : dy[c][i] * h[c];
                 }
-                dC_of[c] = of_C;
+                dC_of[c] = to_C;
 #pragma unroll
-                for (int i = ITEMS - 1; i >= 0; i--) back = a[c][i] * fmaf(rows.get_C(c, i, n), dy[c][i], back);
+                for (int i = ITEMS - 1; i >= 0; i--) back = a[c][i] * fmaf(of_C(c, i, n), dy[c][i], back);
                 decay[c] = whole[c], added[c] = back;
                 if (WT == 1 && me.lt == LT - 1) added[c] = fmaf(decay[c], g[c], added[c]);
             }
@@ -234,13 +241,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_backward(
             }
 #pragma unroll
             for (int c = 0; c < NC; c++) {
-                float dA = 0.0f, of_B = 0.0f;
+                float dA = 0.0f, to_B = 0.0f;
 #pragma unroll
                 for (int i = ITEMS - 1; i >= 0; i--) {
-                    const float reached = fmaf(rows.get_C(c, i, n), dy[c][i], g[c]), kept = reached * from[c][i];
-                    if (B_CONSTANT) of_B = fmaf(x[c][i], reached, of_B);
+                    const float reached = fmaf(of_C(c, i, n), dy[c][i], g[c]), kept = reached * from[c][i];
+                    if (B_CONSTANT) to_B = fmaf(x[c][i], reached, to_B);
                     else dB[i] = c ? fmaf(x[c][i], reached, dB[i]) : x[c][i] * reached;
-                    along_B[c][i] = fmaf(reached, rows.get_B(c, i, n), along_B[c][i]);
+                    along_B[c][i] = fmaf(reached, of_B(c, i, n), along_B[c][i]);
                     along_A[c][i] = fmaf(kept, A[c], along_A[c][i]);
                     dA = fmaf(d[c][i], kept, dA);
                     g[c] = a[c][i] * reached;
@@ -253,12 +260,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_backward(
                     if (me.lt == 0) dA_s[at] += dA;
                 }
                 if (B_CONSTANT) {
-                    of_B = sum_along_time(of_B);
-                    if (me.lt == 0) dB_s[at] += of_B;
+                    to_B = sum_along_time(to_B);
+                    if (me.lt == 0) dB_s[at] += to_B;
                 }
                 if (C_CONSTANT) {
-                    const float of_C = sum_along_time(dC_of[c]);
-                    if (me.lt == 0) dC_s[at] += of_C;
+                    const float to_C = sum_along_time(dC_of[c]);
+                    if (me.lt == 0) dC_s[at] += to_C;
                 }
             }
             if (!B_CONSTANT || !C_CONSTANT) {
@@ -287,17 +294,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_backward(
             float du[ITEMS], ddt[ITEMS], dz[ITEMS];
 #pragma unroll
             for (int i = 0; i < ITEMS; i++) {
-                const float in = raw_u.get(i);
+                const bool real = !documents.pads(i);
+                const float in = real ? raw_u.get(i) : 0.0f;
                 if (HAS_Z) {
                     const float value = gate.get(i), s = sigmoid(value);
                     dz[i] = raw_dout.get(i) * fmaf(D[c], in, y[c][i]) * s * (1.0f + value * (1.0f - s));
+                    if (!real) dz[i] = 0.0f;
                 }
                 float slope = 1.0f;
 #if SOFTPLUS
                 slope = sigmoid(raw_dt.get(i) + bias[c]);
 #endif
                 du[i] = fmaf(d[c][i], along_B[c][i], D[c] * dy[c][i]);
-                ddt[i] = fmaf(in, along_B[c][i], along_A[c][i] * LN2) * slope;
+                ddt[i] = real ? fmaf(in, along_B[c][i], along_A[c][i] * LN2) * slope : 0.0f;
                 dD[c] = fmaf(dy[c][i], in, dD[c]);
                 dbias[c] += i < steps ? ddt[i] : 0.0f;
             }
@@ -341,6 +350,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_backward(
         }
         const i64 to = (me.b * p.channels + block_first) * N + i;
         p.dA[to] = of_A;
+        if (HAS_INITIAL) p.dinitial[to] = state_s[i / N * OF_CHANNEL + i % N * STATE + (WT > 1 && turn ? 3 : 2)];
         if (B_CONSTANT) p.dB[to] = of_B;
         if (C_CONSTANT) p.dC[to] = of_C;
     }

@@ -8,6 +8,8 @@ struct RowsForwardArguments {
     const char *u, *dt, *z, *B, *C, *A, *D, *bias;
     char* out;
     float *last, *states;
+    const int* marks;      // (batch, length): where documents begin, and padding
+    const float* initial;  // (batch, channels, N): the state before the first step
     i64 u_b, u_d, dt_b, dt_d, z_b, z_d, out_b, out_d, B_b, B_g, B_n, C_b, C_g, C_n;  // bytes
     i64 A_d, A_n, B_d, B_m, C_d, C_m;  // elements: of A, and of B and C that are constant in time
     i64 length, channels, group, blocks, blocks_of_group, kept, every;
@@ -27,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_forward(c
         const i64 ch = block_first + i / N <= me.last ? block_first + i / N : me.last, n = i % N;
         float* at = h_s + i / N * BEFORE + n * PAIR;
         at[0] = Format<TA>::one(p.A, ch * p.A_d + n * p.A_n) * LOG2E;
-        at[1] = 0.0f;
+        at[1] = HAS_INITIAL ? p.initial[(me.b * p.channels + ch) * N + n] : 0.0f;
         if (B_CONSTANT) B_s[i] = Format<TB>::one(p.B, ch * p.B_d + n * p.B_m);
         if (C_CONSTANT) C_s[i] = Format<TC>::one(p.C, ch * p.C_d + n * p.C_m);
     }
@@ -46,6 +48,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_forward(c
     for (i64 t0 = 0; t0 < p.length; t0 += TILE, turn ^= 1) {
         const i64 t = t0 + (me.wt * LT + me.lt) * ITEMS, steps = p.length - t;
         float d[NC][ITEMS], x[NC][ITEMS], y[NC][ITEMS], sum[NC];
+        Documents documents;
+        documents.load(p.marks + me.b * p.length, t, steps);
         {
             Items<TU, ALIGN> raw_u[NC];
             Items<TDT, ALIGN> raw_dt[NC];
@@ -59,9 +63,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_forward(c
                 sum[c] = 0.0f;
 #pragma unroll
                 for (int i = 0; i < ITEMS; i++) {
-                    d[c][i] = i < steps ? step_size(raw_dt[c].get(i), bias[c]) : 0.0f;
-                    x[c][i] = d[c][i] * raw_u[c].get(i);
-                    y[c][i] = HAS_D ? D[c] * raw_u[c].get(i) : 0.0f;
+                    const float in = documents.pads(i) ? 0.0f : raw_u[c].get(i);
+                    d[c][i] = i < steps && !documents.pads(i) ? step_size(raw_dt[c].get(i), bias[c]) : 0.0f;
+                    x[c][i] = d[c][i] * in;
+                    y[c][i] = HAS_D ? D[c] * in : 0.0f;
                     sum[c] += d[c][i];
                     hold(x[c][i]);
                 }
@@ -86,8 +91,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_forward(c
                 float pair[PAIR];
                 load_floats(pair, mine + c * BEFORE);
                 before[c] = WT > 1 && turn ? pair[PAIR - 2] : pair[1];
-                added[c] = steps_from_zero(a[c], input[c], d[c], x[c], pair[0], [&](int i) { return rows.get_B(c, i, n); });
-                decay[c] = decay_of(sum[c] * pair[0]);
+                added[c] = steps_from_zero(a[c], input[c], d[c], x[c], pair[0], documents, [&](int i) { return documents.pads(i) ? 0.0f : rows.get_B(c, i, n); });
+                decay[c] = documents.decay(sum[c] * pair[0]);
                 if (WT == 1 && me.lt == 0) added[c] = fmaf(decay[c], before[c], added[c]);
             }
             scan_forwards(decay, added);
@@ -128,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_forward(c
 #pragma unroll
                 for (int i = 0; i < ITEMS; i++) {
                     h[c] = fmaf(a[c][i], h[c], input[c][i]);
-                    y[c][i] = fmaf(h[c], rows.get_C(c, i, n), y[c][i]);
+                    y[c][i] = fmaf(h[c], documents.pads(i) ? 0.0f : rows.get_C(c, i, n), y[c][i]);
                 }
             }
         }
@@ -138,7 +143,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) rows_forward(c
                 Items<TZ, ALIGN> gate;  // loaded late: the registers are needed until here
                 gate.load(z + me.channel(c) * p.z_d + t * sizeof(TZ), steps);
 #pragma unroll
-                for (int i = 0; i < ITEMS; i++) y[c][i] *= gate.get(i) * sigmoid(gate.get(i));
+                for (int i = 0; i < ITEMS; i++) y[c][i] = documents.pads(i) ? 0.0f : y[c][i] * (gate.get(i) * sigmoid(gate.get(i)));
             }
             if (me.has(c)) write_items<TU, ALIGN_OUT>(p.out + me.b * p.out_b + (me.first + c) * p.out_d + t * sizeof(TU), y[c], steps);
         }

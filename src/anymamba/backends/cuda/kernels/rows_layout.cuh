@@ -30,77 +30,7 @@ struct Place {
     __device__ __forceinline__ i64 channel(int c) const { return has(c) ? first + c : last; }
 };
 
-// ITEMS neighbouring steps, as they lie in memory at a multiple of that many BYTES.
-template <typename Type, int BYTES> struct Items {
-    static constexpr int WORDS = ITEMS * int(sizeof(Type)) / 4;
-    Raw<Type, ITEMS> raw;
-
-    __device__ __forceinline__ void load_whole(const char* p) {
-        if constexpr (BYTES >= 16) {
-            load_words(raw, p);
-        } else if constexpr (BYTES == 8) {
-#pragma unroll
-            for (int i = 0; i < WORDS; i += 2) {
-                const uint2 v = *reinterpret_cast<const uint2*>(p + 4 * i);
-                raw.w[i] = v.x, raw.w[i + 1] = v.y;
-            }
-        } else if constexpr (BYTES == 4) {
-#pragma unroll
-            for (int i = 0; i < WORDS; i++) raw.w[i] = *reinterpret_cast<const unsigned*>(p + 4 * i);
-        } else {
-            const unsigned short* q = reinterpret_cast<const unsigned short*>(p);
-#pragma unroll
-            for (int i = 0; i < WORDS; i++) raw.w[i] = unsigned(q[2 * i]) | unsigned(q[2 * i + 1]) << 16;
-        }
-    }
-    // steps: how many of them exist; the others become zero
-    __device__ __forceinline__ void load(const char* p, i64 steps) {
-        if (steps >= ITEMS) {
-            load_whole(p);
-        } else {
-            clear(raw);
-            for (int i = 0; i < ITEMS; i++)
-                if (i < steps) put_bits(i, p);
-        }
-    }
-    __device__ __forceinline__ void put_bits(int i, const char* p) {
-        if constexpr (sizeof(Type) == 4) {
-            const unsigned v = reinterpret_cast<const unsigned*>(p)[i];
-#pragma unroll
-            for (int k = 0; k < WORDS; k++) raw.w[k] = k == i ? v : raw.w[k];
-        } else {
-            const unsigned v = unsigned(reinterpret_cast<const unsigned short*>(p)[i]) << (i & 1 ? 16 : 0);
-#pragma unroll
-            for (int k = 0; k < WORDS; k++) raw.w[k] |= k == i / 2 ? v : 0u;
-        }
-    }
-    __device__ __forceinline__ float get(int i) const { return Format<Type>::get(raw, i); }
-};
-
-template <typename Type, int BYTES> __device__ __forceinline__ void write_items(char* p, const float (&x)[ITEMS], i64 steps) {
-    Raw<Type, ITEMS> raw;
-    constexpr int WORDS = ITEMS * int(sizeof(Type)) / 4;
-#pragma unroll
-    for (int i = 0; i < ITEMS; i += 2) Format<Type>::put(raw, i, x[i], x[i + 1]);
-    if (steps >= ITEMS && BYTES >= 4) {
-        if constexpr (BYTES >= 16) {
-            store_words(p, raw);
-        } else if constexpr (BYTES == 8) {
-#pragma unroll
-            for (int i = 0; i < WORDS; i += 2) *reinterpret_cast<uint2*>(p + 4 * i) = make_uint2(raw.w[i], raw.w[i + 1]);
-        } else {
-#pragma unroll
-            for (int i = 0; i < WORDS; i++) *reinterpret_cast<unsigned*>(p + 4 * i) = raw.w[i];
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < ITEMS; i++)
-            if (i < steps) {
-                if constexpr (sizeof(Type) == 4) reinterpret_cast<unsigned*>(p)[i] = raw.w[i];
-                else reinterpret_cast<unsigned short*>(p)[i] = static_cast<unsigned short>(raw.w[i / 2] >> (i & 1 ? 16 : 0));
-            }
-    }
-}
+#include "items.cuh"
 
 // B and C, state after state and tile after tile, for this lane's steps: one row for its channels, or a constant of each channel. The next
 // rows are on their way into a ring in shared memory, of which each lane reads what it fetched itself. Rows are readable in whole Items; a
@@ -167,13 +97,32 @@ template <int DIRECTION> struct Matrices {
     __device__ __forceinline__ float get_C(int c, int i, int n) const { return C_CONSTANT ? constant_C[c * N + n] : Format<TC>::get(row_C, i); }
 };
 
+// Which of a lane's steps begin a document, and which are padding: a bit each. marks: 1 and 2, of every step of a sequence.
+struct Documents {
+    unsigned starts, padding;
+    __device__ __forceinline__ void load(const int* marks, i64 t, i64 steps) {
+        starts = padding = 0u;
+        if (!HAS_MARKS) return;
+#pragma unroll
+        for (int i = 0; i < ITEMS; i++) {
+            const int mark = i < steps ? marks[t + i] : 0;
+            starts |= unsigned(mark == 1) << i, padding |= unsigned(mark == 2) << i;
+        }
+    }
+    __device__ __forceinline__ bool begins(int i) const { return HAS_MARKS && (starts >> i & 1u); }
+    __device__ __forceinline__ bool pads(int i) const { return HAS_MARKS && (padding >> i & 1u); }
+    // of all steps of the lane: nothing passes the start of a document
+    __device__ __forceinline__ float decay(float power) const { return HAS_MARKS && starts ? 0.0f : decay_of(power); }
+};
+
 // Sets the decays and inputs of ITEMS steps of one channel and state, and the state that they end with from zero.
 template <typename Values> __device__ __forceinline__ float steps_from_zero(
-    float (&a)[ITEMS], float (&input)[ITEMS], const float (&d)[ITEMS], const float (&x)[ITEMS], float A, const Values& B) {
+    float (&a)[ITEMS], float (&input)[ITEMS], const float (&d)[ITEMS], const float (&x)[ITEMS], float A, const Documents& documents,
+    const Values& B) {
     float h = 0.0f;
 #pragma unroll
     for (int i = 0; i < ITEMS; i++) {
-        a[i] = decay_of(d[i] * A);
+        a[i] = documents.begins(i) ? 0.0f : decay_of(d[i] * A);
         input[i] = x[i] * B(i);
         h = i ? fmaf(a[i], h, input[i]) : input[i];
     }
