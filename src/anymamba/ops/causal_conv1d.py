@@ -21,6 +21,10 @@ from anymamba.ops.calls.remembered import keep, remembered
 from anymamba.reference import causal_conv1d as exact
 
 
+MANY = 2**24
+"""Inputs beside whose kernels the cost of a launch is nothing."""
+
+
 def _sequence_shapes(x: Tensor, weight: Tensor, return_final_states: bool, **_: Any) -> list[Tensor]:
     states = [x.new_empty(x.shape[0], x.shape[1], weight.shape[1] - 1)]
     return [compiled.same_layout(x), *(states if return_final_states else [])]
@@ -90,6 +94,7 @@ def causal_conv1d_fn(
         bias=bias, seq_idx=seq_idx, initial_states=initial_states, return_final_states=bool(return_final_states),
         activation=activation, mixed_dtype=initial_states is not None and initial_states.dtype != x.dtype,
         length_contiguous=x.stride(2) == 1 and x.stride(1) != 1,
+        many_channels_last=x.stride(1) == 1 and x.numel() >= MANY,
         float64_weights=weight.dtype == torch.float64 or (bias is not None and bias.dtype == torch.float64),
     )  # fmt: skip
     sizes = ("batch", batch), ("dim", dim), ("length", length), ("width", width)

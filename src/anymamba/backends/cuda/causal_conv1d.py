@@ -3,6 +3,7 @@ next of the same kind is to allocate and to launch."""
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from anymamba.backends.refusal import NotCompiled
 from anymamba.backends.transforms import first_derivative_only
 from anymamba.language import _
 
-LEFT_TO_REST = frozenset({"initial_states", "seq_idx"})
+LEFT_TO_REST = frozenset({"initial_states", "seq_idx", "many_channels_last"})
 
 
 def supports(call: Call) -> tuple[bool, str]:
@@ -28,8 +29,10 @@ def supports(call: Call) -> tuple[bool, str]:
     if call.dtype not in launch.TYPES or "float64_weights" in call.features:
         name = "float64" if call.dtype in launch.TYPES else str(call.dtype).removeprefix("torch.")
         return False, _("has float32, bfloat16 and float16 kernels, not {name}").format(name=name)
-    if call.features & LEFT_TO_REST:
+    if call.features & {"initial_states", "seq_idx"}:
         return False, _("initial states and packed documents are left to Triton")
+    if "many_channels_last" in call.features and importlib.util.find_spec("triton") is not None:
+        return False, _("left to backend {other!r}").format(other="triton")  # a launch costs nothing there, and its kernels are measured
     if not 1 <= call.size("width") <= launch.LARGEST_WIDTH:
         return False, _("has kernels for 1 to {largest} taps").format(largest=launch.LARGEST_WIDTH)
     return True, reason
