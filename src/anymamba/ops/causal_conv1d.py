@@ -20,7 +20,6 @@ from anymamba.ops.calls.inputs import documents as packed
 from anymamba.ops.calls.remembered import keep, remembered
 from anymamba.reference import causal_conv1d as exact
 
-
 MANY = 2**24
 """Inputs beside whose kernels the cost of a launch is nothing."""
 
