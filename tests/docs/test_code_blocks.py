@@ -134,6 +134,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fill(folder)
     run(shortened("anymamba train book.txt --size tiny --max-minutes 1"), folder)
     run(shortened("anymamba train answers.jsonl --instruct --from runs/book-tiny --max-minutes 1"), folder)
+    run(shortened("anymamba train answers.jsonl --instruct --from runs/book-tiny --lora 16 --out runs/adapter --max-minutes 1"), folder)
     for copy in ("demo", "corpus-130m", "mine"):
         shutil.copytree(folder / "runs" / "book-tiny", folder / "runs" / copy)
     return folder

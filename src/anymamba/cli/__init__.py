@@ -24,6 +24,7 @@ VERBS = {
     "generate": N_("continue a prompt"),
     "chat": N_("talk with an instruction-tuned model"),
     "eval": N_("perplexity and bits per byte of a file"),
+    "merge": N_("merge an adapter into its base model"),
     "quantize": N_("write a folder with weights in eight or four bits"),
     "export": N_("write a GGUF file for llama.cpp"),
     "sizes": N_("the model sizes, their parameters, and the memory to run and to train them"),
@@ -126,6 +127,7 @@ def _parsed(parser: Parser, child: Optional[Parser], verb: Optional[str], argume
         if verb == "run":  # what follows the program belongs to the program
             words = words[: next((i for i, word in enumerate(words) if not word.startswith("--")), len(words))]
         child.refuse_unknown(words)
+        arguments = child.with_values(arguments)
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         (child or parser).unknown(next((word for word in unknown if word.startswith("-")), unknown[0]))

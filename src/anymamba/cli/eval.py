@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from anymamba import announce
+from anymamba.cli.adapter_option import adapters_of, add_adapter
 from anymamba.cli.eval_score import scored
 from anymamba.cli.model_options import no_tokenizer
 from anymamba.cli.options import add_activation, add_device, device_of, whole
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare-widths", action="store_true",
         help=_("the same file in every width side by side: float32, bfloat16, int8, int4"),
     )  # fmt: skip
+    add_adapter(parser)
     add_activation(parser)
     add_device(parser)
     parser.add_argument("--json", action="store_true", help=_("one JSON document on stdout"))
@@ -69,6 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
             _("nothing to evaluate on"),
             fix=_("name text files, or --tasks"),
         )
+    if arguments.compare_widths and arguments.adapter:
+        raise AnymambaError("usage", _("--compare-widths and {flag} do not go together").format(flag="--adapter"))
     if arguments.compare_widths and (not arguments.files or arguments.tasks or arguments.quantize or arguments.dtype):
         raise AnymambaError(
             "usage", _("--compare-widths reads files, and chooses the widths itself: leave --quantize, --dtype and --tasks away")
@@ -89,8 +93,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         return eval_widths.run(arguments, device)
     model = load(
-        arguments.model, device, dtype, arguments.quantize, tokenizer=arguments.tokenizer, a_activation=arguments.a_activation
-    )
+        arguments.model, device, dtype, arguments.quantize, tokenizer=arguments.tokenizer, a_activation=arguments.a_activation,
+        adapter=adapters_of(arguments.adapter),
+    )  # fmt: skip
     tokenizer = model.tokenizer or no_tokenizer(arguments.model)
     report: dict[str, Any] = {
         "model": str(arguments.model),

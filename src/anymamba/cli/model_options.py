@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anymamba import announce
+from anymamba.cli.adapter_option import adapters_of, add_adapter
 from anymamba.cli.beforehand import prepare_triton
 from anymamba.cli.options import add_activation, add_device, add_threads, device_of, seed, whole
 from anymamba.errors import AnymambaError
@@ -36,6 +37,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("int8", "int4"),
         help=_("round the weights alone: int8 takes half the memory of bf16 and is faster on CPUs, int4 half of that"),
     )
+    add_adapter(parser)
     add_activation(parser)
     add_device(parser)
     parser.add_argument(
@@ -134,7 +136,7 @@ def load_model(arguments: argparse.Namespace, passes: bool = True, mapped: bool 
         prepare_triton()
     model = load(
         arguments.model, device, arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer,
-        a_activation=arguments.a_activation, mapped=mapped,
+        a_activation=arguments.a_activation, mapped=mapped, adapter=adapters_of(arguments.adapter),
     )  # fmt: skip
     if arguments.dtype == "auto":
         name, why = str(model.dtype).removeprefix("torch."), fastest(model.dtype, model.device)[1]

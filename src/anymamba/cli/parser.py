@@ -61,6 +61,19 @@ class Parser(argparse.ArgumentParser):
             if name.startswith("--") and " " not in name and not any(flag.startswith(name) for flag in flags):
                 self.unknown(name)
 
+    def with_values(self, words: List[str]) -> List[str]:
+        """The words of a command line in which an option whose number may be left out has one.
+
+        ``--lora FILE`` names a file behind an option without a value; argparse would take the file for the value.
+        """
+        optional = {flag: a.const for flag, a in self._option_string_actions.items() if a.nargs == "?" and a.type in (int, float)}
+        settled: List[str] = []
+        for index, word in enumerate(words):
+            following = words[index + 1] if index + 1 < len(words) else ""
+            bare = word in optional and not re.fullmatch(r"[-+]?[0-9.]+", following)
+            settled.append("{}={}".format(word, optional[word]) if bare else word)
+        return settled
+
     def unknown(self, word: str) -> NoReturn:
         """Ends the program: there is no such option or argument."""
         if not word.startswith("-"):

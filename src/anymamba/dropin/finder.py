@@ -13,6 +13,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
+from anymamba.dropin import peft_layers
 from anymamba.errors import AnymambaWarning
 from anymamba.language import _
 
@@ -60,6 +61,8 @@ class Guard:
         self.overridden: set[str] = set()
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name == peft_layers.MODULE:
+            return _taught(name, path)
         if path is not None or name not in NAMES:
             return None
         if name in self.overridden or name in broken:
@@ -110,6 +113,30 @@ class _Watched:
         spec.loader.exec_module(module)
 
 
+class _Taught:
+    """The own loader of a module of PEFT's, which is told of our mixers when it has been loaded."""
+
+    def __init__(self, loader: object) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)  # type: ignore[attr-defined, no-any-return]
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)  # type: ignore[attr-defined]
+        peft_layers.teach(module)
+
+
+def _taught(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+    spec = importlib.machinery.PathFinder.find_spec(name, path)
+    if spec is not None and spec.loader is not None:
+        spec.loader = _Taught(spec.loader)  # type: ignore[assignment]
+    return spec
+
+
 def _say_broken(name: str, error: Exception) -> None:
     broken[name] = f"{type(error).__name__}: {error}"
     warnings.warn(
@@ -136,6 +163,8 @@ def install(override: Iterable[str] = ()) -> None:
         sys.meta_path.insert(0, _guard)  # type: ignore[arg-type]
     if _finder not in sys.meta_path:
         sys.meta_path.append(_finder)  # type: ignore[arg-type]
+    if peft_layers.MODULE in sys.modules:
+        peft_layers.teach(sys.modules[peft_layers.MODULE])
 
 
 def remove() -> None:

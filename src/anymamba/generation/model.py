@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, overload
@@ -21,13 +21,15 @@ from anymamba.generation.quantize import quantize as rounded
 from anymamba.generation.sampling import Sampling
 from anymamba.generation.text import Piece, encode_prompt, end_tokens, generate_batch, pieces
 from anymamba.language import _
-from anymamba.models import hub
+from anymamba.models import hub, lora
 from anymamba.models.cache import Cache
 from anymamba.models.gguf import load as gguf
 from anymamba.models.gguf.file import is_gguf
+from anymamba.models.hub import adapter_files
 from anymamba.models.lm import LanguageModel
 from anymamba.models.plain import plain_class
 from anymamba.models.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
+from anymamba.models.trunk.lora import adapted
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -94,6 +96,21 @@ class Model(LanguageModel):
         """Writes a Hugging Face folder (config.json, model.safetensors, the tokenizer) that ``load`` and transformers read. A
         quantized model is saved with its rounded weights, which only ``load`` reads."""
         hub.save(self, folder, self.tokenizer)
+
+    def load_adapter(self, folder: str | Path, name: str = "default") -> None:
+        """Reads an adapter in PEFT's format under that name; it acts with those that do. Raises AnymambaError where it does not fit."""
+        adapter_files.add(self, adapter_files.read(hub.find(folder), self.config), name)
+        active = next(iter(adapted(self).values())).active
+        lora.activate(self, list(dict.fromkeys((*active, name))))
+
+    def set_adapter(self, *names: str) -> None:
+        """From now on these adapters act, together; none: the base alone."""
+        lora.activate(self, list(names))
+
+    @property
+    def adapters(self) -> list[str]:
+        """The names of the adapters that were loaded."""
+        return lora.adapter_names(self)
 
     @overload
     def generate(
@@ -208,6 +225,7 @@ def load(
     tokenizer: str | Path | Tokenizer | None = None,
     a_activation: str | None = None,
     mapped: bool = False,
+    adapter: str | Path | Mapping[str, str | Path] | None = None,
 ) -> Model:
     """A checkpoint's model and tokenizer, ready to generate.
 
@@ -220,7 +238,9 @@ def load(
     tokenizer: where it is not in the folder. a_activation: "softplus" or "heavy_tail", of a Mamba-3 whose configuration
     does not say, or says it wrongly; without it both are tried (``hub.load``). mapped: on a CPU, weights that need no change are used
     where the file lies in memory: sooner there, and shared by processes, but nobody may write into the file while the model
-    lives. The model is in eval mode; its ``tokenizer`` is None where the checkpoint has none.
+    lives. adapter: a folder that ``anymamba train --lora`` or PEFT wrote, or several by name; all of them act until ``set_adapter``
+    says otherwise. A source that is such a folder itself stands for its base with it; a tokenizer in it takes the place of the
+    base's. The model is in eval mode; its ``tokenizer`` is None where the checkpoint has none.
 
     Raises AnymambaError that says which file, key, shape or argument is wrong.
     """
@@ -232,25 +252,46 @@ def load(
     if quantize not in (None, *WIDTHS):
         raise _unknown("quantize", quantize, list(WIDTHS))
     where = torch.device(device) if device is not None else machine.default_device()
+    given = adapter if isinstance(adapter, Mapping) else {} if adapter is None else {"default": adapter}
     words = tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer) if tokenizer is not None else None
     path = Path(source).expanduser()
     if is_gguf(path):
         wide = torch.float32 if quantize else dtype
         model, own = gguf.load(Model, path, wide, where, a_activation=a_activation, vocabulary=words is None)
         words = words or own
+        adapters = {name: adapter_files.read(hub.find(place), model.config) for name, place in given.items()}
     else:
-        folder = hub.find(source)
-        if words is None and has_tokenizer(folder):
-            words = load_tokenizer(folder)
+        folder, adapters = find_with_adapters(source, given)
+        places = [place for place in (*(saved.folder for saved in adapters.values()), folder) if has_tokenizer(place)]
+        if words is None and places:
+            words = load_tokenizer(places[0])
         model = hub.load_as(Model, folder, dtype, where, tokenizer=words, a_activation=a_activation, mapped=mapped)
     if automatic:
         model.to(fastest(model.dtype, where)[0])
     if words is not None:
         hub.check_vocabulary(model.config, words)
     model.tokenizer = words
-    if quantize:
+    if quantize:  # before the adapters: in a few bits their change of a weight would be rounded away
         rounded(model, quantize)
+    for name, saved in adapters.items():
+        adapter_files.add(model, saved, name)
+    lora.activate(model, list(adapters))
     return model
+
+
+def find_with_adapters(
+    source: str | Path, given: Mapping[str, str | Path]
+) -> tuple[Path, dict[str, adapter_files.SavedAdapter]]:
+    """The folder of the base model and the adapters by name, read and checked against its configuration before any weight is loaded.
+
+    source: the base, or an adapter that names its base, which then is the first. Raises AnymambaError for what is missing or does not fit.
+    """
+    folder, places = hub.find(source), {name: hub.find(place) for name, place in given.items()}
+    if adapter_files.is_adapter(folder):
+        places = {next(name for name in ("default", "first", "own") if name not in places): folder, **places}
+        folder = adapter_files.base_of(folder)
+    config = hub.load_config(folder)
+    return folder, {name: adapter_files.read(place, config) for name, place in places.items()}
 
 
 def _unknown(name: str, value: object, known: list[str]) -> ArgumentError:

@@ -26,7 +26,8 @@ Names = tuple[tuple[str, str], ...]
 class LinearLayer:
     """A linear layer of a block. name: in the block, such as "mixer.in_proj".
 
-    quantize: int8 keeps its weight in a byte. lora: an adapter may go there. residual: what it returns is added to the residual stream, so
+    quantize: int8 keeps its weight in a byte. lora: an adapter goes there unless targets are named, for every program that reads PEFT's
+    format lets it act (ours act on every linear layer). residual: what it returns is added to the residual stream, so
     fresh weights are scaled down with depth.
     """
 
@@ -116,7 +117,7 @@ class Family(Generic[C]):
         return list(dict.fromkeys(self.layers(config)))
 
     def lora_targets(self, config: C) -> list[str]:
-        """The linear layers of its blocks, as PEFT's ``target_modules`` takes them."""
+        """The linear layers of its blocks whose adapters act in every program, as PEFT's ``target_modules`` takes them."""
         layers = [layer for kind in self.kinds(config) for layer in kind.linear_layers if layer.lora]
         return list(dict.fromkeys(layer.name.rpartition(".")[2] for layer in layers))
 

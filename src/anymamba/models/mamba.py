@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from anymamba import ops
-from anymamba.models import plain
 from anymamba.models.config import Config
 from anymamba.models.family import Family, LayerKind, LinearLayer, alike
 from anymamba.models.hub.original import shared_fields, state_spaces
 from anymamba.models.plain import Weights, plain_class
 from anymamba.models.sizes import SIZES
+from anymamba.models.trunk import adapters
+from anymamba.models.trunk.adapters import LowRank
 from anymamba.models.trunk.convolution import convolve, convolve_step, readable
 from anymamba.models.trunk.documents import Documents
 from anymamba.models.trunk.fused_step import ByChannel
@@ -26,7 +27,8 @@ from anymamba.models.trunk.linear import Linear
 from anymamba.models.trunk.mixer import Mixer
 from anymamba.models.trunk.state import LayerState
 from anymamba.models.trunk.submodule import call, needs_gradient
-from anymamba.ops.projection import linear
+from anymamba.ops.low_rank import linear
+from anymamba.ops.mamba_inner import mamba_inner
 from anymamba.ops.selective_scan import selective_scan
 
 
@@ -37,6 +39,10 @@ class MambaConfig(Config):
 
     model_type: ClassVar[str] = "mamba"
     architecture: ClassVar[str] = "MambaForCausalLM"
+
+
+_OP_NAMES = {"x_proj": "x_proj", "dt_proj": "delta_proj", "out_proj": "out_proj"}
+"""Of the linear layers, in the fused op."""
 
 
 @plain_class
@@ -128,17 +134,24 @@ class MambaMixer(Mixer[LayerState]):
     fused = True
     """Whether ``mamba_inner_fn`` computes this mixer."""
 
-    def _fusible(self) -> list[Weights] | None:
-        """What ``mamba_inner_fn`` reads of the convolution, x_proj, dt_proj and out_proj, where they are nothing else."""
-        taken, _ = plain.weights_of(self, "x_proj", "dt_proj", "out_proj") if self.fused else ([], "")
+    def _fusible(self) -> tuple[Weights, dict[str, LowRank]] | None:
+        """What ``mamba_inner`` reads of the convolution, and of x_proj, dt_proj and out_proj by name, where they are nothing else than
+        weights and what adapters have beside them."""
+        taken: dict[str, LowRank] = {}
+        for name in ("x_proj", "dt_proj", "out_proj") if self.fused else ():
+            layer, _ = adapters.low_rank(getattr(self, name), computed=False)
+            if layer is None or layer.changes is None:
+                return None
+            taken[name] = layer
         conv = readable(self.conv1d, self.config.d_inner, self.config.conv_kernel) if taken else None
         # the op has no bias of x_proj, and rounds its weights to the dtype of the activations
-        if conv is None or taken[0].bias is not None or len({weight.dtype for weight, _ in taken}) > 1:
+        if conv is None or taken["x_proj"].base.bias is not None or len({layer.base.weight.dtype for layer in taken.values()}) > 1:
             return None
-        return [conv, *taken]
+        return conv, taken
 
-    def _fused(self, xz: Tensor, conv: Weights, x_proj: Weights, dt_proj: Weights, out_proj: Weights) -> Tensor:
-        return ops.mamba_inner_fn(
+    def _fused(self, xz: Tensor, conv: Weights, layers: dict[str, LowRank]) -> Tensor:
+        x_proj, dt_proj, out_proj = (layers[name].base for name in ("x_proj", "dt_proj", "out_proj"))
+        return mamba_inner(
             xz,
             conv.weight,
             conv.bias,
@@ -151,6 +164,7 @@ class MambaMixer(Mixer[LayerState]):
             delta_bias=None if dt_proj.bias is None else dt_proj.bias.float(),
             delta_softplus=True,
             checkpoint_lvl=0,  # whole blocks are recomputed where memory is short, see Backbone.gradient_checkpointing
+            changes={_OP_NAMES[name]: layer.changes for name, layer in layers.items() if layer.changes},
         )
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -164,10 +178,11 @@ class MambaMixer(Mixer[LayerState]):
     def delta(self, low_rank: Tensor) -> tuple[Tensor, Tensor | None]:
         """(batch, length, rank) -> (batch, d_inner, length) and the bias to be added. dt_proj's own sum would round in 16 bits; the scan
         adds the bias in float32, unless dt_proj is more than its weights."""
-        taken, _ = plain.weights(self.dt_proj)
-        if taken is None:
+        taken, _ = adapters.low_rank(self.dt_proj, computed=False)
+        if taken is None or taken.changes is None:
             return call(self, "dt_proj", low_rank, self.config.d_inner).transpose(1, 2), None
-        return linear(low_rank, taken.weight).transpose(1, 2), None if taken.bias is None else taken.bias.float()
+        weight, bias = taken.base
+        return linear(low_rank, weight, None, taken.changes).transpose(1, 2), None if bias is None else bias.float()
 
     @torch.no_grad()
     def _step(self, hidden: Tensor, state: LayerState) -> Tensor:
@@ -203,11 +218,12 @@ def fused_step(config: MambaConfig) -> ByChannel:
     return ByChannel(config.d_inner, config.state_size, config.conv_kernel, int(config.time_step_rank))
 
 
-# PEFT refuses adapters on an out_proj of these families, as transformers' fused path would pass them over
+# elsewhere PEFT refuses adapters on an out_proj of these families, and transformers passes over those on dt_proj, whose weight it reads
 LINEAR_LAYERS = (
     LinearLayer("mixer.in_proj"),
     LinearLayer("mixer.x_proj"),
-    LinearLayer("mixer.dt_proj", quantize=False),  # small, and its weight times rank numbers is the time scale of a channel
+    # small, and its weight times rank numbers is the time scale of a channel
+    LinearLayer("mixer.dt_proj", quantize=False, lora=False),
     LinearLayer("mixer.out_proj", lora=False, residual=True),
 )
 

@@ -297,7 +297,7 @@ def _size(width: int, layers: int) -> dict[str, Any]:
     return {"hidden_size": width, "num_hidden_layers": layers, **heads, "tie_word_embeddings": True}
 
 
-# PEFT refuses adapters on an out_proj of these families, as transformers' fused path would pass them over
+# elsewhere PEFT refuses adapters on an out_proj of these families
 LINEAR_LAYERS = LinearLayer("mixer.in_proj"), LinearLayer("mixer.out_proj", lora=False, residual=True)
 
 FAMILY = Family(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,8 @@ from anymamba.ops.calls.called import Projection, projected
 from anymamba.ops.calls.inputs import sequence
 from anymamba.ops.calls.masks import padding_mask
 from anymamba.ops.causal_conv1d import causal_conv1d_fn
+from anymamba.ops.low_rank import Change, linear
 from anymamba.ops.norm import rms_norm_fn
-from anymamba.ops.projection import linear
 from anymamba.ops.selective_scan import selective_scan_fn
 from anymamba.reference import mamba_inner as exact
 
@@ -95,6 +95,7 @@ def mamba_inner(
     mask: Tensor | None = None,
     x_proj: Projection | None = None,
     out_proj: Projection | None = None,
+    changes: Mapping[str, Sequence[Change]] | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """mamba_inner_fn with what upstream's signature has no place for.
@@ -103,6 +104,7 @@ def mamba_inner(
     bias would (silu(bias) is not 0). The scan reads zeros and needs no mask of its own.
     x_proj, out_proj: modules to call in place of the two matrix products, where they are more than their weights (adapters, hooks).
     They run once: nothing is computed again in the backward pass.
+    changes: of low rank, beside the weights of "x_proj", "delta_proj" and "out_proj" (LoRA).
     """
     op = "mamba_inner_fn"
     optional = {
@@ -141,7 +143,7 @@ def mamba_inner(
         delta_bias, B_proj_bias, C_proj_bias, bool(delta_softplus), checkpoint_lvl, b_rms_weight, c_rms_weight,
         dt_rms_weight, b_c_dt_rms_eps,
     )  # fmt: skip
-    if not xz.numel() and x_proj is None and out_proj is None:
+    if not xz.numel() and x_proj is None and out_proj is None and not changes:
         return exact.mamba_inner_fn(*arguments)
     with compiled.untraced():
         features = checks.features(
@@ -155,10 +157,13 @@ def mamba_inner(
         call = Call(op, xz.device, xz.dtype, grad, features, sizes)
     # a graph shows the parts, a module has to be called
     in_parts = compiled.capturing() or x_proj is not None or out_proj is not None
+    changes = changes or None
     choice = None if in_parts else choose_fused(call, backend)
-    if choice is not None:
-        return choice.function(*arguments, **({} if mask is None else {"mask": mask}))
+    more = {name: value for name, value in (("mask", mask), ("changes", changes)) if value is not None}
+    if choice is not None and not (more and choice.backend == "reference"):  # the mathematics alone; the parts below have the rest
+        return choice.function(*arguments, **more)
 
+    beside = changes or {}
     backend = requested_backend(backend)  # what is computed again in the backward pass may be outside of the caller's ``with``
 
     def scanned(xz: Tensor) -> Tensor:
@@ -168,9 +173,10 @@ def mamba_inner(
         u = causal_conv1d_fn(x, conv1d_weight[:, 0], conv1d_bias, activation="silu", backend=backend)
         assert isinstance(u, Tensor)
         u = u if mask is None else u * mask[:, None].to(u.dtype)
-        rows = linear(u.mT, x_proj_weight) if x_proj is None else projected(op, "x_proj", x_proj, u.mT, x_proj_weight)
+        of_x = beside.get("x_proj", ())
+        rows = linear(u.mT, x_proj_weight, None, of_x) if x_proj is None else projected(op, "x_proj", x_proj, u.mT, x_proj_weight)
         parts = list(rows.split([dt_rank, *(row for given in (B, C) if given is None)], dim=2))
-        delta = linear(parts.pop(0), delta_proj_weight)
+        delta = linear(parts.pop(0), delta_proj_weight, None, beside.get("delta_proj", ()))
         if dt_rms_weight is not None:
             delta = _norm(delta, dt_rms_weight, b_c_dt_rms_eps, backend)
         B_, C_ = (
@@ -187,7 +193,7 @@ def mamba_inner(
     y = _checkpointed(scanned, xz) if recompute else scanned(xz)
     if out_proj is not None:
         return projected(op, "out_proj", out_proj, y.mT, out_proj_weight)
-    return linear(y.mT, out_proj_weight, out_proj_bias)
+    return linear(y.mT, out_proj_weight, out_proj_bias, beside.get("out_proj", ()))
 
 
 def _checkpointed(function: Callable[[Tensor], Tensor], xz: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -61,11 +62,12 @@ def mamba_inner_fn(
     dt_rms_weight: Tensor | None = None,
     b_c_dt_rms_eps: float = 1e-6,
     mask: Tensor | None = None,
+    changes: Mapping[str, Sequence[Any]] | None = None,
 ) -> Tensor:
     """See anymamba.ops.mamba_inner. xz: (batch, 2 * dim, length); fastest where the channel stride is 1."""
     from anymamba.backends.triton.scan.mamba_inner import mixer
 
     return mixer(
         selective_scan.SCAN, xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, out_proj_bias, A, D,
-        delta_bias, delta_softplus, checkpoint_lvl, mask,
+        delta_bias, delta_softplus, checkpoint_lvl, mask, changes,
     )  # fmt: skip

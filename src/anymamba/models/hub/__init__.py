@@ -3,6 +3,7 @@
 loading.py saving.py   whole models            weights.py      the files of tensors
 names.py stacks.py     keys of tensors         original.py     the forms from before transformers had Mamba
 files.py               folders, JSON, downloads
+adapter_files.py       LoRA in PEFT's format, adapter_options.py which options of it
 """
 
 from __future__ import annotations

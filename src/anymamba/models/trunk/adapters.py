@@ -1,4 +1,4 @@
-"""LoRA layers of PEFT, taken in by fused paths instead of being refused (Hu et al. 2021, "LoRA", section 4.1).
+"""Layers with LoRA, ours and PEFT's, taken in by fused paths instead of being refused (Hu et al. 2021, "LoRA", section 4.1).
 
 y = W x + b + sum over adapters of scaling * B(A(dropout(x))). PEFT is never imported from here: if nobody has imported it, there are no
 such layers. What a layer does beyond this formula (DoRA and other variants, mixed batches, dropout where it acts) is left to the layer.
@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from anymamba.language import _
 from anymamba.models import plain
 from anymamba.models.plain import Weights
+from anymamba.models.trunk.lora import AdaptedLinear
+from anymamba.ops.low_rank import Change
+from anymamba.ops.projection import linear
 
 
 class Pair(NamedTuple):
-    """One adapter: A, dropout: modules; B: (out, rank), bias: (out,) or None; scaling: their product's factor."""
+    """One adapter: A: (rank, in); dropout: a module; B: (out, rank), bias: (out,) or None; scaling: their product's factor."""
 
-    A: nn.Module
+    A: Tensor
     dropout: nn.Module
     B: Weights
     scaling: float
@@ -31,6 +34,13 @@ class LowRank(NamedTuple):
 
     base: Weights
     pairs: list[Pair]
+
+    @property
+    def changes(self) -> list[Change] | None:
+        """What a product in one node takes; None where a pair is more: it has a bias, or its dropout acts."""
+        if any(acts(pair.dropout) or pair.B.bias is not None for pair in self.pairs):
+            return None
+        return [Change(pair.A, pair.B.weight, pair.scaling) for pair in self.pairs]
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -45,13 +55,18 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return wrapper.modules_to_save[active[0]]
 
 
-def low_rank(module: nn.Module) -> tuple[LowRank | None, str]:
-    """A plain linear layer, or one with LoRA, as weights and low-rank pairs; or (None, why its forward has to be called)."""
+def low_rank(module: nn.Module, computed: bool = True) -> tuple[LowRank | None, str]:
+    """A plain linear layer, or one with LoRA, as weights and low-rank pairs; or (None, why its forward has to be called).
+
+    computed: whether a weight that is stored in another form, such as int8, may be computed for it.
+    """
     module = unwrapped(module)
+    if type(module) is AdaptedLinear:
+        return _own(module, computed)
     kind = _peft("peft.tuners.lora.layer", "Linear")
     if kind is None or type(module) is not kind:
         base, reason = plain.weights(module)
-        base = base or plain.computed(module)
+        base = base or (plain.computed(module) if computed else None)
         return (None, reason) if base is None else (LowRank(base, []), "")
     try:
         return _lora(module)
@@ -63,6 +78,8 @@ def low_rank(module: nn.Module) -> tuple[LowRank | None, str]:
 def merged(module: nn.Module) -> tuple[Weights | None, str]:
     """One weight and bias with every adapter in it, for steps without gradients; or (None, why not). In float32 at least where an adapter
     acts: in 16 bits a small change of a weight would be rounded away."""
+    if type(module) is AdaptedLinear:
+        return (None, reason) if (reason := _unfoldable(module)) else (module.merged(), "")
     taken, reason = _constant(module)
     if taken is None or not taken.pairs:
         return (None, reason) if taken is None else (taken.base, "")
@@ -70,8 +87,7 @@ def merged(module: nn.Module) -> tuple[Weights | None, str]:
     wide = torch.promote_types(weight.dtype, torch.float32)
     weight, bias = weight.to(wide, copy=True), None if bias is None else bias.to(wide, copy=True)
     for pair in taken.pairs:
-        A: Any = pair.A
-        weight.addmm_(pair.B.weight.to(wide), A.weight.to(wide), alpha=pair.scaling)
+        weight.addmm_(pair.B.weight.to(wide), pair.A.to(wide), alpha=pair.scaling)
         if pair.B.bias is not None:
             change = pair.B.bias.to(wide) * pair.scaling
             bias = change if bias is None else bias + change
@@ -81,6 +97,9 @@ def merged(module: nn.Module) -> tuple[Weights | None, str]:
 def foldable(module: nn.Module) -> tuple[Weights | None, str]:
     """Whether ``merged`` would do it, without its work: (the weight of the base layer and a bias where there would be one, "") or
     (None, why not)."""
+    if type(module) is AdaptedLinear:
+        reason = _unfoldable(module)
+        return (None, reason) if reason else (Weights(module.weight, module.bias), "")
     taken, reason = _constant(module)
     if taken is None:
         return None, reason
@@ -109,7 +128,7 @@ def head_and_input(module: nn.Module, hidden: Tensor) -> tuple[Tensor | None, Te
     weights, inputs, bias = [taken.base.weight], [hidden], taken.base.bias
     for pair in taken.pairs:
         weights.append(pair.B.weight)
-        inputs.append(pair.A(pair.dropout(hidden.to(pair.B.weight.dtype))) * pair.scaling)
+        inputs.append(linear(pair.dropout(hidden.to(pair.B.weight.dtype)), pair.A) * pair.scaling)
         if pair.B.bias is not None:
             change = pair.B.bias * pair.scaling
             bias = change if bias is None else bias + change
@@ -140,6 +159,38 @@ def elsewhere(module: Any, device: torch.device) -> str:
     return ", ".join(sorted({str(part.weight.device) for part in acting if part.weight.device != device}))
 
 
+def _obstacle(module: AdaptedLinear) -> str:
+    """Why calling it may be more than its weights and adapters."""
+    parts = [part for one in module.acting() for part in (one, one.dropout)]
+    reasons = [plain.hooked(part) or (_("its forward was replaced") if "forward" in part.__dict__ else "") for part in (module, *parts)]
+    return next(filter(None, reasons), "")
+
+
+def _own(module: AdaptedLinear, computed: bool) -> tuple[LowRank | None, str]:
+    reason = _obstacle(module)
+    if reason:
+        return None, reason
+    base, reason = plain.weights(module.base_layer)
+    base = base or (plain.computed(module.base_layer) if computed else None)
+    if base is None:
+        return None, _("its base layer: ") + reason
+    if any(one.magnitude is not None for one in module.acting()):
+        return None, _("a variant of LoRA: ") + "DoRA"
+    pairs = [Pair(one.A, one.dropout, Weights(one.B), one.scaling) for one in module.acting()]
+    return LowRank(base, pairs), ""
+
+
+def _unfoldable(module: AdaptedLinear) -> str:
+    """Why one weight cannot stand for it at every step."""
+    reason = _obstacle(module)
+    if reason:
+        return reason
+    if any(one.drops for one in module.acting()):
+        return _("its LoRA dropout is active (model.eval() ends that)")
+    reason = plain.weights(module.base_layer)[1]
+    return _("its base layer: ") + reason if reason else ""
+
+
 def _lora(module: Any) -> tuple[LowRank | None, str]:
     reason = plain.hooked(module) or (_("its forward was replaced") if "forward" in module.__dict__ else "")
     if reason:
@@ -164,7 +215,7 @@ def _lora(module: Any) -> tuple[LowRank | None, str]:
         reason = reason or elsewhere(module, base.weight.device)
         if B is None or reason:
             return None, _("its adapter {name!r}: ").format(name=name) + reason
-        pairs.append(Pair(module.lora_A[name], module.lora_dropout[name], B, float(module.scaling[name])))
+        pairs.append(Pair(module.lora_A[name].weight, module.lora_dropout[name], B, float(module.scaling[name])))
     return LowRank(base, pairs), ""
 
 

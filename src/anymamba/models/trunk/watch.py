@@ -16,6 +16,7 @@ from torch.nn.utils import parametrizations
 from anymamba.language import _
 from anymamba.models import plain
 from anymamba.models.trunk import adapters
+from anymamba.models.trunk.lora import AdaptedLinear
 
 _CONSTANT = tuple(
     getattr(parametrizations, name) for name in ("_WeightNorm", "_Orthogonal") if hasattr(parametrizations, name)
@@ -48,7 +49,7 @@ class Watch:
         self._modules = _values(self._children)
         self._names = [module.__dict__ for module in modules]
         self._forwards = ["forward" in names for names in self._names]
-        self._adapted = [module for module in modules if hasattr(module, "merged_adapters")]
+        self._adapted = [module for module in modules if hasattr(module, "merged_adapters") or isinstance(module, AdaptedLinear)]
         self._adapters = list(map(_adapter_state, self._adapted))
         self._own = [module._parameters for module in modules if module._parameters]
         self._parameters = _values(self._own)
@@ -86,6 +87,8 @@ def _same(now: list[Any], before: list[Any]) -> bool:
 
 
 def _adapter_state(module: Any) -> tuple[Any, ...]:
+    if isinstance(module, AdaptedLinear):
+        return module.state()
     active = module.active_adapters
     return (
         list(module.merged_adapters), bool(module.disable_adapters), list(active), dict(getattr(module, "scaling", {})),

@@ -308,7 +308,7 @@ class Loop:
             **self.validation.state(),
         }
         self.saved = checkpoint.save(
-            run.folder.path, self.step, run.model, self.optimizer, run.tokenizer, state, run.processes.main
+            run.folder.path, self.step, run.model, self.optimizer, run.tokenizer, state, run.processes.main, run.base
         )
         if run.processes.main:
             checkpoint.remove_older(run.folder.path, run.config.keep)
@@ -318,6 +318,6 @@ class Loop:
     def _save_best(self) -> None:
         run = self.run
         about = {"step": self.step, "val_loss": self.validation.best_loss}
-        checkpoint.save_best(run.folder.path, run.model, run.tokenizer, about, self.saved, run.processes.main)
+        checkpoint.save_best(run.folder.path, run.model, run.tokenizer, about, self.saved, run.processes.main, run.base)
         run.processes.any(False)
         self.pace.pause("best")

@@ -6,6 +6,7 @@ import math
 
 from anymamba.training.loop.pace import Pace
 from anymamba.training.loop.validation import SHARE
+from anymamba.training.machine import fit
 from anymamba.training.run.derive import set_intervals
 from anymamba.training.run.parts import Run
 
@@ -27,13 +28,13 @@ class TimeLimit:
     def _expect_pauses(self, step: int) -> None:
         """What validations, samples and checkpoints will take, until the first of each has been measured."""
         plan, limit, costs = self.run.plan, self.pace.limit, self.pace.costs
-        parameters = sum(parameter.numel() for parameter in self.run.model.parameters())
+        trained = fit.trained_parameters(self.run.model)
         if self.run.held_out is not None:
             costs["validation"] = SHARE * limit / (1 + (plan.steps - step) // plan.eval_every)
-            costs["best"] = 4 * parameters / DISK_SPEED
+            costs["best"] = 4 * trained / DISK_SPEED
         if plan.sample_every > 0:
             costs["sample"] = self.sample_seconds
-        costs["checkpoint"] = 12 * parameters / DISK_SPEED
+        costs["checkpoint"] = 12 * trained / DISK_SPEED
 
     @property
     def sample_seconds(self) -> float:

@@ -46,9 +46,20 @@ def kept_bytes(model: nn.Module, batch: Batch, autocast: Callable[[], AbstractCo
     return sum(storages.values())
 
 
-def require_model(parameters: int, device: torch.device) -> None:
-    """Raises AnymambaError when weights, gradients and the optimiser's moments alone exceed the memory."""
-    needed, free = 16 * parameters, memory.left(device)
+def trained_parameters(model: nn.Module) -> int:
+    """How many of its parameters are trained: all but the frozen ones."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+FROZEN_BYTES = {"none": 4.0, "int8": 1.1, "int4": 0.7}
+"""A frozen weight, by --quantize; embedding, norms and scales raise the average a little."""
+
+
+def require_model(parameters: int, device: torch.device, trained: int | None = None, quantize: str = "none") -> None:
+    """Raises AnymambaError when weights, gradients and the optimiser's moments alone exceed the memory. trained: how many of the
+    parameters are not frozen; None: all. quantize: of the frozen ones."""
+    needed = int(FROZEN_BYTES[quantize] * parameters) + 12 * (parameters if trained is None else trained)
+    free = memory.left(device)
     if free and needed > free:
         raise _too_large(needed, free, _("the weights, gradients and optimiser states"))
 

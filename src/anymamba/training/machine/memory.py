@@ -51,6 +51,12 @@ def resident() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def weight_bytes(model: torch.nn.Module) -> int:
+    """Bytes of the parameters and buffers of a model, each once."""
+    tensors = {tensor.data_ptr(): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 def text(size: int) -> str:
     """``1.5 GiB``, ``12 MiB``."""
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"

@@ -17,6 +17,7 @@ from anymamba.language import _
 from anymamba.models.lm import LanguageModel
 from anymamba.models.sizes import SIZES, config_of_size, parameters_of
 from anymamba.training.data.rows import Batch
+from anymamba.training.machine import fit
 from anymamba.training.machine.precision import choose_precision
 from anymamba.training.run.config import TrainConfig
 from anymamba.training.run.derive import batch_tokens, default_length
@@ -76,12 +77,12 @@ def optimiser_seconds(parameters: int, device: torch.device) -> float:
 def step_seconds(run: Run, limit: float = math.inf) -> float:
     """Seconds of one step of this run, from one micro-batch; from a slice of it where that alone takes far more than ``limit``."""
     device, share = run.processes.device, run.plan.rows // run.processes.world
-    parameters = sum(parameter.numel() for parameter in run.model.parameters())
-    rough = token_seconds(run.model, device, run.autocast) * share * run.plan.length + optimiser_seconds(parameters, device)
+    trained = fit.trained_parameters(run.model)
+    rough = token_seconds(run.model, device, run.autocast) * share * run.plan.length + optimiser_seconds(trained, device)
     if rough > CLEARLY * limit:
         return rough
     part = run.feeder.batch(run.done.step, run.processes.rank, run.processes.world).part(0, run.micro_batch).to(device)
-    return pass_seconds(run.model, part, run.autocast) * math.ceil(share / run.micro_batch) + optimiser_seconds(parameters, device)
+    return pass_seconds(run.model, part, run.autocast) * math.ceil(share / run.micro_batch) + optimiser_seconds(trained, device)
 
 
 def too_slow(config: TrainConfig, step: float, seconds: float, steps: int, autocast: Autocast, device: torch.device) -> AnymambaError:

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from anymamba.errors import AnymambaError
 from anymamba.language import _
-from anymamba.models import hub
-from anymamba.models.hub import files
+from anymamba.models import hub, lora
+from anymamba.models.hub import adapter_files, files
+from anymamba.models.lm import LanguageModel
 from anymamba.models.tokenizer import Tokenizer
 from anymamba.training.machine import disk, parallel
 
@@ -47,14 +48,16 @@ def step_name(step: int) -> str:
 
 
 def save(
-    run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, tokenizer: Tokenizer, state: dict[str, Any], main: bool
+    run: Path, step: int, model: LanguageModel, optimizer: torch.optim.Optimizer, tokenizer: Tokenizer, state: dict[str, Any], main: bool,
+    base: str = "",
 ) -> Path:
-    """Writes the step folder of this run, then last.txt. Every process must call it; the main one writes.
+    """Writes the step folder of this run, then last.txt. Every process must call it; the main one writes. base: of a model with adapters,
+    of which these alone are written: where it can be found.
 
     Raises AnymambaError when the disk is full; older checkpoints are as they were.
     """
     target = run / step_name(step)
-    weights = {name: parallel.full(parameter) for name, parameter in model.state_dict().items()}
+    weights = _written(model)
     moments: dict[str, Tensor] = {}
     count = 0.0
     for name, parameter in model.named_parameters():
@@ -66,7 +69,7 @@ def save(
     if not main:
         return target
     with disk.full_disk_is_named(run), files.whole_folder(target) as temporary:
-        hub.write(model, temporary, tokenizer, state=weights)
+        _write_weights(model, temporary, tokenizer, weights, base)
         save_file(moments, temporary / "optimizer.safetensors", {"format": "pt"})
         files.write_json(
             temporary / "trainer_state.json",
@@ -77,14 +80,14 @@ def save(
 
 
 def save_best(
-    run: Path, model: nn.Module, tokenizer: Tokenizer, about: dict[str, Any], saved: Path | None, main: bool
+    run: Path, model: LanguageModel, tokenizer: Tokenizer, about: dict[str, Any], saved: Path | None, main: bool, base: str = ""
 ) -> None:
     """Writes the weights to ``best``, whole or not at all. Every process must call it; the main one writes.
 
     saved: the newest step folder; where it is of this very step, its weights file gets a second name instead of a copy.
     """
     same = saved is not None and saved.name == step_name(about["step"])
-    weights = {} if same else {name: parallel.full(parameter) for name, parameter in model.state_dict().items()}
+    weights = {} if same else _written(model)
     if not main:
         return
     with disk.full_disk_is_named(run), files.whole_folder(run / BEST) as temporary:
@@ -96,8 +99,23 @@ def save_best(
                 if not (file.name.endswith(".safetensors") and _linked(file, temporary / file.name)):
                     shutil.copy2(file, temporary / file.name)
         else:
-            hub.write(model, temporary, tokenizer, state=weights)
+            _write_weights(model, temporary, tokenizer, weights, base)
         files.write_json(temporary / "validation.json", about)
+
+
+def _written(model: LanguageModel) -> dict[str, Tensor]:
+    """What a checkpoint keeps of the model, whole: all of it, or its adapters alone. Every process must ask."""
+    only = lora.adapter_names(model)
+    state = model.state_dict()
+    return {name: parallel.full(tensor) for name, tensor in state.items() if not only or ".adapters." in name}
+
+
+def _write_weights(model: LanguageModel, folder: Path, tokenizer: Tokenizer, weights: dict[str, Tensor], base: str) -> None:
+    if lora.adapter_names(model):
+        adapter_files.write(model, folder, base, tensors=weights)
+        tokenizer.save(folder)
+    else:
+        hub.write(model, folder, tokenizer, state=weights)
 
 
 def _linked(file: Path, name: Path) -> bool:

@@ -10,7 +10,9 @@ import torch
 from anymamba.backends import dispatch
 from anymamba.errors import AnymambaError
 from anymamba.language import _
-from anymamba.models import hub
+from anymamba.models import hub, lora
+from anymamba.models.config import Config
+from anymamba.models.lm import LanguageModel
 from anymamba.models.sizes import config_of_size, parameters_of
 from anymamba.models.tokenizer import load_tokenizer
 from anymamba.training.data import corpus, instruct, readers, skips
@@ -53,8 +55,27 @@ def check_options(config: TrainConfig, device: torch.device, share: int = 1, pre
     model = hub.load_config(hub.find(config.start)) if config.start else config_of_size(config.size, config.model, vocabulary)
     if config.a_activation != "auto":
         model.choose_activation(config.a_activation)
-    fit.require_model(parameters_of(model) // share, device)
+    fit.require_model(parameters_of(model) // share, device, _trained(config, model, vocabulary, share), config.quantize)
     return size
+
+
+def _trained(config: TrainConfig, model: Config, vocabulary: int, share: int) -> int | None:
+    """Parameters of the adapters in a process; None: all are trained. Raises AnymambaError for adapters that this model cannot have."""
+    options = config.lora_options
+    if options is None:
+        return None
+    names = lora.check(model, options)
+    if vocabulary > model.vocab_size:
+        raise AnymambaError(
+            "vocabulary",
+            _("--lora: the chat needs {needed} tokens, the model has {there}").format(needed=vocabulary, there=model.vocab_size),
+            why=_("new tokens need new rows in the embedding, which LoRA leaves as it is"),
+            fix=_("tune all weights first, which adds the rows: anymamba train --instruct --from {start}").format(start=config.start),
+        )
+    with torch.device("meta"):
+        layers = LanguageModel(model)
+    shapes = [tuple(layers.get_submodule(name).weight.shape) for name in names]  # type: ignore[union-attr, arg-type]
+    return sum(options.rank * (rows + columns) for rows, columns in shapes) // share
 
 
 def _check_tokenizer(config: TrainConfig) -> int:

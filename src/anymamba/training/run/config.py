@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from anymamba.errors import AnymambaError
+from anymamba.generation.quantize import WIDTHS
 from anymamba.language import N_, _
 from anymamba.models import families
+from anymamba.models.lora import DEFAULT_RANK, LoraOptions
 from anymamba.nearest import nearest
 
 try:
@@ -33,9 +35,10 @@ MAY_CHANGE = frozenset(
 Choices = tuple[str, ...] | Callable[[], list[str]]
 
 
-def _option(default: Any, text: str, choices: Choices = (), flag: str = "", same_run: bool = True) -> Any:
-    """choices: or what lists them. same_run: False for what may change between the parts of one run without changing its numbers."""
-    about = {"help": text, "choices": choices, "flag": flag, "same_run": same_run}
+def _option(default: Any, text: str, choices: Choices = (), flag: str = "", same_run: bool = True, bare: Any = None) -> Any:
+    """choices: or what lists them. same_run: False for what may change between the parts of one run without changing its numbers.
+    bare: the value of a flag without a value, for flags that may stand so."""
+    about = {"help": text, "choices": choices, "flag": flag, "same_run": same_run, "bare": bare}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=about)
     return field(default=default, metadata=about)
@@ -57,6 +60,24 @@ class TrainConfig:
         ),
     )
     start: str = _option("", N_("checkpoint to start from"), flag="--from")
+    lora: int = _option(
+        -1,
+        N_("with --from: freeze the model and train adapters of this rank beside its linear layers [rank 16]; PEFT's format"),
+        bare=DEFAULT_RANK,
+    )
+    lora_alpha: float = _option(0.0, N_("LoRA: the change is alpha / rank * B A (default: twice the rank)"))
+    lora_dropout: float = _option(0.0, N_("LoRA: share of an adapter's input that is dropped in training"))
+    lora_targets: str = _option(
+        "",
+        N_(
+            "LoRA: layers by name, with commas, or all, attention, mlp (default: those that act in plain transformers with "
+            "PEFT, too)"
+        ),
+    )
+    dora: bool = _option(False, N_("LoRA: train the norms of the rows apart from their direction (DoRA)"))
+    quantize: str = _option(
+        "none", N_("with --lora: keep the frozen weights in eight or four bits (QLoRA)"), choices=("none", *WIDTHS)
+    )
     size: str = _option("tiny", N_("the dial: tiny, small, 130m, ..."))
     model: str = _option("mamba", N_("model family"), choices=families.names)
     a_activation: str = _option(
@@ -123,6 +144,13 @@ class TrainConfig:
     shard: bool = _option(False, N_("FSDP2 instead of DDP under torchrun"), same_run=False)
     report_to: list[str] = _option([], N_("tensorboard, trackio, wandb"), same_run=False)
 
+    @property
+    def lora_options(self) -> LoraOptions | None:
+        """None: all weights are trained."""
+        if self.lora < 0:
+            return None
+        return LoraOptions(self.lora, self.lora_alpha, self.lora_dropout, self.lora_targets, self.dora)
+
     def differences(self, other: TrainConfig) -> list[str]:
         """``--flag: this value -> that`` for every field in which the two cannot be parts of one run."""
         return [
@@ -172,11 +200,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             kwargs.update(action="append", metavar="NAME")
         else:
             kwargs["type"] = type(default)
+            if about["bare"] is not None:
+                kwargs.update(nargs="?", const=about["bare"])
             kwargs["metavar"] = {int: "N", float: "X", str: "TEXT"}[type(default)]
             if about["choices"]:
                 kwargs["choices"] = _choices(one)
                 del kwargs["metavar"]
-            if default not in (0, 0.0, "", "auto"):
+            if default not in (0, 0.0, "", "auto", -1):
                 text += f" [{default}]"
         parser.add_argument(flag_of(one), help=text.replace("%", "%%"), **kwargs)
 
@@ -253,12 +283,12 @@ def _typed(value: Any, one: dataclasses.Field[Any], where: str) -> Any:
 def checked_ranges(config: TrainConfig) -> TrainConfig:
     """The same configuration. Raises AnymambaError for a number that makes no sense."""
     whole = {"length", "batch_tokens", "micro_batch", "steps", "warmup", "eval_every", "save_every", "keep", "threads"}
-    whole |= {"seed", "patience", "epochs", "max_minutes", "lr", "weight_decay", "clip", "train_tokenizer"}
+    whole |= {"seed", "patience", "epochs", "max_minutes", "lr", "weight_decay", "clip", "train_tokenizer", "lora_alpha"}
     for one in dataclasses.fields(config):
         value = getattr(config, one.name)
         if one.name in whole and value < 0:
             raise _out_of_range(one, value, _("must not be negative"))
-        if one.name in ("validation", "beta1", "beta2") and not 0 <= value < 1:
+        if one.name in ("validation", "beta1", "beta2", "lora_dropout") and not 0 <= value < 1:
             raise _out_of_range(one, value, _("must be at least 0 and below 1"))
         if one.name in ("floor", "decay_share") and not 0 <= value <= 1:
             raise _out_of_range(one, value, _("must be from 0 to 1"))
@@ -266,6 +296,9 @@ def checked_ranges(config: TrainConfig) -> TrainConfig:
             raise _out_of_range(one, value, _("-1 for the default, 0 for all, or tokens"))
         if one.name == "sample_every" and value < -1:
             raise _out_of_range(one, value, _("-1 for none, 0 for the default, or steps"))
+    if config.lora == 0 or config.lora < -1:
+        raise _out_of_range(_field("lora"), config.lora, _("the rank must be at least 1"))
+    _check_lora(config)
     if config.steps and config.epochs:
         raise AnymambaError("usage", _("give --steps or --epochs, not both"))
     fresh = TrainConfig()
@@ -278,6 +311,10 @@ def checked_ranges(config: TrainConfig) -> TrainConfig:
             fix=_("give --steps or --epochs instead"),
         )
     return config
+
+
+def _field(name: str) -> dataclasses.Field[Any]:
+    return next(one for one in dataclasses.fields(TrainConfig) if one.name == name)
 
 
 def _differs(config: TrainConfig, other: TrainConfig, name: str) -> bool:
@@ -299,6 +336,21 @@ def refuse_ignored(values: dict[str, Any]) -> None:
                 why=_(why),
                 fix=_("leave {other} out").format(other=names[void]),
             )
+
+
+def _check_lora(config: TrainConfig) -> None:
+    """Raises AnymambaError for options of LoRA that say nothing without another one."""
+    if config.lora >= 0:
+        if not config.start:
+            raise AnymambaError(
+                "usage", _("--lora adapts a model, and none was named"), fix=_("name it with --from MODEL")
+            )
+        return
+    for name in ("lora_alpha", "lora_dropout", "lora_targets", "dora"):
+        if getattr(config, name):
+            raise AnymambaError("usage", _("{flag} says how --lora is done").format(flag=flag_of(_field(name))), fix="--lora RANK")
+    if config.quantize != "none":
+        raise AnymambaError("usage", _("{flag} says how --lora is done").format(flag="--quantize"), fix="--lora RANK")
 
 
 def _out_of_range(one: dataclasses.Field[Any], value: Any, text: str) -> AnymambaError:

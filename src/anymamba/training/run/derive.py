@@ -93,7 +93,10 @@ def _rows(config: TrainConfig, parameters: int, length: int, rows_per_epoch: int
 def _rate(config: TrainConfig, width: int, reasons: dict[str, str]) -> float:
     rate = 3e-3 * math.sqrt(256 / width)
     why = _("as in the Mamba paper, with the root of the width")
-    if config.start:
+    if config.lora_options is not None:
+        # where tuning all weights wants a tenth: ten times that (Schulman et al. 2025, "LoRA Without Regret")
+        why += _(", which suits low-rank changes of a trained model too")
+    elif config.start:
         rate *= 0.1 if config.instruct else 0.3
         why += _(", less since the model is trained already")
     reasons["lr"] = why

@@ -29,7 +29,7 @@ from anymamba.training.show.trackers import Tracker
 class Run:
     """Everything the loop works with. model: bare; wrapped: what is called. held_out: rows of validation, or None. done: where the
     run stands. begin: of the command, by time.perf_counter; step_seconds: of a step, as a probe measured it, 0 without. question:
-    ids that samples of stage 2 begin with."""
+    ids that samples of stage 2 begin with. kept_row: bytes of activations that a row keeps for its backward pass, 0: not measured."""
 
     config: TrainConfig
     plan: RunPlan
@@ -51,6 +51,15 @@ class Run:
     begin: float = 0.0
     step_seconds: float = 0.0
     question: list[int] = field(default_factory=list)
+    kept_row: int = 0
+
+    @property
+    def base(self) -> str:
+        """Of a run that trains adapters: where the frozen model is, whatever the folder that somebody stands in; else empty."""
+        if self.config.lora_options is None:
+            return ""
+        path = Path(self.config.start).expanduser()
+        return str(path.resolve()) if path.exists() else self.config.start
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.dtype is None:

@@ -79,21 +79,22 @@ def _document(run: Run, config: TrainConfig, share: float, out: Path) -> dict[st
         plan = derive(config, parameters, run.model.config.hidden_size, _Train(run), plan.length, rows, world)  # type: ignore[arg-type]
     part = run.feeder.batch(0, run.processes.rank, world).part(0, 1).to(device)
     kept = fit.kept_bytes(run.model, part, run.autocast)
-    shards = world if config.shard else 1
+    shards, trained = world if config.shard else 1, fit.trained_parameters(run.model)
     free = memory.left(device)
     parts = {
-        "weights": 4 * parameters // shards,
-        "gradients": 4 * parameters // shards,
-        "optimiser": 8 * parameters // shards,
+        "weights": memory.weight_bytes(run.model) // shards,
+        "gradients": 4 * trained // shards,
+        "optimiser": 8 * trained // shards,
         "activations": int(kept * run.micro_batch * fit.TRANSIENT),
     }
     seconds = probe.step_seconds(run)
-    limited = _limited_steps(config, plan, seconds, parameters)
-    checkpoints = checkpoint.size_on_disk(parameters)
-    best = 4 * parameters if run.held_out is not None else 0
+    limited = _limited_steps(config, plan, seconds, trained)
+    checkpoints = checkpoint.size_on_disk(trained)
+    best = 4 * trained if run.held_out is not None else 0
     return {
         "model": run.model.config.model_type,
         "parameters": parameters,
+        "trained": trained,
         "tokens": tokens,
         "tokens_estimated": share < 1,
         "device": str(device),

@@ -8,9 +8,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from anymamba.generation.quantize import quantize
 from anymamba.language import _
-from anymamba.models import hub
+from anymamba.models import hub, lora
+from anymamba.models.hub import adapter_files
 from anymamba.models.lm import LanguageModel
+from anymamba.models.lora import LoraOptions
 from anymamba.models.sizes import config_of_size
 from anymamba.models.tokenizer import Tokenizer, load_tokenizer
 from anymamba.training.data import corpus, instruct, readers
@@ -98,6 +101,8 @@ def _tokenizer(config: TrainConfig, reporter: Reporter, size: int) -> Tokenizer:
 def make_model(config: TrainConfig, run: RunFolder, tokenizer: Tokenizer) -> LanguageModel:
     """On the CPU, in float32: the resumed checkpoint's, the one of --from, or fresh from --size and the seed."""
     activation = None if config.a_activation == "auto" else config.a_activation
+    if config.lora_options is not None:
+        return _adapted_model(config, config.lora_options, run, tokenizer, activation)
     if run.resumed is not None:
         return hub.load(run.resumed.folder, dtype=torch.float32, tokenizer=tokenizer, a_activation=activation)
     torch.manual_seed(config.seed)
@@ -112,6 +117,21 @@ def make_model(config: TrainConfig, run: RunFolder, tokenizer: Tokenizer) -> Lan
     if activation is not None:
         sizes.choose_activation(activation)
     return LanguageModel(sizes)
+
+
+def _adapted_model(
+    config: TrainConfig, options: LoraOptions, run: RunFolder, tokenizer: Tokenizer, activation: str | None
+) -> LanguageModel:
+    """The model of --from, frozen, with adapters: fresh ones by the seed, or the resumed checkpoint's."""
+    model = hub.load(config.start, dtype=torch.float32, tokenizer=tokenizer, a_activation=activation)
+    hub.check_vocabulary(model.config, tokenizer)
+    if config.quantize != "none":
+        quantize(model, config.quantize)
+    torch.manual_seed(config.seed)
+    lora.attach(model, options)
+    if run.resumed is not None:
+        adapter_files.fill(model, run.resumed.folder)
+    return model
 
 
 @torch.no_grad()

@@ -10,7 +10,11 @@ import torch
 
 from anymamba.backends import dispatch, machine
 from anymamba.language import _, ngettext
+from anymamba.models import lora
+from anymamba.models.families import family_of
+from anymamba.models.lora import LoraOptions
 from anymamba.training.data.corpus import Corpus
+from anymamba.training.machine import fit, memory
 from anymamba.training.run.parts import Run
 from anymamba.training.run.runfolder import config_document
 from anymamba.training.show.report import count
@@ -41,6 +45,8 @@ def say_plan(
         (_("learning rate"), rates, why.get("lr", "")),
         (_("run folder"), str(run.folder.path), ""),
     ]
+    if run.config.lora_options is not None:
+        rows[1:1] = _adapter_rows(run, run.config.lora_options)
     resumed = run.folder.resumed
     if resumed is not None:
         rows.append((_("continues"), resumed.folder.name, "" if notes else _("as it was")))
@@ -49,6 +55,32 @@ def say_plan(
         run.reporter.note(_("what changes from here on:"))
         for text in notes:
             run.reporter.note("  " + text)
+
+
+def _adapter_rows(run: Run, options: LoraOptions) -> list[tuple[str, str, str]]:
+    """What LoRA trains, and what the run will take of memory."""
+    adapters, trained = lora.adapters_of(run.model, "default"), fit.trained_parameters(run.model)
+    names = lora.leaves(list(adapters))
+    kind = "DoRA" if options.dora else "LoRA"
+    of = _("rank {rank}, alpha {alpha:g}, {count} trained on {layers} layers").format(
+        rank=options.rank, alpha=options.scaling * options.rank, count=count(trained), layers=len(adapters)
+    )
+    elsewhere = [name for name in names if name not in family_of(run.model.config).lora_targets(run.model.config)]
+    why = ", ".join(names)
+    if elsewhere:
+        why += _("; plain transformers with PEFT does without {names}: `anymamba run` there, or `anymamba merge`").format(
+            names=", ".join(elsewhere)
+        )
+    if not run.kept_row:
+        part = run.feeder.batch(run.done.step, run.processes.rank, run.processes.world).part(0, 1).to(run.processes.device)
+        run.kept_row = fit.kept_bytes(run.model, part, run.autocast)
+    sizes = (
+        memory.weight_bytes(run.model) - 4 * trained, 4 * trained, 12 * trained, int(run.kept_row * run.micro_batch * fit.TRANSIENT),
+    )  # fmt: skip
+    text = _("base {base}, adapters {adapters}, gradients and AdamW {optimiser}, activations {activations}").format(
+        base=memory.text(sizes[0]), adapters=memory.text(sizes[1]), optimiser=memory.text(sizes[2]), activations=memory.text(sizes[3])
+    )
+    return [(kind, of, why), (_("memory"), text, _("together {total}").format(total=memory.text(sum(sizes))))]
 
 
 def _device_name(device: torch.device) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 
-from anymamba.backends import dispatch
+from anymamba.backends import dispatch, matrix_units
 from anymamba.determinism import deterministic
 from anymamba.errors import AnymambaError
 from anymamba.language import _, ngettext
+from anymamba.models import lora
 from anymamba.models.sizes import SIZES
 from anymamba.models.tokenizer import Tokenizer
 from anymamba.training.data.corpus import Corpus
@@ -109,7 +110,8 @@ def prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Re
     tokenizer, data = tokenizer_and_data(config, folder, processes, reporter)
     model = make_model(config, folder, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    fit.require_model(parameters // (processes.world if config.shard else 1), processes.device)
+    shards, trained = processes.world if config.shard else 1, fit.trained_parameters(model)
+    fit.require_model(parameters // shards, processes.device, trained // shards, config.quantize)
     rows, held_out, length_why = _rows(config, data, parameters, tokenizer)
     if config.patience and held_out is None:
         raise _nothing_held_out(config)
@@ -118,10 +120,14 @@ def prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Re
         plan.reasons["length"] = length_why
     done = _progress(plan, config, folder, rows.count)
     if plan.steps > done.step:
-        needed = checkpoint.room_needed(folder.path, parameters, config.keep, held_out is not None)
+        needed = checkpoint.room_needed(folder.path, trained, config.keep, held_out is not None)
         disk.require(folder.path, needed, _("the checkpoints"))
     dtype, precision_why = choose_precision(config.precision, processes.device)
     decaying = optim.decaying_names(model)
+    # a processor without 16-bit products multiplies float32 weights as they are; shards of one group have one dtype
+    rounds = dtype is not None and not (processes.device.type == "cpu" and matrix_units.widens(dtype))
+    if config.lora_options is not None and dtype is not None and rounds and not config.shard:
+        lora.narrow_frozen_layers(model, dtype)
     model.to(processes.device)
     feeder = Feeder(rows, plan.rows, config.seed)
     feeder.continue_at(done.step, done.row)
@@ -131,9 +137,9 @@ def prepare(config: TrainConfig, resume: str, processes: Processes, reporter: Re
         plan.rows // processes.world, dtype, decaying, ThreadWatch(max(most, threads)) if may_change else None, done, begin,
         question=first_question(data) if config.instruct else [],
     )  # fmt: skip
-    micro_why = "" if plan.steps <= done.step else _fit_memory(run, parameters)
+    micro_why = "" if plan.steps <= done.step else _fit_memory(run, parameters, trained)
     if config.max_minutes and plan.steps > done.step:
-        _fit_time(run, parameters)
+        _fit_time(run, trained)
     set_intervals(plan, config)
     notes = continuing.changes(plan, config, folder.before, done, rows.count) if resumed is not None and folder.before else []
     run.wrapped = processes.wrap(model, config.shard)
@@ -154,8 +160,11 @@ def _progress(plan: RunPlan, config: TrainConfig, folder: RunFolder, rows_per_pa
     return dataclasses.replace(done, planned=plan.steps)
 
 
-def _fit_time(run: Run, parameters: int) -> None:
-    """Measures a step and sets the number of steps to what the time allows. Raises AnymambaError when those are too few."""
+def _fit_time(run: Run, trained: int) -> None:
+    """Measures a step and sets the number of steps to what the time allows. trained: how many parameters are not frozen.
+
+    Raises AnymambaError when those steps are too few.
+    """
     config, plan, done, processes = run.config, run.plan, run.done, run.processes
     left = run.begin + config.max_minutes * 60 - time.perf_counter()
     wanted = 1 if done.step else min(probe.FEWEST_STEPS, plan.steps)
@@ -164,9 +173,9 @@ def _fit_time(run: Run, parameters: int) -> None:
         run.step_seconds = state.get("seconds", 0.0) / done.step if done.step else 0.0
         plan.steps = min(plan.steps, done.step + 1000) if not run.step_seconds else plan.steps
         return
-    fits = _steps_that_fit(run, left / wanted, parameters)
+    fits = _steps_that_fit(run, left / wanted, trained)
     if fits < wanted:  # kernels are compiled by now, and what else the machine did may have ended
-        fits = _steps_that_fit(run, left / wanted, parameters)
+        fits = _steps_that_fit(run, left / wanted, trained)
     if fits < wanted:
         error = probe.too_slow(config, run.step_seconds, left, wanted, run.autocast, processes.device)
         if fits < 1 or config.size != next(iter(SIZES)) or config.start:
@@ -182,11 +191,11 @@ def _fit_time(run: Run, parameters: int) -> None:
     ).format(minutes=config.max_minutes, step_seconds=run.step_seconds)
 
 
-def _steps_that_fit(run: Run, enough: float, parameters: int) -> int:
+def _steps_that_fit(run: Run, enough: float, trained: int) -> int:
     """Measures a step (enough: seconds that would do) and says how many fit into what is left of the time."""
     # all processes see the slowest of them
     run.step_seconds = run.processes.least(-math.ceil(probe.step_seconds(run, enough) * 1e6)) / -1e6
-    left = run.begin + run.config.max_minutes * 60 - time.perf_counter() - checkpoint.size_on_disk(parameters) / DISK_SPEED
+    left = run.begin + run.config.max_minutes * 60 - time.perf_counter() - checkpoint.size_on_disk(trained) / DISK_SPEED
     return run.processes.least(int(left * (1 - RESERVE - 2 * SHARE) / run.step_seconds))
 
 
@@ -214,8 +223,8 @@ def _rows(config: TrainConfig, data: Corpus, parameters: int, tokenizer: Tokeniz
     return rows, held_out, why
 
 
-def _fit_memory(run: Run, parameters: int) -> str:
-    """Settles micro-batch and activation checkpointing; why."""
+def _fit_memory(run: Run, parameters: int, trained: int) -> str:
+    """Settles micro-batch and activation checkpointing; why. trained: how many of the parameters are not frozen."""
     config, mine = run.config, run.plan.rows // run.processes.world
     model, device = run.model, run.processes.device
     model.backbone.gradient_checkpointing = config.checkpointing == "on"
@@ -231,15 +240,15 @@ def _fit_memory(run: Run, parameters: int) -> str:
         run.micro_batch = max(size for size in range(1, min(config.micro_batch, mine) + 1) if mine % size == 0)
         return "" if run.micro_batch == config.micro_batch else _("a divisor of the rows")
     one = run.feeder.batch(0, run.processes.rank, run.processes.world).part(0, 1).to(device)
-    reserved = 12 * parameters // (run.processes.world if config.shard else 1)
-    per_row = fit.kept_bytes(model, one, run.autocast)
+    reserved = 12 * trained // (run.processes.world if config.shard else 1)
+    per_row = run.kept_row = fit.kept_bytes(model, one, run.autocast)
     if config.deterministic:
         run.micro_batch = fit.fixed_rows(per_row, mine, run.plan.length, device, reserved, parameters)
         return _("the same on every run")
     chosen = fit.choose_rows(per_row, mine, run.plan.length, device, reserved, parameters)
     if not chosen and config.checkpointing == "auto":
         model.backbone.gradient_checkpointing = True
-        per_row = fit.kept_bytes(model, one, run.autocast)
+        per_row = run.kept_row = fit.kept_bytes(model, one, run.autocast)
         chosen = fit.choose_rows(per_row, mine, run.plan.length, device, reserved, parameters)
     if not chosen:
         raise fit.nothing_fits(per_row, reserved, device)

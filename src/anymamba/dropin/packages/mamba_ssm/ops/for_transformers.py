@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
+from anymamba.dropin import peft_layers
 from anymamba.dropin.caller import Caller, caller, obstacle, obstacles, say_once, unread_biases
 from anymamba.errors import warn_once
 from anymamba.language import _
@@ -77,7 +78,7 @@ def _say_what_is_passed_over(mixer: nn.Module) -> None:
     kind = type(mixer).__name__
     for name in ("conv1d", "dt_proj"):
         child = mixer._modules.get(name)
-        if child is None or hasattr(child, "_hf_hook") or "parametrizations" in child._modules:
+        if child is None or hasattr(child, "_hf_hook") or "parametrizations" in child._modules or peft_layers.reads_weight(child):
             continue
         reason = obstacle(child)
         if reason:
