@@ -90,6 +90,16 @@ def test_plan_says_what_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "256 bytes a token" in capsys.readouterr().out
 
 
+def test_a_model_that_memory_cannot_hold_is_refused_with_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.save(LanguageModel(hub.load_config(folder(tmp_path))), tmp_path / "model")
+    monkeypatch.setattr("anymamba.training.machine.memory.left", lambda device: 20_000)
+    assert main(["generate", str(tmp_path / "model"), "--device", "cpu", "--max-tokens", "9"]) == 1
+    told = capsys.readouterr().err
+    assert "does not fit into memory" in told and "keys and values of 9 tokens" in told and "--quantize" in told
+
+
 def test_the_front_door_begins_trains_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Train from scratch, generate, int8, a state on disk: a hybrid by the command line."""
     book = tmp_path / "book.txt"

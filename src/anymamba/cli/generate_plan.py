@@ -21,6 +21,19 @@ _MEASURED_BYTES = 64 * 2**20
 
 def run(arguments: argparse.Namespace) -> int:
     """0: it fits into memory; 1: it does not."""
+    document = plan(arguments)
+    rate = _bytes_a_second(device_of(arguments.device))
+    document["memory_bytes_per_second"] = round(rate)
+    document["tokens_per_second_at_most"] = round(rate / document["weight_bytes"], 1)
+    if arguments.json:
+        print(json.dumps(document, ensure_ascii=False))
+    else:
+        print("\n".join(_lines(document)))
+    return int(document["fits"] is False)
+
+
+def plan(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is written as JSON, but for speed: nothing is measured or allocated."""
     from anymamba.models import hub
     from anymamba.models.footprint import footprint
     from anymamba.models.gguf.architectures import config_of
@@ -28,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from anymamba.training.machine import memory
 
     device = device_of(arguments.device)
-    texts = _texts(arguments.prompts)
+    texts = _texts(getattr(arguments, "prompts", None))
     path = Path(arguments.model).expanduser()
     if is_gguf(path):
         file = GGUFFile(path)
@@ -46,11 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
         weights = taken.weights(_DTYPE_BYTES[dtype], arguments.quantize)
     state = taken.state * texts
     tokens = _tokens(arguments, taken.context)
-    size = _DTYPE_BYTES[dtype]
+    size = _DTYPE_BYTES.get(dtype, 4)  # a GGUF file's activations are float32
     cache = taken.token * size * tokens * texts
     free = memory.left(device)
-    rate = _bytes_a_second(device)
-    document: dict[str, Any] = {
+    return {
         "model": str(arguments.model), "model_type": config.model_type, "parameters": taken.parameters, "device": str(device),
         "dtype": dtype, "quantize": arguments.quantize, "texts": texts, "weight_bytes": weights, "state_bytes": state,
         "tokens": tokens, "context": taken.context, "key_value_bytes": cache, "key_value_bytes_per_token": taken.token * size,
@@ -60,13 +72,32 @@ def run(arguments: argparse.Namespace) -> int:
             for name, width in (("float32", None), ("bfloat16", None), ("bfloat16", "int8"), ("float32", "int4"))
             if (needed := taken.weights(_DTYPE_BYTES[name], width) + state + taken.token * _DTYPE_BYTES[name] * tokens * texts) <= free
         ],
-        "memory_bytes_per_second": round(rate), "tokens_per_second_at_most": round(rate / weights, 1),
     }  # fmt: skip
-    if arguments.json:
-        print(json.dumps(document, ensure_ascii=False))
-    else:
-        print("\n".join(_lines(document)))
-    return int(document["fits"] is False)
+
+
+def check_memory(arguments: argparse.Namespace) -> None:
+    """Raises AnymambaError with the numbers of the plan for a folder that this machine's memory cannot hold: the system would end the
+    process in the middle of reading it. A look at the files' sizes is enough where there is room."""
+    from anymamba.models.hub.files import read_json
+    from anymamba.training.machine import memory
+
+    folder = Path(arguments.model).expanduser()
+    files = list(folder.glob("*.safetensors")) if (folder / "config.json").is_file() else []
+    free = memory.left(device_of(arguments.device))
+    if not free or 2 * sum(file.stat().st_size for file in files) <= free:  # twice: 16 bits may be read as float32
+        return
+    document = plan(arguments)
+    rounded = "quantization_config" in read_json(folder / "config.json")  # such weights are used as they lie in the file
+    if document["fits"] is False and not rounded:
+        weights, state, cache = (memory.text(document[name]) for name in ("weight_bytes", "state_bytes", "key_value_bytes"))
+        raise AnymambaError(
+            "memory",
+            _("{model} does not fit into memory: {free} are free").format(model=arguments.model, free=memory.text(free)),
+            why=_("weights {weights}, state {state}, keys and values of {tokens} tokens {cache}").format(
+                weights=weights, state=state, tokens=document["tokens"], cache=cache
+            ),
+            fix=_options(document["would_fit"]),
+        )
 
 
 def _lines(plan: dict[str, Any]) -> list[str]:
@@ -134,8 +165,8 @@ def _tokens(arguments: argparse.Namespace, context: int | None) -> int:
     """How long a text is to get: the prompt, at most a token a byte, and --max-tokens; the trained length where that has no end."""
     if arguments.max_tokens < 0:
         return context or 0
-    longest = len(arguments.prompt.encode())
-    if arguments.prompts:
+    longest = len(getattr(arguments, "prompt", "").encode())
+    if getattr(arguments, "prompts", None):
         longest = max((len(line) for line in Path(arguments.prompts).expanduser().read_bytes().splitlines()), default=0)
     return longest + arguments.max_tokens
 

@@ -119,6 +119,7 @@ def load_model(arguments: argparse.Namespace, passes: bool = True, mapped: bool 
     import torch
 
     from anymamba.backends.dispatch import set_backend
+    from anymamba.cli import generate_plan
     from anymamba.determinism import switch_on
     from anymamba.generation.dtype import fastest
     from anymamba.generation.model import load
@@ -134,6 +135,8 @@ def load_model(arguments: argparse.Namespace, passes: bool = True, mapped: bool 
     device = device_of(arguments.device)
     if passes and device.type == "cuda":
         prepare_triton()
+    if not mapped:
+        generate_plan.check_memory(arguments)
     model = load(
         arguments.model, device, arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer,
         a_activation=arguments.a_activation, mapped=mapped, adapter=adapters_of(arguments.adapter),
