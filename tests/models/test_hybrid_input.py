@@ -95,7 +95,7 @@ def test_a_model_that_memory_cannot_hold_is_refused_with_numbers(
 ) -> None:
     hub.save(LanguageModel(hub.load_config(folder(tmp_path))), tmp_path / "model")
     monkeypatch.setattr("anymamba.training.machine.memory.left", lambda device: 20_000)
-    assert main(["generate", str(tmp_path / "model"), "--device", "cpu", "--max-tokens", "9"]) == 1
+    assert main(["generate", str(tmp_path / "model"), "--device", "cpu", "--dtype", "bfloat16", "--max-tokens", "9"]) == 1
     told = capsys.readouterr().err
     assert "does not fit into memory" in told and "keys and values of 9 tokens" in told and "--quantize" in told
 

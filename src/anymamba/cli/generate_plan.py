@@ -75,9 +75,10 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def check_memory(arguments: argparse.Namespace) -> None:
+def check_memory(arguments: argparse.Namespace, mapped: bool = False) -> None:
     """Raises AnymambaError with the numbers of the plan for a folder that this machine's memory cannot hold: the system would end the
-    process in the middle of reading it. A look at the files' sizes is enough where there is room."""
+    process in the middle of reading it. A look at the files' sizes is enough where there is room. mapped: weights that need no change stay
+    in the file."""
     from anymamba.models.hub.files import read_json
     from anymamba.training.machine import memory
 
@@ -85,6 +86,8 @@ def check_memory(arguments: argparse.Namespace) -> None:
     files = list(folder.glob("*.safetensors")) if (folder / "config.json").is_file() else []
     free = memory.left(device_of(arguments.device))
     if not free or 2 * sum(file.stat().st_size for file in files) <= free:  # twice: 16 bits may be read as float32
+        return
+    if mapped and arguments.dtype in (None, _dtype(None, folder)) and not arguments.quantize:
         return
     document = plan(arguments)
     rounded = "quantization_config" in read_json(folder / "config.json")  # such weights are used as they lie in the file

@@ -135,8 +135,7 @@ def load_model(arguments: argparse.Namespace, passes: bool = True, mapped: bool 
     device = device_of(arguments.device)
     if passes and device.type == "cuda":
         prepare_triton()
-    if not mapped:
-        generate_plan.check_memory(arguments)
+    generate_plan.check_memory(arguments, mapped and device.type == "cpu")
     model = load(
         arguments.model, device, arguments.dtype, arguments.quantize, tokenizer=arguments.tokenizer,
         a_activation=arguments.a_activation, mapped=mapped, adapter=adapters_of(arguments.adapter),
