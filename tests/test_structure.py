@@ -83,7 +83,8 @@ def test_no_circles() -> None:
 
 MOST_FILES = 16
 FLAT_BY_NATURE = {
-    "cli": (32, "a file a verb, its parts beside it"), "ops": (18, "a file an op"), "reference": (20, "a file an op"), "models": (26, "a file a family"),
+    "cli": (32, "a file a verb, its parts beside it"),
+    "ops": (18, "a file an op"), "reference": (20, "a file an op"), "models": (26, "a file a family"),
     "models/trunk": (24, "a file a part of a model"), "backends": (22, "the dispatcher"),
     "doctor": (24, "the recogniser; machine, rules, report and compat have folders"),
 }  # fmt: skip
