@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from typing import Any
 
 import pytest
@@ -114,6 +116,51 @@ def wrapped(text: str) -> bytes:
             line = "      " + line[cut + 1 :]
         lines.append(line)
     return "\n".join(lines).encode("utf-8")
+
+
+def curly_quotes(text: str) -> bytes:
+    """As word processors, chat programs and translators write them."""
+    return re.sub(r"'([^'\n]*)'", "‘\\1’", re.sub(r'"([^"\n]*)"', "“\\1”", text)).encode("utf-8")
+
+
+def back_quotes(text: str) -> bytes:
+    return text.replace("'", "`").encode("utf-8")
+
+
+def entities(text: str) -> bytes:
+    """Copied out of a page's source."""
+    return html.escape(text).encode("utf-8")
+
+
+def markdown_escapes(text: str) -> bytes:
+    return (text.replace("_", "\\_") if ":\\" not in text else text).encode("utf-8")
+
+
+def full_width(text: str) -> bytes:
+    """What a translator makes of punctuation."""
+    return text.replace(": ", "：").encode("utf-8")
+
+
+PASTED = [curly_quotes, back_quotes, entities, markdown_escapes, full_width]
+
+
+@pytest.mark.parametrize("change", PASTED, ids=lambda change: change.__name__)
+def test_first_cause_survives_pasting(change: Any) -> None:
+    chosen = [case for case in CASES[::4] if case.causes[0] != "unknown"]
+    lost = [case.name for case in chosen if names(change(case.log.decode("utf-8")))[0] != case.causes[0]]
+    assert len(lost) <= 0.03 * len(chosen), lost
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ModuleNotFoundError: No module named 'causal _conv1d _cuda'",  # text recognition
+        "Exception has occurred: TypeError\ncausal_conv1d_fwd(): incompatible function arguments.",  # an editor
+        "selective_scan_cuda.cpython-310-x86_64-linux-gnu. so: undefined symbol: _ZN3c1017x",
+    ],
+)
+def test_text_from_pictures_and_editors(text: str) -> None:
+    assert names(text.encode("utf-8")) != ["unknown"]
 
 
 CHANGES = [crlf, utf16, utf16_without_mark, gbk, coloured, quoted, docker, indented, ci_stamps]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import os
 import re
@@ -39,15 +40,15 @@ FROM_MATCHES = {
 }  # fmt: skip
 
 
-def environments(system: str) -> Iterator[Environment]:
+def environments(system: str, place: str = "", shell: str | None = None) -> Iterator[Environment]:
+    shell = shell or ("powershell" if system == "windows" else "bash")
     for manager, (torch, cuda), python in itertools.product(MANAGERS, TORCHES, ("3.10", "3.14")):
-        shell = "powershell" if system == "windows" else "bash"
-        yield Environment(system, shell, manager, "", python, torch, cuda)
+        yield Environment(system, shell, manager, place, python, torch, cuda)
 
 
-def all_commands(system: str) -> set[str]:
+def all_commands(system: str, place: str = "", shell: str | None = None) -> set[str]:
     made: set[str] = set()
-    for environment in environments(system):
+    for environment in environments(system, place, shell):
         known = dict(blanks.values(environment), **FROM_MATCHES)
         for rule in RULES:
             for step in steps(rule, environment, known):
@@ -71,16 +72,58 @@ def test_commands_can_be_pasted(system: str) -> None:
         assert command == command.strip() and "\n" not in command
 
 
-@pytest.mark.parametrize("system", ["linux", "wsl", "macos"])
-@pytest.mark.skipif(not SHELLCHECK, reason="shellcheck is not installed")
-def test_bash_accepts_them(system: str, tmp_path: Path) -> None:
-    script = tmp_path / "commands.sh"
-    lines = [f"( {command} )" for command in sorted(all_commands(system))]
+def bash_accepts(commands: set[str], folder: Path) -> None:
+    script = folder / "commands.sh"
+    lines = [f"( {command} )" for command in sorted(commands)]
     script.write_text("#!/bin/bash\n" + "\n".join(lines) + "\n", "utf-8")
     # variables set in the subshells of this very script, files that are not here, cd without a check
     unimportant = "SC2155,SC2030,SC2031,SC2164,SC2086,SC1091,SC2046,SC2103"
     done = subprocess.run([str(SHELLCHECK), "-e", unimportant, str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[:3000]
+
+
+@pytest.mark.parametrize("system", ["linux", "wsl", "macos"])
+@pytest.mark.skipif(not SHELLCHECK, reason="shellcheck is not installed")
+def test_bash_accepts_them(system: str, tmp_path: Path) -> None:
+    bash_accepts(all_commands(system), tmp_path)
+
+
+@pytest.mark.skipif(not SHELLCHECK, reason="shellcheck is not installed")
+def test_a_dockerfile_takes_them(tmp_path: Path) -> None:
+    lines = all_commands("linux", "dockerfile")
+    assert {line.split(" ")[0] for line in lines} <= {"FROM", "RUN", "ENV", "#"}
+    for line in lines:
+        if line.startswith("FROM "):
+            assert re.fullmatch(r"FROM [\w./-]+:[\w.-]+", line), line
+        if line.startswith("ENV "):  # one setting, without a blank that Docker would take for the next one
+            assert re.fullmatch(r"ENV [A-Z][A-Z0-9_]*=(?:\S+|\"[^\"]*\")", line), line
+        # a layer has no session: nothing is activated, and root needs no sudo
+        assert not re.search(r"\bsudo\b|\bsource |conda activate|activate$|\bexport [^&]*$", line) or line.startswith("#"), line
+    bash_accepts({line.removeprefix("RUN ") for line in lines if line.startswith("RUN ")}, tmp_path)
+
+
+@pytest.mark.skipif(not SHELLCHECK, reason="shellcheck is not installed")
+def test_a_notebook_takes_them(tmp_path: Path) -> None:
+    lines = all_commands("linux", "notebook")
+    python = {line for line in lines if line.startswith("import ")}
+    for line in python:
+        ast.parse(line)
+    wrong = [line for line in lines - python if not re.match(r"!\S|%env [A-Z][A-Z0-9_]*=[^$]+$|%pip ", line)]
+    assert wrong == []
+    shell = {line[1:] for line in lines if line.startswith("!")}
+    # each line with ! is a shell of its own: a folder or a variable does not last until the next one
+    assert [line for line in shell if re.search(r"^cd \S+$|^export |^source ", line)] == []
+    bash_accepts(shell, tmp_path)
+
+
+def test_cmd_takes_them() -> None:
+    for line in all_commands("windows", shell="cmd"):
+        assert line.count('"') % 2 == 0, line
+        # cmd knows single quotes no more than any other letter, and none of PowerShell's or bash's words
+        outside = re.sub(r'\\"|"(?:\\"|[^"])*"', "", line)
+        assert not re.search(r"\$|'|;|\bexport\b|\bsudo\b|(?:^|&& )[A-Z_]+=", outside), line
+        assert not re.search(r"[<>|](?! \S+$| ?\S+ 2>&1|&1)", outside), line
+        assert all(part.strip() for part in line.split(" && ")), line
 
 
 def test_powershell_accepts_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 # colours and cursor movement (CSI), window titles and hyperlinks (OSC)
@@ -21,6 +22,15 @@ _PREFIX = re.compile(
     r"|[│┃]"
     r")"
 )
+# Markdown's escapes, in a line whose backslashes are not those of a path
+_PATH = re.compile(r"[A-Za-z]:\\|\\[A-Za-z0-9][\w.-]*\\[A-Za-z0-9]")
+_MARKDOWN = re.compile(r"\\([_*\[\]`<>#~|.-])")
+# blanks that text recognition puts into names
+_BROKEN = re.compile(
+    r"(?<=[a-z0-9])(?: _ ?|_ )(?=(?:ssm|conv1d|scan|cuda|fn|fwd|bwd|update|metal|version|interface|state|size|available|triton|type|core"
+    r"|oflex)(?:\b|_| _))"
+)
+_BROKEN_ENDING = re.compile(r"(?<=[\w*])\. (?=(?:so|whl|cu|cpp|cpython)\b|_[a-z])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\u200b]")
 
 
@@ -31,6 +41,12 @@ def clean(line: str) -> str:
     if "m" in line and "[" in line:
         line = _LOST_ANSI.sub("", line)
     line = _CONTROL.sub("", line)
+    if "&" in line and ";" in line:
+        line = html.unescape(line)
+    if "\\_" in line and not _PATH.search(line):
+        line = _MARKDOWN.sub(r"\1", line)
+    if " _" in line or "_ " in line or ". " in line:
+        line = _BROKEN_ENDING.sub(".", _BROKEN.sub("_", line))
     while True:
         found = _PREFIX.match(line)
         if not found or not found.end():

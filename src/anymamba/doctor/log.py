@@ -7,7 +7,7 @@ import re
 from typing import Any, Dict, Iterator, List, Match, Optional
 
 from anymamba.doctor import installations, recognise
-from anymamba.doctor.patterns import compiled
+from anymamba.doctor.patterns import compiled, plain
 from anymamba.doctor.reading import Line, Reading
 from anymamba.doctor.signature import Signature
 
@@ -56,7 +56,7 @@ class Log:
     def __init__(self, reading: Reading, name: str = "") -> None:
         self.reading, self.name = reading, name
         self.lines: List[Line] = reading.lines
-        self.text = "\n".join(line.text for line in self.lines)
+        self.text = plain("\n".join(line.text for line in self.lines))
         self._starts: List[int] = []
         start = 0
         for line in self.lines:

@@ -28,9 +28,9 @@ def commands(
         return tuple(to_cmd(line) for line in lines) if environment.shell == "cmd" else tuple(lines)
     lines = [with_manager(line, environment) for line in filled]
     if environment.place == "dockerfile":
-        return tuple(piece for line in lines for piece in to_dockerfile(line))
+        return tuple(to_dockerfile(without_session(lines)))
     if environment.place == "notebook":
-        return tuple(piece for line in lines for piece in to_notebook(line))
+        return tuple(piece for line in without_session(lines) for piece in to_notebook(line))
     return tuple(lines)
 
 
@@ -115,28 +115,59 @@ def to_cmd(command: str) -> str:
     return " && ".join(lines)
 
 
-def to_dockerfile(command: str) -> List[str]:
-    """Lines of a Dockerfile; settings become ENV, so that they hold in the next layers."""
-    if re.match(r"(?:FROM|RUN|ENV) ", command):
-        return [command]
-    command = command.replace("sudo ", "")
-    lines, rest = [], []
-    for part in command.split(" && "):
-        if _EXPORT.match(part):
-            lines.append("ENV " + _EXPORT.sub("", part))
-        else:
-            rest.append(part)
-    return lines + (["RUN " + " && ".join(rest)] if rest else [])
+def without_session(commands: List[str]) -> List[str]:
+    """Each line as a shell of its own takes it: what cd, source and conda activate do for a session comes before every later command."""
+    lines: List[str] = []
+    before: List[str] = []
+    run = ""
+    for command in commands:
+        rest = []
+        for part in command.split(" && "):
+            activated = re.match(r"conda activate (\S+)$", part)
+            if activated:
+                run = "conda run -n {} ".format(activated.group(1))
+            elif re.match(r"(?:cd|source|\.) ", part):
+                before.append(re.sub(r"\bsource ", ". ", part) if " || " not in part else "{ " + re.sub(r"\bsource ", ". ", part) + "; }")
+            else:
+                rest.append(run + part if re.match(r"(?:python3?|pip|uv|poetry) ", part) else part)
+        if rest:
+            lines.append(" && ".join(before + rest))
+    return lines
+
+
+def to_dockerfile(commands: List[str]) -> List[str]:
+    """Lines of a Dockerfile; settings become ENV, so that they hold in the next layers. What a shell has to compute is set in the layer
+    that needs it, and is said in a comment where only the container itself does."""
+    lines: List[str] = []
+    computed: List[str] = []
+    for command in commands:
+        if re.match(r"(?:FROM|RUN|ENV) ", command):
+            lines.append(command)
+            continue
+        rest = []
+        for part in command.replace("sudo ", "").split(" && "):
+            if _EXPORT.match(part) and "$(" in part:
+                computed.append(part)
+            elif _EXPORT.match(part):
+                lines.append("ENV " + _EXPORT.sub("", part))
+            else:
+                rest.append(part)
+        if rest:
+            lines.append("RUN " + " && ".join(computed + rest))
+            computed = []
+    return lines + ["# " + part for part in computed]
 
 
 def to_notebook(command: str) -> List[str]:
-    """Cells of Jupyter, Colab and Kaggle: each ! line is a shell of its own, so settings go through %env."""
+    """Cells of Jupyter, Colab and Kaggle: each ! line is a shell of its own, so settings go through %env, or through Python where a shell
+    has to compute them."""
     lines, rest = [], []
     for part in command.split(" && "):
-        if _EXPORT.match(part) and "$" not in part:
-            lines.append("%env " + _EXPORT.sub("", part))
+        name, _, value = _EXPORT.sub("", part).partition("=")
+        if _EXPORT.match(part) and "$" in value:
+            lines.append('import os, subprocess; os.environ["{}"] = subprocess.getoutput({!r})'.format(name, "echo " + value))
         elif _EXPORT.match(part):
-            lines.append("%env " + re.sub(r"\$(\w+)", r"{\1}", _EXPORT.sub("", part)))
+            lines.append("%env {}={}".format(name, value))
         else:
             rest.append(part)
     return lines + (["!" + " && ".join(rest)] if rest else [])

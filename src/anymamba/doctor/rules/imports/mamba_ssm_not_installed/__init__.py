@@ -8,7 +8,8 @@ from anymamba.doctor.log import Log
 from anymamba.doctor.rule import CERTAIN, LIKELY, Match, Rule
 
 _MISSING = (
-    r"(?:ModuleNotFoundError|ImportError): No module named '?mamba[-_]ssm'?(?![\w.])"
+    r"No module named '?mamba[-_]ssm'?(?![\w.])"
+    r"|[Uu]nable to import [Mm]amba kernels|mamba[-_]ssm (?:package )?(?:is not installed|not found)"
     r"|[Mm]amba(?:[-_]ssm)? is not installed\. Please install"
     r"|(?:requires?|need) (?:the )?[`']?mamba[-_]ssm[`']?[^\n]{0,40}(?:to be installed|not (?:installed|found))|Please install mamba[-_]ssm"
     r"|packages that were not found in your environment: [^\n]*mamba[-_]ssm|mamba[-_]ssm is required by [^\n]* but cannot be imported"
@@ -24,4 +25,4 @@ def _log(log: Log) -> Optional[Match]:
     return Match((missing.start(),), LIKELY if any("mamba" in name for name in log.failed) else CERTAIN)
 
 
-RULE = Rule(code="AM093", cause="mamba-ssm-not-installed", order=440, log=_log)
+RULE = Rule(code="AM093", cause="mamba-ssm-not-installed", order=440, log=_log, explains=("selective-scan-cuda-missing",))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
-from anymamba.doctor.rule import CERTAIN, Match, Rule, Signature
+from anymamba.doctor.rule import CERTAIN, LIKELY, Match, Rule, Signature
 
 
 def _machine(facts: Dict[str, Any]) -> Optional[Match]:
@@ -27,9 +27,15 @@ RULE = Rule(
         ),
         Signature(r"No module named '?(?:selective_scan_cuda|causal_conv1d_cuda)'?(?!\w)", own=True),
         Signature(
-            r"NameError: name '(?:selective_scan_cuda|selective_scan_fn|selective_scan_ref|causal_conv1d_cuda)'"
-            r" is not defined",
+            r"NameError: name '(?:selective_scan_cuda|causal_conv1d_cuda)' is not defined",
             own=True,
+        ),
+        # a guarded import failed, and of what is not said
+        Signature(
+            r"NameError: name '(?:selective_scan_fn|selective_scan_ref|mamba_inner_fn|causal_conv1d_fn)' is not defined"
+            r"|[Cc]an ?not import selective_scan_cuda(?!_)",
+            own=True,
+            confidence=LIKELY,
         ),
     ),
     machine=_machine,

@@ -17,7 +17,11 @@ def _log(log: Log) -> Optional[Match]:
             Signature(r"No module named '?" + _NAMES + "'?", own=True),
             Signature(r"NameError: name '" + _NAMES + "' is not defined", own=True),
             Signature(r"import " + _NAMES + r"[^\n]{0,20}(?:出错|报错|失败|fails?|error)", own=True, confidence=LIKELY),
-            Signature(r"(?:找不到|没有|cannot find|can't find|no module)[^\n]{0,12}" + _NAMES, own=True, confidence=LIKELY),
+            Signature(
+                r"(?:找不到|没有|无法导入|can ?not (?:find|import)|can't (?:find|import)|no module)[^\n]{0,12}" + _NAMES,
+                own=True,
+                confidence=LIKELY,
+            ),
         ),
     )
 

@@ -27,6 +27,10 @@ def _log(log: Log) -> Optional[Match]:
         and log.has(r"mamba[-_]ssm[^\n]{0,80}triton ?>= ?3\.5|triton ?>= ?3\.5[^\n]{0,80}mamba[-_]ssm")
     ):
         return Match((pins.start(),), CERTAIN)
+    # triton was replaced, and torch's own pin is broken now
+    broken = log.search(r"torch(?: |==)2\.\d+\S* requires triton ?== ?\d[^\n]*but you have triton [\d.]+ which is incompatible")
+    if broken and log.names_ours:
+        return Match((broken.start(),), LIKELY)
     # no error at all: the user's torch was replaced to satisfy the pin
     removed = log.search(
         r"(?:Successfully uninstalled|Found existing installation:|Uninstalling) torch[- ](2\.\d+)[^\n]*"
