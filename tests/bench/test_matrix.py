@@ -75,3 +75,14 @@ def test_a_device_without_other_packages_is_wrong_usage(capsys: pytest.CaptureFi
         bench._matrix(arguments, torch.device("mps"))
     assert main(["bench", "--device", "cpu", "--matrix", "--list", "--only", "rms_norm_fn B1 L1 *"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_every_kind_of_cell_has_its_share_of_the_time() -> None:
+    now = [0.0]
+    order = []
+    for cell in matrix.in_turns(list(matrix.cells()), lambda: now[0]):
+        order.append(matrix.kind(cell))
+        now[0] += 60.0 if "scan_combined" in cell.op else 1.0
+    assert len(order) == len(list(matrix.cells()))
+    assert len(set(order[:6])) == 6 == len(set(order))
+    assert order[:60].count("mamba_chunk_scan_combined") == 1  # which takes a minute each

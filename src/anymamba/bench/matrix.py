@@ -4,6 +4,7 @@ process, worst cell first. The public functions are called, so what Python and l
 from __future__ import annotations
 
 import itertools
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -141,13 +142,40 @@ def official(op: str) -> Callable[..., Any]:
     return function
 
 
-def measure(chosen: list[Cell], device: torch.device, progress: Callable[[str], None]) -> list[dict[str, Any]]:
+def kind(cell: Cell) -> str:
+    """Cells of a kind share what makes them fast or slow, and a budget of time."""
+    return "host" if cell.host else f"{cell.op}, {cell.name.rpartition(', ')[2]}" if ", " in cell.name else cell.op
+
+
+def in_turns(chosen: list[Cell], clock: Callable[[], float]) -> Iterator[Cell]:
+    """All cells; next always one of the kind that has had the least time, so that whenever time is up every kind has a sample. The official
+    SSD tunes its kernels for minutes."""
+    waiting: dict[str, list[Cell]] = {}
+    for cell in chosen:
+        waiting.setdefault(kind(cell), []).append(cell)
+    spent = dict.fromkeys(waiting, 0.0)
+    while waiting:
+        turn = min(waiting, key=lambda name: spent[name])
+        started = clock()
+        yield waiting[turn].pop(0)
+        spent[turn] += clock() - started
+        if not waiting[turn]:
+            del waiting[turn]
+
+
+def measure(
+    chosen: list[Cell], device: torch.device, progress: Callable[[str], None], minutes: float | None = None
+) -> list[dict[str, Any]]:
     """One row a cell and direction, worst ratio first, cells that failed or have no peer at the end. Times in milliseconds, of cells with
-    ``host`` in microseconds."""
+    ``host`` in microseconds. minutes: after which no further cell is begun. progress: told of each cell, and of each row as JSON, so that
+    what was measured outlives a process that is ended."""
     from anymamba import ops
 
+    until = None if minutes is None else time.monotonic() + 60 * minutes
     rows: list[dict[str, Any]] = []
-    for cell in chosen:
+    for cell in in_turns(chosen, time.monotonic):
+        if until is not None and time.monotonic() > until:
+            break
         progress(cell.name)
         functions = {"ours": getattr(ops, cell.op)}
         missing = None
@@ -155,7 +183,10 @@ def measure(chosen: list[Cell], device: torch.device, progress: Callable[[str], 
             functions["official"] = official(cell.op)
         except (ImportError, OSError, AnymambaError) as error:
             missing = f"{type(error).__name__}: {error}".splitlines()[0]
-        rows += _rows(cell, functions, device, missing)
+        of_cell = _rows(cell, functions, device, missing)
+        for row in of_cell:
+            progress(json.dumps(row))
+        rows += of_cell
         torch.cuda.empty_cache()
     return sorted(rows, key=lambda row: row.get("ratio", float("inf")))
 

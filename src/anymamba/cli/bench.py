@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "transformers and mambapy on a processor; the worst first"
         ),
     )
+    parser.add_argument(
+        "--max-minutes", type=float, metavar="MINUTES", help=_("--matrix on a GPU: begin no further case after this many minutes")
+    )
     parser.add_argument("--backend", help=_("every op on this backend"))
     parser.add_argument("--list", action="store_true", help=_("only the names of the cases"))
     parser.add_argument("--json", action="store_true", help=_("print one JSON document"))
@@ -114,7 +117,7 @@ def _matrix(arguments: argparse.Namespace, device: Any) -> int:
         rows = matrix_cpu.measure(cells, arguments.backend, progress)
     else:
         with dispatch.use_backend(arguments.backend):
-            rows = matrix.measure(cells, device, progress)
+            rows = matrix.measure(cells, device, progress, arguments.max_minutes)
     if arguments.json:
         document = matrix_cpu.document(rows) if device.type == "cpu" else matrix.document(rows, device)
         json.dump(document, sys.stdout, indent=1, allow_nan=False)
