@@ -79,6 +79,20 @@ def test_a_longer_text_than_trained_on_is_one_warning(tmp_path: Path, monkeypatc
     assert len(said) == 1
 
 
+def test_a_text_begun_in_inference_mode_goes_on_outside(tmp_path: Path) -> None:
+    model = LanguageModel(hub.load_config(folder(tmp_path, max_position_embeddings=64))).eval()
+    ids = torch.randint(64, (2, 12))
+    cache = model.make_cache(2)
+    with torch.inference_mode():
+        model(ids[:, :4], cache=cache)
+    with torch.no_grad():
+        second = model(ids[:, 4:8], cache=cache).logits
+    third = model(ids[:, 8:], cache=cache).logits
+    assert second is not None and third is not None
+    third.sum().backward()
+    torch.testing.assert_close(torch.cat([second, third.detach()], 1), model(ids).logits[:, 4:].detach())  # type: ignore[index]
+
+
 def test_plan_says_what_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder(tmp_path)
     words = ["generate", str(tmp_path), "--plan", "--device", "cpu", "--max-tokens", "100", "--prompt", "1234"]

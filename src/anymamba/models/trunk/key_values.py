@@ -43,7 +43,8 @@ class KeyValues(State):
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Takes over (batch, kv_heads, tokens, headdim) behind what is there; returns all keys and all values, views of the buffers."""
         end = self.length + keys.shape[2]
-        if end > self.keys.shape[2]:
+        closed = self.keys.is_inference() and not torch.is_inference_mode_enabled()  # torch lets nobody write into it out here
+        if end > self.keys.shape[2] or closed:
             self._grow(end)
         self.keys[:, :, self.length : end] = keys
         self.values[:, :, self.length : end] = values
@@ -116,8 +117,9 @@ class KeyValues(State):
         self.keys, self.values = (self._larger(old, pages * PAGE) for old in (self.keys, self.values))
 
     def _larger(self, old: Tensor, capacity: int) -> Tensor:
-        new = old.new_empty(*old.shape[:2], capacity, old.shape[3])
-        new[:, :, : self.length] = old[:, :, : self.length]
+        with torch.inference_mode(False), torch.no_grad():  # a text that was begun in inference mode may go on outside of it
+            new = torch.empty(*old.shape[:2], capacity, old.shape[3], dtype=old.dtype, device=old.device)
+            new[:, :, : self.length] = old[:, :, : self.length]
         return new
 
     def _move_right(self, tokens: int) -> None:
