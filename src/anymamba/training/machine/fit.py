@@ -64,21 +64,24 @@ def require_model(parameters: int, device: torch.device, trained: int | None = N
         raise _too_large(needed, free, _("the weights, gradients and optimiser states"))
 
 
-def most_rows(length: int, device: torch.device, parameters: int) -> int:
-    """Rows at once beyond which the device gains nothing."""
+def most_rows(length: int, device: torch.device, parameters: int, frozen: bool = False) -> int:
+    """Rows at once beyond which the device gains nothing. frozen: few parameters are trained, and activations are most of the memory: half
+    as many tokens take half of it, and cost a large model nothing."""
     if device.type in ("cuda", "xpu"):
         return max(1, GPU_TOKENS // length)
-    return max(1, (CPU_TOKENS if parameters < LARGE else LARGE_CPU_TOKENS) // length)
+    return max(1, (CPU_TOKENS if parameters < LARGE else LARGE_CPU_TOKENS // 2 if frozen else LARGE_CPU_TOKENS) // length)
 
 
-def choose_rows(per_row: int, rows: int, length: int, device: torch.device, reserved: int, parameters: int = 0) -> int:
+def choose_rows(
+    per_row: int, rows: int, length: int, device: torch.device, reserved: int, parameters: int = 0, frozen: bool = False
+) -> int:
     """How many of ``rows`` rows to process at once: a divisor of rows; 0 when not even one fits.
 
     per_row: ``kept_bytes`` of one row. reserved: bytes that gradients and moments will take of what is free now. parameters: of
-    the model.
+    the model. frozen: whether most of them are.
     """
     free = memory.left(device)
-    cap = most_rows(length, device, parameters)
+    cap = most_rows(length, device, parameters, frozen)
     if free:
         fits = int((free - reserved) * USABLE / (per_row * TRANSIENT))
         if fits < 1:
@@ -87,9 +90,9 @@ def choose_rows(per_row: int, rows: int, length: int, device: torch.device, rese
     return max(size for size in range(1, min(cap, rows) + 1) if rows % size == 0)
 
 
-def fixed_rows(per_row: int, rows: int, length: int, device: torch.device, reserved: int, parameters: int = 0) -> int:
+def fixed_rows(per_row: int, rows: int, length: int, device: torch.device, reserved: int, parameters: int = 0, frozen: bool = False) -> int:
     """The same on every run, whatever is free at the moment: what the device can use. Raises AnymambaError when that is too much."""
-    cap = most_rows(length, device, parameters)
+    cap = most_rows(length, device, parameters, frozen)
     chosen = max(size for size in range(1, min(cap, rows) + 1) if rows % size == 0)
     free, needed = memory.left(device), int(chosen * per_row * TRANSIENT) + reserved
     if free and needed > free:

@@ -240,16 +240,17 @@ def _fit_memory(run: Run, parameters: int, trained: int) -> str:
         run.micro_batch = max(size for size in range(1, min(config.micro_batch, mine) + 1) if mine % size == 0)
         return "" if run.micro_batch == config.micro_batch else _("a divisor of the rows")
     one = run.feeder.batch(0, run.processes.rank, run.processes.world).part(0, 1).to(device)
+    frozen = trained < parameters
     reserved = 12 * trained // (run.processes.world if config.shard else 1)
     per_row = run.kept_row = fit.kept_bytes(model, one, run.autocast)
     if config.deterministic:
-        run.micro_batch = fit.fixed_rows(per_row, mine, run.plan.length, device, reserved, parameters)
+        run.micro_batch = fit.fixed_rows(per_row, mine, run.plan.length, device, reserved, parameters, frozen)
         return _("the same on every run")
-    chosen = fit.choose_rows(per_row, mine, run.plan.length, device, reserved, parameters)
+    chosen = fit.choose_rows(per_row, mine, run.plan.length, device, reserved, parameters, frozen)
     if not chosen and config.checkpointing == "auto":
         model.backbone.gradient_checkpointing = True
         per_row = run.kept_row = fit.kept_bytes(model, one, run.autocast)
-        chosen = fit.choose_rows(per_row, mine, run.plan.length, device, reserved, parameters)
+        chosen = fit.choose_rows(per_row, mine, run.plan.length, device, reserved, parameters, frozen)
     if not chosen:
         raise fit.nothing_fits(per_row, reserved, device)
     run.micro_batch = run.processes.least(chosen)
