@@ -18,6 +18,7 @@ from anymamba.backends.call import Call
 from anymamba.backends.cuda import (
     nvrtc,
     selective_scan,
+    selective_scan_channels_backward,
     selective_scan_launch,
     selective_scan_rows_launch,
     selective_scan_variants,
@@ -49,6 +50,7 @@ def emulated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     for module in (selective_scan_launch, selective_scan_rows_launch):
         monkeypatch.setattr(module, "processors", lambda device: 2)
+    for module in (selective_scan_channels_backward, selective_scan_rows_launch):
         monkeypatch.setattr(module, "_compiled", set())
     return launched
 
