@@ -158,14 +158,14 @@ def test_a_page_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def doctor_files() -> list[Path]:
     package = ROOT / "src" / "anymamba"
-    root = ("__init__", "__main__", "errors", "language", "catalog", "lazy", "nearest", "cli/__init__", "cli/parser", "cli/doctor")
+    root = ("__init__", "__main__", "errors", "language", "catalog", "lazy", "nearest", "version", "cli/__init__", "cli/parser", "cli/doctor")
     single = [package / f"{name}.py" for name in root]
     return single + sorted((package / "doctor").rglob("*.py"))
 
 
 def test_runs_on_python_38_with_the_standard_library() -> None:
     """Syntax of Python 3.8, and imports of the standard library and of the few files of ours that need nothing else."""
-    names = ("", ".errors", ".language", ".catalog", ".lazy", ".nearest", ".cli", ".cli.parser")
+    names = ("", ".errors", ".language", ".catalog", ".lazy", ".nearest", ".version", ".cli", ".cli.parser")
     allowed = {"anymamba" + name for name in names}
     for path in doctor_files():
         tree = ast.parse(path.read_text("utf-8"), str(path), feature_version=(3, 8))
