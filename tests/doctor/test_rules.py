@@ -158,7 +158,8 @@ def test_a_page_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def doctor_files() -> list[Path]:
     package = ROOT / "src" / "anymamba"
-    root = ("__init__", "__main__", "errors", "language", "catalog", "lazy", "nearest", "version", "cli/__init__", "cli/parser", "cli/doctor")
+    root = ("__init__", "__main__", "errors", "language", "catalog", "lazy", "nearest", "version",
+            "cli/__init__", "cli/parser", "cli/doctor")
     single = [package / f"{name}.py" for name in root]
     return single + sorted((package / "doctor").rglob("*.py"))
 
