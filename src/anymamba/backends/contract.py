@@ -37,8 +37,8 @@ def _package_rules(package: ModuleType, op: str) -> Iterator[tuple[bool, str]]:
     ops: Any = getattr(package, "OPS", None)
     yield isinstance(ops, dict), _("the package has OPS, op -> its module")
     unknown = [one for one in ops if one not in SPECS] if op in SPECS else []
-    known = ", ".join(sorted(SPECS))
-    yield not unknown, _("OPS names ops that exist ({known}), not {unknown}").format(known=known, unknown=unknown)
+    op_names = ", ".join(sorted(SPECS))
+    yield not unknown, _("OPS names ops that exist ({known}), not {unknown}").format(known=op_names, unknown=unknown)
     for function in ("available", "versions"):
         yield callable(getattr(package, function, None)), _("the package has {function}()").format(function=function)
 

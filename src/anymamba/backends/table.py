@@ -35,9 +35,9 @@ def decide(
         call = _typical_call(spec, device, dtype)
         calls = [_typical_call(spec, device, dtype, sizes) for sizes in spec.published] if check else []
         result[op] = {name: _cell(name, call, calls, progress) for name in REGISTRY}
-        chosen, why = _chosen(spec, call)
+        choice, why = _chosen(spec, call)
         for name, cell in result[op].items():
-            cell["chosen"] = name == chosen
+            cell["chosen"] = name == choice
             if cell["chosen"]:
                 cell["reason"] = why
     return result

@@ -32,14 +32,14 @@ def run(arguments: argparse.Namespace) -> int:
     for family in [arguments.model] if arguments.model else families.names():
         for size in families.family(family).sizes:
             config = config_of_size(size, family, arguments.vocab)
-            taken = footprint(config)
+            sizes = footprint(config)
             rows.append(
                 {
-                    "model": family, "size": size, "parameters": taken.parameters, "width": config.hidden_size,
+                    "model": family, "size": size, "parameters": sizes.parameters, "width": config.hidden_size,
                     "layers": config.num_hidden_layers,
-                    "run_float32_bytes": taken.weights(4) + taken.state, "run_16_bit_bytes": taken.weights(2) + taken.state,
-                    "run_int8_bytes": taken.weights(2, "int8") + taken.state, "state_bytes": taken.state, "train_bytes": taken.training,
-                    "trains_here": None if not free else taken.training < free,
+                    "run_float32_bytes": sizes.weights(4) + sizes.state, "run_16_bit_bytes": sizes.weights(2) + sizes.state,
+                    "run_int8_bytes": sizes.weights(2, "int8") + sizes.state, "state_bytes": sizes.state, "train_bytes": sizes.training,
+                    "trains_here": None if not free else sizes.training < free,
                 }
             )  # fmt: skip
     if arguments.json:

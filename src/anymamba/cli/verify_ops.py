@@ -101,10 +101,10 @@ def _conclusion(rows: list[Row], failed: list[Row], seconds: float) -> str:
         text += _("; from now on not used on this device: {names} (`anymamba backends --check` clears that)").format(
             names=", ".join(names)
         )
-    kept = sorted({f"{row.backend} {row.op}" for row in failed if not row.refusable})
-    if kept:
+    shaky = sorted({f"{row.backend} {row.op}" for row in failed if not row.refusable})
+    if shaky:
         text += _("; {names}: the last resort, nothing can take its place: please report this").format(
-            names=", ".join(kept)
+            names=", ".join(shaky)
         )
     return text
 

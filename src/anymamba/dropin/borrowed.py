@@ -29,9 +29,9 @@ def borrowed(module: str, statements: str) -> Callable[[str], Any]:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         source, attribute = sources[name]
         try:
-            found = importlib.import_module(source, package)
+            borrowed_module = importlib.import_module(source, package)
         except ImportError as error:
             raise AttributeError(f"module {module!r} takes {name!r} from {source}: {error}") from error
-        return found if attribute is None else getattr(found, attribute)
+        return borrowed_module if attribute is None else getattr(borrowed_module, attribute)
 
     return __getattr__

@@ -106,9 +106,9 @@ def _fetch(url: str, part: Path, progress: Callable[[int, int], None] | None) ->
 def _wrong(part: Path, checksum: str | None) -> str:
     """What is wrong with the finished file, empty when nothing is."""
     if checksum:
-        found = hashlib.sha256(part.read_bytes()).hexdigest()
-        if found != checksum.lower():
-            return _("the checksum is {value} instead of {checksum}").format(value=found, checksum=checksum)
+        actual = hashlib.sha256(part.read_bytes()).hexdigest()
+        if actual != checksum.lower():
+            return _("the checksum is {value} instead of {checksum}").format(value=actual, checksum=checksum)
     if not zipfile.is_zipfile(part):
         return _("what arrived is no wheel")
     with zipfile.ZipFile(part) as archive:

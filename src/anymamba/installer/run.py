@@ -248,12 +248,12 @@ class Runner:
         return Result(added, replaced, checks, self.log)
 
     def _nothing_else_changed(self, before: dict[str, str], after: dict[str, str], packages: list[str]) -> None:
-        changed = [name for name, version in before.items() if name not in packages and after.get(name) != version]
-        if changed:
+        differing = [name for name, version in before.items() if name not in packages and after.get(name) != version]
+        if differing:
             raise AnymambaError(
                 "changed",
                 _("the install would have changed {packages}; the environment was put back").format(
-                    packages=", ".join(f"{name} {before[name]} -> {after.get(name)}" for name in changed)
+                    packages=", ".join(f"{name} {before[name]} -> {after.get(name)}" for name in differing)
                 ),
             )
 

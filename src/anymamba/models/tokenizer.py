@@ -191,10 +191,10 @@ class Tokenizer:
     def _has_no_special(self, text: str) -> bool:
         """Whether no special token can be read in this text, so that nothing has to be kept from being one."""
         if self._special is None:
-            added = [token for token in self.backend.get_added_tokens_decoder().values() if token.special]
+            special_tokens = [token for token in self.backend.get_added_tokens_decoder().values() if token.special]
             # where a normalizer runs first, the text does not show what is looked for in it: "" is in every text
-            normalized = self.backend.normalizer is not None and any(token.normalized for token in added)
-            self._special = [""] if normalized else [token.content for token in added]
+            normalized = self.backend.normalizer is not None and any(token.normalized for token in special_tokens)
+            self._special = [""] if normalized else [token.content for token in special_tokens]
         return not any(special in text for special in self._special)
 
     def _without_specials(self) -> tokenizers.Tokenizer:

@@ -174,9 +174,9 @@ def _block(
     weighted = xdt.permute(0, 1, 3, 4, 5, 2) * to_end  # b c g r p q
     chunk_increments = torch.matmul(weighted.flatten(3, 4), B).unflatten(3, (-1, x.shape[-1]))  # b c g r p n
     states = []
-    for more, kept in zip(chunk_increments.unbind(1), through[..., None, None].unbind(1)):
+    for more, chunk_decay in zip(chunk_increments.unbind(1), through[..., None, None].unbind(1)):
         states.append(state)
-        state = torch.addcmul(more, kept, state)
+        state = torch.addcmul(more, chunk_decay, state)
     before = torch.stack(states, dim=1).flatten(3, 4)  # b c g (r p) n
     from_states = torch.matmul(C, before.transpose(-1, -2)).unflatten(4, (-1, x.shape[-1]))  # b c g q r p
     from_states = from_states.transpose(3, 4) * from_start.unsqueeze(-1)

@@ -22,18 +22,18 @@ from anymamba.models.trunk.state import LayerState
 
 def convolve(x: Tensor, conv1d: nn.Module, width: int, documents: Documents | None, state: LayerState | None) -> Tensor:
     """x, result: (batch, channels, length). state: what stood before; it is updated."""
-    taken = readable(conv1d, x.shape[1], width)
-    if taken is None:
+    weights = readable(conv1d, x.shape[1], width)
+    if weights is None:
         return _by_module(x, conv1d, width, documents, state)
-    weight = taken.weight.squeeze(1)
+    weight = weights.weight.squeeze(1)
     if state is None:
         seq_idx = None if documents is None else documents.seq_idx
-        y: Any = ops.causal_conv1d_fn(x, weight, taken.bias, seq_idx=seq_idx, activation="silu")
+        y: Any = ops.causal_conv1d_fn(x, weight, weights.bias, seq_idx=seq_idx, activation="silu")
         return y
     # a copy: the backward pass needs what stood there before the update
     before = state.conv.to(x.dtype, copy=True) if state.used else None
     y, after = ops.causal_conv1d_fn(
-        x, weight, taken.bias, initial_states=before, return_final_states=True, activation="silu"
+        x, weight, weights.bias, initial_states=before, return_final_states=True, activation="silu"
     )
     state.conv.copy_(after.detach())
     return y
@@ -41,22 +41,22 @@ def convolve(x: Tensor, conv1d: nn.Module, width: int, documents: Documents | No
 
 def convolve_step(x: Tensor, conv1d: nn.Module, width: int, state: LayerState) -> Tensor:
     """The same for one token: x (batch, channels)."""
-    taken = readable(conv1d, x.shape[1], width)
-    if taken is None:
+    weights = readable(conv1d, x.shape[1], width)
+    if weights is None:
         return _by_module(x.unsqueeze(-1), conv1d, width, None, state).squeeze(-1)
     stored = x.to(state.conv.dtype)
-    y = ops.causal_conv1d_update(stored, state.conv, taken.weight.squeeze(1), taken.bias, activation="silu")
+    y = ops.causal_conv1d_update(stored, state.conv, weights.weight.squeeze(1), weights.bias, activation="silu")
     return y.to(x.dtype)
 
 
 def readable(conv1d: nn.Module, channels: int, width: int) -> Weights | None:
     """The weight (channels, 1, width) and bias of a plain causal convolution."""
-    taken, _ = plain.weights(conv1d)
-    if taken is None or tuple(taken.weight.shape) != (channels, 1, width):
+    weights, _ = plain.weights(conv1d)
+    if weights is None or tuple(weights.weight.shape) != (channels, 1, width):
         return None
     module: Any = conv1d
     usual = module.stride == (1,) and module.dilation == (1,) and module.padding == (0,) and module.padding_mode == "zeros"
-    return taken if usual else None
+    return weights if usual else None
 
 
 def _by_module(x: Tensor, conv1d: nn.Module, width: int, documents: Documents | None, state: LayerState | None) -> Tensor:

@@ -164,8 +164,8 @@ def _loss_and_gradients(
         for block in _blocks(tokens, vocabulary * dtype.itemsize, block_bytes):
             inputs, share = hidden[block].to(dtype), weights[block, None]
             slope = product(inputs, table, dtype)
-            chosen = _log_softmax_and_slope(slope, targets[block], needs_hidden or needs_weight)
-            loss -= (chosen * weights[block]).sum()
+            target_log_probabilities = _log_softmax_and_slope(slope, targets[block], needs_hidden or needs_weight)
+            loss -= (target_log_probabilities * weights[block]).sum()
             # the weight of the token is multiplied into the small matrices instead of the logits' slope
             if grad_hidden is not None:
                 grad_hidden[block] = product(slope, table.t(), dtype) * share

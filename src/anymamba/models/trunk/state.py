@@ -64,8 +64,8 @@ class State:
             other = saved.get(name)
             if other is None or other.shape[1:] != tensor.shape[1:] or other.shape[0] not in (1, tensor.shape[0]):
                 there = _("no ") + name if other is None else f"{name} {tuple(other.shape)}"
-                needed = tuple(tensor.shape)
-                return _("it has {version}; this model needs {needed}").format(version=there, needed=needed)
+                shape = tuple(tensor.shape)
+                return _("it has {version}; this model needs {needed}").format(version=there, needed=shape)
         return ""
 
     def load(self, saved: Mapping[str, Tensor]) -> None:

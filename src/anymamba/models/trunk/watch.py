@@ -54,8 +54,8 @@ class Watch:
         self._own = [module._parameters for module in modules if module._parameters]
         self._parameters = _values(self._own)
         # a tensor made in inference mode has no version
-        held = [tensor for tensor in self._parameters if tensor is not None and not tensor.is_inference()]
-        self._values = held if values else []
+        parameters = [tensor for tensor in self._parameters if tensor is not None and not tensor.is_inference()]
+        self._values = parameters if values else []
         self._versions, self._addresses = list(map(_version, self._values)), list(map(torch.Tensor.data_ptr, self._values))
 
     def changed(self) -> bool:
@@ -114,11 +114,11 @@ def _reason(name: str, module: nn.Module, shapes: dict[str, tuple[int, ...]]) ->
     if shape is None:
         return "" if plain.parametrised(module) else obstacle
     if obstacle:
-        taken, reason = adapters.foldable(module) if len(shape) == 2 else plain.weights(module)
-        if taken is None:
+        weights, reason = adapters.foldable(module) if len(shape) == 2 else plain.weights(module)
+        if weights is None:
             return reason
-        weight: Any = taken.weight
-        bias: Any = taken.bias
+        weight: Any = weights.weight
+        bias: Any = weights.bias
     else:
         weight, bias = module.weight, getattr(module, "bias", None)
         reason = plain.own_products(weight)

@@ -51,18 +51,18 @@ def messages_of(record: dict[str, Any]) -> list[Message]:
 
 
 def _single(record: dict[str, Any]) -> list[Message]:
-    asked = next((name for name in QUESTIONS if name in record), QUESTIONS[0])
+    question_field = next((name for name in QUESTIONS if name in record), QUESTIONS[0])
     answered = next((name for name in ANSWERS if name in record), ANSWERS[0])
-    if isinstance(_plain(record.get(asked)), list) and isinstance(_plain(record.get(answered)), list):
+    if isinstance(_plain(record.get(question_field)), list) and isinstance(_plain(record.get(answered)), list):
         # both halves as messages, as TRL writes them
-        return _checked([*_plain(record[asked]), *_plain(record[answered])], asked)
+        return _checked([*_plain(record[question_field]), *_plain(record[answered])], question_field)
     texts = {}
-    for name in (asked, answered):
+    for name in (question_field, answered):
         if not isinstance(record.get(name), str):
             raise BadRecordError(*no_text(name, record))
         texts[name] = record[name]
     context = next((record[name] for name in CONTEXTS if isinstance(record.get(name), str) and record[name].strip()), "")
-    question = texts[asked] + "\n\n" + context if context and texts[asked].strip() else texts[asked] + context
+    question = texts[question_field] + "\n\n" + context if context and texts[question_field].strip() else texts[question_field] + context
     if not texts[answered].strip():
         raise BadRecordError(_("the prompt has no answer"))
     if not question.strip():

@@ -36,7 +36,7 @@ def open_trackers(names: list[str], run: Path, config: dict[str, Any]) -> list[T
 
 def check_names(names: list[str]) -> list[str]:
     """The trackers, one a word. Raises AnymambaError for an unknown one."""
-    words = [part.strip() for given in names for part in given.split(",")]
+    words = [part.strip() for argument in names for part in argument.split(",")]
     for name in words:
         if name not in INSTALL:
             raise AnymambaError(

@@ -125,8 +125,8 @@ class _Convolution(torch.autograd.Function):
         out = x.new_empty_strided((batch, dim, length), (length * dim, 1, dim))
         options = dtype_name(x.dtype), weight.shape[1], activation, None if seq_idx is None else dtype_name(seq_idx.dtype)
         # at least four blocks a core and at most 64 tokens each: the result does not depend on it
-        wanted = -(-length * batch // (4 * torch.get_num_threads()))
-        block = max(_TOGETHER, min(64, -(-wanted // _TOGETHER) * _TOGETHER))
+        pieces = -(-length * batch // (4 * torch.get_num_threads()))
+        block = max(_TOGETHER, min(64, -(-pieces // _TOGETHER) * _TOGETHER))
         blocks = -(-length // block)
         program = _program("causal_conv1d", kernels.forward, *options, _TOGETHER)
         program.run(batch * blocks, out=out, blocks=blocks, block=block, **arguments)

@@ -136,10 +136,10 @@ def _update(
                 with k.if_(state_len > 0):
                     states.store((seen + s) % state_len * state_column, new)
         if seen is None:
-            kept = k.maximum(state_len - steps, 0)
-            with k.loop(0, kept) as place:
+            old_taps = k.maximum(state_len - steps, 0)
+            with k.loop(0, old_taps) as place:
                 states.store(place * state_column, states.load((place + steps) * state_column))
-            with k.loop(kept, state_len) as place:
+            with k.loop(old_taps, state_len) as place:
                 states.store(place * state_column, inputs.load((place + steps - state_len) * x_step))
 
     def padding(c: Value, lanes: int) -> None:

@@ -156,8 +156,8 @@ class _Norm(torch.autograd.Function):
         if keeps:
             # a float32 sum is exact to the backward pass; a rounded one is not, and its parts are kept instead
             exact = total is not None and total.dtype == torch.float32
-            kept = (total, None) if exact else (x, residual)
-            ctx.save_for_backward(*kept, weight, bias, statistics)
+            saved = (total, None) if exact else (x, residual)
+            ctx.save_for_backward(*saved, weight, bias, statistics)
             ctx.centred, ctx.dtypes = centred, (x.dtype, None if residual is None else residual.dtype)
         return y, total
 

@@ -55,7 +55,7 @@ def forward(k: Kernel, x: str, weight: str, bias: str | None, residual: str | No
     x_row = k.size("x_row")
     residual_row = None if residual is None else k.size("residual_row")
     pointers = {name: k.pointer(name, dtype) for name, dtype in (("x", x), ("y", x), ("residual", residual), ("total", total)) if dtype}
-    kept = k.pointer("statistics", "float32") if keeps else None
+    row_statistics = k.pointer("statistics", "float32") if keeps else None
     first = k.task * block
     with k.loop(first, k.minimum(first + block, rows)) as r:
         x_here, y_here = pointers["x"].at(r * x_row), pointers["y"].at(r * dim)
@@ -66,9 +66,9 @@ def forward(k: Kernel, x: str, weight: str, bias: str | None, residual: str | No
             return value if residual_here is None else value + residual_here.load(c, left)
 
         mean, factor = statistics(k, row, dim, eps, centred)
-        if kept is not None:
+        if row_statistics is not None:
             for i, value in enumerate((mean, factor)):
-                kept.store_scalar(r * 2 + i, first_lane(k, value))
+                row_statistics.store_scalar(r * 2 + i, first_lane(k, value))
 
         def write(c: Value, left: Left) -> None:
             value = row(c, left)
@@ -93,7 +93,7 @@ def backward(
     residual_row = None if residual is None else k.size("residual_row")
     dtypes = {"x": row, "residual": residual, "dy": gradient, "dx": gradient, "dtotal": dtotal, "dresidual": dresidual}
     pointers = {name: k.pointer(name, dtype) for name, dtype in dtypes.items() if dtype}
-    weights, kept = k.pointer("weight", weight), k.pointer("statistics", "float32")
+    weights, row_statistics = k.pointer("weight", weight), k.pointer("statistics", "float32")
     dweight = k.pointer("dweight", "float32").at(k.task * dim)
     dbias = k.pointer("dbias", "float32").at(k.task * dim) if bias else None
     sums = [dweight] if dbias is None else [dweight, dbias]
@@ -105,7 +105,7 @@ def backward(
         here["x"] = pointers["x"].at(r * x_row)
         if residual_row is not None:
             here["residual"] = pointers["residual"].at(r * residual_row)
-        mean, factor = kept.broadcast(r * 2), kept.broadcast(r * 2 + 1)
+        mean, factor = row_statistics.broadcast(r * 2), row_statistics.broadcast(r * 2 + 1)
         along, plain = k.variable(0.0), k.variable(0.0)
 
         def centre(c: Value, left: Left) -> Value:

@@ -64,9 +64,9 @@ class _SelectiveScan(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         call = _Arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial is not None, marks)
         keep = any(ctx.needs_input_grad)
-        out, last_state, kept = call.forward(keep, return_last_state, initial)
+        out, last_state, saved_states = call.forward(keep, return_last_state, initial)
         # not initial: it is among what is kept, and the caller may change it before the backward pass
-        ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, kept, marks)
+        ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, saved_states, marks)
         ctx.delta_softplus, ctx.initial = delta_softplus, None if initial is None else initial.dtype
         if last_state is not None:
             ctx.mark_non_differentiable(last_state)
@@ -75,9 +75,9 @@ class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     @first_derivative_only
     def backward(ctx: Any, dout: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        u, delta, A, B, C, D, z, delta_bias, kept, marks = ctx.saved_tensors
+        u, delta, A, B, C, D, z, delta_bias, saved_states, marks = ctx.saved_tensors
         arguments = _Arguments(u, delta, A, B, C, D, z, delta_bias, ctx.delta_softplus, ctx.initial is not None, marks)
-        *gradients, initial = arguments.backward(dout, kept)
+        *gradients, initial = arguments.backward(dout, saved_states)
         return (*gradients, None, None, None if initial is None else initial.to(ctx.initial), None)
 
 
@@ -109,18 +109,20 @@ class _Arguments:
         rows = self.length * self.channels, 1, self.channels
         whole = self.u.new_empty_strided((self.batch, self.channels, self.length), rows)
         out = whole.mT
-        kept = self.u.new_empty(self._kept_size() if keep else 0, dtype=torch.float32)
+        saved_states = self.u.new_empty(self._saved_states_size() if keep else 0, dtype=torch.float32)
         last_state = self.u.new_empty(self.batch, self.channels, self.state, dtype=torch.float32) if last else None
-        arguments: dict[str, Any] = {"kept": kept, "last_state": last_state, "last_state_batch": self.channels * self.state}
+        arguments: dict[str, Any] = {
+            "saved_states": saved_states, "last_state": last_state, "last_state_batch": self.channels * self.state,
+        }  # fmt: skip
         if initial is not None:
             initial = initial.float()
             strides = zip(("batch", "channel", "state"), initial.stride())
             arguments.update({"initial": initial, **{f"initial_{axis}": stride for axis, stride in strides}})
         _forward_program(self.options, keep, last).run(**self._cut(False), **self._shared(), **_sequence("out", out), **arguments)
-        given = _as_given(out, self.given[0])
-        return whole if given.data_ptr() == whole.data_ptr() else given, last_state, kept if keep else None
+        result = _as_given(out, self.given[0])
+        return whole if result.data_ptr() == whole.data_ptr() else result, last_state, saved_states if keep else None
 
-    def backward(self, dout: Tensor, kept: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(self, dout: Tensor, saved_states: Tensor) -> tuple[Tensor | None, ...]:
         u, delta, A, B, C, D, z, delta_bias = self.given
         du, ddelta = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (self.u, self.delta))
         dz = None if self.z is None else torch.empty_like(self.z, memory_format=torch.contiguous_format)
@@ -133,7 +135,8 @@ class _Arguments:
         sequences.update(_sequence("dz", dz) if dz is not None else {})
         dinitial = torch.empty_like(dA) if self.options.initial else None
         _backward_program(self.options).run(
-            **cut, **self._shared(), **sequences, kept=kept, dA=dA, dD=dD, ddelta_bias=dbias, dB=dB, dC=dC, dinitial=dinitial
+            **cut, **self._shared(), **sequences, saved_states=saved_states, dA=dA, dD=dD, ddelta_bias=dbias, dB=dB, dC=dC,
+            dinitial=dinitial,
         )  # fmt: skip
         return (
             _as_given(du, u),
@@ -151,7 +154,7 @@ class _Arguments:
         """Vectors that the channels of a group fill, the last perhaps in part."""
         return -(-(self.channels // self.groups) // host().width)
 
-    def _kept_size(self) -> int:
+    def _saved_states_size(self) -> int:
         return self.batch * -(-self.length // TILE) * self.groups * self._blocks() * self.state * host().width
 
     def _cut(self, backward: bool) -> dict[str, int]:

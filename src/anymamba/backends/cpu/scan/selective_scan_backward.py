@@ -43,7 +43,7 @@ def backward(k: Kernel, o: Options) -> None:
     ddelta, ddelta_time = task.sequence("ddelta", o.delta)
     dz, dz_time = task.sequence("dz", o.z) if o.z else (dout, dout_time)
     rows_ahead = [*task.inputs, (dout, dout_time), (du, du_time), (ddelta, ddelta_time)] + ([(dz, dz_time)] if o.z else [])
-    kept = k.pointer("kept", "float32")
+    saved_states = k.pointer("saved_states", "float32")
     dA_out, dD_out, dbias_out = (k.pointer(name, "float32") for name in ("dA", "dD", "ddelta_bias"))
     dB_out, dC_out = (k.pointer(name, "float32").at(k.task * task.length * o.state) for name in ("dB", "dC"))
 
@@ -70,7 +70,7 @@ def backward(k: Kernel, o: Options) -> None:
             channel, left = task.channel(block)
             ahead = task.ahead(rows_ahead, start, block, -TILE)
             _prepare(k, o, task, scratch, start, steps, channel, left, dout, dout_time, ahead)
-            before = task.kept(kept, tile, block)
+            before = task.state_of_tile(saved_states, tile, block)
             packs = task.of_block(A, block), before, task.of_block(carry, block), task.of_block(dA, block)
             for first, count in task.state_groups():
                 block_A, block_before, block_carry, block_dA = (pack.at(first * w) for pack in packs)

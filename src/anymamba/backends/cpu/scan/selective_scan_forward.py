@@ -8,7 +8,8 @@ from anymamba.backends.cpu.scan.selective_scan_task import TILE, Options, Task, 
 
 
 def forward(k: Kernel, o: Options, keep: bool, last: bool) -> None:
-    """keep: store the state before every tile to ``kept``, see Task.kept. last: store the last state, (batch, channels, d_state)."""
+    """keep: store the state before every tile to ``saved_states``, see Task.state_of_tile. last: store the last state,
+    (batch, channels, d_state)."""
     cut = blocking(k.width, o.state, backward=False)
     task = Task(k, o, cut)
     w = k.width
@@ -16,7 +17,7 @@ def forward(k: Kernel, o: Options, keep: bool, last: bool) -> None:
     B, C = task.maps("B", o.B), task.maps("C", o.C)
     A, h = task.packed(), task.packed()
     dt, dtu, y = (k.scratch(TILE * w) for _ in range(3))
-    kept = k.pointer("kept", "float32")
+    saved_states = k.pointer("saved_states", "float32")
     last_state, last_state_batch = k.pointer("last_state", "float32"), k.size("last_state_batch")
 
     task.pack(task.A, task.A_channel, task.A_state, A, LOG2E)
@@ -34,7 +35,7 @@ def forward(k: Kernel, o: Options, keep: bool, last: bool) -> None:
             channel, left = task.channel(block)
             block_A, block_h = task.of_block(A, block), task.of_block(h, block)
             if keep:
-                before = task.kept(kept, tile, block)
+                before = task.state_of_tile(saved_states, tile, block)
                 with k.loop(0, o.state * w, w) as i:
                     before.store(i, block_h.load(i))
             ahead = task.ahead([*task.inputs, (out, out_time)], start, block)

@@ -162,7 +162,7 @@ class Task:
         with self.k.loop(0, self.blocks * (self.o.state * self.lanes), self.k.width) as i:
             packed.store(i, 0.0)
 
-    def kept(self, states: Pointer, tile: Value, block: Value) -> Pointer:
+    def state_of_tile(self, states: Pointer, tile: Value, block: Value) -> Pointer:
         """The state of a block before a tile, (d_state, lanes), in (batch, tiles, groups, blocks of a group, d_state, lanes)."""
         row = ((self.batch * self.tiles + tile) * self.groups + self.group) * self.group_blocks
         return states.at((row + self.first_block + block) * (self.o.state * self.lanes))

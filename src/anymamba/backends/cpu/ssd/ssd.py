@@ -59,8 +59,8 @@ def mamba_chunk_scan_combined(
         padding = seq_idx < 0
         steps = steps.masked_fill(padding[:, :, None], 0.0)
         carry = carries(seq_idx, padding)
-    dtype, given = x.dtype, (x, B, C) if z is None else (x, B, C, z)
-    if any(tensor.dtype != dtype for tensor in given):
+    dtype, activations = x.dtype, (x, B, C) if z is None else (x, B, C, z)
+    if any(tensor.dtype != dtype for tensor in activations):
         x, B, C, z = x.float(), B.float(), C.float(), None if z is None else z.float()
     arguments = (x, steps.mT.contiguous(), A.float().contiguous(), B, C, D, z, initial_states, carry)
     out, final_states = Scan.apply(*arguments, None, return_final_states)
@@ -171,11 +171,13 @@ class _Problem:
         padding = 0, self.rows - states.shape[3], 0, self.columns - states.shape[2]
         return (F.pad(states.float(), padding) if any(padding) else states.float()).contiguous()
 
-    def run_forward(self, out: Tensor, initial: Tensor | None, final: Tensor | None, kept: Tensor | None, ungated: Tensor | None) -> None:
+    def run_forward(
+        self, out: Tensor, initial: Tensor | None, final: Tensor | None, saved_states: Tensor | None, ungated: Tensor | None
+    ) -> None:
         room = _room(Decays.SCRATCH + 3 * self.columns * CHUNK + self.square)
-        flags = self.apart, self.gated, initial is not None, final is not None, kept is not None
+        flags = self.apart, self.gated, initial is not None, final is not None, saved_states is not None
         program = _program("ssd_forward", ssd_forward.forward, self.dtype, *flags, room)
-        states: dict[str, Any] = {"initial_states": initial, "final_states": final, "kept": kept, "ungated": ungated}
+        states: dict[str, Any] = {"initial_states": initial, "final_states": final, "saved_states": saved_states, "ungated": ungated}
         program.run(self.batch * self.nheads, out=out, **states, **self.arguments)
 
     def run_backward(self, dfinal: Tensor | None, initial: Tensor | None, **tensors: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -233,13 +235,13 @@ class Scan(torch.autograd.Function):
         shape = problem.batch, problem.nheads, problem.columns, problem.rows
         out = x.new_empty(x.shape)
         final = x.new_empty(shape, dtype=torch.float32) if return_final_states else None
-        kept, ungated = None, None
+        saved_states, ungated = None, None
         if any(ctx.needs_input_grad):
             segments = (problem.chunks - 1) // ssd_forward.SEGMENT
-            kept = x.new_empty(*shape[:2], segments, *shape[2:], dtype=torch.float32)
+            saved_states = x.new_empty(*shape[:2], segments, *shape[2:], dtype=torch.float32)
             ungated = None if z is None else x.new_empty(x.shape)
-            ctx.save_for_backward(x, steps, A, B, C, D, z, initial_states, carry, exponents, kept, ungated)
-        problem.run_forward(out, initial, final, kept, ungated)
+            ctx.save_for_backward(x, steps, A, B, C, D, z, initial_states, carry, exponents, saved_states, ungated)
+        problem.run_forward(out, initial, final, saved_states, ungated)
         if final is None or final.shape[2:] == (x.shape[3], B.shape[3]):
             return out, final
         return out, final[:, :, : x.shape[3], : B.shape[3]].contiguous()
@@ -247,7 +249,7 @@ class Scan(torch.autograd.Function):
     @staticmethod
     @first_derivative_only
     def backward(ctx: Any, dout: Tensor | None, dfinal: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, steps, A, B, C, D, z, initial_states, carry, exponents, kept, ungated = ctx.saved_tensors
+        x, steps, A, B, C, D, z, initial_states, carry, exponents, saved_states, ungated = ctx.saved_tensors
         problem = _Problem(x, steps, A, B, C, D, z, carry, exponents)
         initial = problem.states(initial_states)
         dout = x.new_zeros(x.shape) if dout is None else dout.contiguous()
@@ -257,7 +259,7 @@ class Scan(torch.autograd.Function):
         dinitial = None if initial is None else torch.empty_like(initial)
         of_exponents = {} if exponents is None else {"dexponents": torch.empty_like(exponents)}
         dB, dC = problem.run_backward(
-            problem.states(dfinal), initial, kept=kept, ungated=ungated, dout=dout, dx=dx, dz=dz, ddt=dsteps, dA=dA,
+            problem.states(dfinal), initial, saved_states=saved_states, ungated=ungated, dout=dout, dx=dx, dz=dz, ddt=dsteps, dA=dA,
             dD=dD, dinitial=dinitial, **of_exponents,
         )  # fmt: skip
         dskip = None

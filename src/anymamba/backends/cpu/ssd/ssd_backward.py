@@ -38,7 +38,7 @@ def backward(k: Kernel, dtype: str, apart: bool, gated: bool, starts: bool, ends
     x, dout, dx = (k.pointer(name, dtype) for name in ("x", "dout", "dx"))
     B, C, scores, dt, carry, A, D = (k.pointer(n, "float32") for n in ("packed_B", "packed_C", "scores", "dt", "carry", "A", "D"))
     ddt, dA, dD, dinitial = (k.pointer(name, "float32") for name in ("ddt", "dA", "dD", "dinitial"))
-    parts_B, parts_C, parts_K, kept = (k.pointer(name, "float32") for name in ("parts_B", "parts_C", "parts_K", "kept"))
+    parts_B, parts_C, parts_K, saved_states = (k.pointer(name, "float32") for name in ("parts_B", "parts_C", "parts_K", "saved_states"))
     length, heads, groups, blocks, chunks = (k.size(name) for name in ("length", "nheads", "groups", "blocks", "chunks"))
     headdim, rows, columns = (k.size(name) for name in ("headdim", "rows", "columns"))
     x_batch, x_token, x_head = (k.size(name) for name in ("x_batch", "x_token", "x_head"))
@@ -86,7 +86,7 @@ def backward(k: Kernel, dtype: str, apart: bool, gated: bool, starts: bool, ends
             end = k.minimum(begin + SEGMENT, chunks)
             with k.if_else(segment > 0) as (later, first):
                 with later:
-                    copy(k, states, kept.at((lane * ((chunks - 1) / SEGMENT) + segment - 1) * square), square)
+                    copy(k, states, saved_states.at((lane * ((chunks - 1) / SEGMENT) + segment - 1) * square), square)
                 with first:
                     if initial is not None:
                         copy(k, states, initial.at(lane * square), square)
@@ -133,12 +133,12 @@ def backward(k: Kernel, dtype: str, apart: bool, gated: bool, starts: bool, ends
                     first = batch * z_batch + head * z_head + start * z_token
                     z, dz, ungated = gate[0].at(first), gate[1].at(offset), gate[2].at(offset)
                     with k.loop(0, tokens) as t, k.loop(0, columns, k.width) as p:
-                        left, given = headdim - p, dy.load(t * columns + p)
+                        left, gradient = headdim - p, dy.load(t * columns + p)
                         gate_value = z.load(t * z_token + p, left)
                         s = sigmoid(gate_value)
-                        dy.store(t * columns + p, given * gate_value * s)
+                        dy.store(t * columns + p, gradient * gate_value * s)
                         slope = s * (1.0 + gate_value * (1.0 - s))
-                        dz.store(t * out_token + p, given * ungated.load(t * out_token + p, left) * slope, left)
+                        dz.store(t * out_token + p, gradient * ungated.load(t * out_token + p, left) * slope, left)
                 scale_rows(k, dy_weighted, dy, columns, decays.from_start)
 
                 passing = decays.whole.scalar() * dot(k, dstate_turned, state, square)

@@ -70,7 +70,7 @@ def forward(k: Kernel, dtype: str, apart: bool, gated: bool, starts: bool, ends:
     else:
         with k.loop(0, square, k.width) as i:
             state.store(i, k.vector(0.0))
-    kept = k.pointer("kept", "float32").at(k.task * ((chunks - 1) / SEGMENT) * square) if keeps else None
+    saved_states = k.pointer("saved_states", "float32").at(k.task * ((chunks - 1) / SEGMENT) * square) if keeps else None
 
     with k.loop(0, chunks) as chunk:
         start = chunk * CHUNK
@@ -107,9 +107,9 @@ def forward(k: Kernel, dtype: str, apart: bool, gated: bool, starts: bool, ends:
                 state, columns, B_chunk, 1, rows, x_weighted, columns, rows, columns, tokens,
                 start=state, scale=decays.whole,
             )  # fmt: skip
-        if kept is not None:
+        if saved_states is not None:
             border = (chunk + 1) / SEGMENT
             with k.if_(((chunk + 1) % SEGMENT).equals(0).both(chunk + 1 < chunks)):
-                tiles.transpose(kept.at((border - 1) * square), rows, state, columns, rows, columns)
+                tiles.transpose(saved_states.at((border - 1) * square), rows, state, columns, rows, columns)
     if ends:
         tiles.transpose(k.pointer("final_states", "float32").at(k.task * square), rows, state, columns, rows, columns)

@@ -221,9 +221,9 @@ class MambaLMHeadModel(nn.Module, GenerationMixin):
 
         words = load_tokenizer(name) if os.path.isdir(name) and has_tokenizer(name) else None
         table = self.lm_head.weight
-        chosen = decide(logits, table.shape[0], table.device, words, "heavy_tail")
+        choice = decide(logits, table.shape[0], table.device, words, "heavy_tail")
         for mixer in mixers:
-            mixer.take_activation(chosen)
+            mixer.take_activation(choice)
 
     def save_pretrained(self, save_directory: str | os.PathLike) -> None:
         """Writes pytorch_model.bin and config.json, readable by mamba_ssm; of a Mamba-3, ssm_cfg says the activation of A."""

@@ -27,8 +27,8 @@ class GatedMLP(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        wanted = int(8 * in_features / 3) if hidden_features is None else hidden_features
-        width = -(-wanted // multiple_of) * multiple_of
+        size = int(8 * in_features / 3) if hidden_features is None else hidden_features
+        width = -(-size // multiple_of) * multiple_of
         self.fc1 = nn.Linear(in_features, 2 * width, bias=bias, device=device, dtype=dtype)
         self.activation = activation
         self.fc2 = nn.Linear(width, in_features if out_features is None else out_features, bias=bias, device=device, dtype=dtype)

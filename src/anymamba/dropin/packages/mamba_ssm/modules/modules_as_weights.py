@@ -25,7 +25,7 @@ _WITHOUT_BIAS = ("x_proj", "norm")
 def fusible(mixer: nn.Module, *names: str) -> list[Weights] | None:
     """The weights of these modules of the mixer, parametrised ones computed, if they are all that calling them would apply; None,
     with the reason said once, if not."""
-    taken, reasons = [], {}
+    weight_list, reasons = [], {}
     for name in names:
         weights, reason = plain.weights(getattr(mixer, name))
         if weights is None:
@@ -33,10 +33,10 @@ def fusible(mixer: nn.Module, *names: str) -> list[Weights] | None:
         elif name in _WITHOUT_BIAS and weights.bias is not None:
             reasons[name] = bias_unread()
         else:
-            taken.append(weights)
+            weight_list.append(weights)
     if reasons and not torch.compiler.is_compiling():
         say_once(mixer, reasons)
-    return None if reasons else taken
+    return None if reasons else weight_list
 
 
 def called(module: nn.Module, x: Tensor) -> Tensor:
