@@ -18,9 +18,9 @@ from anymamba.language import _
 
 def cache_folder() -> Path:
     """The folder, which need not exist yet."""
-    named = os.environ.get("ANYMAMBA_CACHE_DIR")
-    if named:
-        return Path(named).expanduser()
+    path = os.environ.get("ANYMAMBA_CACHE_DIR")
+    if path:
+        return Path(path).expanduser()
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":

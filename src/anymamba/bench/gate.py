@@ -52,9 +52,9 @@ def compare(ours: Outcome, plain: Outcome, exact: Outcome, computed: torch.dtype
         )
         dtype = computed or ours[name].dtype
         epsilon = torch.finfo(dtype).eps
-        allowed = min(2 * plain_error + (epsilon if epsilon > 1e-4 else _ULPS * epsilon), _CAP[dtype])
+        limit = min(2 * plain_error + (epsilon if epsilon > 1e-4 else _ULPS * epsilon), _CAP[dtype])
         # written so that a NaN counts as infinitely bad
-        share = error / allowed if error <= allowed or error > allowed else float("inf")
+        share = error / limit if error <= limit or error > limit else float("inf")
         if share >= worst[0]:
             worst = share, error, plain_error, name
     share, error, plain_error, name = worst
@@ -75,11 +75,11 @@ def outcome(
     this outcome is the exact one), which every dtype holds exactly. Then a parameter moves all tokens the same way. With cotangents
     that know nothing of the outputs its gradient is what little is left when millions of them cancel, and beside that the rounding of
     16-bit products is large by chance."""
-    given = {
+    leaves = {
         name: value.detach().clone().requires_grad_(name in differentiable) if isinstance(value, Tensor) else value
         for name, value in inputs.items()
     }
-    out = function(**given)
+    out = function(**leaves)
     outputs = {
         f"output {index}": part
         for index, part in enumerate(out if isinstance(out, (tuple, list)) else (out,))
@@ -87,11 +87,11 @@ def outcome(
     }
     result = {name: part.detach() for name, part in outputs.items()}
     for name in ("state", "conv_state"):
-        if name in given:
-            result[f"changed {name}"] = given[name].detach()
+        if name in leaves:
+            result[f"changed {name}"] = leaves[name].detach()
     if differentiable:
         outputs = {name: part for name, part in outputs.items() if part.requires_grad}
         cotangents = [(exact or result)[name].sign().to(part) for name, part in outputs.items()]
-        gradients = torch.autograd.grad(list(outputs.values()), [given[name] for name in differentiable], cotangents)
+        gradients = torch.autograd.grad(list(outputs.values()), [leaves[name] for name in differentiable], cotangents)
         result.update({f"gradient of {name}": value for name, value in zip(differentiable, gradients)})
     return result

@@ -33,14 +33,14 @@ def versions() -> dict[str, str | None]:
 
 def of_op(op: str, device: torch.device) -> dict[str, Peer]:
     """Peers of an op by name: a function that takes the op's arguments, or the reason why there is none here."""
-    found: dict[str, Peer] = {}
+    peers: dict[str, Peer] = {}
     if op in _TRANSFORMERS_OPS:
-        found[TRANSFORMERS] = _transformers_op(op)
+        peers[TRANSFORMERS] = _transformers_op(op)
     if op == "selective_scan_fn":
-        found[MAMBAPY] = _pscan()
+        peers[MAMBAPY] = _pscan()
     if op in _OFFICIAL_OPS and device.type == "cuda":
-        found[OFFICIAL] = _official_op(op)
-    return found
+        peers[OFFICIAL] = _official_op(op)
+    return peers
 
 
 def slow(device: torch.device, mamba1: bool, backward: bool) -> frozenset[str]:

@@ -40,11 +40,11 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
         return [(_("wrong result, not timed"), "", "", result["gate"]["why"], "")]
     ours = result["ours"]
     served = {name for names in result["backends"].values() for name in names.split(", ")}
-    chosen = result.get("stepper") or ", ".join(sorted(served)) or "-"
+    backend = result.get("stepper") or ", ".join(sorted(served)) or "-"
     rate = f"{ours['units'] / ours['median']:.0f} tok/s" if ours["units"] > 1 and quantity == "time" else ""
     if "of_copy_bandwidth" in result:
         rate += _(", {of_copy_bandwidth:.0%} of copy bandwidth").format(of_copy_bandwidth=result["of_copy_bandwidth"])
-    rows: list[tuple[str, ...]] = [(f"  anymamba ({chosen})", *_spread(ours, quantity), rate, "")]
+    rows: list[tuple[str, ...]] = [(f"  anymamba ({backend})", *_spread(ours, quantity), rate, "")]
     for peer, values in result["peers"].items():
         if "missing" in values:
             rows.append((f"  {peer}", "", "", values["missing"], ""))

@@ -149,11 +149,11 @@ def _read_messages(path: Path) -> list[Message]:
 
 def _message(line: str, where: str) -> Message:
     form = '{"role": "system" | "user" | "assistant", "content": "..."}'
-    wanted = _("expected {form}").format(form=form)
+    expectation = _("expected {form}").format(form=form)
     try:
         message = json.loads(line)
     except ValueError as error:
-        raise AnymambaError("data", _("{where} is not JSON").format(where=where), why=str(error), fix=wanted) from error
+        raise AnymambaError("data", _("{where} is not JSON").format(where=where), why=str(error), fix=expectation) from error
     if not isinstance(message, dict) or message.get("role") not in ROLES or not isinstance(message.get("content"), str):
-        raise AnymambaError("data", _("{where} is no message").format(where=where), why=line[:200], fix=wanted)
+        raise AnymambaError("data", _("{where} is no message").format(where=where), why=line[:200], fix=expectation)
     return {"role": message["role"], "content": message["content"]}

@@ -188,8 +188,8 @@ class Model(LanguageModel):
                 for begin in range(0, len(row) - 1, SCORED_TOKENS):
                     part = torch.tensor([row[begin : begin + SCORED_TOKENS + 1]], device=device)
                     logits = self(part[:, :-1], cache=cache).logits
-                    chosen = logits.float().log_softmax(-1).gather(-1, part[:, 1:, None])
-                    scores += chosen[0, :, 0].tolist()
+                    target_log_probabilities = logits.float().log_softmax(-1).gather(-1, part[:, 1:, None])
+                    scores += target_log_probabilities[0, :, 0].tolist()
         finally:
             self.train(was_training)
         scored = row[1:]

@@ -119,8 +119,8 @@ class Config:
 
         Raises ArgumentError for values that cannot be.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: _number(value) for name, value in values.items() if name in known})
+        fields = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: _number(value) for name, value in values.items() if name in fields})
 
 
 def _number(value: Any) -> Any:

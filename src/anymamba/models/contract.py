@@ -20,8 +20,8 @@ from anymamba.models.trunk.state import State
 
 def check(family: Any, where: str, name: str | None = None) -> None:
     """Raises AnymambaError with the first rule that it breaks. where: its module. name: by which it was asked for."""
-    for kept, rule in _rules(family, name):
-        if not kept:
+    for holds, rule in _rules(family, name):
+        if not holds:
             raise broken(where, rule)
 
 
@@ -29,8 +29,8 @@ def check_model(family: Family[Any], config: Config, model: nn.Module) -> None:
     """The rules of a model as made from a configuration: linear layers, states, names. Raises AnymambaError."""
     blocks: Any = model.get_submodule("backbone.layers")
     for kind, block in dict(zip(family.layers(config), blocks)).items():
-        for kept, rule in _block_rules(kind, config, block):
-            if not kept:
+        for holds, rule in _block_rules(kind, config, block):
+            if not holds:
                 raise broken(kind.mixer.__module__, rule)
     names = TensorNames(family, config)
     for name in model.state_dict():

@@ -186,10 +186,10 @@ class Mamba2Mixer(Mixer[LayerState]):
     def norm_in_scan(self) -> dict[str, Any] | None:
         """The norm as arguments of the fused op, where it is nothing else."""
         norm = self.norm
-        taken, _ = plain.weights(norm) if type(norm) is GatedRMSNorm else (None, "")
-        if taken is None or type(norm) is not GatedRMSNorm:
+        norm_weights, _ = plain.weights(norm) if type(norm) is GatedRMSNorm else (None, "")
+        if norm_weights is None or type(norm) is not GatedRMSNorm:
             return None
-        return {"rmsnorm_weight": taken.weight, "rmsnorm_eps": norm.eps, "norm_before_gate": norm.norm_before_gate}
+        return {"rmsnorm_weight": norm_weights.weight, "rmsnorm_eps": norm.eps, "norm_before_gate": norm.norm_before_gate}
 
     def _fused(self, zxBCdt: Tensor, conv: Weights, norm: dict[str, Any], documents: Documents | None) -> Tensor:
         config = self.config

@@ -80,9 +80,9 @@ def weights(module: nn.Module) -> tuple[Weights | None, str]:
         return (None, reason) if computed is None else (Weights(computed, getattr(module, "bias", None)), "")
     if kind in _computed:  # its own product is the fast one; a loss, which needs the weight, asks ``computed``
         return None, _("it is a {kind}").format(kind=kind.__name__)
-    taken = Weights(module.weight, getattr(module, "bias", None))  # type: ignore[arg-type]
-    reason = own_products(taken.weight)
-    return (None, reason) if reason else (taken, "")
+    plain_weights = Weights(module.weight, getattr(module, "bias", None))  # type: ignore[arg-type]
+    reason = own_products(plain_weights.weight)
+    return (None, reason) if reason else (plain_weights, "")
 
 
 def computed(module: nn.Module) -> Weights | None:
@@ -93,21 +93,21 @@ def computed(module: nn.Module) -> Weights | None:
 
 def weights_of(owner: nn.Module, *names: str) -> tuple[list[Weights], str]:
     """``weights`` of several modules of one, or ([], the first reason why not)."""
-    taken = []
+    result = []
     for name in names:
-        found, reason = weights(getattr(owner, name))
-        if found is None:
+        one, reason = weights(getattr(owner, name))
+        if one is None:
             return [], f"{name}: {reason}"
-        taken.append(found)
-    return taken, ""
+        result.append(one)
+    return result, ""
 
 
 def read(module: nn.Module) -> Weights:
     """``weights``, where they were asked for before: raises RuntimeError with the reason instead."""
-    taken, reason = weights(module)
-    if taken is None:
+    plain_weights, reason = weights(module)
+    if plain_weights is None:
         raise RuntimeError(reason)
-    return taken
+    return plain_weights
 
 
 def known(module: nn.Module) -> bool:

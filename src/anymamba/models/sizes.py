@@ -32,16 +32,16 @@ def config_of_size(
     pad_token_id: int | None = 0,
 ) -> Config:
     """vocab_size is rounded up to a multiple of the family's. Raises ArgumentError for an unknown name, listing those there are."""
-    chosen = families.family(family)
-    if size not in chosen.sizes:
+    spec = families.family(family)
+    if size not in spec.sizes:
         raise ArgumentError(
             "usage",
             _("there is no model size {size!r} of {family}").format(size=size, family=family),
-            fix=_("known: ") + ", ".join(chosen.sizes),
+            fix=_("known: ") + ", ".join(spec.sizes),
         )
     ids: dict[str, Any] = {"eos_token_id": eos_token_id, "bos_token_id": bos_token_id, "pad_token_id": pad_token_id}
-    rows = -(-vocab_size // chosen.vocabulary_multiple) * chosen.vocabulary_multiple
-    config: Config = chosen.config(vocab_size=rows, **chosen.sizes[size], **ids)
+    rows = -(-vocab_size // spec.vocabulary_multiple) * spec.vocabulary_multiple
+    config: Config = spec.config(vocab_size=rows, **spec.sizes[size], **ids)
     return config
 
 

@@ -167,8 +167,8 @@ def _function(entry: Entry, call: Call) -> Callable[..., Any] | None:
             return None
         if call.op not in package.OPS:
             parts = spec_of(call.op).composed_of
-            made = parts and all(part in package.OPS for part in parts)
-            return functools.partial(getattr(ops, call.op), backend=entry.name) if made else None
+            composed = parts and all(part in package.OPS for part in parts)
+            return functools.partial(getattr(ops, call.op), backend=entry.name) if composed else None
         module = importlib.import_module(package.OPS[call.op])
     except ImportError:
         return None
@@ -185,12 +185,12 @@ def _judge(
 ) -> Row:
     eps = torch.finfo(dtype).eps
     worst: tuple[float, str, float, float] = (-1.0, "", 0.0, 0.0)
-    made = bool(case.spec.composed_of)
+    composed = bool(case.spec.composed_of)
     half = dtype != torch.float32 and backend in ("cuda", "triton", "official") and case.op in _ON_MATRIX_UNITS
     for name, error in errors.items():
-        once = _ROUNDINGS[dtype] * eps * (_PARTS if made else _OPERANDS if half else 1)
+        once = _ROUNDINGS[dtype] * eps * (_PARTS if composed else _OPERANDS if half else 1)
         over_all = (_SCALE_ROUNDINGS[dtype] + _ALONG * error.chance) * eps
-        for kind, rounding in (("largest", once),) if made else (("largest", once), ("scale", over_all)):
+        for kind, rounding in (("largest", once),) if composed else (("largest", once), ("scale", over_all)):
             mine, base = getattr(error, kind), getattr(plain[name], kind)
             if backend == "torch":
                 allowed = 8 * base + rounding

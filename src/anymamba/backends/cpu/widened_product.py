@@ -25,8 +25,8 @@ _WEIGHTS = {"float32", "bfloat16", "float16", "int8"}
 
 
 def supports(call: Call) -> tuple[bool, str]:
-    known = _WEIGHTS | blocks.BYTES.keys()
-    weights = next(name.removeprefix("weight_") for name in call.features if name.removeprefix("weight_") in known | {"float64"})
+    weight_features = _WEIGHTS | blocks.BYTES.keys()
+    weights = next(name.removeprefix("weight_") for name in call.features if name.removeprefix("weight_") in weight_features | {"float64"})
     if weights in blocks.BYTES and not targets.host().f16:
         return False, _("the processor does not convert float16")
     for dtype in (dtype_name(call.dtype), "int8" if weights in blocks.BYTES else weights):

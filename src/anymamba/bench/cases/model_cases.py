@@ -166,8 +166,8 @@ def _read(model: LanguageModel, ids: Tensor, dtype: torch.dtype, mode: str) -> d
     assert loss is not None
     loss.backward()
     kinds = ("embeddings.weight", "layers.0.mixer.A_log", "layers.0.mixer.in_proj.weight", "layers.1.mixer.conv1d.weight")
-    named = {name: parameter.grad for name, parameter in model.named_parameters() if name.endswith(kinds)}
-    return {"loss": loss.detach().view(1), **{f"gradient of {name}": g for name, g in named.items() if g is not None}}
+    gradients_by_name = {name: parameter.grad for name, parameter in model.named_parameters() if name.endswith(kinds)}
+    return {"loss": loss.detach().view(1), **{f"gradient of {name}": g for name, g in gradients_by_name.items() if g is not None}}
 
 
 def _decoded(model: LanguageModel, ids: Tensor, dtype: torch.dtype, mode: str) -> dict[str, Tensor]:

@@ -32,14 +32,14 @@ def tensors_of(spec: OpSpec, sizes: Mapping[str, Any], device: torch.device, dty
 def contest(spec: OpSpec, sizes: Mapping[str, Any], dtype: torch.dtype, mode: str, setting: Setting) -> Contest:
     """mode: "forward", "forward+backward" or "backward"."""
     ours = functools.partial(spec.function, backend=setting.backend)
-    given = tensors_of(spec, sizes, setting.device, dtype, 0)
+    arguments = tensors_of(spec, sizes, setting.device, dtype, 0)
     contenders: dict[str, Callable[[], Contender] | str] = {}
     for name, peer in peers.of_op(spec.name, setting.device).items():
-        made: Any = peer if isinstance(peer, str) else functools.partial(contender, peer, given, spec, mode)
-        contenders[name] = made
+        argument_list: Any = peer if isinstance(peer, str) else functools.partial(contender, peer, arguments, spec, mode)
+        contenders[name] = argument_list
     gate = functools.partial(_gate, spec, setting, sizes, dtype, mode)
     slow = peers.slow(setting.device, spec.name == "selective_scan_fn", backward=mode != "forward")
-    return Contest(contender(ours, given, spec, mode), gate, contenders, slow=slow)
+    return Contest(contender(ours, arguments, spec, mode), gate, contenders, slow=slow)
 
 
 def contender(function: Callable[..., Any], given: Arguments, spec: OpSpec, mode: str) -> Contender:
@@ -68,12 +68,12 @@ def _gate(spec: OpSpec, setting: Setting, sizes: Mapping[str, Any], dtype: torch
     """A piece against the reference, then the whole case against plain PyTorch in float64."""
     verdict = Gate(False, "")
     piece = {name: min(size, _PIECE[name]) if name in _PIECE else size for name, size in sizes.items()}
-    for asked, exact_backend in ((piece, "reference"), (sizes, "torch")):
-        given = tensors_of(spec, asked, setting.device, dtype, int(asked is piece))
-        names = () if mode == "forward" else spec.gradients(given)
-        has_float64 = setting.device.type != "mps" and asked is not piece
+    for case_sizes, exact_backend in ((piece, "reference"), (sizes, "torch")):
+        arguments = tensors_of(spec, case_sizes, setting.device, dtype, int(case_sizes is piece))
+        names = () if mode == "forward" else spec.gradients(arguments)
+        has_float64 = setting.device.type != "mps" and case_sizes is not piece
         device = setting.device if has_float64 else torch.device("cpu")
-        exact_inputs = {n: v.to(device, torch.float64) if isinstance(v, Tensor) else v for n, v in given.items()}
+        exact_inputs = {n: v.to(device, torch.float64) if isinstance(v, Tensor) else v for n, v in arguments.items()}
 
         def run(backend: str | None, values: Any, op: Any, exact: Any, names: Any = names) -> Any:
             with torch.set_grad_enabled(bool(names)):
@@ -81,8 +81,8 @@ def _gate(spec: OpSpec, setting: Setting, sizes: Mapping[str, Any], dtype: torch
 
         exact = run(exact_backend, exact_inputs, spec.function, None)
         narrow = _multiplied_in_half(spec.function, dtype)
-        plain = run("torch", given, _gated_apart(spec.function) if narrow else spec.function, exact)
-        verdict = compare(run(setting.backend, given, spec.function, exact), plain, exact, dtype if narrow else None)
+        plain = run("torch", arguments, _gated_apart(spec.function) if narrow else spec.function, exact)
+        verdict = compare(run(setting.backend, arguments, spec.function, exact), plain, exact, dtype if narrow else None)
         if not verdict.ok:
             return verdict
     return verdict

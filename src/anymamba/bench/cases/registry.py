@@ -15,11 +15,11 @@ def select(device: torch.device, only: str | None = None, quick: bool = False) -
     """The cases for this kind of device whose name contains ``only`` or matches it as a shell pattern. A device without cases
     of its own (mps, xpu) gets the CUDA-sized ones of time."""
     kind = device.type if device.type in ("cpu", "cuda") else "cuda"
-    chosen = [case for case in every_case() if case.device_type == kind and (case.quick or not quick)]
+    cases = [case for case in every_case() if case.device_type == kind and (case.quick or not quick)]
     if only:
-        chosen = [case for case in chosen if only in case.name or fnmatch.fnmatch(case.name, only)]
+        cases = [case for case in cases if only in case.name or fnmatch.fnmatch(case.name, only)]
     # what tells most about running a model comes first: there may be no time for all
-    return sorted(chosen, key=lambda case: ("backward" in case.name, case.seconds)) if quick else chosen
+    return sorted(cases, key=lambda case: ("backward" in case.name, case.seconds)) if quick else cases
 
 
 @functools.cache

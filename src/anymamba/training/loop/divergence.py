@@ -66,7 +66,7 @@ def _listed(numbers: list[int]) -> str:
 
 def _guilty(run: Run, batch: Batch) -> list[int]:
     """Rows of the batch of which, alone, the loss or a gradient is not finite."""
-    found = []
+    suspects = []
     for row in range(batch.input_ids.shape[0]):
         run.model.zero_grad(set_to_none=True)
         part = batch.part(row, row + 1)
@@ -76,6 +76,6 @@ def _guilty(run: Run, batch: Batch) -> list[int]:
         loss.backward()
         gradients = [parameter.grad for parameter in run.model.parameters() if parameter.grad is not None]
         if not all(bool(torch.isfinite(tensor).all()) for tensor in (loss, *gradients)):
-            found.append(row)
+            suspects.append(row)
     run.model.zero_grad(set_to_none=True)
-    return found
+    return suspects

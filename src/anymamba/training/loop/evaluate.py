@@ -52,8 +52,8 @@ def evaluate(
     its answer must be the same in all processes.
     """
     count = min(rows.count, max(1, count))
-    chosen = spread(rows.count)[:count]
-    mine = chosen[processes.rank :: processes.world]
+    indices = spread(rows.count)[:count]
+    own_indices = indices[processes.rank :: processes.world]
     # with shards every process must take part in every forward pass, if need be with a row that does not count
     passes = math.ceil(math.ceil(count / processes.world) / micro_batch)
     nats, tokens = 0.0, 0
@@ -62,8 +62,8 @@ def evaluate(
         for index in range(passes):
             if stop():
                 return None
-            part = mine[index * micro_batch : (index + 1) * micro_batch]
-            batch: Batch = stack([rows.row(0, number) for number in part or chosen[:1]]).to(processes.device)
+            part = own_indices[index * micro_batch : (index + 1) * micro_batch]
+            batch: Batch = stack([rows.row(0, number) for number in part or indices[:1]]).to(processes.device)
             with autocast():
                 loss = model(batch.input_ids, targets=batch.labels, seq_idx=batch.seq_idx, normalizer=1.0).loss
             if part:

@@ -115,9 +115,9 @@ class _Captured:
         def run() -> Tensor:
             for leaf in leaves.values():
                 leaf.grad = None
-            given = {"targets": self.targets, "normalizer": self.normalizer}
+            options = {"targets": self.targets, "normalizer": self.normalizer}
             with autocast():
-                loss = functional_call(model, leaves, (self.input_ids,), given).loss
+                loss = functional_call(model, leaves, (self.input_ids,), options).loss
             loss.backward()
             return loss.detach()
 

@@ -285,8 +285,8 @@ class Loop:
                 question=run.question, seconds=self.limit.sample_seconds, stop=lambda: bool(signals.asked),
             )  # fmt: skip
             run.folder.add_sample(self.step, text)
-            shown = printable.shown(" ".join(text.split()), run.reporter.stream)
-            run.reporter.note(_("  sample: ") + (shown if len(shown) <= 200 else shown[:200] + " ..."))
+            line = printable.shown(" ".join(text.split()), run.reporter.stream)
+            run.reporter.note(_("  sample: ") + (line if len(line) <= 200 else line[:200] + " ..."))
         self.pace.pause("sample")
 
     def _save(self, finished: bool) -> None:

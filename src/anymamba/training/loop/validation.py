@@ -77,9 +77,9 @@ class Validation:
         per_step = pace.step_seconds or pace.elapsed / max(1, steps_done)
         total = pace.limit or pace.elapsed + remaining * per_step
         times = 1 + round(remaining / run.plan.eval_every)
-        allowed = max(0.0, SHARE * total - pace.totals.get("validation", 0.0)) / times
+        budget = max(0.0, SHARE * total - pace.totals.get("validation", 0.0)) / times
         row_seconds = self._row_seconds or FORWARD * per_step * run.processes.world / run.plan.rows
-        fits = int(allowed / row_seconds * run.processes.world) if row_seconds else most
+        fits = int(budget / row_seconds * run.processes.world) if row_seconds else most
         if self.rows and fits >= 0.7 * self.rows:  # the same rows each time, so that scores can be compared
             fits = self.rows
         return run.processes.least(min(most, max(1, fits, run.processes.world)))

@@ -32,8 +32,8 @@ def left(device: torch.device) -> int:
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     if device.type != "cpu":
         return 0
-    known = [size for size in (_system_free(), _container_left()) if size is not None]
-    return min(known) if known else 0
+    sizes = [size for size in (_system_free(), _container_left()) if size is not None]
+    return min(sizes) if sizes else 0
 
 
 def resident() -> int:

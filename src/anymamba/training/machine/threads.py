@@ -50,8 +50,8 @@ def choose_threads(asked: int, before: int = 0, deterministic: bool = False) -> 
     most = torch.get_num_threads()
     if deterministic:
         limit = cpu_use.container_limit()
-        allowed = most if limit is None else min(most, max(1, int(limit)))
-        return allowed, "" if limit is None or allowed == most else _limit_text(limit), False
+        limit_of_threads = most if limit is None else min(most, max(1, int(limit)))
+        return limit_of_threads, "" if limit is None or limit_of_threads == most else _limit_text(limit), False
     first, unknown = cpu_use.read()
     if first is None:
         return most, unknown, False
@@ -66,9 +66,9 @@ def choose_threads(asked: int, before: int = 0, deterministic: bool = False) -> 
 
 def free_cores(before: Reading, after: Reading) -> Free:
     """What the machine and our container leave us between two readings."""
-    used = cpu_use.others(before, after)
+    busy = cpu_use.others(before, after)
     cores = len(cpu_use.allowed_cores()) or os.cpu_count() or 1
-    free = Free(cores - used, _("other programs keep {used:.1f} cores busy").format(used=used))
+    free = Free(cores - busy, _("other programs keep {used:.1f} cores busy").format(used=busy))
     limit = cpu_use.container_limit()
     if limit is not None:
         inside = cpu_use.others_in_container(before, after)
@@ -106,12 +106,12 @@ class ThreadWatch:
             return why
         free = free_cores(before, reading)
         current = torch.get_num_threads()
-        wanted = fitting(free.cores, self.most)
-        if wanted == current or (wanted > current and free.cores < current + TAKE):
+        target = fitting(free.cores, self.most)
+        if target == current or (target > current and free.cores < current + TAKE):
             return ""
-        torch.set_num_threads(wanted)
-        reason = free.why if wanted < current else _("cores have become free")
-        return _("threads {current} -> {expected}: {reason}").format(current=current, expected=wanted, reason=reason)
+        torch.set_num_threads(target)
+        reason = free.why if target < current else _("cores have become free")
+        return _("threads {current} -> {expected}: {reason}").format(current=current, expected=target, reason=reason)
 
 
 def _limit_text(limit: float) -> str:

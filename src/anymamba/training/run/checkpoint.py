@@ -140,11 +140,11 @@ def write_whole(path: Path, text: str) -> None:
 
 def newest(run: Path) -> Checkpoint | None:
     """The newest step folder of a run, or None. Folders appear by renaming, so each that has its name is whole."""
-    named = []
+    folders = []
     if (run / "last.txt").is_file():
-        named.append(run / (run / "last.txt").read_text("utf-8").strip())
+        folders.append(run / (run / "last.txt").read_text("utf-8").strip())
     steps = sorted((entry for entry in run.glob("step-*") if re.fullmatch(r"step-\d+", entry.name)), key=_step_of, reverse=True)
-    for folder in [*steps, *named]:
+    for folder in [*steps, *folders]:
         if (folder / "trainer_state.json").is_file():
             return open_checkpoint(folder)
     return None

@@ -82,8 +82,8 @@ def _check_tokenizer(config: TrainConfig) -> int:
     """Tokens of its vocabulary."""
     if config.train_tokenizer:
         corpus.check_bpe_size(config.train_tokenizer)
-        for flag, given in (("--instruct", config.instruct), ("--from", config.start), ("--tokenizer", config.tokenizer != "bytes")):
-            if given:
+        for flag, is_set in (("--instruct", config.instruct), ("--from", config.start), ("--tokenizer", config.tokenizer != "bytes")):
+            if is_set:
                 raise _usage(
                     _("--train-tokenizer and {flag} do not go together").format(flag=flag),
                     _(

@@ -214,10 +214,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def given_flags(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields for which a flag was given."""
     names = {one.name for one in dataclasses.fields(TrainConfig)}
-    given = {name: value for name, value in vars(arguments).items() if name in names}
-    if not given.get("data", True):
-        del given["data"]
-    return given
+    flags = {name: value for name, value in vars(arguments).items() if name in names}
+    if not flags.get("data", True):
+        del flags["data"]
+    return flags
 
 
 def read_toml(path: str) -> dict[str, Any]:
@@ -257,22 +257,22 @@ def _unknown_key(key: str, value: Any, names: dict[str, str], where: str) -> Any
             fix=_("options stand at the top of the file, in no section [{key}]").format(key=key),
         )
     # in Python an option is written with underscores, in a file as on the command line
-    near = nearest(key, list(names) if where == PYTHON else [name.replace("_", "-") for name in names])
+    suggestion = nearest(key, list(names) if where == PYTHON else [name.replace("_", "-") for name in names])
     known = _("`anymamba train --help` lists all of them")
-    return AnymambaError("usage", what, fix=_("the nearest is {near!r}").format(near=near) if near else known)
+    return AnymambaError("usage", what, fix=_("the nearest is {near!r}").format(near=suggestion) if suggestion else known)
 
 
 def _typed(value: Any, one: dataclasses.Field[Any], where: str) -> Any:
     default = _default(one)
-    wanted = type(default)
-    if wanted is float and type(value) is int:
+    expected_type = type(default)
+    if expected_type is float and type(value) is int:
         value = float(value)
-    if wanted is list and isinstance(value, str):
+    if expected_type is list and isinstance(value, str):
         value = [value]
-    if type(value) is not wanted or (wanted is list and not all(isinstance(item, str) for item in value)):
+    if type(value) is not expected_type or (expected_type is list and not all(isinstance(item, str) for item in value)):
         raise AnymambaError(
             "usage",
-            _("{where} must be {kind}, not {value!r}").format(where=where, kind=wanted.__name__, value=value),
+            _("{where} must be {kind}, not {value!r}").format(where=where, kind=expected_type.__name__, value=value),
         )
     choices = _choices(one)
     if choices and value not in choices:

@@ -83,20 +83,20 @@ def sections() -> list[str]:
             why=str(error),
             fix=_("train on a text of your own: anymamba train FILE"),
         ) from error
-    seen: set[str] = set()
+    earlier: set[str] = set()
     parts: list[str] = []
-    kept: list[str] = []
+    paragraphs: list[str] = []
     # long topics first: what they contain is dropped from the short ones that repeat it, not the other way round
     for __, topic in sorted(topics.items(), key=lambda item: (-len(item[1]), item[0])):
         for paragraph in topic.split("\n\n"):
             key = " ".join(paragraph.split())
-            if key and key not in seen:
-                seen.add(key)
-                kept.append(paragraph.strip("\n"))
-            if sum(map(len, kept)) >= SECTION:
-                parts.append("\n\n".join(kept) + "\n")
-                kept = []
-    return [*parts, "\n\n".join(kept) + "\n"]
+            if key and key not in earlier:
+                earlier.add(key)
+                paragraphs.append(paragraph.strip("\n"))
+            if sum(map(len, paragraphs)) >= SECTION:
+                parts.append("\n\n".join(paragraphs) + "\n")
+                paragraphs = []
+    return [*parts, "\n\n".join(paragraphs) + "\n"]
 
 
 def run_demo(out: Path, minutes: float, size: str, seed: int, reporter: Reporter) -> Demo:
@@ -200,7 +200,7 @@ def document(demo: Demo) -> dict[str, Any]:
         "tokens_per_s": round(demo.result.tokens_per_s, 1),
         "comparison": {**asdict(demo.comparison), "threads": 1, "times_faster": round(demo.comparison.times_faster, 1)},
         "paragraph": demo.paragraph,
-        "backends": {op: sorted(found) for op, found in sorted(demo.backends.items())},
+        "backends": {op: sorted(names) for op, names in sorted(demo.backends.items())},
         "seconds": round(demo.seconds, 1),
         "checkpoint": str(demo.result.checkpoint),
     }

@@ -55,10 +55,10 @@ def row_length(config: TrainConfig, parameters: int, train: TokenFile) -> tuple[
         return -(-longest // 64) * 64, _("the longest example")
     if config.length:
         return min(config.length, total - 1), "" if config.length < total else _("all the text there is")
-    wanted = default_length(parameters)
-    if total - 1 < wanted:
+    default = default_length(parameters)
+    if total - 1 < default:
         return total - 1, _("all the text there is")
-    return wanted, _("for a model of this size")
+    return default, _("for a model of this size")
 
 
 def derive(config: TrainConfig, parameters: int, width: int, train: TokenFile, length: int, rows_per_epoch: int, world: int) -> RunPlan:

@@ -41,8 +41,8 @@ def planned(config: TrainConfig, processes: Processes) -> dict[str, Any]:
     try:
         with tempfile.TemporaryDirectory(prefix="anymamba-plan-") as folder:
             data, share = _sampled(config, size, Path(folder))
-            changed = {"data": data, "out": str(Path(folder) / "run"), "report_to": [], "max_minutes": 0.0, "bad_records": ""}
-            run = prepare(dataclasses.replace(config, **changed), "", processes, Reporter(quiet=True))  # type: ignore[arg-type]
+            overrides = {"data": data, "out": str(Path(folder) / "run"), "report_to": [], "max_minutes": 0.0, "bad_records": ""}
+            run = prepare(dataclasses.replace(config, **overrides), "", processes, Reporter(quiet=True))  # type: ignore[arg-type]
             document = _document(run, config, share, out)
             del run  # its token files are mapped, and Windows removes no such file
         return document
@@ -154,16 +154,16 @@ def _sizes(config: TrainConfig, run: Run, seconds: float, free: int) -> list[dic
     for size in SIZES:
         parameters = parameters_of(config_of_size(size, config.model, run.tokenizer.vocab_size))
         tokens = config.batch_tokens or batch_tokens(parameters)
-        needed = 16 * parameters // (run.processes.world if config.shard else 1)
-        mine = size == config.size
+        bytes_needed = 16 * parameters // (run.processes.world if config.shard else 1)
+        is_own_size = size == config.size
         rows.append(
             {
                 "size": size,
                 "parameters": parameters,
-                "memory": needed,
-                "fits": not free or needed < free,
-                "step_seconds": round(seconds if mine else seconds * parameters * tokens / measured, 3),
-                "measured": mine,
+                "memory": bytes_needed,
+                "fits": not free or bytes_needed < free,
+                "step_seconds": round(seconds if is_own_size else seconds * parameters * tokens / measured, 3),
+                "measured": is_own_size,
             }
         )
     return rows

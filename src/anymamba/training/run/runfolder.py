@@ -142,16 +142,16 @@ def _same_run(path: Path, config: TrainConfig, before: TrainConfig) -> None:
 
 
 def _named(run: Path, path: Path) -> Checkpoint:
-    found = checkpoint.newest(path) if (path / "run.json").is_file() else checkpoint.open_checkpoint(path)
-    if found is None:
+    checkpoint_found = checkpoint.newest(path) if (path / "run.json").is_file() else checkpoint.open_checkpoint(path)
+    if checkpoint_found is None:
         raise AnymambaError("checkpoint", _("{path} has no checkpoint yet").format(path=path))
-    if found.folder.parent.resolve() != run.resolve():
+    if checkpoint_found.folder.parent.resolve() != run.resolve():
         raise AnymambaError(
             "run-folder",
-            _("{folder} belongs to another run than {run}").format(folder=found.folder, run=run),
+            _("{folder} belongs to another run than {run}").format(folder=checkpoint_found.folder, run=run),
             fix=_("use --from to start a new run from it"),
         )
-    return found
+    return checkpoint_found
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

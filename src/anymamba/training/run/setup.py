@@ -40,8 +40,8 @@ def tokenizer_and_data(
     if config.val:
         own = corpus.open_corpus(run.val)
         notes = [*whole.notes[1:], *own.notes[1:]]  # the first of each says how it was split
-        said = _("validated on ") + ", ".join(config.val)
-        whole = corpus.Corpus(whole.train, own.train, [said, *notes])
+        sentence = _("validated on ") + ", ".join(config.val)
+        whole = corpus.Corpus(whole.train, own.train, [sentence, *notes])
     return load_tokenizer(run.data), whole
 
 

@@ -25,8 +25,8 @@ from anymamba.reference import blocks
 
 def supports(call: Call) -> tuple[bool, str]:
     """Weights in float32, bfloat16, float16, int8 and, where the processor converts float16, in blocks."""
-    known = {f"{name}_weights" for name in ("float32", "bfloat16", "float16", "int8", *(blocks.BYTES if target.host().f16 else ()))}
-    other = sorted(feature for feature in call.features if feature.endswith("_weights") and feature not in known)
+    kinds = {f"{name}_weights" for name in ("float32", "bfloat16", "float16", "int8", *(blocks.BYTES if target.host().f16 else ()))}
+    other = sorted(feature for feature in call.features if feature.endswith("_weights") and feature not in kinds)
     if other:
         names = ", ".join(feature.removesuffix("_weights") for feature in other)
         return False, _("no fused step for weights in {names}").format(names=names)

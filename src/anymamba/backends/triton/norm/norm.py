@@ -47,14 +47,14 @@ def layer_norm_fn(
 ) -> Tensor | tuple[Tensor | None, ...]:
     """See anymamba.ops.layer_norm_fn. x: (..., dim)."""
     y, total = _Norm.apply(x, weight, bias, residual, float(eps), bool(prenorm), bool(is_rms_norm))
-    returned: list[Tensor | None] = [y]
+    outputs: list[Tensor | None] = [y]
     if prenorm:
         if total is None:
             total = x.float() if residual_in_fp32 else x
-        returned.append(total)
+        outputs.append(total)
     if return_dropout_mask:
-        returned += [None, None]
-    return y if len(returned) == 1 else tuple(returned)
+        outputs += [None, None]
+    return y if len(outputs) == 1 else tuple(outputs)
 
 
 def rms_norm_fn(
@@ -87,23 +87,23 @@ class _Norm(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, eps: float, prenorm: bool, rms: bool
     ) -> tuple[Tensor, Tensor | None]:
         rows = as_rows(x)
-        added = None if residual is None else as_rows(residual)
+        residual_rows = None if residual is None else as_rows(residual)
         sum_dtype = residual.dtype if residual is not None and prenorm else None
-        y, total, mean, scale = norm_forward(rows, added, None, weight, bias, eps, rows.shape[1], rms, True, sum_dtype)
+        y, total, mean, scale = norm_forward(rows, residual_rows, None, weight, bias, eps, rows.shape[1], rms, True, sum_dtype)
         # the stored sum stands in for both of its terms where it is exact
         summed = total is not None and total.dtype == torch.float32
-        ctx.save_for_backward(total if summed else rows, None if summed else added, weight, bias, mean, scale)
+        ctx.save_for_backward(total if summed else rows, None if summed else residual_rows, weight, bias, mean, scale)
         ctx.dtypes = x.dtype, None if residual is None else residual.dtype
         return y.view(x.shape), None if total is None else total.view(x.shape)
 
     @staticmethod
     @first_derivative_only
     def backward(ctx: Any, dy: Tensor, dsum: Tensor | None) -> tuple[Tensor | None, ...]:
-        rows, added, weight, bias, mean, scale = ctx.saved_tensors
+        rows, residual_rows, weight, bias, mean, scale = ctx.saved_tensors
         dx_dtype, residual_dtype = ctx.dtypes
         dsum = None if dsum is None else as_rows(dsum)
         dx, dresidual, _, dweight, dbias = norm_backward(
-            as_rows(dy), dsum, rows, added, None, weight, bias, mean, scale, rows.shape[1], True, dx_dtype,
+            as_rows(dy), dsum, rows, residual_rows, None, weight, bias, mean, scale, rows.shape[1], True, dx_dtype,
             None if residual_dtype in (None, dx_dtype) else residual_dtype,
         )  # fmt: skip
         dx = dx.view(dy.shape)

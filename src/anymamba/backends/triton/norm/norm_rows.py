@@ -78,7 +78,7 @@ def norm_backward(
     dweight = torch.empty((programs, width), dtype=torch.float32, device=device)
     dbias = None if bias is None else torch.empty_like(dweight)
     # with a gate and a mean, sums of so many columns would not stay in registers
-    apart = z is not None and mean is not None and block >= 8192
+    separate = z is not None and mean is not None and block >= 8192
     if warps is None:
         warps = _backward_warps(block, mean is None, dsum is not None, z is not None and x.element_size() == 2, device)
     with on_device(x):
@@ -88,9 +88,9 @@ def norm_backward(
             0 if dsum is None else dsum.stride(0), width, width, width, rows, group_size, each,
             BLOCK=block, RMS=mean is None, HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None,
             HAS_DSUM=dsum is not None, STORE_DRESIDUAL=dresidual is not None, HAS_Z=z is not None, NORM_FIRST=norm_first,
-            ACCUMULATE=not apart, REREAD=block // (warps * lanes(device)) >= 32 or block >= 8192, num_warps=warps, num_stages=1,
+            ACCUMULATE=not separate, REREAD=block // (warps * lanes(device)) >= 32 or block >= 8192, num_warps=warps, num_stages=1,
         )  # fmt: skip
-        if apart and z is not None:
+        if separate and z is not None:
             part = 1024
             norm_weight_backward_kernel[(programs, -(-group_size // part), groups)](
                 x, z, mean, scale, dy, dweight, dbias, x.stride(0), z.stride(0), dy.stride(0), rows, group_size, each,

@@ -73,15 +73,15 @@ def mamba_chunk_scan_combined(
     out, final_states = _ChunkScan.apply(
         x, dt, A, B, C, D, z, dt_bias, initial_states, seq_idx, bool(dt_softplus), limits, bool(return_final_states)
     )
-    returned = [out]
+    outputs = [out]
     if return_final_states:
-        returned.append(final_states)
+        outputs.append(final_states)
     if return_varlen_states:
         assert cu_seqlens is not None
         with torch.no_grad():
             states = _varlen_states(x, dt, A, B, dt_bias, initial_states, seq_idx, cu_seqlens, bool(dt_softplus), limits)
-        returned.append(states.to(C.dtype if state_dtype is None else state_dtype))
-    return returned[0] if len(returned) == 1 else tuple(returned)
+        outputs.append(states.to(C.dtype if state_dtype is None else state_dtype))
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
 class _ChunkScan(torch.autograd.Function):

@@ -67,18 +67,18 @@ def ssd_columns(
     else:
         B_rows = B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + q[:, None] * B_l
         C_rows = C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + q[:, None] * C_l
-    seen = q[:, None] <= q[None, :]
+    causal = q[:, None] <= q[None, :]
     diagonal = q[:, None] == q[None, :]
     if HAS_SEQ:
         documents_ptr += b * padded
         documents = tl.load(documents_ptr + t)
         after = tl.load(documents_ptr + c * Q + Q - 1)
-        seen = seen & (documents[:, None] == documents[None, :])
+        causal = causal & (documents[:, None] == documents[None, :])
     if WHOLE:
         CB = tl.dot(B, tl.trans(C), input_precision=PRECISION)
     else:
         CB = over_states(B_rows, B_n, rows, C_rows, C_n, rows, Q, Q, N, BLOCK_K, PRECISION)
-    CB = tl.where(seen, CB, 0.0)
+    CB = tl.where(causal, CB, 0.0)
     groups = heads // heads_per_group
     dB_ptr += (((block * batch + b) * length + start) * groups + g) * N
     dB = tl.zeros([Q, BLOCK_N], tl.float32)
@@ -248,10 +248,10 @@ def ssd_inside(
     else:
         B_rows = B_ptr + b * B_b + g.to(tl.int64) * B_g + start * B_l + q[:, None] * B_l
         C_rows = C_ptr + b * C_b + g.to(tl.int64) * C_g + start * C_l + q[:, None] * C_l
-    seen = q[:, None] <= q[None, :]
+    causal = q[:, None] <= q[None, :]
     if HAS_SEQ:
         documents = tl.load(documents_ptr + b * padded + t)
-        seen = seen & (documents[:, None] == documents[None, :])
+        causal = causal & (documents[:, None] == documents[None, :])
     if WHOLE:
         CB = tl.dot(B, tl.trans(C), input_precision=PRECISION)
     else:
@@ -260,7 +260,7 @@ def ssd_inside(
     diagonal = q[:, None] == q[None, :]
     tl.store(own_CB_ptr + (b * groups + g) * padded + t, tl.sum(tl.where(diagonal, CB, 0.0), axis=1))
     # no exponent stands in what a token gives itself: left in, it would be added and subtracted again, and drown what decayed
-    CB = tl.where(seen & (q[:, None] != q[None, :]), CB, 0.0)
+    CB = tl.where(causal & (q[:, None] != q[None, :]), CB, 0.0)
     out_at = (((block * batch + b) * length + start) * groups + g) * N
     dB_ptr += out_at
     dC_ptr += out_at
@@ -302,11 +302,11 @@ def ssd_inside(
         tl.store(of_row_ptr + row, tl.sum(through * steps[:, None], axis=0))
     if WHOLE:
         at, in_N = tile_of_sums(c, length, groups, later, Q, N, BLOCK_N)
-        narrow = tl.where(seen, dCB, 0.0).to(B.dtype)
+        narrow = tl.where(causal, dCB, 0.0).to(B.dtype)
         tl.store(dB_ptr + at, tl.dot(narrow, C, input_precision=PRECISION), mask=in_N)
         tl.store(dC_ptr + at, tl.dot(tl.trans(narrow), B, input_precision=PRECISION), mask=in_N)
     else:
-        narrow = tl.where(seen, dCB, 0.0).to(B_ptr.dtype.element_ty)
+        narrow = tl.where(causal, dCB, 0.0).to(B_ptr.dtype.element_ty)
         for first_n in range(0, N, BLOCK_K):
             k = first_n + tl.arange(0, BLOCK_K)[None, :]
             at = q[:, None] * (groups * N) + k

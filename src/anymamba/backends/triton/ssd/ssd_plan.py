@@ -108,6 +108,6 @@ def _plan(
     # the three products that a float32 one is made of leave registers for few states at a time
     block_k = min(block_n, 32 if wide else 256)
     # left to itself, the assembler of NVIDIA aims at many programs a multiprocessor and spills a few bytes for it
-    told = (wide or q <= 32) and is_nvidia(device)
-    limit = 255 if told else None
+    limit_registers = (wide or q <= 32) and is_nvidia(device)
+    limit = 255 if limit_registers else None
     return SsdPlan(q, together, warps, 1 if wide else stages, walk_p, walk_n, 4, walk_stages, block_k=block_k, registers=limit)
