@@ -140,6 +140,43 @@ def test_no_file_is_longer_than_500_lines(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= 500
 
 
+PARTICIPLES = frozenset(
+    ("found", "kept", "given", "told", "wanted", "made", "taken", "held", "said", "named", "seen", "apart", "asked", "mine")
+)
+MOST_PARTICIPLES = {"doctor": 127, "": 94}
+"""As names of variables, which then do not say what the thing is: in the doctor, and in all the rest. May fall, not grow."""
+
+
+def test_names_say_what_a_thing_is() -> None:
+    counts = dict.fromkeys(MOST_PARTICIPLES, 0)
+    for path in PACKAGE.rglob("*.py"):
+        nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Name)]
+        named = sum(isinstance(node.ctx, ast.Store) and node.id in PARTICIPLES for node in nodes)
+        counts["doctor" if "doctor" in path.parts else ""] += named
+    assert all(count <= MOST_PARTICIPLES[part] for part, count in counts.items()), counts
+
+
+def test_one_class_is_called_plan_and_one_step() -> None:
+    names = [
+        node.name
+        for path in PACKAGE.rglob("*.py")
+        if "doctor" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert names.count("Plan") == names.count("Step") == 1
+
+
+def test_what_is_cached_cannot_be_changed_by_who_gets_it() -> None:
+    """A list that a cached function returned once is the same list for every caller after."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.returns is not None:
+                caches = [ast.unparse(decorator) for decorator in node.decorator_list if "cache" in ast.unparse(decorator)]
+                kind = ast.unparse(node.returns).split("[")[0].lower()
+                assert not caches or kind not in ("list", "dict", "set"), f"{path.relative_to(PACKAGE)}: {node.name} -> {kind}"
+
+
 @pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_function_says_its_types(path: Path) -> None:
     """Tests and benchmarks too; kernels of Triton are a language of their own."""

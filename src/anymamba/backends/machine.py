@@ -63,7 +63,6 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-@functools.cache
 def facts() -> dict[str, Any]:
     """What names this machine in a results file. No host name, no user name, no path."""
     answer: dict[str, Any] = {

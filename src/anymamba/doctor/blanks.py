@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import shlex
-from typing import Dict, Optional, Tuple
+from typing import Mapping, Optional, Tuple
 
 from anymamba.doctor import versions
 from anymamba.doctor.environment import Environment, minor_of
@@ -14,7 +14,7 @@ _TRITON_WINDOWS = {"2.6": "3.2", "2.7": "3.3", "2.8": "3.4", "2.9": "3.5", "2.10
 
 
 @functools.lru_cache(maxsize=32)
-def values(environment: Environment) -> Dict[str, str]:
+def values(environment: Environment) -> Mapping[str, str]:
     python, torch = minor_of(environment.python), environment.torch
     pair = versions.pair_for(torch, python)
     torch_cuda = environment.cuda if torch else None

@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import pkgutil
 import re
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 RULES = "anymamba.doctor.rules"
 
@@ -95,7 +95,7 @@ def read(package: str, language: str) -> Page:
 
 
 @functools.lru_cache(maxsize=None)
-def shared(language: str) -> Dict[str, List[str]]:
+def shared(language: str) -> Mapping[str, List[str]]:
     """Name to the lines of each text that several rules use (rules/en.md and rules/zh.md)."""
     return {name: lines for group in _groups(language).values() for name, lines in group.items()}
 
@@ -110,7 +110,7 @@ def shared_remedy(name: str, language: str) -> Remedy:
 
 
 @functools.lru_cache(maxsize=None)
-def _groups(language: str) -> Dict[str, Dict[str, List[str]]]:
+def _groups(language: str) -> Mapping[str, Mapping[str, List[str]]]:
     groups: Dict[str, Dict[str, List[str]]] = {}
     lines: List[str] = []
     for line in source(RULES, language).split("\n"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Tuple
 
 from anymamba.doctor import blanks, page
 from anymamba.doctor.environment import Environment
@@ -77,7 +77,7 @@ def present(item: RuleMatch, log: Optional[Log], environment: Environment) -> Fi
 TYPICAL = Environment("linux", torch="2.8.0", cuda="12.8", python="3.12")
 
 
-def fill(text: str, known: Dict[str, str]) -> str:
+def fill(text: str, known: Mapping[str, str]) -> str:
     """{name} by its value; other braces stay, they are shell or Python."""
     for name, value in known.items():
         text = text.replace("{" + name + "}", value)

@@ -6,7 +6,7 @@ import functools
 import json
 import pkgutil
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 PACKAGES = ("mamba-ssm", "causal-conv1d")
 MODULES = {"mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv1d"}
@@ -110,7 +110,7 @@ class Torch(NamedTuple):
 
 
 @functools.lru_cache(maxsize=None)
-def document() -> Dict[str, Any]:
+def document() -> Mapping[str, Any]:
     """table.json."""
     text = pkgutil.get_data(__name__, "table.json")
     assert text is not None, "the package's loader gives no files"
