@@ -87,11 +87,11 @@ def end_tokens(model: LanguageModel, tokenizer: Tokenizer) -> list[int]:
     return ends if len(ends) > 1 else list(dict.fromkeys([*ends, *tokenizer.end_ids]))
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str, special: bool = False) -> list[int]:
+def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """The ids of a prompt; an empty prompt starts from the model's beginning-of-text token.
 
     Raises AnymambaError when there is nothing to start from."""
-    ids = tokenizer.encode(prompt, special=special)
+    ids = tokenizer.encode(prompt)
     if ids:
         return ids
     start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id

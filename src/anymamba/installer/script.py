@@ -12,9 +12,13 @@ KINDS = ("bash", "powershell", "Dockerfile")
 _HELPERS = {"narrow": "nvcc_one_architecture.py", "sources": "edit_for_msvc.py"}
 
 
-def emit(plan: Plan, kind: str, image: str = "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-devel") -> str:
-    """plan must not be blocked. image: what a Dockerfile starts from; it needs nvcc where something is compiled."""
-    lines = {"bash": _bash, "powershell": _powershell, "Dockerfile": lambda plan: _dockerfile(plan, image)}[kind](plan)
+IMAGE = "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-devel"
+"""What a Dockerfile starts from; it needs nvcc where something is compiled."""
+
+
+def emit(plan: Plan, kind: str) -> str:
+    """plan must not be blocked."""
+    lines = {"bash": _bash, "powershell": _powershell, "Dockerfile": _dockerfile}[kind](plan)
     return "\n".join(lines) + "\n"
 
 
@@ -233,11 +237,11 @@ def _ps(text: str) -> str:
     return text if plain else "'" + text.replace("'", "''") + "'"
 
 
-def _dockerfile(plan: Plan, image: str) -> list[str]:
+def _dockerfile(plan: Plan) -> list[str]:
     lines = [
         "# syntax=docker/dockerfile:1",
         *_head(plan),
-        f"FROM {image}",
+        f"FROM {IMAGE}",
         "",
         "COPY <<'END_OF_SCRIPT' /tmp/install.sh",
     ]

@@ -213,13 +213,13 @@ def pieces_of(ids: Tensor) -> Iterator[Tensor]:
     yield from ids.split(PIECE)
 
 
-def sampled_text(model: LanguageModel, seed: int = 0) -> Iterator[Tensor]:
+def sampled_text(model: LanguageModel) -> Iterator[Tensor]:
     """Text that the model itself writes at temperature 1, without end, in pieces: what it is likely to meet in long generations."""
     from anymamba.generation.engine import stream
 
     start = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     piece: list[int] = []
-    for step in stream(model, start, -1, eos=[], temperature=1.0, seed=seed):
+    for step in stream(model, start, -1, eos=[], temperature=1.0, seed=0):
         piece.append(int(step.ids[0]))
         if len(piece) == PIECE:
             yield torch.tensor(piece)

@@ -27,13 +27,12 @@ def save(
     folder: str | Path,
     tokenizer: Tokenizer | None = None,
     *,
-    state: Mapping[str, Tensor] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes a Hugging Face folder that transformers.AutoModelForCausalLM.from_pretrained loads, under a temporary name that
     becomes ``folder`` when all is written. Other files of an existing folder stay. Arguments as of ``write``."""
     with files.whole_folder(Path(folder), replaces=(*weights.PATTERNS, "params.json")) as temporary:
-        write(model, temporary, tokenizer, state=state, shard_bytes=shard_bytes)
+        write(model, temporary, tokenizer, shard_bytes=shard_bytes)
 
 
 def write(

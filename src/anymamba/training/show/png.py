@@ -67,10 +67,14 @@ def _line(draw: Any, points: Points, colour: str, width: float = 1) -> None:
         draw.line([(x * OVER, y * OVER) for x, y in points], fill=colour, width=round(width * OVER), joint="curve")
 
 
-def _dashes(points: Points, on: float = 6.0, off: float = 4.0) -> list[Points]:
+_DASH, _GAP = 6.0, 4.0
+"""Lengths in a dashed line, in pixels of the picture."""
+
+
+def _dashes(points: Points) -> list[Points]:
     """The parts of a line that a dashed one shows, measured along it."""
     parts: list[Points] = []
-    place, drawing, left = points[0], True, on
+    place, drawing, left = points[0], True, _DASH
     part = [place]
     for target in points[1:]:
         while True:
@@ -85,7 +89,7 @@ def _dashes(points: Points, on: float = 6.0, off: float = 4.0) -> list[Points]:
             if drawing:
                 parts.append([*part, place])
             drawing = not drawing
-            left, part = on if drawing else off, [place]
+            left, part = _DASH if drawing else _GAP, [place]
     return [*parts, part] if drawing else parts
 
 
