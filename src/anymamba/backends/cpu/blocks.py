@@ -32,11 +32,11 @@ class BlockPointer(Pointer):
         super().__init__(k, "int8", address)
         self.format, self.block = format, blocks.BYTES[format]
 
-    def part(self, offset: Any, count: int, kind: ir.Type = I8) -> Any:
+    def part(self, offset: Value | int, count: int, kind: ir.Type = I8) -> Any:
         """count numbers of a type from this byte on, a raw vector."""
         return self.k.builder.load(self._element(offset), align=1, typ=ir.VectorType(kind, count))
 
-    def half(self, offset: Any) -> Value:
+    def half(self, offset: Value | int) -> Value:
         """The float16 at this byte, in every lane."""
         raw = self.k.builder.load(self._element(offset), align=1, typ=I16)
         return _widened_halves(self.k, self.k.broadcast_ir(raw))

@@ -6,7 +6,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from anymamba.backends.cpu.jit.values import F16, F32, I8, I16, I32, I64, Emitter, Value
+from anymamba.backends.cpu.jit.values import F16, F32, I8, I16, I32, I64, Emitter, Operand, Value
 
 _STORED: dict[str, tuple[ir.Type, int]] = {
     "float32": (F32, 4),
@@ -40,11 +40,11 @@ class Pointer:
         if dtype == "float16" and not k.target.f16:
             raise NotImplementedError(f"{k.target} does not convert float16")
 
-    def at(self, offset: Any) -> Pointer:
+    def at(self, offset: Value | int) -> Pointer:
         """The memory that starts ``offset`` elements further on."""
         return Pointer(self.k, self.dtype, self._element(offset))
 
-    def load(self, offset: Any = 0, count: Value | int | None = None) -> Value:
+    def load(self, offset: Value | int = 0, count: Value | int | None = None) -> Value:
         """``width`` elements from ``offset`` on, as a float32 vector. count 1, known while emitting, costs one plain load."""
         k, kind = self.k, ir.VectorType(self.type, self.k.width)
         if isinstance(count, int):
@@ -68,7 +68,7 @@ class Pointer:
                     k.builder.store(element, k.builder.gep(slot, [i.ir], source_etype=self.type))
         return self._to_float32(k.builder.load(slot, typ=kind))
 
-    def store(self, offset: Any, value: Any, count: Value | int | None = None) -> None:
+    def store(self, offset: Value | int, value: Operand, count: Value | int | None = None) -> None:
         """Rounds to nearest even where the memory is narrower than float32."""
         k, kind = self.k, ir.VectorType(self.type, self.k.width)
         if isinstance(count, int):
@@ -94,7 +94,7 @@ class Pointer:
                     element = k.builder.load(k.builder.gep(slot, [i.ir], source_etype=self.type), typ=self.type)
                     k.builder.store(element, self._element(k.integer(offset) + i))
 
-    def scalar(self, offset: Any = 0) -> Value:
+    def scalar(self, offset: Value | int = 0) -> Value:
         """One element: a float32 scalar, or a 64-bit integer from integer memory."""
         k = self.k
         raw = k.builder.load(self._element(offset), typ=self.type)
@@ -104,18 +104,18 @@ class Pointer:
             return k.wrap(k.builder.sext(raw, I64))
         return self._to_float32(raw)
 
-    def store_scalar(self, offset: Any, value: Value) -> None:
+    def store_scalar(self, offset: Value | int, value: Value) -> None:
         self.k.builder.store(self._from_float32(value.ir), self._element(offset))
 
-    def broadcast(self, offset: Any = 0) -> Value:
+    def broadcast(self, offset: Value | int = 0) -> Value:
         """One element in every lane."""
         return self.k.vector(self.scalar(offset))
 
-    def prefetch(self, offset: Any = 0, write: bool = False) -> None:
+    def prefetch(self, offset: Value | int = 0, write: bool = False) -> None:
         """Asks for the cache line of an element ahead of its use; the address may lie outside the tensor."""
         self.k.intrinsic("llvm.prefetch.p0", ir.VoidType(), self._element(offset), I32(int(write)), I32(3), I32(1))
 
-    def _element(self, offset: Any) -> Any:
+    def _element(self, offset: Value | int) -> Any:
         return self.k.builder.gep(self.address, [self.k.integer(offset).ir], source_etype=self.type)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 
@@ -13,6 +13,9 @@ from anymamba.backends.cpu.jit.target import Target
 F32, F16 = ir.FloatType(), ir.HalfType()
 I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 PTR = ir.PointerType()
+
+Operand: TypeAlias = "Value | float"
+"""What statements take: a number known while emitting, or a value of the kernel."""
 
 _FAST = ("contract", "nsz")
 """Only what keeps NaN, infinity and the order of sums: a*b + c may be fused, nothing may be reassociated."""
@@ -34,7 +37,7 @@ class Value:
     def is_integer(self) -> bool:
         return isinstance(self.ir.type, ir.IntType)
 
-    def _with(self, other: Any, integer: str, floating: str, swap: bool = False) -> Value:
+    def _with(self, other: Operand, integer: str, floating: str, swap: bool = False) -> Value:
         a, b = self.k.match(self, other)
         a, b = (b, a) if swap else (a, b)
         builder = self.k.builder
@@ -42,51 +45,51 @@ class Value:
             return Value(self.k, getattr(builder, integer)(a.ir, b.ir))
         return Value(self.k, getattr(builder, floating)(a.ir, b.ir, flags=_FAST))
 
-    def __add__(self, other: Any) -> Value:
+    def __add__(self, other: Operand) -> Value:
         return self._with(other, "add", "fadd")
 
-    def __sub__(self, other: Any) -> Value:
+    def __sub__(self, other: Operand) -> Value:
         return self._with(other, "sub", "fsub")
 
-    def __rsub__(self, other: Any) -> Value:
+    def __rsub__(self, other: Operand) -> Value:
         return self._with(other, "sub", "fsub", swap=True)
 
-    def __mul__(self, other: Any) -> Value:
+    def __mul__(self, other: Operand) -> Value:
         return self._with(other, "mul", "fmul")
 
-    def __truediv__(self, other: Any) -> Value:
+    def __truediv__(self, other: Operand) -> Value:
         return self._with(other, "sdiv", "fdiv")
 
-    def __rtruediv__(self, other: Any) -> Value:
+    def __rtruediv__(self, other: Operand) -> Value:
         return self._with(other, "sdiv", "fdiv", swap=True)
 
     __radd__, __rmul__, __floordiv__ = __add__, __mul__, __truediv__
 
-    def __mod__(self, other: Any) -> Value:
+    def __mod__(self, other: Operand) -> Value:
         return self._with(other, "srem", "frem")
 
     def __neg__(self) -> Value:
         return 0 - self if self.is_integer else Value(self.k, self.k.builder.fneg(self.ir, flags=_FAST))
 
-    def _compare(self, sign: str, other: Any) -> Value:
+    def _compare(self, sign: str, other: Operand) -> Value:
         a, b = self.k.match(self, other)
         if a.is_integer:
             return Value(self.k, self.k.builder.icmp_signed(sign, a.ir, b.ir))
         return Value(self.k, self.k.builder.fcmp_ordered(sign, a.ir, b.ir))
 
-    def __lt__(self, other: Any) -> Value:
+    def __lt__(self, other: Operand) -> Value:
         return self._compare("<", other)
 
-    def __le__(self, other: Any) -> Value:
+    def __le__(self, other: Operand) -> Value:
         return self._compare("<=", other)
 
-    def __gt__(self, other: Any) -> Value:
+    def __gt__(self, other: Operand) -> Value:
         return self._compare(">", other)
 
-    def __ge__(self, other: Any) -> Value:
+    def __ge__(self, other: Operand) -> Value:
         return self._compare(">=", other)
 
-    def equals(self, other: Any) -> Value:
+    def equals(self, other: Operand) -> Value:
         return self._compare("==", other)
 
     def both(self, other: Value) -> Value:
@@ -106,10 +109,10 @@ class Variable:
     def value(self) -> Value:
         return Value(self.k, self.k.builder.load(self.slot, typ=self.type))
 
-    def set(self, value: Any) -> None:
+    def set(self, value: Operand) -> None:
         self.k.builder.store(self.k.match(value, self.value)[0].ir, self.slot)
 
-    def add(self, value: Any) -> None:
+    def add(self, value: Operand) -> None:
         self.set(self.value + value)
 
 
@@ -139,13 +142,13 @@ class Emitter:
         """An IR value as a Value."""
         return Value(self, value)
 
-    def integer(self, value: Any) -> Value:
+    def integer(self, value: Value | int) -> Value:
         return value if isinstance(value, Value) else Value(self, I64(value))
 
     def scalar(self, number: float) -> Value:
         return Value(self, F32(number))
 
-    def vector(self, value: Any) -> Value:
+    def vector(self, value: Operand) -> Value:
         """The same float in every lane."""
         if isinstance(value, Value):
             return value if value.is_vector else Value(self, self.broadcast_ir(value.ir))
@@ -157,7 +160,7 @@ class Emitter:
         zeros = ir.Constant(ir.VectorType(I32, self.width), [0] * self.width)
         return self.builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
 
-    def match(self, a: Any, b: Any) -> tuple[Value, Value]:
+    def match(self, a: Operand, b: Operand) -> tuple[Value, Value]:
         """Both as values of one type."""
         if not isinstance(a, Value):
             b, a = self.match(b, a)
@@ -170,23 +173,23 @@ class Emitter:
             return self.vector(a), self.vector(b)
         return a, b
 
-    def select(self, condition: Value, yes: Any, no: Any) -> Value:
+    def select(self, condition: Value, yes: Operand, no: Operand) -> Value:
         if not isinstance(yes, Value) and not isinstance(no, Value):
             yes = self.vector(yes)
         yes, no = self.match(yes, no)
         return Value(self, self.builder.select(condition.ir, yes.ir, no.ir))
 
-    def minimum(self, a: Any, b: Any) -> Value:
+    def minimum(self, a: Operand, b: Operand) -> Value:
         """The smaller; for floats, b where a is NaN."""
         a, b = self.match(a, b)
         return self.select(a < b, a, b)
 
-    def maximum(self, a: Any, b: Any) -> Value:
+    def maximum(self, a: Operand, b: Operand) -> Value:
         """The larger; for floats, b where a is NaN."""
         a, b = self.match(a, b)
         return self.select(a > b, a, b)
 
-    def fma(self, a: Any, b: Any, c: Any) -> Value:
+    def fma(self, a: Value, b: Operand, c: Operand) -> Value:
         """a*b + c rounded once, where the host can: for exact remainders. Plain a*b + c is fused too where that is faster."""
         if not self.target.fma:
             return a * b + c
@@ -233,14 +236,14 @@ class Emitter:
             group *= 2
         return self.wrap(values[0])
 
-    def variable(self, initial: Any) -> Variable:
+    def variable(self, initial: Operand) -> Variable:
         """Starts as a Value, or as a Python float in every lane of a vector, or as a Python int."""
         if not isinstance(initial, Value):
             initial = self.integer(initial) if isinstance(initial, int) else self.vector(initial)
         return Variable(self, initial)
 
     @contextmanager
-    def loop(self, start: Any, stop: Any, step: int = 1, reverse: bool = False) -> Iterator[Value]:
+    def loop(self, start: Value | int, stop: Value | int, step: int = 1, reverse: bool = False) -> Iterator[Value]:
         """i = start, start + step, ... below stop; reverse: the same values from the last to the first (step 1 only)."""
         start, stop = self.integer(start), self.integer(stop)
         first, past = (stop - 1, start - 1) if reverse else (start, stop)

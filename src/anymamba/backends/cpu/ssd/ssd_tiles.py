@@ -59,19 +59,19 @@ class Tiles:
     def product(
         self,
         out: Pointer,
-        out_row: Any,
+        out_row: Value | int,
         left: Pointer,
-        left_row: Any,
-        left_step: Any,
+        left_row: Value | int,
+        left_step: Value | int,
         right: Pointer,
-        right_row: Any,
-        rows: Any,
-        columns: Any,
-        last: Any,
+        right_row: Value | int,
+        rows: Value | int,
+        columns: Value | int,
+        last: Value | int,
         *,
         start: Pointer | None = None,
         scale: Pointer | None = None,
-        scale_row: Any = 0,
+        scale_row: Value | int = 0,
         first_slope: int = 0,
         last_slope: int = 0,
     ) -> None:
@@ -87,7 +87,9 @@ class Tiles:
         arguments = [out.address, addresses["start"], addresses["scale"], left.address, right.address]
         k.builder.call(k.module.globals["product"], arguments + [k.integer(value).ir for value in integers])
 
-    def transpose(self, out: Pointer, out_row: Any, source: Pointer, source_row: Any, rows: Any, columns: Any) -> None:
+    def transpose(
+        self, out: Pointer, out_row: Value | int, source: Pointer, source_row: Value | int, rows: Value | int, columns: Value | int
+    ) -> None:
         """out[c, r] = source[r, c]; rows and columns of the source are multiples of the width."""
         k = self.k
         integers = [k.integer(value).ir for value in (out_row, source_row, rows, columns)]
@@ -217,7 +219,7 @@ def _lane_numbers(k: Kernel, offset: int) -> Any:
     return ir.Constant(ir.VectorType(I32, k.width), list(range(offset, offset + k.width)))
 
 
-def pack(k: Kernel, out: Pointer, source: Pointer, source_row: Any, tokens: Value, count: Value, columns: Value) -> None:
+def pack(k: Kernel, out: Pointer, source: Pointer, source_row: Value | int, tokens: Value, count: Value, columns: Value) -> None:
     """The tokens' rows of count elements, to CHUNK rows of ``columns`` float32, zero where there is nothing."""
     with k.loop(0, tokens) as t, k.loop(0, columns, k.width) as c:
         out.store(t * columns + c, source.load(t * source_row + c, count - c))
@@ -225,7 +227,7 @@ def pack(k: Kernel, out: Pointer, source: Pointer, source_row: Any, tokens: Valu
         out.store(i, k.vector(0.0))
 
 
-def fetch(k: Kernel, source: Pointer, source_row: Any, tokens: Value, count: Value, write: bool = False) -> None:
+def fetch(k: Kernel, source: Pointer, source_row: Value | int, tokens: Value, count: Value, write: bool = False) -> None:
     """Starts loading the rows that pack will read, or that will be written, a chunk ahead: they lie pages apart, where no processor
     prefetches by itself. tokens may be zero or less."""
     with k.loop(0, tokens) as t, k.loop(0, count, 64 // source.bytes) as c:
@@ -248,7 +250,7 @@ class Room:
     def __init__(self, k: Kernel, floats: int) -> None:
         self.k, self.memory, self.used = k, k.scratch(floats), k.integer(0)
 
-    def take(self, count: Any) -> Pointer:
+    def take(self, count: Value | int) -> Pointer:
         """count: a multiple of the vector width."""
         start, self.used = self.used, self.used + count
         return self.memory.at(start)
