@@ -42,7 +42,7 @@ import sys
 
 
 def narrowed(words: list, architectures: str) -> list:
-    kept, skip = [], False
+    options, skip = [], False
     for word in words:
         if skip:
             skip = False
@@ -51,10 +51,10 @@ def narrowed(words: list, architectures: str) -> list:
         elif not word.startswith(
             ("-gencode=", "--generate-code=", "-arch=", "--gpu-architecture=", "-code=", "--gpu-code=")
         ):
-            kept.append(word)
+            options.append(word)
     for architecture in architectures.split(","):
-        kept += ["-gencode", f"arch=compute_{architecture},code=sm_{architecture}"]
-    return kept
+        options += ["-gencode", f"arch=compute_{architecture},code=sm_{architecture}"]
+    return options
 
 
 if __name__ == "__main__":
