@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ TARGETS = {"mamba": "in_proj,x_proj,dt_proj,out_proj", "falcon_mamba": "in_proj,
            "nemotron_h": "in_proj,out_proj", "bamba": "in_proj,out_proj", "falcon_h1": "in_proj,out_proj"}  # fmt: skip
 
 
-def trained(model):
+def trained(model: Any) -> tuple[Any, dict[str, Any]]:
     """Logits, loss and the gradient of every adapter."""
     model.zero_grad(set_to_none=True)
     output = model(input_ids=IDS, labels=IDS, use_cache=False)
@@ -23,7 +24,7 @@ def trained(model):
     return output.logits.detach(), {name: p.grad for name, p in model.named_parameters() if "lora_" in name}
 
 
-def dense(model, tuned):
+def dense(model: Any, tuned: Any) -> Any:
     """The base with W + s B A in float64, computed by hand."""
     model = copy.deepcopy(model).double()
     for name, layer in tuned.base_model.model.named_modules():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,7 +102,9 @@ def test_the_front_door(corpus_file: Path, start: Path, tmp_path: Path) -> None:
         ({"lora": 4, "lora_dropout": 1.5}, "--lora-dropout"),
     ],
 )
-def test_what_cannot_be_is_refused_before_a_folder_is_made(small_run: Train, corpus_file: Path, tmp_path: Path, options, words) -> None:
+def test_what_cannot_be_is_refused_before_a_folder_is_made(
+    small_run: Train, corpus_file: Path, tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(AnymambaError, match=words):
         small_run(corpus_file, **options)
     assert not (tmp_path / "run").exists()
