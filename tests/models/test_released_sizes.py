@@ -1,5 +1,7 @@
-"""The released hybrids: their configurations, as config.json of the public checkpoints has them where it matters for the parameters, build
-models with the published number of parameters. Nothing is allocated."""
+"""The released hybrids: configurations of their sizes build models with the number of parameters that their names and cards give.
+Nothing is allocated. Depth, width, heads and states of Falcon-H1 are those of transformers' documentation, widths and patterns of
+Nemotron-H and Nemotron 3 those of public configuration files; the others were written down without the file at hand, and a wrong
+one shows only where it changes the number. Falcon-H1-3B is left out: no source for the width of its MLP was found."""
 
 from __future__ import annotations
 
@@ -100,7 +102,6 @@ RELEASED: dict[str, tuple[dict[str, Any], float]] = {
     ),
     "Falcon-H1-1.5B": (falcon(24, 2048, 3072, 8, 2, mamba_n_heads=48, intermediate_size=4608, vocab_size=65536), 1.55e9),
     "Falcon-H1-1.5B-Deep": (falcon(66, 1280, 1536, 6, 2, mamba_n_heads=24, intermediate_size=3072, vocab_size=65536), 1.55e9),
-    "Falcon-H1-3B": (falcon(32, 2560, 4096, 10, 2, mamba_n_heads=32, intermediate_size=6144, vocab_size=65536), 3.15e9),
     "Falcon-H1-7B": (falcon(44, 3072, 3072, 12, 2, mamba_n_heads=24, intermediate_size=12288, vocab_size=130048), 7.59e9),
     "Falcon-H1-34B": (
         falcon(72, 5120, 4096, 20, 4, mamba_n_heads=32, mamba_n_groups=2, intermediate_size=21504, vocab_size=261120), 33.6e9
