@@ -12,10 +12,13 @@ import torch
 import anymamba
 from anymamba.cli import main
 from anymamba.errors import AnymambaError, AnymambaWarning
+from anymamba.generation.quantize import quantize
 from anymamba.models import hub
 from anymamba.models.footprint import footprint
 from anymamba.models.lm import LanguageModel
 from anymamba.models.sizes import config_of_size
+from anymamba.numerics import drift
+from anymamba.numerics.sides import Side
 
 GRANITE: dict[str, Any] = {
     "model_type": "granitemoehybrid", "hidden_size": 32, "num_hidden_layers": 2, "layer_types": ["mamba", "attention"],
@@ -129,6 +132,19 @@ def test_the_front_door_begins_trains_and_goes_on(tmp_path: Path, capsys: pytest
     assert type(anymamba.load(run, device="cpu", quantize="int8").generate("the quick", 3)) is str
     texts = anymamba.load(run, device="cpu").generate(["the", "the quick brown"], 3)
     assert texts == [anymamba.load(run, device="cpu").generate(text, 3) for text in ("the", "the quick brown")]
+
+
+@pytest.mark.parametrize("name", ["granitemoehybrid", "falcon_h1", "nemotron_h", "jamba", "zamba2"])
+def test_every_kind_of_state_is_compared_and_rounded_weights_come_back(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = config_of_size("tiny", name, 264)
+    model = LanguageModel(config).eval()
+    ids = torch.randint(0, 264, (16,))
+    outcome = drift.teacher_forced(model, Side("cpu", backend="cpu"), Side("torch", backend="torch"), drift.pieces_of(ids), 16)
+    mixers = sum(len(layer.recurrent()) for layer in model.make_cache(1).layers)
+    assert mixers and len(outcome.layer_differences) == mixers and max(outcome.layer_differences) < 1e-4
+    hub.save(quantize(model, "int8"), tmp_path)
+    torch.testing.assert_close(hub.load(tmp_path)(ids[None]).logits, model(ids[None]).logits)
 
 
 def test_a_shared_block_counts_once() -> None:

@@ -48,8 +48,7 @@ class ResynchronisedReader(Reader):
             return super().step(ids)
         self.leave_stepper()
         for layer, before in zip(self.cache.layers, self._at.layers):
-            layer.conv.copy_(before.conv)
-            layer.ssm.copy_(before.ssm)
+            layer.copy_(before)
             layer.used = before.used
         self.cache.tokens = self._at.tokens
         output = self.model(torch.stack(self._since, dim=1), cache=self.cache, logits_to_keep=1)

@@ -79,7 +79,8 @@ def quantize_int4(model: LanguageModel, numbers: Numbers | None = None) -> Langu
     if tied and isinstance(model.lm_head, StoredLinear):
         model.backbone.embeddings = StoredEmbedding(model.lm_head.weight, model.lm_head.in_features)  # type: ignore[assignment]
     if others:
-        announce.once(_("in int8, for their rows are no whole blocks of 32: {names}").format(names=", ".join(others)))
+        names = ", ".join(others[:3]) + (f", ... ({len(others)})" if len(others) > 3 else "")
+        announce.once(_("in int8, for their rows are no whole blocks of 32: {names}").format(names=names))
     return model
 
 

@@ -16,6 +16,7 @@ from anymamba.generation.mitigation import ResynchronisedReader, keep_residual_i
 from anymamba.generation.stepper import Stepper, choose_stepper, own_stepper
 from anymamba.language import _
 from anymamba.models.lm import LanguageModel
+from anymamba.models.trunk.state import LayerState
 
 DTYPES = {
     "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64,
@@ -137,14 +138,15 @@ class Scorer:
 
     @torch.inference_mode()
     def states(self) -> list[Tensor] | None:
-        """The recurrent state of each layer after what was read, float64 on the CPU; None inside a text that was read in one pass."""
+        """The recurrent state of each layer that has one after what was read, float64 on the CPU; None inside a text that was read in one
+        pass."""
         if self._whole is not None and self._read < len(self._whole):
             return None
         if self._stepper is not None:
             self._stepper.write_back()
         if self._reader is not None:
             self._reader.leave_stepper()
-        return [layer.ssm.cpu().double().clone() for layer in self.cache.layers]
+        return [state.ssm.cpu().double().clone() for state in self._recurrent()]
 
     def _parallel(self, ids: Tensor) -> Tensor:
         with use_backend(self.side.backend):
@@ -165,7 +167,10 @@ class Scorer:
         self._round_state()
         return logits
 
+    def _recurrent(self) -> list[LayerState]:
+        return [state for layer in self.cache.layers for state in layer.recurrent()]
+
     def _round_state(self) -> None:
         if self.side.state_dtype is not None:
-            for layer in self.cache.layers:
-                layer.ssm.copy_(layer.ssm.to(self.side.state_dtype))
+            for state in self._recurrent():
+                state.ssm.copy_(state.ssm.to(self.side.state_dtype))

@@ -53,12 +53,15 @@ def write(
     config: Config = model.config  # type: ignore[assignment]
     tensors = {name: tensor.detach() for name, tensor in (model.state_dict() if state is None else state).items()}
     rounded = any(tensor.dtype in (torch.int8, torch.uint8) for tensor in tensors.values())
-    repeated = _checked({name: tensor for name, tensor in tensors.items() if not (rounded and name.endswith(".scale"))}, config)
-    tensors = {name: tensor for name, tensor in tensors.items() if name.replace(".scale", ".weight") not in repeated}
     tied = config.tie_word_embeddings and _same_table(tensors.get(HEAD), tensors[TABLE])
+    values = {**config.to_dict(), "tie_word_embeddings": tied}
+    # checked against what is written: in some families blocks are shared only where the head is tied
+    read_back = config if tied == config.tie_word_embeddings else type(config).from_dict(values)
+    repeated = _checked({name: tensor for name, tensor in tensors.items() if not (rounded and name.endswith(".scale"))}, read_back)
+    tensors = {name: tensor for name, tensor in tensors.items() if name.replace(".scale", ".weight") not in repeated}
     if tied:
         tensors.pop(HEAD, None)
-    values = {**config.to_dict(), "tie_word_embeddings": tied}
+    tensors = _apart(tensors)
     if rounded:
         values["quantization_config"] = quantized.ENTRY
     dtype = str(next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())).removeprefix("torch.")
@@ -108,6 +111,16 @@ def _checked(tensors: Mapping[str, Tensor], config: Config) -> set[str]:
             fix=_("merge them first (PEFT: merge_and_unload), or save the adapters alone (PEFT: save_pretrained)"),
         )
     return expected - once
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A file holds a tensor under one name: copies of those that stand under several."""
+    places: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        result[name] = tensor.clone() if tensor.data_ptr() in places else tensor
+        places.add(tensor.data_ptr())
+    return result
 
 
 def _same_table(head: Tensor | None, table: Tensor) -> bool:

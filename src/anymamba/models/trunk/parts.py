@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from anymamba.models.trunk.state import State
+from anymamba.models.trunk.state import LayerState, State
 
 
 @dataclass
@@ -29,6 +29,10 @@ class Parts(State):
         part = self.parts[name]
         part.used = self.used
         return part
+
+    def recurrent(self) -> list[LayerState]:
+        """See State.recurrent."""
+        return [state for part in self.parts.values() for state in part.recurrent()]
 
     def tensors(self) -> dict[str, Tensor]:
         """See State.tensors: "submodule.tensor"."""

@@ -32,6 +32,10 @@ class State:
         """How many numbers every further token of a text adds."""
         return 0
 
+    def recurrent(self) -> list[LayerState]:
+        """The parts of it that are a Mamba layer's: none of attention, one of a mixer."""
+        return []
+
     def tensors(self) -> dict[str, Tensor]:
         """By the names of the fields."""
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
@@ -89,6 +93,10 @@ class LayerState(State):
     def empty(cls, conv: tuple[int, ...], ssm: tuple[int, ...], device: torch.device | str, dtype: torch.dtype) -> LayerState:
         """Zeros of these shapes."""
         return cls(torch.zeros(conv, device=device, dtype=dtype), torch.zeros(ssm, device=device, dtype=torch.float32))
+
+    def recurrent(self) -> list[LayerState]:
+        """See State.recurrent."""
+        return [self]
 
     def constants_of(self, parameters: tuple[Tensor, ...], function: Callable[..., Any]) -> Any:
         """``function(*parameters)``, such as A of A_log, made once for many steps, and again when a parameter has changed since."""
