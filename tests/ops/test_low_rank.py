@@ -116,7 +116,7 @@ def test_the_inside_of_a_mixer(backend: str | None) -> None:
 def test_the_inside_of_a_mixer_as_one_node() -> None:
     """Triton's, in its interpreter."""
     pytest.importorskip("triton")
-    script = "import json; from anymamba.backends.triton.mamba_inner import mamba_inner_fn as f\n"
+    script = "import json; from anymamba.backends.triton.scan.mamba_inner import mamba_inner_fn as f\n"
     script += "from tests.ops.test_low_rank import inner_errors; print(json.dumps([inner_errors(f), inner_errors(lambda **g: f(**g, "
     script += "checkpoint_lvl=0))]))"
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}

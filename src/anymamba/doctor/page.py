@@ -21,7 +21,7 @@ import pkgutil
 import re
 from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-RULES = "anymamba.doctor.rules"
+RULES = __name__.rpartition(".")[0] + ".rules"
 
 SECTIONS = {
     "Error messages": "lines", "错误信息": "lines", "Why it happens": "why", "原因": "why",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from anymamba import announce
 from anymamba.errors import ArgumentError
 from anymamba.generation.rounding import nearest
+from anymamba.generation.widths import WIDTHS as WIDTHS
 from anymamba.language import _
 from anymamba.models.families import family_of
 from anymamba.models.lm import LanguageModel
@@ -85,7 +86,6 @@ def quantize_int4(model: LanguageModel, numbers: Numbers | None = None) -> Langu
 
 
 HEAD = "lm_head"
-WIDTHS = "int8", "int4"
 Numbers = Callable[[str, Tensor], Tensor]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -14,30 +13,14 @@ from anymamba.language import _
 from anymamba.models.config import Config
 from anymamba.models.families import family_of
 from anymamba.models.lm import LanguageModel
+from anymamba.models.lora_options import DEFAULT_RANK as DEFAULT_RANK
+from anymamba.models.lora_options import LoraOptions as LoraOptions
 from anymamba.models.trunk.lora import AdaptedLinear, Adapter, adapted
-
-DEFAULT_RANK = 16
 
 ATTENTION = frozenset(("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "kv_proj"))
 """Names of linear layers of attention, in every family that has some."""
 
 GROUPS = ("attention", "mlp", "all")
-
-
-@dataclass(frozen=True)
-class LoraOptions:
-    """rank: of every change. alpha: the change is alpha / rank times B A; 0: twice the rank. targets: names of layers or of groups, with
-    commas; empty: the layers that every reader of PEFT's format adapts (``Family.lora_targets``). dropout: before A, in training."""
-
-    rank: int = DEFAULT_RANK
-    alpha: float = 0.0
-    dropout: float = 0.0
-    targets: str = ""
-    dora: bool = False
-
-    @property
-    def scaling(self) -> float:
-        return (self.alpha or 2.0 * self.rank) / self.rank
 
 
 def linear_layers(config: Config) -> dict[str, bool]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from anymamba.errors import AnymambaError
-from anymamba.generation.quantize import WIDTHS
+from anymamba.generation.widths import WIDTHS
 from anymamba.language import N_, _
 from anymamba.models import families
-from anymamba.models.lora import DEFAULT_RANK, LoraOptions
+from anymamba.models.lora_options import DEFAULT_RANK, LoraOptions
 from anymamba.nearest import nearest
 
 try:
