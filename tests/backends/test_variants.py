@@ -125,7 +125,9 @@ def on_nvidia(target: str, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "processors", launch.processors)
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "sm_120"])
+@pytest.mark.parametrize(
+    "target", [pytest.param("sm_80", marks=pytest.mark.slow), "sm_90", pytest.param("sm_100", marks=pytest.mark.slow), "sm_120"]
+)
 @pytest.mark.parametrize("op", CUDA_SIZES)
 def test_every_plan_in_cuda_is_hit_by_a_small_probe(op: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, module = SPECS[op], importlib.import_module(cuda.OPS[op])
