@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 from tests.training.runs import tiny_model
 
 import anymamba
@@ -56,6 +54,7 @@ def test_progress_is_on_stderr_and_nothing_on_stdout(text: Path, tmp_path: Path,
 def test_a_notebook_shows_progress_table_and_curve_without_escapes(text: Path, tmp_path: Path) -> None:
     start = tiny_model(tmp_path / "start")
     options = {**SMALL, "steps": 4, "start": str(start), "out": str(tmp_path / "run")}
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_code_cell(f"import anymamba\nrun = anymamba.train({str(text)!r}, **{options!r})"),
@@ -63,7 +62,7 @@ def test_a_notebook_shows_progress_table_and_curve_without_escapes(text: Path, t
             nbformat.v4.new_code_cell("for piece in run.model.stream('a line', 6, temperature=1.0, seed=2): print(piece, end='')"),
         ]
     )
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     training, curve, stream = (cell.outputs for cell in notebook.cells)
     everything = json.dumps([training, curve, stream])
     assert "\\u001b" not in everything and "\\r" not in everything
