@@ -89,6 +89,7 @@ def forward_variants() -> Iterator[Any]:
 
 def backward_variants() -> Iterator[Any]:
     from anymamba.backends.cuda import selective_scan_launch as in_cuda
+    from anymamba.backends.cuda.selective_scan_channels_backward import scan_backward
     from anymamba.backends.triton.scan import selective_scan as op
 
     for shape, (sizes, _, official) in SCAN_SHAPES.items():
@@ -105,7 +106,7 @@ def backward_variants() -> Iterator[Any]:
                     return given, dout
 
                 given, dout = kept(("scan backward", sizes), make)
-                return in_cuda.scan_backward(dout, *given.values(), True, _checkpoint(op, given, plan.window), plan)
+                return scan_backward(dout, *given.values(), True, _checkpoint(op, given, plan.window), plan)
 
             yield "scan_backward", shape, describe(plan), official, run
 

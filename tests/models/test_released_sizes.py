@@ -1,7 +1,8 @@
 """The released hybrids: configurations of their sizes build models with the number of parameters that their names and cards give.
 Nothing is allocated. Depth, width, heads and states of Falcon-H1 are those of transformers' documentation, widths and patterns of
 Nemotron-H and Nemotron 3 those of public configuration files; the others were written down without the file at hand, and a wrong
-one shows only where it changes the number. Falcon-H1-3B is left out: no source for the width of its MLP was found."""
+one shows only where it changes the number. Left out: Falcon-H1-3B, for want of a source for the width of its MLP, and Zamba2-2.7B,
+for want of its exact number."""
 
 from __future__ import annotations
 
@@ -124,13 +125,6 @@ RELEASED: dict[str, tuple[dict[str, Any], float]] = {
         ),
         1.22e9,
     ),
-    "Zamba2-2.7B": (
-        {
-            "model_type": "zamba2", "vocab_size": 32000, "hidden_size": 2560, "n_mamba_heads": 80, "num_mem_blocks": 2,
-            "num_attention_heads": 32, "intermediate_size": 10240,
-        },
-        2.7e9,
-    ),
     "Zamba2-7B": (
         zamba(
             6, 6, num_hidden_layers=81, hidden_size=3584, n_mamba_heads=112, mamba_ngroups=2, num_mem_blocks=2, use_mem_rope=True,
@@ -160,4 +154,4 @@ RELEASED: dict[str, tuple[dict[str, Any], float]] = {
 def test_the_published_number_of_parameters(name: str) -> None:
     values, published = RELEASED[name]
     config = families.family(values["model_type"]).config.from_dict(values)
-    assert parameters_of(config) == pytest.approx(published, rel=0.015)
+    assert parameters_of(config) == pytest.approx(published, rel=0.005)
